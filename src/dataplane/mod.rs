@@ -1,1 +1,123 @@
-//! placeholder
+//! Worker threads that accept connections and move their bytes.
+//!
+//! Each worker owns its epoll instance, its listening sockets, its sessions, timers and pipes; it
+//! shares nothing with other workers but the snapshot and the atomics of [`crate::shared`]. It
+//! knows nothing of tokio, TOML, HTTP or files. All that the control plane can do is start a
+//! worker, send it a [`Command`], wake it and join it.
+
+mod accept;
+mod choose;
+mod clock;
+mod connect;
+mod connection;
+mod ending;
+mod pipes;
+pub mod relay;
+pub mod session;
+mod slots;
+mod timers;
+pub mod wire;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use mio::Waker;
+
+use crate::shared::{ListenerId, SessionLog, Subscriber, WorkerState};
+
+/// What the control plane may ask of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept on this socket too.
+    Listen {
+        /// The listener it belongs to.
+        listener: ListenerId,
+        /// The address it is bound to.
+        address: SocketAddr,
+        /// The socket.
+        socket: OwnedFd,
+    },
+    /// Serve what waits in the accept queues, then close all listening sockets.
+    StopListening,
+    /// Reset all sessions.
+    ResetAll,
+    /// Leave the loop.
+    Exit,
+}
+
+/// What a worker is given at its start.
+#[derive(Debug)]
+pub struct WorkerSetup {
+    /// Its number, from 0.
+    pub number: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// The CPU to run on, if it is bound to one.
+    pub cpu: Option<usize>,
+    /// How long to poll before sleeping.
+    pub spin: Duration,
+    /// Pipes it may have out at once.
+    pub pipes_max: usize,
+    /// The start of the process, from which all workers count time.
+    pub start: Instant,
+    /// Where snapshots come from.
+    pub snapshot: Subscriber,
+    /// Where its numbers go.
+    pub state: Arc<WorkerState>,
+    /// Where lines of the session log go.
+    pub log: SessionLog,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Starts the thread `worker-N`.
+    ///
+    /// # Errors
+    /// When the kernel gives no epoll instance, eventfd or thread.
+    pub fn start(setup: WorkerSetup) -> io::Result<Self> {
+        let (commands, inbox): (Sender<Command>, Receiver<Command>) = unbounded();
+        let name = format!("worker-{}", setup.number);
+        let worker = worker::Worker::new(setup, inbox)?;
+        let waker = worker.waker();
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        Ok(Self { commands, waker, thread })
+    }
+
+    /// Sends a command and wakes the worker.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn send(&self, command: Command) -> io::Result<()> {
+        self.commands
+            .send(command)
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the worker is gone"))?;
+        self.wake()
+    }
+
+    /// Wakes the worker, so that it sees a new snapshot at once.
+    ///
+    /// # Errors
+    /// As write(2) on an eventfd.
+    pub fn wake(&self) -> io::Result<()> {
+        self.waker.wake()
+    }
+
+    /// Waits for the thread to end.
+    pub fn join(self) {
+        // A worker that panicked has ended the process already.
+        let _ended = self.thread.join();
+    }
+}

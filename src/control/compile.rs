@@ -1,0 +1,328 @@
+//! From a checked configuration to a snapshot. Pure: no clock, socket or random source.
+//!
+//! The previous snapshot is the registry: what has the same name keeps its id and its state
+//! (sessions, counters, verdicts, limiter table), so nothing that lives is lost by a reload. What
+//! is gone keeps its place until no worker can use it any more.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config;
+use crate::policy::access::{AccessList, NetSet};
+use crate::policy::bucket::Quota;
+use crate::policy::hash::Prefix;
+use crate::policy::limiter::Limiter;
+use crate::policy::maglev::Maglev;
+use crate::shared::{
+    AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
+    Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
+    Snapshot, SpliceMode,
+};
+
+/// What was set at run time for one backend and survives reloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Override {
+    pub(crate) admin: Option<AdminState>,
+    pub(crate) weight: Option<u32>,
+}
+
+/// Overrides by pool and backend name.
+pub(crate) type Overrides = HashMap<(String, String), Override>;
+
+/// What a snapshot is made of beside the configuration.
+#[derive(Debug)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) previous: &'a Snapshot,
+    /// The oldest generation that a worker still uses.
+    pub(crate) acknowledged: Generation,
+    /// Real addresses of each listener of the configuration, in its order.
+    pub(crate) addresses: &'a [Vec<SocketAddr>],
+    pub(crate) overrides: &'a Overrides,
+    pub(crate) workers: usize,
+    pub(crate) sessions_max: u64,
+    /// Random seeds for new limiter tables.
+    pub(crate) seeds: [u64; 4],
+}
+
+/// The snapshot before the first configuration.
+pub(crate) fn nothing() -> Snapshot {
+    Snapshot {
+        generation: Generation(0),
+        listeners: Vec::new(),
+        open: Vec::new(),
+        pools: Vec::new(),
+        backends: Vec::new(),
+        sessions_max: 0,
+        sessions: Arc::new(Gauge::default()),
+        splice: SpliceMode::Auto,
+    }
+}
+
+/// Makes the snapshot that follows `inputs.previous`.
+///
+/// # Errors
+/// In words, when a Maglev table cannot be built; a checked configuration does not cause it, a
+/// weight set at run time can.
+pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
+    let mut builder = Builder { config, inputs, backends: kept_backends(inputs), pools: Vec::new() };
+    let pool_ids = builder.add_pools()?;
+    let (listeners, open) = builder.listeners(&pool_ids);
+    Ok(Snapshot {
+        generation: Generation(inputs.previous.generation.0 + 1),
+        listeners,
+        open,
+        pools: builder.pools,
+        backends: builder.backends,
+        sessions_max: inputs.sessions_max,
+        sessions: Arc::clone(&inputs.previous.sessions),
+        splice: match config.global.splice {
+            config::Splice::Auto => SpliceMode::Auto,
+            config::Splice::Never => SpliceMode::Never,
+            config::Splice::Always => SpliceMode::Always,
+        },
+    })
+}
+
+/// Backends of the previous snapshot that somebody may still use.
+fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
+    let previous = inputs.previous;
+    let keep = |backend: &Arc<Backend>| {
+        let was_configured = previous
+            .pool(backend.pool)
+            .is_some_and(|pool| pool.backends().any(|member| member.id == backend.id));
+        was_configured || backend.state.active() > 0 || !all_past(inputs)
+    };
+    previous.backends.iter().map(|slot| slot.clone().filter(keep)).collect()
+}
+
+/// Whether no worker uses a snapshot older than the previous one.
+fn all_past(inputs: &Inputs<'_>) -> bool {
+    inputs.acknowledged >= inputs.previous.generation
+}
+
+fn free_index<T>(slots: &mut Vec<Option<T>>) -> usize {
+    slots.iter().position(Option::is_none).unwrap_or_else(|| {
+        slots.push(None);
+        slots.len() - 1
+    })
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a configuration has far fewer than 2^32 items")]
+fn id_number(index: usize) -> u32 {
+    index as u32
+}
+
+struct Builder<'a> {
+    config: &'a config::Config,
+    inputs: &'a Inputs<'a>,
+    backends: Vec<Option<Arc<Backend>>>,
+    pools: Vec<Option<Arc<Pool>>>,
+}
+
+impl Builder<'_> {
+    /// Adds every pool; returns their ids in the order of the configuration.
+    fn add_pools(&mut self) -> Result<Vec<PoolId>, String> {
+        let config = self.config;
+        let previous = self.inputs.previous;
+        self.pools = vec![None; previous.pools.len()];
+        let ids: Vec<PoolId> = config.pools.iter().map(|pool| self.reserve_pool(pool)).collect();
+        for (pool, id) in config.pools.iter().zip(&ids) {
+            let built = self.pool(pool, *id)?;
+            self.pools[id.index()] = Some(Arc::new(built));
+        }
+        Ok(ids)
+    }
+
+    /// The id a pool had, or one that no pool of the previous snapshot has: sessions that are
+    /// still connecting look their pool up by it.
+    fn reserve_pool(&mut self, pool: &config::Pool) -> PoolId {
+        let known = self.inputs.previous.pools.iter().flatten().find(|old| old.name == pool.name);
+        known.map_or_else(
+            || {
+                self.pools.push(None);
+                PoolId::new(id_number(self.pools.len() - 1))
+            },
+            |old| old.id,
+        )
+    }
+
+    fn pool(&mut self, pool: &config::Pool, id: PoolId) -> Result<Pool, String> {
+        let previous = self.inputs.previous.pool(id);
+        let state = previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
+        let members: Vec<Arc<Backend>> =
+            pool.backends.iter().map(|backend| self.backend(pool, id, backend)).collect();
+        let (backup, primary): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|backend| backend.backup);
+        let seed = self.config.global.hash_seed;
+        Ok(Pool {
+            id,
+            name: pool.name.clone(),
+            hash: HashPlan {
+                prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
+                with_port: pool.hash_key == config::HashKey::ClientIpPort,
+                seed,
+            },
+            primary: group(pool, primary, seed)?,
+            backup: group(pool, backup, seed)?,
+            connect_timeout: pool.connect_timeout,
+            retries: pool.retries,
+            panic_threshold: pool.panic_threshold,
+            state,
+        })
+    }
+
+    /// A backend with the same pool, name and address is the same one.
+    fn backend(
+        &mut self,
+        pool: &config::Pool,
+        pool_id: PoolId,
+        backend: &config::Backend,
+    ) -> Arc<Backend> {
+        let known = self.backends.iter().flatten().find(|old| {
+            old.pool_name == pool.name && old.name == backend.name && old.address == backend.address
+        });
+        let initial_up = pool.health.as_ref().is_none_or(|health| health.initial_up);
+        let (id, state) = match known {
+            Some(old) => (old.id, Arc::clone(&old.state)),
+            None => {
+                let index = free_index(&mut self.backends);
+                let state = Arc::new(BackendState::new(self.inputs.workers, initial_up));
+                (BackendId::new(id_number(index)), state)
+            }
+        };
+        let set = self.inputs.overrides.get(&(pool.name.clone(), backend.name.clone()));
+        let built = Arc::new(Backend {
+            id,
+            pool: pool_id,
+            pool_name: pool.name.clone(),
+            name: backend.name.clone(),
+            address: backend.address,
+            weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
+            sessions_max: backend.max_sessions,
+            backup: backend.backup,
+            state,
+        });
+        self.backends[id.index()] = Some(Arc::clone(&built));
+        built
+    }
+
+    fn listeners(&self, pools: &[PoolId]) -> (Vec<Option<Arc<Listener>>>, Vec<ListenerId>) {
+        let previous = self.inputs.previous;
+        let keep = |listener: &Arc<Listener>| {
+            previous.open.contains(&listener.id)
+                || listener.state.active.value() > 0
+                || !all_past(self.inputs)
+        };
+        let mut listeners: Vec<_> =
+            previous.listeners.iter().map(|slot| slot.clone().filter(keep)).collect();
+        let mut open = Vec::new();
+        for (listener, addresses) in self.config.listeners.iter().zip(self.inputs.addresses) {
+            let known = listeners.iter().flatten().find(|old| old.name == listener.name).cloned();
+            let id = known.as_ref().map_or_else(
+                || ListenerId::new(id_number(free_index(&mut listeners))),
+                |old| old.id,
+            );
+            let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
+            let built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            listeners[id.index()] = Some(Arc::new(built));
+            open.push(id);
+        }
+        (listeners, open)
+    }
+
+    fn listener(
+        &self,
+        listener: &config::Listener,
+        (id, pool): (ListenerId, PoolId),
+        addresses: &[SocketAddr],
+        known: Option<&Listener>,
+    ) -> Listener {
+        let state = known.map_or_else(
+            || Arc::new(ListenerState::new(self.inputs.workers)),
+            |old| Arc::clone(&old.state),
+        );
+        Listener {
+            id,
+            name: listener.name.clone(),
+            addresses: addresses.to_vec(),
+            pool,
+            idle_timeout: listener.idle_timeout,
+            half_closed_timeout: listener.half_closed_timeout,
+            sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
+            access: AccessList::new(&listener.allow, &listener.deny),
+            limit: listener.limit.as_ref().map(|limit| {
+                self.limit(limit, known.and_then(|old| old.limit.as_ref()))
+            }),
+            keepalive: Keepalive {
+                idle: listener.keepalive.idle,
+                interval: listener.keepalive.interval,
+                count: listener.keepalive.count,
+            },
+            user_timeout: listener.user_timeout,
+            state,
+        }
+    }
+
+    /// The table stays as long as what it holds stays meaningful: the same size, the same idea of
+    /// one client.
+    fn limit(&self, limit: &config::Limit, known: Option<&Limit>) -> Limit {
+        let key = Prefix { v4: limit.key.v4, v6: limit.key.v6 };
+        let table_size = limit.table_size;
+        let kept = known.filter(|old| {
+            old.key == key
+                && old.table_size == table_size
+                && old.concurrent_max.is_some() == limit.max_concurrent.is_some()
+        });
+        let limiter = kept.map_or_else(
+            || {
+                let concurrent = limit.max_concurrent.map(|_| self.concurrent_size(table_size));
+                Arc::new(Limiter::new(table_size, concurrent, self.inputs.seeds))
+            },
+            |old| Arc::clone(&old.limiter),
+        );
+        Limit {
+            limiter,
+            table_size,
+            quota: limit
+                .rate
+                .and_then(|rate| Quota::new(rate.count, rate.period, limit.burst)),
+            concurrent_max: limit.max_concurrent,
+            key,
+            action: match limit.action {
+                config::LimitAction::Reset => LimitAction::Reset,
+                config::LimitAction::Close => LimitAction::Close,
+            },
+            observe: limit.observe,
+            exempt: (!limit.exempt.is_empty()).then(|| NetSet::new(&limit.exempt)),
+        }
+    }
+
+    /// Room for every session to be another client's, at a load where no set overflows.
+    fn concurrent_size(&self, table_size: u32) -> u32 {
+        let wanted = self.inputs.sessions_max.saturating_mul(4).min(1 << 24);
+        u32::try_from(wanted).unwrap_or(1 << 24).max(table_size)
+    }
+}
+
+fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<Group, String> {
+    let weights = || members.iter().map(|backend| backend.weight).collect::<Vec<u32>>();
+    let balance = if members.iter().all(|backend| backend.weight == 0) {
+        Balance::Empty
+    } else {
+        match pool.balance {
+            config::Balance::RoundRobin => Balance::RoundRobin(weights()),
+            config::Balance::LeastConnections => Balance::LeastConnections(weights()),
+            config::Balance::Maglev => {
+                let list: Vec<(&str, u32)> = members
+                    .iter()
+                    .map(|backend| (backend.name.as_str(), backend.weight))
+                    .collect();
+                let table = Maglev::new(&list, pool.table_size, seed)
+                    .map_err(|error| format!("pool {}: {error}", pool.name))?;
+                Balance::Maglev(table)
+            }
+        }
+    };
+    Ok(Group { members, balance })
+}

@@ -1,0 +1,291 @@
+//! From an admitted client to a connected backend.
+//!
+//! Once, right after accept, the client's first bytes are received. If there are some, the last
+//! ACK of the backend's handshake rides on them; if there are none the server may be the one that
+//! speaks first, and nothing may be delayed. A failed attempt goes on to another backend; nothing
+//! has been sent by then, so nothing can be repeated.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use crate::policy::limiter::LimitKey;
+use crate::shared::{
+    Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason,
+};
+use crate::sys::socket::{self, ConnectOptions, ConnectStatus};
+
+use super::accept::is_exhaustion;
+use super::choose::Asking;
+use super::connection::{Connection, Place, Stage, Times};
+use super::session::{End, Readiness, Reset, Session};
+use super::slots::{Addressed, SlotKey};
+use super::wire::Side;
+use super::worker::Worker;
+
+/// Why a connection cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dead {
+    Refused(RefuseReason),
+    Gone,
+}
+
+impl Worker {
+    /// Opens a session for an admitted client and starts to connect it.
+    pub(super) fn open(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: OwnedFd,
+        peer: SocketAddr,
+        counted: Option<LimitKey>,
+    ) {
+        let mut connection = self.new_connection(listener, client, peer, counted);
+        let spoke_first = match self.receive_early(&mut connection) {
+            Ok(spoke_first) => spoke_first,
+            Err(dead) => return self.discard(connection, dead),
+        };
+        if let Err(dead) = self.attempt(&mut connection, spoke_first) {
+            return self.discard(connection, dead);
+        }
+        let key = match self.table.slots.insert(connection) {
+            Ok(key) => key,
+            Err(connection) => {
+                return self.discard(connection, Dead::Refused(RefuseReason::MaxSessions));
+            }
+        };
+        if self.register(key, Side::Client).is_err() || self.register(key, Side::Backend).is_err() {
+            return self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
+        }
+        self.rearm(key);
+    }
+
+    fn new_connection(
+        &mut self,
+        listener: &Listener,
+        client: OwnedFd,
+        peer: SocketAddr,
+        counted: Option<LimitKey>,
+    ) -> Connection {
+        let snapshot = self.snapshot.current();
+        self.table.opened += 1;
+        let now = self.now;
+        Connection {
+            session: Session::new(snapshot.splice),
+            client,
+            backend: None,
+            stage: Stage::Connecting,
+            peer,
+            place: Place {
+                number: self.table.opened * self.setup.workers + self.setup.number as u64,
+                listener: listener.id,
+                pool: listener.pool,
+                backend: None,
+                generation: snapshot.generation,
+                counted,
+            },
+            times: Times { opened: now, attempted: now, connected: None, active: now },
+            tried: Vec::new(),
+            queued: false,
+        }
+    }
+
+    /// Receives what the client has sent already; true when there was something.
+    fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
+        match socket::receive(connection.client.as_fd(), &mut self.tools.scratch) {
+            Ok(0) => {
+                connection.session.client_ended();
+                Ok(false)
+            }
+            Ok(received) => {
+                let drained = received < self.tools.scratch.len();
+                let bytes = self.tools.scratch.get(..received).unwrap_or_default();
+                connection.session.preload(bytes, drained);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
+            Err(_) => Err(Dead::Gone),
+        }
+    }
+
+    /// Chooses backends and starts to connect, until one attempt is under way.
+    fn attempt(&mut self, connection: &mut Connection, spoke_first: bool) -> Result<(), Dead> {
+        loop {
+            let backend = self.choose(connection).ok_or(Dead::Refused(RefuseReason::NoBackend))?;
+            connection.place.backend = Some(backend.id);
+            connection.times.attempted = self.now;
+            let user_timeout = self
+                .snapshot
+                .current()
+                .listener(connection.place.listener)
+                .and_then(|listener| listener.user_timeout);
+            let options = ConnectOptions { data_follows: spoke_first, user_timeout };
+            match socket::connect(backend.address, options) {
+                Ok(socket) => {
+                    connection.backend = Some(socket);
+                    return Ok(());
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    return Err(Dead::Refused(RefuseReason::Descriptors));
+                }
+                Err(error) => {
+                    self.attempt_failed(connection, &backend, ConnectFailure::of(&error))?;
+                }
+            }
+        }
+    }
+
+    fn choose(&mut self, connection: &Connection) -> Option<Arc<Backend>> {
+        let snapshot = self.snapshot.current();
+        let pool = snapshot.pool(connection.place.pool)?;
+        let asking = Asking {
+            client: connection.peer,
+            tried: &connection.tried,
+            generation: snapshot.generation,
+        };
+        self.chooser.choose(pool, asking)
+    }
+
+    /// Counts a failed attempt; an error when there must not be another.
+    fn attempt_failed(
+        &self,
+        connection: &mut Connection,
+        backend: &Backend,
+        failure: ConnectFailure,
+    ) -> Result<(), Dead> {
+        backend.state.counters(self.setup.number).connect_failures[failure.index()].add(1);
+        backend.state.release();
+        connection.place.backend = None;
+        connection.backend = None;
+        connection.session.backend_replaced();
+        connection.tried.push(backend.id);
+        let retries =
+            self.snapshot.current().pool(connection.place.pool).map_or(0, |pool| pool.retries);
+        if connection.tried.len() > retries as usize {
+            return Err(Dead::Refused(RefuseReason::NoBackend));
+        }
+        Ok(())
+    }
+
+    fn register(&self, key: SlotKey, side: Side) -> std::io::Result<()> {
+        let Some(connection) = self.table.slots.get(key) else { return Ok(()) };
+        let raw = match side {
+            Side::Client => connection.client.as_raw_fd(),
+            Side::Backend => match &connection.backend {
+                Some(backend) => backend.as_raw_fd(),
+                None => return Ok(()),
+            },
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let token = Addressed::Connection(key, side).token();
+        self.poll.registry().register(&mut SourceFd(&raw), token, interest)
+    }
+
+    /// Something happened to a connection that is still being connected.
+    pub(super) fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+        match side {
+            Side::Client if readiness.error => self.give_up(key, Dead::Gone),
+            Side::Client => {}
+            Side::Backend => self.backend_event(key, readiness),
+        }
+    }
+
+    fn backend_event(&mut self, key: SlotKey, readiness: Readiness) {
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
+        let Some(socket) = &connection.backend else { return };
+        // Plainly writable is connected. Anything else is proven by asking: some kernels report
+        // HUP while the handshake still runs.
+        let plain = readiness.writable && !readiness.error && !readiness.read_closed;
+        let status = if plain {
+            ConnectStatus::Established
+        } else {
+            socket::connect_status(socket.as_fd())
+        };
+        match status {
+            ConnectStatus::Pending => connection.session.backend_replaced(),
+            ConnectStatus::Failed(error) => self.retry(key, ConnectFailure::of(&error)),
+            ConnectStatus::Established => self.established(key),
+        }
+    }
+
+    fn established(&mut self, key: SlotKey) {
+        let snapshot = Arc::clone(self.snapshot.current());
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
+        let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) else {
+            return;
+        };
+        let (low, high) = self.setup.ephemeral_ports;
+        if (low..=high).contains(&backend.address.port())
+            && let Some(socket) = &connection.backend
+            && socket::is_self_connected(socket.as_fd(), backend.address)
+        {
+            return self.retry(key, ConnectFailure::Loop);
+        }
+        let counters = backend.state.counters(self.setup.number);
+        counters.sessions.add(1);
+        let elapsed = self.now.since(connection.times.attempted);
+        counters.connect_seconds.record(elapsed, &CONNECT_SECONDS);
+        connection.stage = Stage::Young;
+        connection.tried = Vec::new();
+        connection.times.connected = Some(self.now);
+        connection.times.active = self.now;
+        connection.session.connected();
+        self.rearm(key);
+    }
+
+    /// The attempt under way has failed: another backend, or the end.
+    pub(super) fn retry(&mut self, key: SlotKey, failure: ConnectFailure) {
+        let Some(mut connection) = self.table.slots.lift(key) else { return };
+        let outcome = self.retry_lifted(&mut connection, failure);
+        self.table.slots.put_back(key, connection);
+        match outcome {
+            Err(dead) => self.give_up(key, dead),
+            Ok(()) if self.register(key, Side::Backend).is_err() => {
+                self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
+            }
+            Ok(()) => self.rearm(key),
+        }
+    }
+
+    fn retry_lifted(
+        &mut self,
+        connection: &mut Connection,
+        failure: ConnectFailure,
+    ) -> Result<(), Dead> {
+        let snapshot = Arc::clone(self.snapshot.current());
+        if let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) {
+            self.attempt_failed(connection, backend, failure)?;
+        }
+        let spoke_first = connection.session.held(Side::Client) > 0;
+        self.attempt(connection, spoke_first)
+    }
+
+    /// Arms the timer of a connection for what it waits for now.
+    pub(super) fn rearm(&mut self, key: SlotKey) {
+        if let Some(connection) = self.table.slots.get(key) {
+            let check = connection.next_check(self.snapshot.current(), self.now);
+            self.table.timers.arm(key.index, check);
+        }
+    }
+
+    fn give_up(&mut self, key: SlotKey, dead: Dead) {
+        self.table.timers.cancel(key.index);
+        if let Some(connection) = self.table.slots.remove(key) {
+            self.discard(connection, dead);
+        }
+    }
+
+    fn discard(&mut self, connection: Connection, dead: Dead) {
+        match dead {
+            Dead::Refused(reason) => self.refuse_opened(connection, reason),
+            Dead::Gone => {
+                let end = End { reason: CloseReason::ClientGone, reset: Reset::Both };
+                self.close(connection, end);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! How connections end: refused, finished, timed out, drained; each counted and logged once.
+//!
+//! Every place that was claimed on arrival is given back here and nowhere else.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::shared::{
+    Backend, CloseReason, ConnectFailure, Limit, LimitAction, Listener, PathKind, RefuseReason,
+    SESSION_SECONDS, SessionRecord,
+};
+use crate::sys::socket::{self, KeepaliveOptions};
+
+use super::accept::leave;
+use super::connection::{Connection, Stage};
+use super::session::{End, Reset};
+use super::slots::SlotKey;
+use super::wire::{KernelWire, Side};
+use super::worker::Worker;
+
+impl Worker {
+    /// Turns away a client that was never admitted.
+    pub(super) fn refuse(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: OwnedFd,
+        peer: SocketAddr,
+        reason: RefuseReason,
+    ) {
+        let counters = listener.state.counters(self.setup.number);
+        counters.refused[reason.index()].add(1);
+        if is_closed_orderly(listener.limit.as_ref(), reason) {
+            self.close_orderly(&client);
+        } else {
+            socket::reset_on_close(client.as_fd());
+        }
+        drop(client);
+        if self.setup.log.is_on() {
+            self.table.opened += 1;
+            let number = self.table.opened * self.setup.workers + self.setup.number as u64;
+            self.setup.log.write(SessionRecord {
+                session: number,
+                listener: Arc::clone(listener),
+                pool: None,
+                backend: None,
+                client: peer,
+                bytes_to_backend: 0,
+                bytes_to_client: 0,
+                connect_ms: None,
+                total_ms: 0,
+                path: PathKind::Copy,
+                generation: self.snapshot.current().generation,
+                term: reason.term(),
+                reason: reason.words(),
+            });
+        }
+    }
+
+    /// FIN, and nothing unread: unread bytes would turn the close into a reset.
+    fn close_orderly(&mut self, client: &OwnedFd) {
+        // A client that is gone already needs no FIN and has nothing to read.
+        let _gone = socket::shutdown_write(client.as_fd());
+        let _nothing = socket::receive(client.as_fd(), &mut self.tools.scratch);
+    }
+
+    /// Turns away a client that was admitted but could not be served.
+    pub(super) fn refuse_opened(&mut self, connection: Connection, reason: RefuseReason) {
+        connection.reset_client();
+        let snapshot = Arc::clone(self.snapshot.current());
+        if let Some(listener) = snapshot.listener(connection.place.listener) {
+            listener.state.counters(self.setup.number).refused[reason.index()].add(1);
+        }
+        self.finish(connection, reason.term(), reason.words());
+    }
+
+    /// Ends a session that is in the table.
+    pub(super) fn end(&mut self, key: SlotKey, end: End) {
+        self.table.timers.cancel(key.index);
+        if let Some(connection) = self.table.slots.remove(key) {
+            self.close(connection, end);
+        }
+    }
+
+    /// Ends a session.
+    pub(super) fn close(&mut self, mut connection: Connection, end: End) {
+        match end.reset {
+            Reset::None => {}
+            Reset::One(Side::Client) => connection.reset_client(),
+            Reset::One(Side::Backend) => connection.reset_backend(),
+            Reset::Both => {
+                connection.reset_client();
+                connection.reset_backend();
+            }
+        }
+        if let Some(backend) = &connection.backend {
+            connection.session.release(&mut KernelWire {
+                client: &connection.client,
+                backend,
+                pipes: &mut self.tools.pipes,
+            });
+        }
+        let snapshot = Arc::clone(self.snapshot.current());
+        if let Some(listener) = snapshot.listener(connection.place.listener) {
+            let counters = listener.state.counters(self.setup.number);
+            counters.closed[end.reason.index()].add(1);
+            let elapsed = self.now.since(connection.times.opened);
+            counters.session_seconds.record(elapsed, &SESSION_SECONDS);
+        }
+        self.finish(connection, end.reason.term(), end.reason.words());
+    }
+
+    /// Gives back every place and writes the session's line.
+    fn finish(&self, connection: Connection, term: &'static str, reason: &'static str) {
+        let snapshot = self.snapshot.current();
+        let place = connection.place;
+        snapshot.sessions.release();
+        let backend = place.backend.and_then(|id| snapshot.backend(id));
+        if let Some(backend) = backend {
+            backend.state.release();
+        }
+        let Some(listener) = snapshot.listener(place.listener) else { return };
+        listener.state.active.release();
+        leave(listener, place.counted);
+        if self.setup.log.is_on() {
+            let last_tried = connection.tried.last().and_then(|id| snapshot.backend(*id));
+            self.setup.log.write(self.record(
+                &connection,
+                listener,
+                backend.or(last_tried),
+                (term, reason),
+            ));
+        }
+    }
+
+    fn record(
+        &self,
+        connection: &Connection,
+        listener: &Arc<Listener>,
+        backend: Option<&Arc<Backend>>,
+        (term, reason): (&'static str, &'static str),
+    ) -> SessionRecord {
+        let [to_backend, to_client] = connection.session.delivered();
+        let times = connection.times;
+        SessionRecord {
+            session: connection.place.number,
+            listener: Arc::clone(listener),
+            pool: self.snapshot.current().pool(connection.place.pool).cloned(),
+            backend: backend.cloned(),
+            client: connection.peer,
+            bytes_to_backend: to_backend.0 + to_backend.1,
+            bytes_to_client: to_client.0 + to_client.1,
+            connect_ms: times.connected.map(|at| whole_ms(at.since(times.opened))),
+            total_ms: whole_ms(self.now.since(times.opened)),
+            path: connection.session.path(),
+            generation: connection.place.generation,
+            term,
+            reason,
+        }
+    }
+
+    /// A timer has come due: the connect took too long, or the session was silent too long.
+    pub(super) fn timer_fired(&mut self, key: SlotKey) {
+        let snapshot = Arc::clone(self.snapshot.current());
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
+        if connection.stage == Stage::Connecting {
+            if connection.next_check(&snapshot, self.now) <= self.now {
+                return self.retry(key, ConnectFailure::Timeout);
+            }
+            return self.rearm(key);
+        }
+        let Some(listener) = snapshot.listener(connection.place.listener) else { return };
+        if connection.silence_deadline(listener) <= self.now {
+            let end = silence_end(connection);
+            return self.end(key, end);
+        }
+        if connection.stage == Stage::Young {
+            connection.stage = Stage::Settled;
+            set_keepalive(connection, listener);
+        }
+        self.rearm(key);
+    }
+
+    /// Resets every session.
+    pub(super) fn reset_all(&mut self) {
+        for key in self.table.slots.keys() {
+            self.end(key, End { reason: CloseReason::Drain, reset: Reset::Both });
+        }
+    }
+}
+
+fn is_closed_orderly(limit: Option<&Limit>, reason: RefuseReason) -> bool {
+    matches!(reason, RefuseReason::Limit | RefuseReason::Concurrent)
+        && limit.is_some_and(|limit| limit.action == LimitAction::Close)
+}
+
+/// A silent session ends with FIN, but a side that has not received everything sees a reset: a
+/// clean end would be a lie.
+fn silence_end(connection: &Connection) -> End {
+    let reason = if connection.session.is_half_closed() {
+        CloseReason::HalfClosed
+    } else {
+        CloseReason::Idle
+    };
+    let to_backend = connection.session.held(Side::Client) > 0;
+    let to_client = connection.session.held(Side::Backend) > 0;
+    let reset = match (to_backend, to_client) {
+        (false, false) => Reset::None,
+        (true, false) => Reset::One(Side::Backend),
+        (false, true) => Reset::One(Side::Client),
+        (true, true) => Reset::Both,
+    };
+    End { reason, reset }
+}
+
+fn set_keepalive(connection: &Connection, listener: &Listener) {
+    let Some(backend) = &connection.backend else { return };
+    let options = KeepaliveOptions {
+        idle: listener.keepalive.idle,
+        interval: listener.keepalive.interval,
+        count: listener.keepalive.count,
+    };
+    // A socket that has just been reset refuses it, and its session ends by itself.
+    let _reset = socket::set_keepalive(backend.as_fd(), &options);
+}
+
+fn whole_ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,58 @@
+//! The pipes of one worker: lent while bytes are in flight, kept for the next session otherwise.
+//!
+//! A pair per session would meet the kernel's bound for unprivileged users (64 MiB of pipes in
+//! all) at a few hundred sessions; lent this way a handful serves thousands. When none can be
+//! made the caller copies instead.
+
+use crate::sys::splice::Pipe;
+
+/// Empty pipes kept for later; more than this many are closed when they come back.
+const KEPT_MAX: usize = 64;
+
+/// Idle pipes, and how many are out.
+#[derive(Debug, Default)]
+pub(crate) struct PipePool {
+    idle: Vec<Pipe>,
+    lent: usize,
+    lent_max: usize,
+}
+
+impl PipePool {
+    /// A pool that never lends more than `lent_max` pipes at once.
+    pub(crate) fn new(lent_max: usize) -> Self {
+        Self { idle: Vec::new(), lent: 0, lent_max }
+    }
+
+    /// An empty pipe; `None` when too many are out or the kernel gives no more.
+    pub(crate) fn lend(&mut self) -> Option<Pipe> {
+        if self.lent >= self.lent_max {
+            return None;
+        }
+        let pipe = match self.idle.pop() {
+            Some(pipe) => pipe,
+            // Out of descriptors or pipe memory: copying needs neither.
+            None => Pipe::new().ok()?,
+        };
+        self.lent += 1;
+        Some(pipe)
+    }
+
+    /// Takes a pipe back. One that still holds bytes is closed: they belong to another session.
+    pub(crate) fn take_back(&mut self, pipe: Pipe) {
+        debug_assert!(self.lent > 0, "a pipe came back that was never lent");
+        self.lent -= 1;
+        if pipe.held() == 0 && self.idle.len() < KEPT_MAX {
+            self.idle.push(pipe);
+        }
+    }
+
+    /// Pipes that are out.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// Closes the idle ones, to free descriptors.
+    pub(crate) fn release_idle(&mut self) {
+        self.idle.clear();
+    }
+}

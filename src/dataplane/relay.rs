@@ -1,0 +1,394 @@
+//! One direction of a session.
+//!
+//! A relay holds at most one batch: a spill buffer or a pipe. It takes a new batch only when it
+//! holds nothing, delivers before it takes, and passes EOF on only when nothing is held. So bytes
+//! in = bytes out + held, `EAGAIN` on a pipe fill means "socket empty", and a slow target stops
+//! the source. Small reads are copied through the worker's scratch buffer, large ones spliced.
+
+use std::io::{self, ErrorKind};
+
+use crate::shared::{PathKind, SpliceMode};
+
+use super::wire::{Holds, Side, Wire};
+
+/// Batches one direction may move before it lets others have their turn.
+const BATCHES_PER_TURN: usize = 4;
+/// Reads at least this large, twice in a row, switch a direction to splicing.
+const LARGE_READ_BYTES: usize = 32 * 1024;
+/// Fills smaller than this, twice in a row, switch it back to copying.
+const SMALL_FILL_BYTES: usize = 8 * 1024;
+/// How many in a row.
+const STREAK: u8 = 2;
+
+/// What is known of one socket between two events. Events only set these; reads and writes that
+/// would block clear them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Port {
+    /// A read may find something.
+    pub readable: bool,
+    /// A write may find room.
+    pub writable: bool,
+    /// The peer's FIN has come: a short read then proves EOF, and no further edge will.
+    pub read_closed: bool,
+    /// Urgent data has been seen. Reads stop at its mark and splice(2) never passes it, so neither
+    /// "short read means empty" nor splicing may be used any more.
+    pub urgent: bool,
+    /// A write was answered by a reset, which clears the socket's error: the 0 that reads give
+    /// from then on is no clean EOF.
+    pub reset: bool,
+}
+
+/// Both sockets of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// The client's.
+    pub client: Port,
+    /// The backend's.
+    pub backend: Port,
+}
+
+impl Ports {
+    /// The port of one side.
+    pub fn port(&mut self, side: Side) -> &mut Port {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        }
+    }
+}
+
+/// How an attempt to move bytes ended.
+#[derive(Debug)]
+pub enum Flow {
+    /// Nothing to do until the next event.
+    Waiting,
+    /// More could be done; it is the others' turn.
+    Busy,
+    /// EOF has been passed on; nothing will ever move again.
+    Finished,
+    /// The source failed; what was read before is delivered or still held.
+    SourceFailed(io::Error),
+    /// The target takes no more.
+    TargetFailed(io::Error),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Moving bytes.
+    Open,
+    /// The source has ended; what is held still has to go.
+    Ending,
+    /// FIN has been passed on.
+    Finished,
+    /// The source was reset; what is held still has to go, and no FIN follows.
+    Aborting,
+    /// The target takes no more.
+    Broken,
+}
+
+#[derive(Debug)]
+enum Held<P> {
+    Nothing,
+    Buffer { bytes: Box<[u8]>, sent: usize },
+    Pipe(P),
+}
+
+/// One direction of a session.
+#[derive(Debug)]
+pub struct Relay<P> {
+    held: Held<P>,
+    state: State,
+    path: PathKind,
+    streak: u8,
+    copied: u64,
+    spliced: u64,
+}
+
+/// What a relay needs from outside for one turn.
+#[derive(Debug)]
+pub struct Turn<'a, W> {
+    /// The sockets.
+    pub wire: &'a mut W,
+    /// The worker's buffer.
+    pub scratch: &'a mut [u8],
+    /// When to splice.
+    pub splice: SpliceMode,
+}
+
+impl<P: Holds> Relay<P> {
+    /// A relay that has moved nothing yet.
+    #[must_use]
+    pub fn new(splice: SpliceMode) -> Self {
+        let path = if splice == SpliceMode::Always { PathKind::Splice } else { PathKind::Copy };
+        Self { held: Held::Nothing, state: State::Open, path, streak: 0, copied: 0, spliced: 0 }
+    }
+
+    /// Keeps bytes that were received before there was a target.
+    pub fn preload(&mut self, bytes: &[u8]) {
+        debug_assert!(matches!(self.held, Held::Nothing), "preloaded twice");
+        if !bytes.is_empty() {
+            self.held = Held::Buffer { bytes: bytes.into(), sent: 0 };
+        }
+    }
+
+    /// Bytes delivered so far, copied and spliced.
+    #[must_use]
+    pub fn delivered(&self) -> (u64, u64) {
+        (self.copied, self.spliced)
+    }
+
+    /// Bytes taken from the source and not yet delivered.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match &self.held {
+            Held::Nothing => 0,
+            Held::Buffer { bytes, sent } => bytes.len() - sent,
+            Held::Pipe(pipe) => pipe.held(),
+        }
+    }
+
+    /// Whether EOF has been passed on or never can be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Finished | State::Broken)
+    }
+
+    /// Whether the source has sent EOF.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ending | State::Finished)
+    }
+
+    /// Treats the source as ended: what is held goes, then FIN.
+    pub fn end(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Ending;
+        }
+    }
+
+    /// Treats the source as reset: what is held goes, then nothing.
+    pub fn abort(&mut self) {
+        if matches!(self.state, State::Open | State::Ending) {
+            self.state = State::Aborting;
+        }
+    }
+
+    /// Gives the direction up, with what it holds.
+    pub fn break_off<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
+        self.drop_held(wire);
+        self.state = State::Broken;
+    }
+
+    /// Returns the pipe, if one is out; for the end of a session.
+    pub fn drop_held<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
+        if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
+            wire.return_pipe(pipe);
+        }
+    }
+
+    /// Moves what can be moved from `from` to the other side.
+    pub fn advance<W: Wire<Pipe = P>>(
+        &mut self,
+        from: Side,
+        ports: &mut Ports,
+        turn: &mut Turn<'_, W>,
+    ) -> Flow {
+        if self.is_over() {
+            return Flow::Finished;
+        }
+        for _ in 0..BATCHES_PER_TURN {
+            if let Some(flow) = self.step(from, ports, turn) {
+                return flow;
+            }
+        }
+        Flow::Busy
+    }
+
+    /// Delivers what is held, then takes one batch. `None`: go on.
+    fn step<W: Wire<Pipe = P>>(
+        &mut self,
+        from: Side,
+        ports: &mut Ports,
+        turn: &mut Turn<'_, W>,
+    ) -> Option<Flow> {
+        let to = from.other();
+        if !matches!(self.held, Held::Nothing)
+            && let Err(flow) = self.deliver(ports.port(to), to, turn.wire)
+        {
+            return Some(flow);
+        }
+        match self.state {
+            State::Open => {}
+            State::Ending => {
+                self.state = State::Finished;
+                return Some(match turn.wire.shutdown_write(to) {
+                    Ok(()) => Flow::Finished,
+                    Err(error) => Flow::TargetFailed(error),
+                });
+            }
+            State::Aborting | State::Finished | State::Broken => return Some(Flow::Finished),
+        }
+        if !ports.port(from).readable || !ports.port(to).writable {
+            return Some(Flow::Waiting);
+        }
+        let taken = if self.path == PathKind::Splice
+            && turn.splice != SpliceMode::Never
+            && !ports.port(from).urgent
+            && let Some(pipe) = turn.wire.lend_pipe()
+        {
+            self.take_by_splice(pipe, from, ports, turn)
+        } else {
+            self.take_by_copy(from, ports, turn)
+        };
+        taken.err()
+    }
+
+    fn take_by_copy<W: Wire<Pipe = P>>(
+        &mut self,
+        from: Side,
+        ports: &mut Ports,
+        turn: &mut Turn<'_, W>,
+    ) -> Result<(), Flow> {
+        let source = ports.port(from);
+        let received = match turn.wire.receive(from, turn.scratch) {
+            Ok(0) => return self.ended(source),
+            Ok(received) => received,
+            Err(error) => return self.not_taken(source, error),
+        };
+        let drained = received < turn.scratch.len() && !source.urgent;
+        if drained && source.read_closed && !source.reset {
+            self.state = State::Ending;
+        }
+        // After FIN or a reset no further edge comes: the next read must be made now.
+        source.readable = !drained || source.read_closed;
+        self.choose_path(received >= LARGE_READ_BYTES && turn.splice != SpliceMode::Never);
+        let bytes = turn.scratch.get(..received).unwrap_or_default();
+        self.send_or_spill(bytes, ports.port(from.other()), from.other(), turn.wire)
+    }
+
+    fn send_or_spill<W: Wire<Pipe = P>>(
+        &mut self,
+        bytes: &[u8],
+        target: &mut Port,
+        to: Side,
+        wire: &mut W,
+    ) -> Result<(), Flow> {
+        let sent = match wire.send(to, bytes) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+            Err(error) => return Err(Flow::TargetFailed(error)),
+        };
+        self.copied += sent as u64;
+        match bytes.get(sent..) {
+            None | Some([]) => Ok(()),
+            Some(rest) => {
+                // A short send means the send buffer is full; the next edge tells of room.
+                target.writable = false;
+                self.held = Held::Buffer { bytes: rest.into(), sent: 0 };
+                Err(Flow::Waiting)
+            }
+        }
+    }
+
+    fn take_by_splice<W: Wire<Pipe = P>>(
+        &mut self,
+        mut pipe: P,
+        from: Side,
+        ports: &mut Ports,
+        turn: &mut Turn<'_, W>,
+    ) -> Result<(), Flow> {
+        let source = ports.port(from);
+        match turn.wire.fill(from, &mut pipe) {
+            Ok(0) => {
+                turn.wire.return_pipe(pipe);
+                self.ended(source)
+            }
+            Ok(filled) => {
+                if turn.splice == SpliceMode::Auto {
+                    self.choose_path(filled >= SMALL_FILL_BYTES);
+                }
+                self.held = Held::Pipe(pipe);
+                self.deliver(ports.port(from.other()), from.other(), turn.wire)
+            }
+            Err(error) => {
+                turn.wire.return_pipe(pipe);
+                self.not_taken(source, error)
+            }
+        }
+    }
+
+    /// Counts batches that speak for the other path and switches after a few in a row.
+    fn choose_path(&mut self, for_splice: bool) {
+        let wanted = if for_splice { PathKind::Splice } else { PathKind::Copy };
+        if wanted == self.path {
+            self.streak = 0;
+            return;
+        }
+        self.streak += 1;
+        if self.streak == STREAK {
+            self.path = wanted;
+            self.streak = 0;
+        }
+    }
+
+    fn ended(&mut self, source: &mut Port) -> Result<(), Flow> {
+        source.readable = false;
+        if source.reset {
+            return Err(Flow::SourceFailed(ErrorKind::ConnectionReset.into()));
+        }
+        self.state = State::Ending;
+        Ok(())
+    }
+
+    fn not_taken(&mut self, source: &mut Port, error: io::Error) -> Result<(), Flow> {
+        match error.kind() {
+            ErrorKind::WouldBlock => {
+                source.readable = false;
+                Err(Flow::Waiting)
+            }
+            ErrorKind::Interrupted => Ok(()),
+            // A reset that came after FIN: everything before it has been read.
+            ErrorKind::BrokenPipe => self.ended(source),
+            _ => Err(Flow::SourceFailed(error)),
+        }
+    }
+
+    fn deliver<W: Wire<Pipe = P>>(
+        &mut self,
+        target: &mut Port,
+        to: Side,
+        wire: &mut W,
+    ) -> Result<(), Flow> {
+        while target.writable {
+            let (outcome, spliced) = match &mut self.held {
+                Held::Nothing => return Ok(()),
+                Held::Buffer { bytes, sent } => {
+                    (wire.send(to, bytes.get(*sent..).unwrap_or_default()), false)
+                }
+                Held::Pipe(pipe) => (wire.drain(pipe, to), true),
+            };
+            match outcome {
+                Ok(moved) => self.account(moved, spliced, wire),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => target.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Flow::TargetFailed(error)),
+            }
+        }
+        if matches!(self.held, Held::Nothing) { Ok(()) } else { Err(Flow::Waiting) }
+    }
+
+    fn account<W: Wire<Pipe = P>>(&mut self, moved: usize, spliced: bool, wire: &mut W) {
+        if spliced {
+            self.spliced += moved as u64;
+        } else {
+            self.copied += moved as u64;
+        }
+        if let Held::Buffer { sent, .. } = &mut self.held {
+            *sent += moved;
+        }
+        if self.held() == 0 {
+            self.drop_held(wire);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! One proxied connection: its states and transitions.
+//!
+//! Two sockets, two relays. Events set latches; [`Session::advance`] does all the work. Half-close
+//! is a property of one relay, and the session is over when both are. A reset by one side first
+//! delivers what was read before it, then resets the other side; a reset that follows a FIN is no
+//! longer news. Nothing here knows the kernel: see [`super::wire`].
+
+use std::io;
+
+use crate::shared::{CloseReason, PathKind, SpliceMode};
+
+use super::relay::{Flow, Port, Ports, Relay, Turn};
+use super::wire::{Holds, Side, Wire};
+
+/// What an event said of one socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// A read may find something.
+    pub readable: bool,
+    /// A write may find room.
+    pub writable: bool,
+    /// The peer has sent FIN.
+    pub read_closed: bool,
+    /// The socket has an error or is wholly shut.
+    pub error: bool,
+    /// Urgent data has come.
+    pub urgent: bool,
+}
+
+/// How a session stands after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Wait for the next event.
+    Waiting,
+    /// More can be done at once.
+    Busy,
+    /// It is over.
+    Over(End),
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub reason: CloseReason,
+    /// Which sides are to see a reset instead of a FIN.
+    pub reset: Reset,
+}
+
+/// Which sides are to see a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// Neither.
+    None,
+    /// One of them.
+    One(Side),
+    /// Both.
+    Both,
+}
+
+/// One proxied connection, once its backend is connected.
+#[derive(Debug)]
+pub struct Session<P> {
+    ports: Ports,
+    to_backend: Relay<P>,
+    to_client: Relay<P>,
+    aborted_by: Option<Side>,
+}
+
+impl<P: Holds> Session<P> {
+    /// A session whose client has been accepted and whose backend is not connected yet.
+    #[must_use]
+    pub fn new(splice: SpliceMode) -> Self {
+        let client = Port { writable: true, ..Port::default() };
+        Self {
+            ports: Ports { client, backend: Port::default() },
+            to_backend: Relay::new(splice),
+            to_client: Relay::new(splice),
+            aborted_by: None,
+        }
+    }
+
+    /// Keeps what the client sent before there was a backend. `drained`: the read was short.
+    pub fn preload(&mut self, bytes: &[u8], drained: bool) {
+        self.to_backend.preload(bytes);
+        self.ports.client.readable = !drained;
+    }
+
+    /// The client sent FIN before there was a backend.
+    pub fn client_ended(&mut self) {
+        self.to_backend.end();
+        self.ports.client.readable = false;
+    }
+
+    /// The backend is connected: bytes may go.
+    pub fn connected(&mut self) {
+        self.ports.backend.writable = true;
+    }
+
+    /// Forgets what was known of the backend's socket; another attempt follows.
+    pub fn backend_replaced(&mut self) {
+        self.ports.backend = Port::default();
+    }
+
+    /// Records what an event said; does no work.
+    pub fn note(&mut self, side: Side, readiness: Readiness) {
+        let port = self.ports.port(side);
+        port.readable |= readiness.readable | readiness.read_closed | readiness.error;
+        port.writable |= readiness.writable | readiness.error;
+        // After an error the queue may end in a reset: a short read proves nothing then.
+        port.read_closed = (port.read_closed | readiness.read_closed) & !readiness.error;
+        port.urgent |= readiness.urgent;
+    }
+
+    /// Whether one side has sent EOF and the other has not.
+    #[must_use]
+    pub fn is_half_closed(&self) -> bool {
+        self.to_backend.has_ended() != self.to_client.has_ended()
+    }
+
+    /// Bytes delivered: to the backend, to the client; each copied and spliced.
+    #[must_use]
+    pub fn delivered(&self) -> [(u64, u64); 2] {
+        [self.to_backend.delivered(), self.to_client.delivered()]
+    }
+
+    /// Bytes taken from one side and not yet delivered to the other.
+    #[must_use]
+    pub fn held(&self, from: Side) -> usize {
+        match from {
+            Side::Client => self.to_backend.held(),
+            Side::Backend => self.to_client.held(),
+        }
+    }
+
+    /// What is known of one socket.
+    #[must_use]
+    pub fn port(&self, side: Side) -> Port {
+        match side {
+            Side::Client => self.ports.client,
+            Side::Backend => self.ports.backend,
+        }
+    }
+
+    /// How most of its bytes went.
+    #[must_use]
+    pub fn path(&self) -> PathKind {
+        let [(copied_up, spliced_up), (copied_down, spliced_down)] = self.delivered();
+        if spliced_up + spliced_down > copied_up + copied_down {
+            PathKind::Splice
+        } else {
+            PathKind::Copy
+        }
+    }
+
+    /// Moves what can be moved, both ways.
+    pub fn advance<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> Standing {
+        let mut busy = false;
+        // A failure of one direction can let the other go on or end: look again, a bounded number
+        // of times, since each direction fails at most once.
+        for _ in 0..4 {
+            let mut changed = false;
+            for from in [Side::Client, Side::Backend] {
+                match self.relay(from).advance_in(from, turn) {
+                    Flow::Waiting | Flow::Finished => {}
+                    Flow::Busy => busy = true,
+                    Flow::SourceFailed(error) => changed |= self.source_failed(from, &error, turn.wire),
+                    Flow::TargetFailed(error) => changed |= self.target_failed(from, &error, turn.wire),
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        match self.end() {
+            Some(end) => Standing::Over(end),
+            None if busy => Standing::Busy,
+            None => Standing::Waiting,
+        }
+    }
+
+    /// Gives back what the session borrowed; call once, at its end.
+    pub fn release<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
+        self.to_backend.drop_held(wire);
+        self.to_client.drop_held(wire);
+    }
+
+    fn relay(&mut self, from: Side) -> Towards<'_, P> {
+        let relay = match from {
+            Side::Client => &mut self.to_backend,
+            Side::Backend => &mut self.to_client,
+        };
+        Towards { relay, ports: &mut self.ports }
+    }
+
+    /// `from` was reset: its bytes still go, nothing goes to it any more.
+    fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, _: &io::Error, wire: &mut W) -> bool {
+        self.aborted_by.get_or_insert(from);
+        self.relay(from).relay.abort();
+        self.relay(from.other()).relay.break_off(wire);
+        true
+    }
+
+    /// The other side of `from` takes no more. What it sent before may still be unread.
+    fn target_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) -> bool {
+        let target = self.ports.port(from.other());
+        target.readable = true;
+        // EPIPE: it had sent FIN before the reset, so its own stream ended cleanly.
+        target.reset |= !matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
+        );
+        self.relay(from).relay.break_off(wire);
+        true
+    }
+
+    fn end(&self) -> Option<End> {
+        if let Some(side) = self.aborted_by {
+            let relay = match side {
+                Side::Client => &self.to_backend,
+                Side::Backend => &self.to_client,
+            };
+            let reason = match side {
+                Side::Client => CloseReason::ClientReset,
+                Side::Backend => CloseReason::BackendReset,
+            };
+            return (relay.held() == 0).then_some(End { reason, reset: Reset::Both });
+        }
+        if !(self.to_backend.is_over() && self.to_client.is_over()) {
+            return None;
+        }
+        let reason = if self.to_backend.has_ended() && self.to_client.has_ended() {
+            CloseReason::Done
+        } else if self.to_client.has_ended() {
+            CloseReason::BackendReset
+        } else {
+            CloseReason::ClientReset
+        };
+        Some(End { reason, reset: Reset::None })
+    }
+}
+
+struct Towards<'a, P> {
+    relay: &'a mut Relay<P>,
+    ports: &'a mut Ports,
+}
+
+impl<P: Holds> Towards<'_, P> {
+    fn advance_in<W: Wire<Pipe = P>>(&mut self, from: Side, turn: &mut Turn<'_, W>) -> Flow {
+        self.relay.advance(from, self.ports, turn)
+    }
+}

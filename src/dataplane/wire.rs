@@ -1,0 +1,136 @@
+//! What a session may ask of its two sockets.
+//!
+//! A trait, so that the state machines of [`super::relay`] and [`super::session`] can be run
+//! against scripted sockets: every short write, `EAGAIN`, EOF and reset, in every order, without
+//! a kernel.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::socket;
+use crate::sys::splice::Pipe;
+
+use super::pipes::PipePool;
+
+/// One end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client = 0,
+    /// Whom we connected to.
+    Backend = 1,
+}
+
+impl Side {
+    /// The opposite end.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
+}
+
+/// A pipe that knows how much it holds.
+pub trait Holds {
+    /// Bytes in it.
+    fn held(&self) -> usize;
+}
+
+/// The two sockets of a session, non-blocking, and the pipes of its worker.
+pub trait Wire {
+    /// Carries bytes between sockets without copying them.
+    type Pipe: Holds;
+
+    /// Receives from one side; 0 is end of stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has come.
+    fn receive(&mut self, from: Side, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends to one side; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none are taken now.
+    fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Fills an empty pipe from one side; 0 is end of stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has come.
+    fn fill(&mut self, from: Side, pipe: &mut Self::Pipe) -> io::Result<usize>;
+
+    /// Drains a pipe into one side; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none are taken now.
+    fn drain(&mut self, pipe: &mut Self::Pipe, to: Side) -> io::Result<usize>;
+
+    /// Sends FIN to one side.
+    ///
+    /// # Errors
+    /// When the connection is gone already.
+    fn shutdown_write(&mut self, to: Side) -> io::Result<()>;
+
+    /// An empty pipe, if there is one to be had.
+    fn lend_pipe(&mut self) -> Option<Self::Pipe>;
+
+    /// Takes a pipe back; one that still holds bytes is closed, never lent again.
+    fn return_pipe(&mut self, pipe: Self::Pipe);
+}
+
+impl Holds for Pipe {
+    fn held(&self) -> usize {
+        Self::held(self)
+    }
+}
+
+/// Real sockets.
+#[derive(Debug)]
+pub(crate) struct KernelWire<'a> {
+    pub(crate) client: &'a OwnedFd,
+    pub(crate) backend: &'a OwnedFd,
+    pub(crate) pipes: &'a mut PipePool,
+}
+
+impl KernelWire<'_> {
+    fn socket(&self, side: Side) -> BorrowedFd<'_> {
+        match side {
+            Side::Client => self.client.as_fd(),
+            Side::Backend => self.backend.as_fd(),
+        }
+    }
+}
+
+impl Wire for KernelWire<'_> {
+    type Pipe = Pipe;
+
+    fn receive(&mut self, from: Side, buffer: &mut [u8]) -> io::Result<usize> {
+        socket::receive(self.socket(from), buffer)
+    }
+
+    fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.socket(to), bytes)
+    }
+
+    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
+        pipe.fill(self.socket(from))
+    }
+
+    fn drain(&mut self, pipe: &mut Pipe, to: Side) -> io::Result<usize> {
+        pipe.drain(self.socket(to))
+    }
+
+    fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
+        socket::shutdown_write(self.socket(to))
+    }
+
+    fn lend_pipe(&mut self) -> Option<Pipe> {
+        self.pipes.lend()
+    }
+
+    fn return_pipe(&mut self, pipe: Pipe) {
+        self.pipes.take_back(pipe);
+    }
+}

@@ -1,0 +1,350 @@
+//! The event loop of one thread.
+//!
+//! A turn: sleep until something happens, read the clock once, take up a newer snapshot and
+//! commands, let events set latches, run the sessions that can move, then accept a few new ones,
+//! then look at timers. Ready sessions come before new ones, so that a place that has just become
+//! free is seen; whatever was cut short by a budget goes on in the next turn, without sleeping.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam::channel::Receiver;
+use mio::event::Event;
+use mio::{Events, Poll, Waker};
+
+use crate::shared::{Snapshot, Subscriber};
+
+use super::accept::Listening;
+use super::choose::Chooser;
+use super::clock::{Clock, Tick};
+use super::connection::{Connection, Stage};
+use super::pipes::PipePool;
+use super::session::{Readiness, Standing};
+use super::slots::{Addressed, SlotKey, Slots};
+use super::timers::Timers;
+use super::wire::Side;
+use super::{Command, WorkerSetup};
+
+/// Events taken from the kernel in one turn.
+const EVENTS_PER_TURN: usize = 256;
+/// The buffer through which small messages are copied.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Connections, with what is due to happen to them.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) slots: Slots<Connection>,
+    pub(super) timers: Timers,
+    pub(super) ready: VecDeque<SlotKey>,
+    pub(super) opened: u64,
+}
+
+/// What moves bytes.
+#[derive(Debug)]
+pub(super) struct Tools {
+    pub(super) scratch: Box<[u8]>,
+    pub(super) pipes: PipePool,
+}
+
+/// One data-plane thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) setup: Setup,
+    pub(super) poll: Poll,
+    waker: Arc<Waker>,
+    commands: Receiver<Command>,
+    pub(super) snapshot: Subscriber,
+    pub(super) listening: Listening,
+    pub(super) table: Table,
+    pub(super) tools: Tools,
+    pub(super) chooser: Chooser,
+    pub(super) now: Tick,
+}
+
+/// What a worker was given at its start and never changes.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) number: usize,
+    pub(super) workers: u64,
+    cpu: Option<usize>,
+    spin: Duration,
+    clock: Clock,
+    pub(super) ephemeral_ports: (u16, u16),
+    pub(super) state: Arc<crate::shared::WorkerState>,
+    pub(super) log: crate::shared::SessionLog,
+}
+
+impl Worker {
+    pub(super) fn new(setup: WorkerSetup, commands: Receiver<Command>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), Addressed::Waker.token())?);
+        let clock = Clock::new(setup.start);
+        let now = clock.now();
+        Ok(Self {
+            poll,
+            waker,
+            commands,
+            snapshot: setup.snapshot,
+            listening: Listening::new()?,
+            table: Table {
+                slots: Slots::new(),
+                timers: Timers::new(now),
+                ready: VecDeque::new(),
+                opened: 0,
+            },
+            tools: Tools {
+                scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+                pipes: PipePool::new(setup.pipes_max),
+            },
+            chooser: Chooser::default(),
+            now,
+            setup: Setup {
+                number: setup.number,
+                workers: setup.workers as u64,
+                cpu: setup.cpu,
+                spin: setup.spin,
+                clock,
+                ephemeral_ports: crate::sys::process::ephemeral_ports(),
+                state: setup.state,
+                log: setup.log,
+            },
+        })
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    pub(super) fn run(mut self) {
+        if let Some(cpu) = self.setup.cpu {
+            // The CPU was usable at start; if it has gone since, running anywhere is right.
+            let _runs_anywhere = crate::sys::process::pin_thread(cpu);
+        }
+        self.take_up_snapshot();
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut due = Vec::new();
+        loop {
+            self.sleep(&mut events);
+            let woke = self.now;
+            if self.snapshot.is_stale() {
+                self.take_up_snapshot();
+            }
+            for event in &events {
+                self.note(event);
+            }
+            self.run_ready();
+            self.accept_pending();
+            self.check_timers(&mut due);
+            if self.obey_commands().is_break() {
+                return;
+            }
+            self.report(woke);
+        }
+    }
+
+    /// Waits for events, but not when work is left over.
+    fn sleep(&mut self, events: &mut Events) {
+        let asleep_from = self.now;
+        let timeout = self.patience();
+        let mut waited = self.poll.poll(events, self.first_timeout(timeout));
+        while waited.is_ok() && events.is_empty() && self.spins_on(asleep_from, timeout) {
+            waited = self.poll.poll(events, Some(Duration::ZERO));
+        }
+        if waited.is_ok() && events.is_empty() && !self.setup.spin.is_zero() {
+            self.now = self.setup.clock.now();
+            waited = self.poll.poll(events, self.patience());
+        }
+        if waited.is_err() {
+            // EINTR leaves nothing to see; anything else would repeat and is no worse for it.
+            events.clear();
+        }
+        self.now = self.setup.clock.now();
+    }
+
+    fn first_timeout(&self, timeout: Option<Duration>) -> Option<Duration> {
+        if self.setup.spin.is_zero() { timeout } else { Some(Duration::ZERO) }
+    }
+
+    fn spins_on(&self, asleep_from: Tick, timeout: Option<Duration>) -> bool {
+        timeout != Some(Duration::ZERO)
+            && self.setup.clock.now().since(asleep_from) < self.setup.spin
+    }
+
+    /// How long the kernel may keep us: not at all while work is left over.
+    fn patience(&self) -> Option<Duration> {
+        if !self.table.ready.is_empty() || self.listening.has_pending(self.now) {
+            return Some(Duration::ZERO);
+        }
+        let timer = self.table.timers.next_due();
+        let next = match (timer, self.listening.resumes_at()) {
+            (Some(timer), Some(resume)) => timer.min(resume),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return None,
+        };
+        Some(next.since(self.now))
+    }
+
+    /// Lets an event set latches, and queues whom it concerns.
+    fn note(&mut self, event: &Event) {
+        match Addressed::of(event.token()) {
+            Addressed::Waker => {}
+            Addressed::Listener(position) => self.listening.note(position),
+            Addressed::Connection(key, side) => {
+                let Some(connection) = self.table.slots.get_mut(key) else { return };
+                let readiness = readiness_of(event);
+                if readiness.urgent {
+                    keep_urgent_inline(connection, side);
+                }
+                connection.session.note(side, readiness);
+                if !connection.queued {
+                    connection.queued = true;
+                    self.table.ready.push_back(key);
+                }
+                if connection.stage == Stage::Connecting {
+                    self.connecting_event(key, side, readiness);
+                }
+            }
+        }
+    }
+
+    /// Runs every session that was ready when this turn began.
+    fn run_ready(&mut self) {
+        for _ in 0..self.table.ready.len() {
+            let Some(key) = self.table.ready.pop_front() else { return };
+            if let Some(connection) = self.table.slots.get_mut(key) {
+                connection.queued = false;
+                if connection.stage != Stage::Connecting {
+                    self.advance(key);
+                }
+            }
+        }
+    }
+
+    /// Moves the bytes of one session and acts on how it stands.
+    pub(super) fn advance(&mut self, key: SlotKey) {
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
+        let Some(backend) = &connection.backend else { return };
+        let snapshot = self.snapshot.current();
+        let was_half_closed = connection.session.is_half_closed();
+        let before = connection.session.delivered();
+        let standing = {
+            let mut wire = super::wire::KernelWire {
+                client: &connection.client,
+                backend,
+                pipes: &mut self.tools.pipes,
+            };
+            let mut turn = super::relay::Turn {
+                wire: &mut wire,
+                scratch: &mut self.tools.scratch,
+                splice: snapshot.splice,
+            };
+            connection.session.advance(&mut turn)
+        };
+        let after = connection.session.delivered();
+        if before != after {
+            connection.times.active = self.now;
+            count_bytes(snapshot, connection, self.setup.number, [before, after]);
+        }
+        let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
+        match standing {
+            Standing::Waiting if half_closed_now => {
+                connection.times.active = self.now;
+                let check = connection.next_check(snapshot, self.now);
+                self.table.timers.arm(key.index, check);
+            }
+            Standing::Waiting => {}
+            Standing::Busy => {
+                if !connection.queued {
+                    connection.queued = true;
+                    self.table.ready.push_back(key);
+                }
+            }
+            Standing::Over(end) => self.end(key, end),
+        }
+    }
+
+    fn check_timers(&mut self, due: &mut Vec<u32>) {
+        self.table.timers.expire(self.now, due);
+        for slot in due.drain(..) {
+            if let Some(key) = self.table.slots.key_at(slot) {
+                self.timer_fired(key);
+            }
+        }
+    }
+
+    fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Listen { listener, address, socket } => {
+                    if self.snapshot.is_stale() {
+                        self.take_up_snapshot();
+                    }
+                    self.listen(listener, address, socket);
+                }
+                Command::StopListening => self.stop_listening(),
+                Command::ResetAll => self.reset_all(),
+                Command::Exit => return std::ops::ControlFlow::Break(()),
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    /// Takes the newest snapshot; listeners that are gone are emptied under the old one first.
+    fn take_up_snapshot(&mut self) {
+        let latest = self.snapshot.latest();
+        self.close_gone_listeners(&latest);
+        let _old = self.snapshot.refresh();
+        let current = Arc::clone(self.snapshot.current());
+        self.listening.take_up(&current);
+        self.setup.state.generation.store(current.generation.0, Ordering::Release);
+    }
+
+    fn report(&self, woke: Tick) {
+        let state = &self.setup.state;
+        state.turns.add(1);
+        let busy = self.setup.clock.now().since(woke);
+        state.busy_ns.add(u64::try_from(busy.as_nanos()).unwrap_or(0));
+        state.pipes_in_use.set(self.tools.pipes.lent() as u64);
+        state.sessions.set(self.table.slots.len() as u64);
+    }
+}
+
+/// From now on urgent bytes stay in the stream, so that none is lost.
+fn keep_urgent_inline(connection: &Connection, side: Side) {
+    use std::os::fd::AsFd;
+    let socket = match side {
+        Side::Client => Some(connection.client.as_fd()),
+        Side::Backend => connection.backend.as_ref().map(AsFd::as_fd),
+    };
+    if let Some(socket) = socket {
+        crate::sys::socket::keep_urgent_inline(socket);
+    }
+}
+
+fn readiness_of(event: &Event) -> Readiness {
+    Readiness {
+        readable: event.is_readable(),
+        // A write after HUP fails at once, which is how the session learns of it.
+        writable: event.is_writable() || event.is_write_closed(),
+        read_closed: event.is_read_closed() && !event.is_error(),
+        error: event.is_error(),
+        urgent: event.is_priority(),
+    }
+}
+
+fn count_bytes(
+    snapshot: &Snapshot,
+    connection: &Connection,
+    worker: usize,
+    [before, after]: [[(u64, u64); 2]; 2],
+) {
+    let Some(listener) = snapshot.listener(connection.place.listener) else { return };
+    let counters = &listener.state.counters(worker).bytes;
+    for (counters, (before, after)) in counters.iter().zip(before.iter().zip(&after)) {
+        counters[0].add(after.0 - before.0);
+        counters[1].add(after.1 - before.1);
+    }
+}

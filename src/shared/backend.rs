@@ -1,0 +1,141 @@
+//! What stays of a backend and of a pool over reloads: verdicts, sessions, counters.
+//!
+//! **Synchronization.** Flags are written by the control plane and read by workers, relaxed: a
+//! worker that sees a change a moment late makes a choice that was right a moment ago. The number
+//! of active sessions is exact: claim by increment, check, undo.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+use super::stats::{BackendCounters, Counter, Gauge};
+
+/// What the operator wants of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminState {
+    /// Serve.
+    Ready,
+    /// Keep sessions, take no new ones.
+    Drain,
+    /// Take no new sessions and send no probes.
+    Maint,
+}
+
+impl AdminState {
+    fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::Ready,
+            1 => Self::Drain,
+            _ => Self::Maint,
+        }
+    }
+}
+
+/// The outcome of [`BackendState::claim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A place was taken; [`BackendState::release`] gives it back.
+    Taken,
+    /// The backend holds as many sessions as it may.
+    Full,
+}
+
+/// Verdicts, sessions and counters of one backend.
+#[derive(Debug)]
+pub struct BackendState {
+    up: AtomicBool,
+    admin: AtomicU8,
+    active: Gauge,
+    workers: Box<[CachePadded<BackendCounters>]>,
+}
+
+impl BackendState {
+    /// A backend that nobody uses yet.
+    #[must_use]
+    pub fn new(workers: usize, up: bool) -> Self {
+        Self {
+            up: AtomicBool::new(up),
+            admin: AtomicU8::new(0),
+            active: Gauge::default(),
+            workers: (0..workers).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    /// Whether its probes pass (true when it has none).
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Records the verdict of its probes.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    /// What the operator wants of it.
+    #[must_use]
+    pub fn admin(&self) -> AdminState {
+        AdminState::from_bits(self.admin.load(Ordering::Relaxed))
+    }
+
+    /// Records what the operator wants of it.
+    pub fn set_admin(&self, state: AdminState) {
+        self.admin.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Takes a place for one session, exactly up to `max`.
+    #[must_use]
+    pub fn claim(&self, max: Option<u32>) -> Claim {
+        if self.active.claim(max.map_or(u64::MAX, u64::from)) { Claim::Taken } else { Claim::Full }
+    }
+
+    /// Gives the place of a session back.
+    pub fn release(&self) {
+        self.active.release();
+    }
+
+    /// Sessions open now, those still being connected too.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.active.value()
+    }
+
+    /// The counters of one worker.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    #[allow(clippy::indexing_slicing, reason = "the number of workers is fixed at start")]
+    pub fn counters(&self, worker: usize) -> &BackendCounters {
+        &self.workers[worker]
+    }
+
+    /// Every worker's counters.
+    pub fn blocks(&self) -> impl Iterator<Item = &BackendCounters> {
+        self.workers.iter().map(|padded| &**padded)
+    }
+
+    /// The sum of one counter over the workers.
+    pub fn sum(&self, select: impl Fn(&BackendCounters) -> &Counter) -> u64 {
+        self.blocks().map(|block| select(block).value()).sum()
+    }
+}
+
+/// What stays of a pool over reloads.
+#[derive(Debug, Default)]
+pub struct PoolState {
+    panicking: AtomicBool,
+}
+
+impl PoolState {
+    /// Whether verdicts of probes are ignored because too few backends are healthy.
+    #[must_use]
+    pub fn is_panicking(&self) -> bool {
+        self.panicking.load(Ordering::Relaxed)
+    }
+
+    /// Records it; returns what was recorded before.
+    pub fn set_panicking(&self, panicking: bool) -> bool {
+        self.panicking.swap(panicking, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,84 @@
+//! Hands a new snapshot to every worker.
+//!
+//! **Synchronization.** The publisher stores the `Arc` under a mutex, then the generation with
+//! `Release`. A subscriber compares the generation once per loop turn (`Acquire`) and takes the
+//! mutex only when it has changed, so a worker that sees generation N finds snapshot N or newer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::snapshot::Snapshot;
+
+#[derive(Debug)]
+struct Slot {
+    generation: AtomicU64,
+    snapshot: Mutex<Arc<Snapshot>>,
+}
+
+/// The control plane's end.
+#[derive(Debug, Clone)]
+pub struct Publisher(Arc<Slot>);
+
+impl Publisher {
+    /// Starts with one snapshot.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        let generation = AtomicU64::new(snapshot.generation.0);
+        Self(Arc::new(Slot { generation, snapshot: Mutex::new(snapshot) }))
+    }
+
+    /// Replaces the snapshot for everybody.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        let generation = snapshot.generation.0;
+        *self.0.snapshot.lock() = snapshot;
+        self.0.generation.store(generation, Ordering::Release);
+    }
+
+    /// The newest snapshot.
+    #[must_use]
+    pub fn latest(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.snapshot.lock())
+    }
+
+    /// A worker's end.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscriber {
+        let current = self.latest();
+        Subscriber { slot: Arc::clone(&self.0), current }
+    }
+}
+
+/// A worker's end: its own reference to the snapshot it works with.
+#[derive(Debug)]
+pub struct Subscriber {
+    slot: Arc<Slot>,
+    current: Arc<Snapshot>,
+}
+
+impl Subscriber {
+    /// The snapshot this worker works with.
+    #[must_use]
+    pub fn current(&self) -> &Arc<Snapshot> {
+        &self.current
+    }
+
+    /// Whether a newer one has been published: one atomic load.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.slot.generation.load(Ordering::Acquire) != self.current.generation.0
+    }
+
+    /// The newest snapshot, without taking it up.
+    #[must_use]
+    pub fn latest(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.slot.snapshot.lock())
+    }
+
+    /// Takes the newest snapshot and returns the one used until now.
+    pub fn refresh(&mut self) -> Arc<Snapshot> {
+        let latest = Arc::clone(&self.slot.snapshot.lock());
+        std::mem::replace(&mut self.current, latest)
+    }
+}

@@ -1,0 +1,216 @@
+//! Why a client was turned away, why a session ended, why a backend could not be reached.
+//!
+//! One enum each is the index of a counter, the label of a metric, and the code and words of the
+//! session log, so that the three can never disagree. The two-letter codes are those of HAProxy's
+//! log (configuration manual, section 8.5): who ended it, then what was going on.
+
+/// Why a connection was refused before it became a session with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefuseReason {
+    /// The client connects more often than its limit allows.
+    Limit,
+    /// The client has as many sessions as it may.
+    Concurrent,
+    /// The client's address is not admitted.
+    Access,
+    /// The process or the listener holds as many sessions as it may.
+    MaxSessions,
+    /// The process has no descriptor or no kernel memory left.
+    Descriptors,
+    /// No backend could be reached.
+    NoBackend,
+}
+
+impl RefuseReason {
+    /// All of them, in the order of their indexes.
+    pub const ALL: [Self; 6] = [
+        Self::Limit,
+        Self::Concurrent,
+        Self::Access,
+        Self::MaxSessions,
+        Self::Descriptors,
+        Self::NoBackend,
+    ];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Concurrent => "concurrent",
+            Self::Access => "access",
+            Self::MaxSessions => "max_sessions",
+            Self::Descriptors => "descriptors",
+            Self::NoBackend => "no_backend",
+        }
+    }
+
+    /// HAProxy's two letters.
+    #[must_use]
+    pub const fn term(self) -> &'static str {
+        match self {
+            Self::Limit | Self::Concurrent | Self::Access => "PR",
+            Self::MaxSessions | Self::Descriptors => "RC",
+            Self::NoBackend => "SC",
+        }
+    }
+
+    /// For the session log.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Limit => "client over its rate",
+            Self::Concurrent => "client over its concurrent sessions",
+            Self::Access => "client address not admitted",
+            Self::MaxSessions => "max_sessions reached",
+            Self::Descriptors => "out of descriptors",
+            Self::NoBackend => "no backend could be reached",
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// Both sides sent EOF and everything was delivered.
+    Done,
+    /// The client reset the connection.
+    ClientReset,
+    /// The backend reset the connection.
+    BackendReset,
+    /// The client went away while the backend was being connected.
+    ClientGone,
+    /// No byte in either direction for `idle_timeout`.
+    Idle,
+    /// One side had sent EOF and the other was silent for `half_closed_timeout`.
+    HalfClosed,
+    /// `drain_timeout` passed, or a second signal asked to stop at once.
+    Drain,
+    /// Something that should not happen; the words in the log say what.
+    Internal,
+}
+
+impl CloseReason {
+    /// All of them, in the order of their indexes.
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::ClientGone,
+        Self::Idle,
+        Self::HalfClosed,
+        Self::Drain,
+        Self::Internal,
+    ];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::ClientGone => "client_gone",
+            Self::Idle => "idle_timeout",
+            Self::HalfClosed => "half_closed_timeout",
+            Self::Drain => "drain",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// HAProxy's two letters.
+    #[must_use]
+    pub const fn term(self) -> &'static str {
+        match self {
+            Self::Done => "--",
+            Self::ClientReset => "CD",
+            Self::BackendReset => "SD",
+            Self::ClientGone => "CC",
+            Self::Idle | Self::HalfClosed => "cD",
+            Self::Drain => "KD",
+            Self::Internal => "ID",
+        }
+    }
+
+    /// For the session log.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Done => "closed by both sides",
+            Self::ClientReset => "client reset the connection",
+            Self::BackendReset => "backend reset the connection",
+            Self::ClientGone => "client left during the connect",
+            Self::Idle => "idle_timeout reached",
+            Self::HalfClosed => "half_closed_timeout reached",
+            Self::Drain => "drain ended",
+            Self::Internal => "internal error",
+        }
+    }
+}
+
+/// Why one connection attempt to a backend failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectFailure {
+    /// Nobody listens there, or it reset the handshake.
+    Refused,
+    /// `connect_timeout` passed.
+    Timeout,
+    /// No route, or no such network or host.
+    Unreachable,
+    /// This host has no source port left.
+    NoPort,
+    /// The connection met itself.
+    Loop,
+    /// Anything else.
+    Other,
+}
+
+impl ConnectFailure {
+    /// All of them, in the order of their indexes.
+    pub const ALL: [Self; 6] =
+        [Self::Refused, Self::Timeout, Self::Unreachable, Self::NoPort, Self::Loop, Self::Other];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::NoPort => "no_port",
+            Self::Loop => "loop",
+            Self::Other => "other",
+        }
+    }
+
+    /// The class of an error that connect(2) gave.
+    #[must_use]
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Self::Refused,
+            ErrorKind::TimedOut => Self::Timeout,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Unreachable,
+            ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Self::NoPort,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One line of the session log, on its way from a worker to the thread that writes it.
+//!
+//! The queue is bounded and a worker never waits for it: a line that finds no room is dropped and
+//! counted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::channel::{Sender, TrySendError};
+
+use super::ids::Generation;
+use super::snapshot::{Backend, Listener, Pool};
+use super::stats::PathKind;
+
+/// What is known of a session at its end.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// Unique within the process.
+    pub session: u64,
+    /// Where the client connected.
+    pub listener: Arc<Listener>,
+    /// The pool asked for a backend; `None` when the client was refused before.
+    pub pool: Option<Arc<Pool>>,
+    /// The backend that served, or was tried last.
+    pub backend: Option<Arc<Backend>>,
+    /// The client.
+    pub client: SocketAddr,
+    /// Bytes delivered to the backend.
+    pub bytes_to_backend: u64,
+    /// Bytes delivered to the client.
+    pub bytes_to_client: u64,
+    /// Milliseconds until the backend was connected; `None` when it never was.
+    pub connect_ms: Option<u64>,
+    /// Milliseconds from accept to close.
+    pub total_ms: u64,
+    /// How most of its bytes went.
+    pub path: PathKind,
+    /// The snapshot under which it was accepted.
+    pub generation: Generation,
+    /// Two letters, as HAProxy's log has them.
+    pub term: &'static str,
+    /// The same in words.
+    pub reason: &'static str,
+}
+
+/// A worker's end of the session log.
+#[derive(Debug, Clone)]
+pub struct SessionLog {
+    queue: Option<Sender<SessionRecord>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl SessionLog {
+    /// Writes to `queue`, or nowhere; counts what finds no room in `dropped`.
+    #[must_use]
+    pub fn new(queue: Option<Sender<SessionRecord>>, dropped: Arc<AtomicU64>) -> Self {
+        Self { queue, dropped }
+    }
+
+    /// Whether records go anywhere.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Hands a record over without waiting.
+    pub fn write(&self, record: SessionRecord) {
+        let Some(queue) = &self.queue else { return };
+        match queue.try_send(record) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The immutable view of listeners, pools and backends that workers decide by.
+//!
+//! One generation, one `Arc`, replaced whole: no reader ever sees a mixture of two
+//! configurations. What changes between two snapshots lives in the `state` fields, which
+//! successive snapshots share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::access::{AccessList, NetSet};
+use crate::policy::bucket::Quota;
+use crate::policy::hash::Prefix;
+use crate::policy::limiter::Limiter;
+use crate::policy::maglev::Maglev;
+
+use super::backend::{AdminState, BackendState, PoolState};
+use super::ids::{BackendId, Generation, ListenerId, PoolId};
+use super::stats::{Gauge, ListenerState};
+
+/// Everything a worker decides by. The vectors are indexed by id; a hole is an id not in use.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its number.
+    pub generation: Generation,
+    /// Listeners, those that are gone but may still have sessions too.
+    pub listeners: Vec<Option<Arc<Listener>>>,
+    /// Listeners of the configuration, in its order.
+    pub open: Vec<ListenerId>,
+    /// Pools of the configuration.
+    pub pools: Vec<Option<Arc<Pool>>>,
+    /// Backends, those that are gone but may still have sessions too.
+    pub backends: Vec<Option<Arc<Backend>>>,
+    /// Sessions the process may hold at once.
+    pub sessions_max: u64,
+    /// Sessions it holds now.
+    pub sessions: Arc<Gauge>,
+    /// When bytes are spliced.
+    pub splice: SpliceMode,
+}
+
+impl Snapshot {
+    /// The listener with this id.
+    #[must_use]
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        self.listeners.get(id.index())?.as_ref()
+    }
+
+    /// The pool with this id.
+    #[must_use]
+    pub fn pool(&self, id: PoolId) -> Option<&Arc<Pool>> {
+        self.pools.get(id.index())?.as_ref()
+    }
+
+    /// The backend with this id.
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
+        self.backends.get(id.index())?.as_ref()
+    }
+
+    /// Listeners of the configuration, in its order.
+    pub fn open_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.open.iter().filter_map(|id| self.listener(*id))
+    }
+
+    /// Whether a listener of the configuration accepts on this address.
+    #[must_use]
+    pub fn accepts_on(&self, id: ListenerId, address: SocketAddr) -> bool {
+        self.open.contains(&id)
+            && self.listener(id).is_some_and(|listener| listener.addresses.contains(&address))
+    }
+}
+
+/// When a relay may splice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpliceMode {
+    /// By the size of what arrives.
+    Auto,
+    /// Never.
+    Never,
+    /// From the first byte.
+    Always,
+}
+
+/// Addresses that accept, and what happens to who connects.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its id.
+    pub id: ListenerId,
+    /// Its name in the file.
+    pub name: String,
+    /// Where it accepts, port 0 already replaced by the real port.
+    pub addresses: Vec<SocketAddr>,
+    /// Where its sessions go.
+    pub pool: PoolId,
+    /// Bound on silence in both directions.
+    pub idle_timeout: Duration,
+    /// The same once one side has sent EOF.
+    pub half_closed_timeout: Duration,
+    /// Sessions it may hold at once.
+    pub sessions_max: u64,
+    /// Who may connect.
+    pub access: AccessList,
+    /// Admission per client.
+    pub limit: Option<Limit>,
+    /// Keepalive of the backend's socket (the client's inherits it from the listening socket).
+    pub keepalive: Keepalive,
+    /// TCP_USER_TIMEOUT of the backend's socket.
+    pub user_timeout: Option<Duration>,
+    /// What stays over reloads.
+    pub state: Arc<ListenerState>,
+}
+
+/// TCP keepalive, whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first packet.
+    pub idle: Duration,
+    /// Time between packets.
+    pub interval: Duration,
+    /// Unanswered packets that end the connection.
+    pub count: u32,
+}
+
+/// Admission per client.
+#[derive(Debug)]
+pub struct Limit {
+    /// The table, shared by all workers, kept over reloads.
+    pub limiter: Arc<Limiter>,
+    /// Connections per time.
+    pub quota: Option<Quota>,
+    /// Open sessions.
+    pub concurrent_max: Option<u32>,
+    /// What counts as one client.
+    pub key: Prefix,
+    /// What a client over its limit gets.
+    pub action: LimitAction,
+    /// Count only.
+    pub observe: bool,
+    /// Who is never limited; `None` when nobody is exempt.
+    pub exempt: Option<NetSet>,
+    /// Buckets, as configured.
+    pub table_size: u32,
+}
+
+/// How a client over its limit is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitAction {
+    /// TCP reset.
+    Reset,
+    /// Orderly close.
+    Close,
+}
+
+/// Interchangeable servers and how one is chosen.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its id.
+    pub id: PoolId,
+    /// Its name in the file.
+    pub name: String,
+    /// What is hashed.
+    pub hash: HashPlan,
+    /// Those that serve.
+    pub primary: Group,
+    /// Those that serve when no primary can.
+    pub backup: Group,
+    /// Bound on one connection attempt.
+    pub connect_timeout: Duration,
+    /// Further attempts.
+    pub retries: u32,
+    /// In per cent, see [`crate::policy::panic_mode`].
+    pub panic_threshold: u8,
+    /// What stays over reloads.
+    pub state: Arc<PoolState>,
+}
+
+impl Pool {
+    /// All backends, primaries first.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.primary.members.iter().chain(&self.backup.members)
+    }
+}
+
+/// What of a client is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashPlan {
+    /// Prefix lengths kept.
+    pub prefix: Prefix,
+    /// Whether the port is hashed too.
+    pub with_port: bool,
+    /// The seed that all nodes share.
+    pub seed: u64,
+}
+
+/// Backends among which one choice is made.
+#[derive(Debug)]
+pub struct Group {
+    /// Indexed by the `u16` that policies speak of.
+    pub members: Vec<Arc<Backend>>,
+    /// How one is chosen.
+    pub balance: Balance,
+}
+
+/// How a group chooses.
+#[derive(Debug)]
+pub enum Balance {
+    /// Consistent hashing.
+    Maglev(Maglev),
+    /// In turn; each worker keeps its own turn.
+    RoundRobin(Vec<u32>),
+    /// Fewest sessions for its weight.
+    LeastConnections(Vec<u32>),
+    /// Nobody to choose.
+    Empty,
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its id.
+    pub id: BackendId,
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its pool's name.
+    pub pool_name: String,
+    /// Its name within the pool.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share, as configured or set at run time.
+    pub weight: u32,
+    /// Sessions it may hold.
+    pub sessions_max: Option<u32>,
+    /// Serves only when no other can.
+    pub backup: bool,
+    /// What stays over reloads.
+    pub state: Arc<BackendState>,
+}
+
+impl Backend {
+    /// Whether new sessions may go there; `panicking` ignores the probes' verdict, never the
+    /// operator's.
+    #[must_use]
+    pub fn is_eligible(&self, panicking: bool) -> bool {
+        (self.state.is_up() || panicking)
+            && self.state.admin() == AdminState::Ready
+            && self.weight > 0
+            && self.sessions_max.is_none_or(|max| self.state.active() < u64::from(max))
+    }
+}

@@ -1,0 +1,269 @@
+//! Counters: each worker writes its own block, readers sum the blocks.
+//!
+//! **Synchronization.** A [`Counter`] has one writer, so adding is a relaxed load and a relaxed
+//! store, no read-modify-write; a reader may see a value a moment old, never a torn one. A
+//! [`Gauge`] is shared by all workers and exact: claim by increment, check, undo.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use super::reasons::{CloseReason, ConnectFailure, RefuseReason};
+
+/// A number that only its owner adds to.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `amount`; only the owning thread may call this.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Replaces the value; only the owning thread may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A shared number of places taken.
+#[derive(Debug, Default)]
+pub struct Gauge(CachePadded<AtomicU64>);
+
+impl Gauge {
+    /// Takes a place if fewer than `max` are taken; exact under races.
+    #[must_use]
+    pub fn claim(&self, max: u64) -> bool {
+        // Increment first, so that two who race for the last place cannot both see it free.
+        if self.0.fetch_add(1, Ordering::Relaxed) < max {
+            return true;
+        }
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Gives a place back.
+    pub fn release(&self) {
+        let before = self.0.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "released more places than were taken");
+    }
+
+    /// Places taken now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the buckets of `evenkeel_backend_connect_seconds`, in microseconds.
+pub const CONNECT_SECONDS: [u64; 11] = [
+    100, 250, 1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000,
+];
+
+/// Upper bounds of the buckets of `evenkeel_session_seconds`, in microseconds.
+pub const SESSION_SECONDS: [u64; 11] = [
+    1_000,
+    10_000,
+    100_000,
+    500_000,
+    1_000_000,
+    10_000_000,
+    60_000_000,
+    600_000_000,
+    3_600_000_000,
+    36_000_000_000,
+    86_400_000_000,
+];
+
+/// Durations by fixed buckets; not cumulative, the last bucket has no bound.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; 12],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Records one duration; only the owning thread may call this.
+    pub fn record(&self, elapsed: Duration, bounds_us: &[u64; 11]) {
+        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let bucket = bounds_us.iter().position(|bound| us <= *bound).unwrap_or(bounds_us.len());
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.add(1);
+        }
+        self.sum_us.add(us);
+    }
+
+    /// Adds this histogram's buckets and sum (in microseconds) to the given totals.
+    pub fn add_to(&self, buckets: &mut [u64; 12], sum_us: &mut u64) {
+        for (total, counter) in buckets.iter_mut().zip(&self.buckets) {
+            *total += counter.value();
+        }
+        *sum_us += self.sum_us.value();
+    }
+}
+
+/// The way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    ToBackend,
+    /// From the backend.
+    ToClient,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::ToBackend, Self::ToClient];
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ToBackend => "to_backend",
+            Self::ToClient => "to_client",
+        }
+    }
+}
+
+/// How bytes were moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// Through a buffer of this process.
+    Copy,
+    /// Through a pipe, by the kernel.
+    Splice,
+}
+
+impl PathKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Copy, Self::Splice];
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Splice => "splice",
+        }
+    }
+}
+
+/// What a limit said of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitDecision {
+    /// Under the limit.
+    Allowed,
+    /// Over it, turned away.
+    Refused,
+    /// Over it, let through because the limit only observes.
+    WouldRefuse,
+}
+
+impl LimitDecision {
+    /// All of them, in the order of their indexes.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Refused, Self::WouldRefuse];
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::WouldRefuse => "would_refuse",
+        }
+    }
+}
+
+/// What one worker counts for one listener.
+#[derive(Debug, Default)]
+pub struct ListenerCounters {
+    /// Accepted connections, refused ones too.
+    pub accepted: Counter,
+    /// By [`RefuseReason::index`].
+    pub refused: [Counter; RefuseReason::ALL.len()],
+    /// By [`CloseReason::index`].
+    pub closed: [Counter; CloseReason::ALL.len()],
+    /// By [`Direction`], then [`PathKind`].
+    pub bytes: [[Counter; 2]; 2],
+    /// By [`LimitDecision`].
+    pub limit: [Counter; 3],
+    /// Length of sessions.
+    pub session_seconds: Histogram,
+}
+
+/// What one worker counts for one backend.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Sessions that were connected.
+    pub sessions: Counter,
+    /// By [`ConnectFailure::index`].
+    pub connect_failures: [Counter; ConnectFailure::ALL.len()],
+    /// Time until the handshake was done.
+    pub connect_seconds: Histogram,
+}
+
+/// What stays of a listener over reloads.
+#[derive(Debug)]
+pub struct ListenerState {
+    /// Sessions open now.
+    pub active: Gauge,
+    workers: Box<[CachePadded<ListenerCounters>]>,
+}
+
+impl ListenerState {
+    /// Zeros for `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { active: Gauge::default(), workers: (0..workers).map(|_| CachePadded::default()).collect() }
+    }
+
+    /// The block of one worker.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    #[allow(clippy::indexing_slicing, reason = "the number of workers is fixed at start")]
+    pub fn counters(&self, worker: usize) -> &ListenerCounters {
+        &self.workers[worker]
+    }
+
+    /// The sum of one counter over the workers.
+    pub fn sum(&self, select: impl Fn(&ListenerCounters) -> &Counter) -> u64 {
+        self.workers.iter().map(|block| select(block).value()).sum()
+    }
+
+    /// Every worker's block.
+    pub fn blocks(&self) -> impl Iterator<Item = &ListenerCounters> {
+        self.workers.iter().map(|padded| &**padded)
+    }
+
+    /// Connections refused for any reason.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.blocks().flat_map(|block| &block.refused).map(Counter::value).sum()
+    }
+}
+
+/// What one worker says of itself.
+#[derive(Debug, Default)]
+pub struct WorkerState {
+    /// Turns of the event loop; the watchdog wants to see it move.
+    pub turns: CachePadded<Counter>,
+    /// Nanoseconds spent outside epoll_wait(2).
+    pub busy_ns: Counter,
+    /// Pipes that hold bytes of a session.
+    pub pipes_in_use: Counter,
+    /// Sessions open now.
+    pub sessions: Counter,
+    /// The generation this worker has taken up; older ones are no longer used by it.
+    pub generation: AtomicU64,
+    /// Sockets this worker still accepts on.
+    pub listening: Counter,
+}

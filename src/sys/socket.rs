@@ -1,0 +1,263 @@
+//! TCP sockets: the ones that accept and the ones that go to a backend.
+//!
+//! Options that Linux lets an accepted socket inherit (TCP_NODELAY, keepalive, TCP_USER_TIMEOUT)
+//! are set once on the listener. See tcp(7), ip(7), socket(7).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+/// Options of a listening socket, inherited by what it accepts where Linux does that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Length of the accept queue; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Keepalive of accepted sockets.
+    pub keepalive: KeepaliveOptions,
+    /// TCP_USER_TIMEOUT of accepted sockets.
+    pub user_timeout: Option<Duration>,
+    /// Accept data in the SYN.
+    pub fast_open: bool,
+    /// Report a connection only once data has come.
+    pub defer_accept: bool,
+    /// Speak Multipath TCP.
+    pub mptcp: bool,
+}
+
+/// Keepalive settings, whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepaliveOptions {
+    /// Silence before the first keepalive packet.
+    pub idle: Duration,
+    /// Time between packets.
+    pub interval: Duration,
+    /// Unanswered packets that end the connection.
+    pub count: u32,
+}
+
+impl KeepaliveOptions {
+    fn to_socket2(self) -> TcpKeepalive {
+        TcpKeepalive::new().with_time(self.idle).with_interval(self.interval).with_retries(self.count)
+    }
+}
+
+/// Opens `count` SO_REUSEPORT sockets that listen on one address.
+///
+/// The address is first bound without SO_REUSEPORT: a second process of the same user would
+/// otherwise share the port silently and take a part of the connections.
+///
+/// # Errors
+/// What socket(2), bind(2) and listen(2) report; none is left open then.
+pub fn listen(
+    address: SocketAddr,
+    count: usize,
+    options: &ListenOptions,
+) -> io::Result<Vec<OwnedFd>> {
+    let probe = unbound(address, options)?;
+    probe.bind(&address.into())?;
+    // Port 0: the kernel chose one, and every worker's socket must have the same.
+    let bound = local_address(probe.as_fd())?;
+    drop(probe);
+    (0..count).map(|_| listen_once(bound, options)).collect()
+}
+
+fn listen_once(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = unbound(address, options)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    apply_inherited(&socket, options)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn unbound(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // "[::]:80" must not take "0.0.0.0:80" away.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn apply_inherited(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&options.keepalive.to_socket2())?;
+    if options.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(options.user_timeout)?;
+    }
+    if options.fast_open {
+        set_tcp_option(socket.as_fd(), libc::TCP_FASTOPEN, 256)?;
+    }
+    if options.defer_accept {
+        set_tcp_option(socket.as_fd(), libc::TCP_DEFER_ACCEPT, 1)?;
+    }
+    Ok(())
+}
+
+/// Prepares a listening socket that another process opened (systemd socket activation).
+///
+/// # Errors
+/// What setsockopt(2), fcntl(2) and listen(2) report.
+pub fn adopt_listener(socket: OwnedFd, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
+    apply_inherited(&socket, options)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn set_tcp_option(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    // SAFETY: the descriptor is open for the life of the borrow, and the pointer and length
+    // describe one live `c_int`, which the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            name,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes one connection from a listening socket, non-blocking, with the peer's address.
+///
+/// # Errors
+/// `WouldBlock` when the queue is empty; otherwise as accept4(2).
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer
+        .and_then(|any| SocketAddr::try_from(any).ok())
+        .unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+    Ok((socket, peer))
+}
+
+/// Options of a connection to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConnectOptions {
+    /// The client has spoken already, so its bytes follow the handshake at once: let the
+    /// handshake's last ACK ride on them (TCP_QUICKACK off).
+    pub data_follows: bool,
+    /// TCP_USER_TIMEOUT.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Starts a non-blocking connection.
+///
+/// # Errors
+/// As socket(2) and connect(2); `EINPROGRESS` is not an error here.
+pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if options.data_follows {
+        sockopt::set_tcp_quickack(&socket, false)?;
+    }
+    if let Some(timeout) = options.user_timeout {
+        let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
+    }
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets keepalive on a connected socket.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_keepalive(socket: BorrowedFd<'_>, options: &KeepaliveOptions) -> io::Result<()> {
+    socket2::SockRef::from(&socket).set_tcp_keepalive(&options.to_socket2())
+}
+
+/// How a connection attempt stands.
+#[derive(Debug)]
+pub enum ConnectStatus {
+    /// Neither connected nor failed; a spurious event.
+    Pending,
+    /// Connected.
+    Established,
+    /// Failed with this error.
+    Failed(io::Error),
+}
+
+/// Asks the kernel how a connection attempt stands. An event alone proves nothing: some kernels
+/// report HUP while the handshake still runs.
+#[must_use]
+pub fn connect_status(socket: BorrowedFd<'_>) -> ConnectStatus {
+    match sockopt::socket_error(socket) {
+        Err(error) | Ok(Err(error)) => ConnectStatus::Failed(error.into()),
+        Ok(Ok(())) => match rustix::net::getpeername(socket) {
+            Ok(Some(_)) => ConnectStatus::Established,
+            Ok(None) | Err(rustix::io::Errno::NOTCONN) => ConnectStatus::Pending,
+            Err(error) => ConnectStatus::Failed(error.into()),
+        },
+    }
+}
+
+/// True when a connection ended up connected to itself: a connect to a free port of this host in
+/// the ephemeral range may choose that very port as its source (simultaneous open, RFC 9293 3.5).
+#[must_use]
+pub fn is_self_connected(socket: BorrowedFd<'_>, peer: SocketAddr) -> bool {
+    local_address(socket).is_ok_and(|local| local == peer)
+}
+
+/// The address a socket is bound to.
+///
+/// # Errors
+/// As getsockname(2), or `Unsupported` for another address family.
+pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let any = rustix::net::getsockname(socket)?;
+    SocketAddr::try_from(any).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// Receives into `buffer`; 0 is end of stream.
+///
+/// # Errors
+/// `WouldBlock` when nothing has come; otherwise the socket's error.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (received, _) = rustix::net::recv(socket, buffer, RecvFlags::empty())?;
+    Ok(received)
+}
+
+/// Sends from `bytes`; returns how many the kernel took. Never raises SIGPIPE.
+///
+/// # Errors
+/// `WouldBlock` when the send buffer is full; otherwise the socket's error.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
+/// Sends FIN after what is queued.
+///
+/// # Errors
+/// As shutdown(2); `NotConnected` when the peer has reset the connection.
+pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, Shutdown::Write)?)
+}
+
+/// Keeps urgent bytes in the stream instead of beside it, where reads would pass them over.
+pub fn keep_urgent_inline(socket: BorrowedFd<'_>) {
+    // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
+    let _passed_over = sockopt::set_socket_oobinline(socket, true);
+}
+
+/// Makes the coming close send RST instead of FIN (SO_LINGER with time zero).
+pub fn reset_on_close(socket: BorrowedFd<'_>) {
+    // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
+    let _closed_with_fin = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}

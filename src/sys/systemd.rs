@@ -1,0 +1,43 @@
+//! Listening sockets handed over by systemd (sd_listen_fds(3)).
+//!
+//! Only descriptors that the protocol names are taken, once, before anything else is opened.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::socket::local_address;
+
+/// One socket that systemd opened for us.
+#[derive(Debug)]
+pub struct Inherited {
+    /// The listening socket.
+    pub socket: OwnedFd,
+    /// The address it is bound to.
+    pub address: SocketAddr,
+    /// `FileDescriptorName=` of the socket unit.
+    pub name: String,
+}
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Takes the inherited sockets; a second call returns none. Sockets that are not TCP are closed.
+///
+/// # Errors
+/// When the environment of sd_listen_fds(3) is malformed.
+pub fn take_inherited() -> io::Result<Vec<Inherited>> {
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let mut inherited = Vec::new();
+    for (number, name) in sd_notify::listen_fds_with_names()? {
+        // SAFETY: by sd_listen_fds(3) this descriptor was opened for this process before it
+        // started; the swap above makes this its only owner.
+        let socket = unsafe { OwnedFd::from_raw_fd(number) };
+        if let Ok(address) = local_address(socket.as_fd()) {
+            inherited.push(Inherited { socket, address, name });
+        }
+    }
+    Ok(inherited)
+}
