@@ -17,12 +17,14 @@ pub mod hash;
 pub mod health;
 /// The backend with the fewest sessions for its weight.
 pub mod least_connections;
-//pub mod limiter;
+/// Per-client rate and concurrency, for all workers together.
+pub mod limiter;
 /// Consistent hashing of clients to backends.
 pub mod maglev;
 /// When too few backends are healthy to believe the probes.
 pub mod panic_mode;
 /// Smooth weighted round-robin.
 pub mod round_robin;
-//mod sync;
-//pub mod table;
+mod sync;
+/// Fixed-size lock-free table of small per-key states.
+pub mod table;
