@@ -1,0 +1,171 @@
+//! Who may connect: sets of networks, and the two lists of a listener.
+//!
+//! Deny wins; an empty allow list is everybody. Longest-prefix sets (`prefix_trie`) make the cost
+//! one walk, whatever the number of networks, and nothing at all when both lists are empty. An
+//! IPv4-mapped IPv6 address or network is its IPv4 form first; `::/0` covers IPv6 only.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixSet;
+
+/// A set of networks, both families.
+#[derive(Debug, Clone, Default)]
+pub struct NetSet {
+    v4: PrefixSet<Ipv4Net>,
+    v6: PrefixSet<Ipv6Net>,
+    is_empty: bool,
+}
+
+impl NetSet {
+    /// The union of `nets`; host bits are ignored.
+    #[must_use]
+    pub fn new(nets: &[IpNet]) -> Self {
+        let mut set = Self { is_empty: nets.is_empty(), ..Self::default() };
+        for net in nets {
+            match canonical(net.trunc()) {
+                IpNet::V4(v4) => set.v4.insert(v4),
+                IpNet::V6(v6) => set.v6.insert(v6),
+            };
+        }
+        set
+    }
+
+    /// Whether one of the networks covers `addr`.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        if self.is_empty {
+            return false;
+        }
+        match addr.to_canonical() {
+            IpAddr::V4(v4) => self.v4.get_spm(&Ipv4Net::from(v4)).is_some(),
+            IpAddr::V6(v6) => self.v6.get_spm(&Ipv6Net::from(v6)).is_some(),
+        }
+    }
+
+    /// Whether there is no network at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+}
+
+/// A network inside `::ffff:0:0/96` as the IPv4 network it means.
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let (Some(len), Some(v4)) = (v6.prefix_len().checked_sub(96), v6.network().to_ipv4_mapped())
+    else {
+        return net;
+    };
+    Ipv4Net::new(v4, len).map_or(net, IpNet::V4)
+}
+
+/// The `allow` and `deny` lists of a listener.
+#[derive(Debug, Clone)]
+pub struct AccessList {
+    allow: NetSet,
+    deny: NetSet,
+}
+
+impl AccessList {
+    /// Deny wins; an empty `allow` is everybody.
+    #[must_use]
+    pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
+        Self { allow: NetSet::new(allow), deny: NetSet::new(deny) }
+    }
+
+    /// Whether a client at `addr` may connect.
+    #[must_use]
+    pub fn admits(&self, addr: IpAddr) -> bool {
+        (self.allow.is_empty() || self.allow.contains(addr)) && !self.deny.contains(addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn admits(list: &AccessList, addr: &str) -> bool {
+        list.admits(addr.parse().unwrap())
+    }
+
+    #[test]
+    fn no_lists_admit_everybody() {
+        // If this fails, a listener without rules refuses its clients.
+        let list = AccessList::new(&[], &[]);
+        assert!(admits(&list, "192.0.2.1") && admits(&list, "2001:db8::1"));
+    }
+
+    #[test]
+    fn deny_wins_over_a_longer_allow() {
+        // If this fails, a denied network gets in through a more specific permission.
+        let list = AccessList::new(&nets(&["10.1.2.0/24"]), &nets(&["10.0.0.0/8"]));
+        assert!(!admits(&list, "10.1.2.3"));
+        let list = AccessList::new(&nets(&["10.0.0.0/8"]), &nets(&["10.1.2.0/24"]));
+        assert!(admits(&list, "10.1.3.3") && !admits(&list, "10.1.2.3"));
+        assert!(!admits(&list, "192.0.2.1") && !admits(&list, "2001:db8::1"));
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        // If this fails, a dual-stack socket lets a denied IPv4 client in.
+        let list = AccessList::new(&[], &nets(&["192.0.2.0/24", "::ffff:198.51.100.0/120"]));
+        assert!(!admits(&list, "::ffff:192.0.2.1") && !admits(&list, "192.0.2.1"));
+        assert!(!admits(&list, "::ffff:198.51.100.9") && !admits(&list, "198.51.100.9"));
+        assert!(admits(&list, "198.51.101.9"));
+    }
+
+    #[test]
+    fn host_bits_and_whole_families_are_understood() {
+        // If this fails, "10.1.2.3/8" or "0.0.0.0/0" matches the wrong clients.
+        let list = AccessList::new(&nets(&["10.1.2.3/8", "::/0"]), &[]);
+        assert!(admits(&list, "10.200.0.1") && admits(&list, "2001:db8::1"));
+        assert!(!admits(&list, "192.0.2.1"));
+    }
+
+    fn any_net() -> impl Strategy<Value = IpNet> {
+        // Few distinct leading bits, so that random addresses and networks do meet.
+        prop_oneof![
+            (0_u32..64, 0_u8..=32).prop_map(|(top, len)| {
+                IpNet::V4(Ipv4Net::new(Ipv4Addr::from_bits(top << 26 | top), len).unwrap())
+            }),
+            (0_u128..64, 0_u8..=128).prop_map(|(top, len)| {
+                IpNet::V6(Ipv6Net::new(Ipv6Addr::from_bits(top << 122 | top), len).unwrap())
+            }),
+        ]
+    }
+
+    fn any_addr() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            (0_u32..64, 0_u32..64)
+                .prop_map(|(top, low)| Ipv4Addr::from_bits(top << 26 | low).into()),
+            (0_u128..64, 0_u128..64)
+                .prop_map(|(top, low)| Ipv6Addr::from_bits(top << 122 | low).into()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_linear_scan(
+            allow in prop::collection::vec(any_net(), 0..8),
+            deny in prop::collection::vec(any_net(), 0..8),
+            addrs in prop::collection::vec(any_addr(), 1..32),
+        ) {
+            // If this fails, the trie and the written rule disagree about some client.
+            let list = AccessList::new(&allow, &deny);
+            for addr in addrs {
+                let addr: IpAddr = addr.to_canonical();
+                let covers = |net: &IpNet| net.trunc().contains(&addr);
+                let expected =
+                    (allow.is_empty() || allow.iter().any(covers)) && !deny.iter().any(covers);
+                prop_assert_eq!(list.admits(addr), expected, "{}", addr);
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Maglev consistent hashing: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load
+//! Balancer", NSDI 2016, section 3.4.
+//!
+//! Built from the *configured* members and weights only. Who cannot serve is skipped at lookup by a
+//! fixed sequence that depends on the client alone, so health changes rebuild nothing and move
+//! nobody else's clients. Built off the data plane, read by every worker.
+//!
+//! Weights: each member's number of slots is fixed first (floor or ceiling of its share, largest
+//! remainders first), then its turns are spread over the rounds of the paper by a cumulative
+//! counter. A round costs one step per member whatever the weights, so the build time is bounded.
+
+use std::fmt;
+
+use super::hash::{attempt_key, name_key, scale};
+
+/// Largest table: the first prime above five million.
+pub const TABLE_SIZE_MAX: u32 = 5_000_011;
+/// Slots looked at after the client's own before the members themselves are gone through.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// A built table; entries are indexes into the list it was built from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maglev {
+    slots: Box<[u16]>,
+    /// Members with a weight, by identity: gone through when the slots tried were all ineligible.
+    members: Box<[u16]>,
+    /// The least prime not below the number of members: the length of that walk.
+    walk: u32,
+    size: u32,
+    seed: u64,
+}
+
+/// Where a client goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Index into the list the table was built from.
+    pub member: u16,
+    /// The client's own slot.
+    pub slot: u32,
+    /// Ineligible members met before; 0 is the client's own backend.
+    pub attempts: u32,
+}
+
+/// Why no table can be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaglevError {
+    /// There is no member.
+    Empty,
+    /// Every weight is 0.
+    NoWeight,
+    /// Two members have the same identity.
+    Duplicate,
+    /// The table size is not prime, or above [`TABLE_SIZE_MAX`].
+    BadSize(u32),
+    /// More members than an entry can number, or not fewer than slots.
+    TooMany(usize),
+}
+
+impl fmt::Display for MaglevError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("a Maglev table needs at least one backend"),
+            Self::NoWeight => f.write_str("every backend has weight 0"),
+            Self::Duplicate => f.write_str("two backends have the same name"),
+            Self::BadSize(size) => {
+                write!(f, "table size {size} is not a prime up to {TABLE_SIZE_MAX}")
+            }
+            Self::TooMany(members) => write!(f, "{members} backends are too many for the table"),
+        }
+    }
+}
+
+impl std::error::Error for MaglevError {}
+
+impl Maglev {
+    /// Builds the table of (identity, weight) members; the order of the list does not matter.
+    ///
+    /// Members of weight 0 get no slot. Cost: about size × ln(size) steps.
+    ///
+    /// # Errors
+    /// See [`MaglevError`].
+    pub fn new(list: &[(&str, u32)], table_size: u32, seed: u64) -> Result<Self, MaglevError> {
+        let sorted = sorted_members(list, table_size)?;
+        let slots = fill(turns(&sorted, table_size, seed), table_size);
+        let members: Box<[u16]> = sorted.iter().map(|&(_, _, member)| member).collect();
+        let walk = (2..).find(|&n| is_prime(n) && n as usize >= members.len());
+        Ok(Self { slots, members, walk: walk.unwrap_or(u32::MAX), size: table_size, seed })
+    }
+
+    /// The slot of a client with this stable key.
+    #[must_use]
+    #[inline]
+    pub fn slot_of(&self, key: u64) -> u32 {
+        below(key, self.size)
+    }
+
+    /// Whose slot it is; `None` outside the table.
+    #[must_use]
+    #[inline]
+    pub fn member_at(&self, slot: u32) -> Option<u16> {
+        self.slots.get(slot as usize).copied()
+    }
+
+    /// The slots of all members, for display and tests.
+    #[must_use]
+    pub fn slots(&self) -> &[u16] {
+        &self.slots
+    }
+
+    /// The first eligible member in the sequence of this client; `None` when nobody is eligible.
+    #[inline]
+    pub fn pick(&self, key: u64, mut eligible: impl FnMut(u16) -> bool) -> Option<Choice> {
+        let slot = self.slot_of(key);
+        let member = self.member_at(slot)?;
+        if eligible(member) {
+            return Some(Choice { member, slot, attempts: 0 });
+        }
+        self.pick_another(key, slot, eligible)
+    }
+
+    /// The sequence after the client's own slot: further slots at a stride of its own, which visits
+    /// members by weight, then every member in an order of its own, which misses nobody.
+    #[cold]
+    fn pick_another(
+        &self,
+        key: u64,
+        slot: u32,
+        mut eligible: impl FnMut(u16) -> bool,
+    ) -> Option<Choice> {
+        let stride = below(attempt_key(key, 1, self.seed), self.size - 1) + 1;
+        let mut cursor = slot;
+        for attempts in 1..=ATTEMPTS_MAX {
+            cursor = step(cursor, stride, self.size);
+            let member = self.member_at(cursor)?;
+            if eligible(member) {
+                return Some(Choice { member, slot, attempts });
+            }
+        }
+        let stride = below(attempt_key(key, 2, self.seed), self.walk - 1) + 1;
+        let mut cursor = below(attempt_key(key, 3, self.seed), self.walk);
+        for attempts in ATTEMPTS_MAX + 1..=ATTEMPTS_MAX + self.walk {
+            cursor = step(cursor, stride, self.walk);
+            match self.members.get(cursor as usize) {
+                Some(&member) if eligible(member) => {
+                    return Some(Choice { member, slot, attempts });
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// One step of a walk around a ring of prime size; no division, and no overflow below 2^31.
+#[inline]
+fn step(cursor: u32, stride: u32, size: u32) -> u32 {
+    let next = cursor + stride;
+    if next >= size { next - size } else { next }
+}
+
+/// A uniform number as a place in `0..size`.
+#[inline]
+fn below(uniform: u64, size: u32) -> u32 {
+    // Always below `size`, so the conversion cannot fail and costs nothing.
+    u32::try_from(scale(uniform, u64::from(size))).unwrap_or(0)
+}
+
+/// Members of weight above 0 by identity, as (identity, weight, index in the caller's list).
+fn sorted_members<'a>(
+    list: &[(&'a str, u32)],
+    table_size: u32,
+) -> Result<Vec<(&'a str, u32, u16)>, MaglevError> {
+    if list.is_empty() {
+        return Err(MaglevError::Empty);
+    }
+    if table_size > TABLE_SIZE_MAX || !is_prime(table_size) {
+        return Err(MaglevError::BadSize(table_size));
+    }
+    if list.len() >= table_size as usize || list.len() > usize::from(u16::MAX) + 1 {
+        return Err(MaglevError::TooMany(list.len()));
+    }
+    let mut sorted: Vec<(&str, u32, u16)> = list
+        .iter()
+        .zip(0..=u16::MAX)
+        .map(|(&(name, weight), index)| (name, weight, index))
+        .collect();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return Err(MaglevError::Duplicate);
+    }
+    sorted.retain(|&(_, weight, _)| weight > 0);
+    if sorted.is_empty() { Err(MaglevError::NoWeight) } else { Ok(sorted) }
+}
+
+/// One member's permutation of the slots, and how many of them it is owed.
+struct Turns {
+    cursor: u32,
+    skip: u32,
+    quota: u32,
+    member: u16,
+}
+
+/// Quotas by largest remainder: floor of each share, one more for the largest fractions.
+fn turns(sorted: &[(&str, u32, u16)], table_size: u32, seed: u64) -> Vec<Turns> {
+    let size = u64::from(table_size);
+    let total: u64 = sorted.iter().map(|&(_, weight, _)| u64::from(weight)).sum();
+    let mut left = table_size;
+    let mut turns = Vec::with_capacity(sorted.len());
+    let mut fractions = Vec::with_capacity(sorted.len());
+    for (order, &(name, weight, member)) in sorted.iter().enumerate() {
+        let share = u64::from(weight) * size;
+        // At most the table size, as weight is at most total.
+        let quota = u32::try_from(share / total).unwrap_or(table_size);
+        left -= quota;
+        fractions.push((std::cmp::Reverse(share % total), order));
+        let key = name_key(name, seed);
+        turns.push(Turns {
+            cursor: below(key, table_size),
+            skip: below(attempt_key(key, 1, seed), table_size - 1) + 1,
+            quota,
+            member,
+        });
+    }
+    fractions.sort_unstable();
+    for &(_, order) in fractions.iter().take(left as usize) {
+        turns[order].quota += 1;
+    }
+    turns
+}
+
+/// The paper's fill: members in turn take the next free slot of their own permutation.
+fn fill(mut turns: Vec<Turns>, table_size: u32) -> Box<[u16]> {
+    let size = table_size as usize;
+    let mut slots = vec![0_u16; size].into_boxed_slice();
+    // One bit per slot stays in the first-level cache where the entries would not.
+    let mut taken = vec![0_u64; size.div_ceil(64)];
+    let members = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+    let rounds = table_size.div_ceil(members);
+    // Credit starts one short of a turn: whoever has a slot at all takes one in the first round,
+    // and after the last round everybody has had exactly the quota.
+    let mut credits = vec![rounds - 1; turns.len()];
+    for _ in 0..rounds {
+        for (turn, credit) in turns.iter_mut().zip(&mut credits) {
+            *credit += turn.quota;
+            while *credit >= rounds {
+                *credit -= rounds;
+                let mut cursor = turn.cursor;
+                while taken[cursor as usize / 64] >> (cursor % 64) & 1 == 1 {
+                    cursor = step(cursor, turn.skip, table_size);
+                }
+                taken[cursor as usize / 64] |= 1 << (cursor % 64);
+                slots[cursor as usize] = turn.member;
+                turn.cursor = step(cursor, turn.skip, table_size);
+            }
+        }
+    }
+    slots
+}
+
+fn is_prime(n: u32) -> bool {
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Smooth weighted round-robin, nginx's algorithm
+//! (<https://github.com/nginx/nginx/commit/52327e0627f49dbda1e8db695e63a4b0af4448b1>).
+//!
+//! Each pick gives every eligible member its weight as credit, takes the one with the most and
+//! charges it the sum. Over one cycle each gets exactly its weight, spread as evenly as it goes:
+//! 5:1:1 is `aabacaa`, not `aaaaabc`. A skipped member keeps its credit, so the sum of all credits
+//! stays 0 and its return causes no burst. State of one worker; O(members), no allocation per pick.
+
+/// The turns of one pool's members.
+#[derive(Debug, Clone)]
+pub struct RoundRobin {
+    turns: Box<[Turn]>,
+    /// Where ties are looked at first.
+    first: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    weight: u32,
+    credit: i64,
+}
+
+impl RoundRobin {
+    /// Members are the indexes of `weights`; those of weight 0, or beyond 65,536, are never picked.
+    #[must_use]
+    pub fn new(weights: &[u32]) -> Self {
+        Self::starting_at(weights, 0)
+    }
+
+    /// The same, with ties broken from member `first` on: workers that start apart do not all send
+    /// their first session to the same backend.
+    #[must_use]
+    pub fn starting_at(weights: &[u32], first: usize) -> Self {
+        let turns = weights.iter().map(|&weight| Turn { weight, credit: 0 }).collect();
+        Self { turns, first: first.checked_rem(weights.len()).unwrap_or(0) }
+    }
+
+    /// The member whose turn it is among the eligible ones; `None` when there is none.
+    pub fn pick(&mut self, mut eligible: impl FnMut(u16) -> bool) -> Option<u16> {
+        let mut total: i64 = 0;
+        let mut best: Option<(usize, u16, i64)> = None;
+        let count = self.turns.len();
+        for index in (self.first..count).chain(0..self.first) {
+            let turn = &mut self.turns[index];
+            let Ok(member) = u16::try_from(index) else { continue };
+            if turn.weight == 0 || !eligible(member) {
+                continue;
+            }
+            turn.credit += i64::from(turn.weight);
+            total += i64::from(turn.weight);
+            if best.is_none_or(|(_, _, most)| turn.credit > most) {
+                best = Some((index, member, turn.credit));
+            }
+        }
+        let (index, member, _) = best?;
+        self.turns[index].credit -= total;
+        Some(member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn picks(robin: &mut RoundRobin, count: usize) -> Vec<u16> {
+        (0..count).map(|_| robin.pick(|_| true).unwrap()).collect()
+    }
+
+    #[test]
+    fn five_one_one_is_smooth() {
+        // If this fails, a heavy backend gets its whole share in one burst.
+        let mut robin = RoundRobin::new(&[5, 1, 1]);
+        assert_eq!(picks(&mut robin, 7), [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn nobody_eligible_is_none() {
+        // If this fails, a pool without backends, or of weight 0, is given a session.
+        assert_eq!(RoundRobin::new(&[]).pick(|_| true), None);
+        assert_eq!(RoundRobin::new(&[0, 0]).pick(|_| true), None);
+        assert_eq!(RoundRobin::new(&[1, 1]).pick(|_| false), None);
+    }
+
+    #[test]
+    fn workers_that_start_apart_pick_apart() {
+        // If this fails, every worker's first session goes to the same backend.
+        let first: Vec<u16> = (0..3)
+            .map(|worker| RoundRobin::starting_at(&[1, 1, 1], worker).pick(|_| true).unwrap())
+            .collect();
+        assert_eq!(first, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_member_that_returns_gets_no_burst() {
+        // If this fails, a backend that comes back is hit by all it missed.
+        for away in 1..200 {
+            let mut robin = RoundRobin::new(&[3, 2, 5, 1]);
+            picks(&mut robin, away % 11);
+            for _ in 0..away {
+                assert_ne!(robin.pick(|member| member != 2), Some(2));
+            }
+            let back = picks(&mut robin, 11);
+            let share = back.iter().filter(|member| **member == 2).count();
+            assert!((4..=6).contains(&share), "{share} of 11 after {away} picks without it");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cycle_is_exact_and_every_prefix_close(
+            weights in prop::collection::vec(0_u32..20, 1..12), first: usize,
+        ) {
+            // If this fails, backends do not get their configured share.
+            let total: u32 = weights.iter().sum();
+            prop_assume!(total > 0);
+            let members = i64::try_from(weights.len()).unwrap();
+            let mut robin = RoundRobin::starting_at(&weights, first);
+            let mut seen = vec![0_i64; weights.len()];
+            for done in 1..=i64::from(total) * 2 {
+                let member = robin.pick(|_| true).unwrap();
+                seen[usize::from(member)] += 1;
+                for (count, weight) in seen.iter().zip(&weights) {
+                    // |count - done * weight / total|, times total: less than one pick per member.
+                    let off = (count * i64::from(total) - done * i64::from(*weight)).abs();
+                    prop_assert!(off < i64::from(total) * members);
+                }
+                if done % i64::from(total) == 0 {
+                    let cycles = done / i64::from(total);
+                    for (count, weight) in seen.iter().zip(&weights) {
+                        prop_assert_eq!(*count, i64::from(*weight) * cycles);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn credits_stay_bounded_however_members_flap(
+            weights in prop::collection::vec(1_u32..20, 1..8),
+            masks in prop::collection::vec(any::<u8>(), 0..400),
+        ) {
+            // If this fails, a flapping backend builds up a debt and then a burst.
+            let mut robin = RoundRobin::new(&weights);
+            for mask in masks {
+                let picked = robin.pick(|member| mask >> member & 1 == 1);
+                prop_assert!(picked.is_none_or(|member| mask >> member & 1 == 1));
+            }
+            let members = i64::try_from(weights.len()).unwrap();
+            let total: i64 = weights.iter().map(|weight| i64::from(*weight)).sum();
+            prop_assert_eq!(robin.turns.iter().map(|turn| turn.credit).sum::<i64>(), 0);
+            for turn in &robin.turns {
+                prop_assert!(turn.credit.abs() <= total * members);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Every interleaving of two workers at one client's limit, explored by loom.
+//!
+//! Run with `RUSTFLAGS="--cfg evenkeel_loom" cargo test --release --test loom_limiter`; without the
+//! cfg this file is empty. The table then has two ways per set, so that both workers can be
+//! inserting the same new client into different ways at the same moment.
+#![cfg(evenkeel_loom)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel::policy::bucket::Quota;
+use evenkeel::policy::hash::Prefix;
+use evenkeel::policy::limiter::{Decision, Entry, LimitKey, Limiter};
+use evenkeel::policy::table::{Table, Update, Worth};
+
+const SEEDS: [u64; 4] = [1, 2, 3, 4];
+
+fn key(limiter: &Limiter, last: u8) -> LimitKey {
+    limiter.key([192, 0, 2, last].into(), Prefix::WHOLE)
+}
+
+/// Runs `work` on two threads at once and gives both results.
+fn both<T: Send + 'static>(work: impl Fn(u64) -> T + Send + Sync + 'static) -> (T, T) {
+    let work = Arc::new(work);
+    let other = {
+        let work = Arc::clone(&work);
+        loom::thread::spawn(move || work(1))
+    };
+    let mine = work(0);
+    (mine, other.join().unwrap())
+}
+
+#[test]
+fn a_new_client_with_burst_one_is_admitted_once() {
+    // If this fails, two workers that meet a client for the first time both let it in.
+    loom::model(|| {
+        let limiter = Arc::new(Limiter::new(2, None, SEEDS));
+        let quota = Quota::new(1, Duration::from_secs(1), 1).unwrap();
+        let (one, two) = both(move |_| limiter.admit(key(&limiter, 1), 1_000_000, &quota));
+        let allowed = [one, two].iter().filter(|d| **d == Decision::Allowed).count();
+        assert_eq!(allowed, 1);
+    });
+}
+
+#[test]
+fn a_new_client_with_one_session_enters_once() {
+    // If this fails, max_concurrent = 1 lets two sessions in.
+    loom::model(|| {
+        let limiter = Arc::new(Limiter::new(2, Some(2), SEEDS));
+        let shared = Arc::clone(&limiter);
+        let (one, two) = both(move |_| shared.enter(key(&shared, 1), 1));
+        let counted = [one, two].iter().filter(|e| **e == Entry::Counted).count();
+        assert_eq!(counted, 1);
+        assert_eq!(limiter.overflows(), 0);
+        limiter.leave(key(&limiter, 1));
+        assert_eq!(limiter.sessions(key(&limiter, 1)), 0);
+    });
+}
+
+#[test]
+fn two_new_keys_do_not_lose_each_other() {
+    // If this fails, one client's first connection erases another's count.
+    loom::model(|| {
+        let table = Arc::new(Table::new(2));
+        let shared = Arc::clone(&table);
+        both(move |thread| {
+            let update: Update<()> = shared.update(
+                (thread + 1) << 44,
+                |state| Ok(state.unwrap_or(0) + 1),
+                |_| Worth::Pinned,
+            );
+            assert_eq!(update, Update::Stored);
+        });
+        assert_eq!((table.get(1 << 44), table.get(2 << 44)), (Some(1), Some(1)));
+    });
+}
+
+#[test]
+fn an_eviction_and_a_hit_do_not_mix_states() {
+    // If this fails, an evicted client's change lands in the word of the one that took its place.
+    loom::model(|| {
+        let table = Arc::new(Table::new(2));
+        for tag in [1_u64, 2] {
+            let _: Update<()> = table.update(tag << 44, |_| Ok(tag), |_| Worth::Pinned);
+        }
+        let shared = Arc::clone(&table);
+        both(move |thread| {
+            let tag = if thread == 0 { 1_u64 } else { 3 };
+            let _: Update<()> =
+                shared.update(tag << 44, |state| Ok(state.unwrap_or(100 * tag) + 1), Worth::Live);
+        });
+        // The evicted one may be 1, before or after its change, or 2.
+        assert_eq!(table.get(3 << 44), Some(301));
+        assert!([None, Some(2), Some(101)].contains(&table.get(1 << 44)));
+        assert!([None, Some(2)].contains(&table.get(2 << 44)));
+    });
+}
