@@ -115,7 +115,7 @@ impl<'t> Section<'t> {
     }
 
     /// The same, as `[defaults]` read by itself.
-    pub(super) fn as_partial(mut self) -> Self {
+    pub(super) fn into_partial(mut self) -> Self {
         self.partial = true;
         self
     }

@@ -204,7 +204,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     let names: Vec<String> = tables.pools.iter().map(|(name, _)| name.clone()).collect();
     if let Some(defaults) = &tables.defaults {
         defaults.refuse_unknown(Table::Defaults, report);
-        let alone = defaults.clone().as_partial();
+        let alone = defaults.clone().into_partial();
         listener("", &alone, &names, report);
         pool("", &alone, report);
     }

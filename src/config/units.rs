@@ -58,7 +58,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         total = total.checked_add(part).ok_or_else(|| "it is too large".to_owned())?;
         rest = after.trim_start();
     }
-    if total % STEP != 0 {
+    if !total.is_multiple_of(STEP) {
         return Err("nothing finer than 1us is kept".to_owned());
     }
     Ok(Duration::from_nanos(total))
