@@ -1,0 +1,179 @@
+//! Socket addresses as they are written, and what to say when they are not.
+//!
+//! Only literal addresses: nothing here asks a resolver, so the same file always means the same.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::file::{Value, not_supported, quoted, shown};
+use super::report::{Finding, Report};
+use super::scalar;
+
+/// What an address is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To accept on.
+    Accept,
+    /// To connect to.
+    Connect,
+}
+
+impl Purpose {
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Accept => "an address such as \"0.0.0.0:5432\" or \"[::]:5432\"",
+            Self::Connect => "an address such as \"10.0.0.11:5432\" or \"[2001:db8::11]:5432\"",
+        }
+    }
+
+    /// An address to propose when there is only a port.
+    fn proposal(self, port: &str) -> String {
+        match self {
+            Self::Accept => {
+                format!(
+                    "write \"0.0.0.0:{port}\" for every IPv4 address or \"[::]:{port}\" for IPv6"
+                )
+            }
+            Self::Connect => format!("write \"127.0.0.1:{port}\" for this host"),
+        }
+    }
+}
+
+/// Reads an address with its port.
+pub(super) fn socket(
+    value: &Value<'_>,
+    purpose: Purpose,
+    report: &mut Report<'_>,
+) -> Option<SocketAddr> {
+    let text = scalar::string(value, purpose.expected(), report)?;
+    let finding = match text.parse::<SocketAddr>() {
+        Ok(address) => match unusable(address, purpose) {
+            None => return Some(address),
+            Some(finding) => finding,
+        },
+        Err(_) => explain(&text, purpose),
+    };
+    report.error(&value.place, finding);
+    None
+}
+
+/// Why a well-formed address cannot be connected to.
+fn unusable(address: SocketAddr, purpose: Purpose) -> Option<Finding> {
+    if purpose == Purpose::Accept {
+        return None;
+    }
+    if address.port() == 0 {
+        let finding = Finding::new("a backend cannot have port 0");
+        return Some(finding.expected("a port from 1 to 65535"));
+    }
+    if address.ip().to_canonical().is_unspecified() {
+        let finding = Finding::new(format!("`{}` is no address of a backend", address.ip()));
+        return Some(
+            finding
+                .expected(purpose.expected())
+                .hint(purpose.proposal(&address.port().to_string())),
+        );
+    }
+    None
+}
+
+/// What is wrong with text that is no address.
+fn explain(text: &str, purpose: Purpose) -> Finding {
+    if text.starts_with("unix:") {
+        return not_supported("a `unix:` address").expected(purpose.expected());
+    }
+    let finding = |message: String| Finding::new(message).expected(purpose.expected());
+    let word = shown(text);
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let host = SocketAddr::new(address, 0).to_string();
+        let host = host.trim_end_matches('0');
+        return finding(format!("`{word}` has no port")).hint(format!("write \"{host}PORT\""));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        if text.parse::<u16>().is_ok() {
+            return finding(format!("`{word}` has no address")).hint(purpose.proposal(text));
+        }
+        return finding(format!("`{word}` is no address with a port"));
+    };
+    if port.parse::<u16>().is_err() {
+        let reason = if port.is_empty() {
+            format!("`{word}` has no port")
+        } else {
+            format!("`{}` is no port", shown(port))
+        };
+        return finding(reason).hint("a port is a number from 0 to 65535");
+    }
+    if host.is_empty() || host == "*" {
+        return finding(format!("`{word}` has no address")).hint(purpose.proposal(port));
+    }
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return finding("an IPv6 address with a port needs brackets".to_owned())
+            .hint(format!("write {}", quoted(&format!("[{host}]:{port}"))));
+    }
+    explain_host(host, port, purpose)
+}
+
+/// What is wrong with a host that is no IP address.
+fn explain_host(host: &str, port: &str, purpose: Purpose) -> Finding {
+    let word = shown(host);
+    let is_numeric = host.chars().all(|letter| letter.is_ascii_digit() || letter == '.');
+    let is_name = !is_numeric
+        && host.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter));
+    if !is_name {
+        return Finding::new(format!("`{word}` is no IP address")).expected(purpose.expected());
+    }
+    let finding = match purpose {
+        Purpose::Accept => Finding::new(format!("`{word}` is a name, not an IP address")),
+        Purpose::Connect => not_supported(&format!("a host name such as `{word}`")),
+    };
+    let hint = if host == "localhost" {
+        format!("write \"127.0.0.1:{port}\"")
+    } else {
+        "write its IP address".to_owned()
+    };
+    finding.expected(purpose.expected()).hint(hint)
+}
+
+/// Whether a connection to `backend` would arrive at a socket bound to `bind`.
+///
+/// Exact addresses always do; a wildcard bind is reached through any loopback address.
+pub(super) fn reaches(backend: SocketAddr, bind: SocketAddr) -> bool {
+    if bind.port() == 0 || bind.port() != backend.port() {
+        return false;
+    }
+    let (bound, target) = (bind.ip().to_canonical(), backend.ip().to_canonical());
+    match (bound, target) {
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(target)) => target.is_loopback(),
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(target)) => target.is_loopback(),
+        (bound, target) => bound == target,
+    }
+}
+
+/// Whether two sockets cannot be bound at once because they are the same address.
+pub(super) fn is_same(left: SocketAddr, right: SocketAddr) -> bool {
+    left.port() != 0
+        && left.port() == right.port()
+        && left.ip().to_canonical() == right.ip().to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reached(backend: &str, bind: &str) -> bool {
+        reaches(backend.parse().unwrap(), bind.parse().unwrap())
+    }
+
+    /// If it fails, a balancer that connects to itself until descriptors run out is accepted.
+    #[test]
+    fn our_own_listeners_are_recognised() {
+        assert!(reached("10.0.0.1:80", "10.0.0.1:80"));
+        assert!(reached("127.0.0.1:80", "0.0.0.0:80"));
+        assert!(reached("127.1.2.3:80", "0.0.0.0:80"));
+        assert!(reached("[::1]:80", "[::]:80"));
+        assert!(reached("[::ffff:10.0.0.1]:80", "10.0.0.1:80"));
+        assert!(!reached("127.0.0.1:81", "0.0.0.0:80"));
+        assert!(!reached("10.0.0.1:80", "0.0.0.0:80"));
+        assert!(!reached("127.0.0.1:80", "10.0.0.1:80"));
+        assert!(!reached("127.0.0.1:80", "0.0.0.0:0"));
+    }
+}

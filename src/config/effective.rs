@@ -1,0 +1,248 @@
+//! A [`Config`] as TOML: the effective configuration, defaults filled in.
+//!
+//! What is written here parses again to an equal `Config`. Optional keys that are unset are left
+//! out; the default control socket is shown as a comment, because naming it makes it required.
+
+use std::fmt::{self, Write};
+
+use ipnet::IpNet;
+
+use super::file::{bare_or_quoted, quoted};
+use super::units::{show_duration, show_rate};
+use super::*;
+
+impl Config {
+    /// The configuration as a file that says everything.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = write_config(self, &mut out);
+        out
+    }
+}
+
+fn write_config(config: &Config, out: &mut String) -> fmt::Result {
+    write_global(&config.global, out)?;
+    write_admin(&config.admin, out)?;
+    for listener in &config.listeners {
+        let pool = config.pools.get(listener.pool).map_or("", |pool| pool.name.as_str());
+        write_listener(listener, pool, out)?;
+    }
+    for pool in &config.pools {
+        write_pool(pool, out)?;
+    }
+    Ok(())
+}
+
+fn write_global(global: &Global, out: &mut String) -> fmt::Result {
+    writeln!(out, "[global]")?;
+    writeln!(out, "workers = {}", auto(global.workers))?;
+    writeln!(out, "max_sessions = {}", auto(global.max_sessions))?;
+    writeln!(out, "pin_workers = {}", global.pin_workers)?;
+    writeln!(out, "drain_timeout = \"{}\"", show_duration(global.drain_timeout))?;
+    writeln!(out, "shutdown_delay = \"{}\"", show_duration(global.shutdown_delay))?;
+    writeln!(out, "splice = \"{}\"", global.splice)?;
+    writeln!(out, "spin = \"{}\"", show_duration(global.spin))?;
+    writeln!(out, "hash_seed = {}", global.hash_seed)?;
+    let Log { level, format, sessions } = &global.log;
+    writeln!(out, "log = {{ level = \"{level}\", format = \"{format}\", sessions = {sessions} }}")
+}
+
+fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
+    let socket = quoted(&admin.socket.to_string_lossy());
+    writeln!(out, "\n[admin]")?;
+    if admin.socket_required {
+        writeln!(out, "socket = {socket}")?;
+    } else {
+        writeln!(out, "# socket = {socket}")?;
+    }
+    match admin.http {
+        Some(http) => writeln!(out, "http = \"{http}\""),
+        None => Ok(()),
+    }
+}
+
+fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Result {
+    let name = bare_or_quoted(&listener.name);
+    writeln!(out, "\n[listener.{name}]")?;
+    writeln!(out, "bind = {}", strings(&listener.bind))?;
+    writeln!(out, "pool = {}", quoted(pool))?;
+    writeln!(out, "protocol = \"tcp\"")?;
+    writeln!(out, "idle_timeout = \"{}\"", show_duration(listener.idle_timeout))?;
+    writeln!(out, "half_closed_timeout = \"{}\"", show_duration(listener.half_closed_timeout))?;
+    if let Some(most) = listener.max_sessions {
+        writeln!(out, "max_sessions = {most}")?;
+    }
+    writeln!(out, "backlog = {}", listener.backlog)?;
+    writeln!(out, "allow = {}", strings::<IpNet>(&listener.allow))?;
+    writeln!(out, "deny = {}", strings::<IpNet>(&listener.deny))?;
+    let Keepalive { idle, interval, count } = listener.keepalive;
+    let (idle, interval) = (show_duration(idle), show_duration(interval));
+    writeln!(
+        out,
+        "keepalive = {{ idle = \"{idle}\", interval = \"{interval}\", count = {count} }}"
+    )?;
+    if let Some(timeout) = listener.user_timeout {
+        writeln!(out, "user_timeout = \"{}\"", show_duration(timeout))?;
+    }
+    writeln!(out, "fast_open = {}", listener.fast_open)?;
+    writeln!(out, "defer_accept = {}", listener.defer_accept)?;
+    writeln!(out, "mptcp = {}", listener.mptcp)?;
+    match &listener.limit {
+        Some(limit) => write_limit(limit, &name, out),
+        None => Ok(()),
+    }
+}
+
+fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[listener.{listener}.limit]")?;
+    writeln!(out, "algorithm = \"token-bucket\"")?;
+    if let Some(rate) = limit.rate {
+        writeln!(out, "rate = \"{}\"", show_rate(rate))?;
+        writeln!(out, "burst = {}", limit.burst)?;
+    }
+    if let Some(most) = limit.max_concurrent {
+        writeln!(out, "max_concurrent = {most}")?;
+    }
+    writeln!(out, "key = {}", limit.key)?;
+    let action = match limit.action {
+        LimitAction::Reset => "reset",
+        LimitAction::Close => "close",
+    };
+    writeln!(out, "action = \"{action}\"")?;
+    writeln!(out, "mode = \"{}\"", if limit.observe { "observe" } else { "enforce" })?;
+    writeln!(out, "exempt = {}", strings::<IpNet>(&limit.exempt))?;
+    writeln!(out, "table_size = {}", limit.table_size)
+}
+
+fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
+    let name = bare_or_quoted(&pool.name);
+    writeln!(out, "\n[pool.{name}]")?;
+    writeln!(out, "balance = \"{}\"", pool.balance)?;
+    writeln!(out, "hash_key = \"{}\"", pool.hash_key)?;
+    writeln!(out, "hash_prefix = {}", pool.hash_prefix)?;
+    writeln!(out, "table_size = {}", pool.table_size)?;
+    writeln!(out, "backends = [")?;
+    for backend in &pool.backends {
+        write_backend(backend, out)?;
+    }
+    writeln!(out, "]")?;
+    writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
+    writeln!(out, "retries = {}", pool.retries)?;
+    writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
+    writeln!(out, "on_down = \"keep\"")?;
+    match &pool.health {
+        Some(health) => write_health(health, &name, out),
+        None => Ok(()),
+    }
+}
+
+fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
+    let Backend { name, address, weight, backup, max_sessions, drain } = backend;
+    write!(out, "  {{ address = \"{address}\", name = {}, weight = {weight}", quoted(name))?;
+    write!(out, ", backup = {backup}")?;
+    if let Some(most) = max_sessions {
+        write!(out, ", max_sessions = {most}")?;
+    }
+    writeln!(out, ", drain = {drain} }},")
+}
+
+fn write_health(health: &Health, pool: &str, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[pool.{pool}.health]")?;
+    match &health.probe {
+        Probe::Tcp => writeln!(out, "probe = \"tcp\"")?,
+        Probe::Http { method, path, host, status } => {
+            writeln!(out, "probe = \"http\"")?;
+            writeln!(out, "path = {}", quoted(path))?;
+            if let Some(host) = host {
+                writeln!(out, "host = {}", quoted(host))?;
+            }
+            writeln!(out, "method = {}", quoted(method))?;
+            writeln!(out, "status = {}", statuses(status))?;
+        }
+    }
+    writeln!(out, "interval = \"{}\"", show_duration(health.interval))?;
+    writeln!(out, "fast_interval = \"{}\"", show_duration(health.fast_interval))?;
+    writeln!(out, "timeout = \"{}\"", show_duration(health.timeout))?;
+    writeln!(out, "rise = {}", health.rise)?;
+    writeln!(out, "fall = {}", health.fall)?;
+    writeln!(out, "down_backoff = \"{}\"", show_duration(health.down_backoff))?;
+    writeln!(out, "initial = \"{}\"", if health.initial_up { "up" } else { "down" })
+}
+
+/// A number, or "auto".
+fn auto<T: fmt::Display>(value: Option<T>) -> String {
+    value.map_or("\"auto\"".to_owned(), |value| value.to_string())
+}
+
+/// An array of strings.
+fn strings<T: fmt::Display>(values: &[T]) -> String {
+    let list: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
+    format!("[{}]", list.join(", "))
+}
+
+/// Status codes and ranges.
+fn statuses(ranges: &[(u16, u16)]) -> String {
+    let list: Vec<String> = ranges
+        .iter()
+        .map(|(low, high)| if low == high { format!("{low}") } else { format!("{low}-{high}") })
+        .collect();
+    strings(&list)
+}
+
+impl fmt::Display for Prefixes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{{ v4 = {}, v6 = {} }}", self.v4, self.v6)
+    }
+}
+
+impl fmt::Display for Splice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+            Self::Always => "always",
+        })
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
+        })
+    }
+}
+
+impl fmt::Display for HashKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::ClientIp => "client-ip",
+            Self::ClientIpPort => "client-ip-port",
+        })
+    }
+}

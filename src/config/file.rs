@@ -1,0 +1,324 @@
+//! What the user wrote: a [`Section`] is one table of the file with `[defaults]` behind it.
+//!
+//! It hands out values with their places and reports unknown keys. It does not know what a value
+//! means; that is for the module that reads the table.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{self, Table};
+use super::nearest::nearest;
+use super::report::{Finding, Place, Report};
+
+/// One value with its place and the name messages call it by.
+#[derive(Debug, Clone)]
+pub(super) struct Value<'t> {
+    pub(super) data: &'t DeValue<'t>,
+    pub(super) place: Place,
+    pub(super) name: String,
+}
+
+impl<'t> Value<'t> {
+    /// The elements of an array, each with its own place.
+    pub(super) fn elements(&self) -> Option<Vec<Value<'t>>> {
+        let DeValue::Array(array) = self.data else { return None };
+        let elements = array.iter().enumerate().map(|(index, element)| Value {
+            data: element.get_ref(),
+            place: Place { span: element.span(), path: format!("{}[{index}]", self.place.path) },
+            name: self.name.clone(),
+        });
+        Some(elements.collect())
+    }
+
+    /// The text, if it is a string.
+    pub(super) fn text(&self) -> Option<&'t str> {
+        match self.data {
+            DeValue::String(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a key.
+#[derive(Debug, Clone)]
+pub(super) enum Field<T> {
+    /// Not in the file.
+    Absent,
+    /// In the file and already reported as wrong.
+    Bad,
+    /// In the file and good.
+    Given(T, Place),
+}
+
+impl<T> Field<T> {
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    pub(super) fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Given(_, place) => Some(place),
+            _ => None,
+        }
+    }
+
+    pub(super) fn value(self) -> Option<T> {
+        match self {
+            Self::Given(value, _) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(super) fn or(self, default: T) -> T {
+        self.value().unwrap_or(default)
+    }
+
+    /// Says that only the problems of the key matter, not its value.
+    pub(super) fn checked(self) {}
+}
+
+/// A table of the file.
+#[derive(Debug, Clone)]
+struct Layer<'t> {
+    entries: &'t DeTable<'t>,
+    header: Place,
+}
+
+/// A table of the file, with the table of `[defaults]` that stands behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Section<'t> {
+    layers: Vec<Layer<'t>>,
+    /// True for `[defaults]` read by itself: nothing is required and nothing is compared.
+    pub(super) partial: bool,
+}
+
+impl<'t> Section<'t> {
+    /// The section of a value, if that is a table.
+    pub(super) fn of(value: &Value<'t>) -> Option<Self> {
+        let DeValue::Table(entries) = value.data else { return None };
+        let layers = vec![Layer { entries, header: value.place.clone() }];
+        Some(Self { layers, partial: false })
+    }
+
+    /// The root of a document.
+    pub(super) fn root(entries: &'t DeTable<'t>) -> Self {
+        let header = Place { span: 0..0, path: String::new() };
+        Self { layers: vec![Layer { entries, header }], partial: false }
+    }
+
+    /// Lets `defaults` answer for what this table leaves out.
+    pub(super) fn over(mut self, defaults: Option<&Section<'t>>) -> Self {
+        self.layers.extend(defaults.iter().flat_map(|section| section.layers.iter().cloned()));
+        self
+    }
+
+    /// The same, as `[defaults]` read by itself.
+    pub(super) fn into_partial(mut self) -> Self {
+        self.partial = true;
+        self
+    }
+
+    /// Where the table itself begins.
+    pub(super) fn header(&self) -> Place {
+        self.layers
+            .first()
+            .map_or(Place { span: 0..0, path: String::new() }, |layer| layer.header.clone())
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, name: &str) -> Option<Value<'t>> {
+        self.layers.iter().find_map(|layer| layer.get(name))
+    }
+
+    /// Reads a key that stands for one value.
+    pub(super) fn read<T>(
+        &self,
+        name: &str,
+        report: &mut Report<'_>,
+        convert: impl FnOnce(&Value<'t>, &mut Report<'_>) -> Option<T>,
+    ) -> Field<T> {
+        let Some(value) = self.get(name) else { return Field::Absent };
+        match convert(&value, report) {
+            Some(read) => Field::Given(read, value.place),
+            None => Field::Bad,
+        }
+    }
+
+    /// Opens a table inside this one, merged key by key with that of `[defaults]`.
+    pub(super) fn open(
+        &self,
+        name: &str,
+        table: Table,
+        report: &mut Report<'_>,
+    ) -> Option<Section<'t>> {
+        let mut layers = Vec::new();
+        for value in self.layers.iter().filter_map(|layer| layer.get(name)) {
+            match Section::of(&value) {
+                Some(section) => {
+                    section.refuse_unknown(table, report);
+                    layers.extend(section.layers);
+                }
+                None => report.error(
+                    &value.place,
+                    Finding::new(format!("`{name}` must be a table"))
+                        .expected(sample_table(name, table)),
+                ),
+            }
+        }
+        if layers.is_empty() { None } else { Some(Section { layers, partial: self.partial }) }
+    }
+
+    /// The keys of the table itself, in the order of the file.
+    pub(super) fn entries(&self) -> Vec<(Value<'t>, Range<usize>)> {
+        let mut entries = self.layers.first().map_or_else(Vec::new, Layer::entries);
+        entries.sort_by_key(|(_, key)| key.start);
+        entries
+    }
+
+    /// Reports the keys of the table itself that do not belong there, or not yet.
+    pub(super) fn refuse_unknown(&self, table: Table, report: &mut Report<'_>) {
+        for (value, span) in self.entries() {
+            let name = value.name.as_str();
+            let place = Place { span, path: value.place.path.clone() };
+            match keys::find(table, name) {
+                Some(key) if key.built => {}
+                Some(_) => report.error(&place, not_supported(&format!("`{}`", shown(name)))),
+                None => report.error(&place, unknown_key(name, table, &self.header())),
+            }
+        }
+    }
+}
+
+impl<'t> Layer<'t> {
+    fn get(&self, name: &str) -> Option<Value<'t>> {
+        let (key, value) = self.entries.get_key_value(name)?;
+        Some(self.value(key.get_ref(), value))
+    }
+
+    fn entries(&self) -> Vec<(Value<'t>, Range<usize>)> {
+        let pairs = self.entries.iter();
+        pairs.map(|(key, value)| (self.value(key.get_ref(), value), key.span())).collect()
+    }
+
+    fn value(&self, name: &str, value: &'t Spanned<DeValue<'t>>) -> Value<'t> {
+        let path = join(&self.header.path, name);
+        Value {
+            data: value.get_ref(),
+            place: Place { span: value.span(), path },
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// A path one key longer, quoted as TOML wants it.
+pub(super) fn join(path: &str, name: &str) -> String {
+    let name = bare_or_quoted(name);
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
+/// A key as TOML wants it.
+pub(super) fn bare_or_quoted(name: &str) -> String {
+    let is_bare = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
+    if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
+}
+
+/// A string as TOML wants it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            letter if letter.is_control() => {
+                out.push_str(&format!("\\u{:04X}", u32::from(letter)));
+            }
+            letter => out.push(letter),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A user's word, safe and short enough to stand in a message.
+pub(super) fn shown(word: &str) -> String {
+    const LENGTH_MAX: usize = 60;
+    let mut out = String::new();
+    for letter in word.chars().take(LENGTH_MAX) {
+        if letter.is_control() {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    if word.chars().count() > LENGTH_MAX {
+        out.push('…');
+    }
+    out
+}
+
+/// Part of the format, but not built.
+pub(super) fn not_supported(what: &str) -> Finding {
+    Finding::new(format!("{what} is not supported yet"))
+        .hint("this version cannot honour it; remove it")
+}
+
+/// A key that does not belong into `table`.
+fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
+    let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
+    let elsewhere: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
+    let near = nearest(name, known.iter().copied());
+    let hint = match (near, elsewhere.is_empty()) {
+        (Some(near), true) => format!("did you mean `{near}`?"),
+        (Some(near), false) => {
+            format!("`{name}` belongs in {}; did you mean `{near}`?", join_or(&elsewhere))
+        }
+        (None, false) => format!("`{name}` belongs in {}", join_or(&elsewhere)),
+        (None, true) => far_away(name),
+    };
+    let expected = if known.len() <= 6 {
+        let list: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
+        join_or(&list)
+    } else {
+        format!("a key of {table}")
+    };
+    let holder = match table {
+        Table::Backend => table.to_string(),
+        _ => format!("[{}]", shown(&header.path)),
+    };
+    Finding::new(format!("unknown key `{}` in {holder}", shown(name))).expected(expected).hint(hint)
+}
+
+/// A proposal from any table, for a word that is near to nothing here.
+fn far_away(name: &str) -> String {
+    let near = nearest(name, keys::all().filter(|key| key.built).map(|key| key.name));
+    let Some(near) = near else { return String::new() };
+    let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
+    format!("did you mean `{near}` of {}?", join_or(&tables))
+}
+
+/// How an inline table of that name is written.
+fn sample_table(name: &str, table: Table) -> String {
+    let sample = match table {
+        Table::Log => "log = { level = \"info\" }",
+        Table::Keepalive => "keepalive = { idle = \"60s\" }",
+        Table::LimitKey => "key = { v4 = 32, v6 = 64 }",
+        Table::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
+        Table::Limit => "limit = { rate = \"100/s\" }",
+        Table::Health => "health = { probe = \"tcp\" }",
+        _ => return format!("a table `{name}`"),
+    };
+    format!("a table such as `{sample}`")
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub(super) fn join_or(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}

@@ -1,0 +1,180 @@
+//! `[pool.NAME.health]`: from the table to a [`Health`].
+
+use std::time::Duration;
+
+use super::file::{Field, Section, Value, quoted, shown};
+use super::keys::Table;
+use super::listener::SHORTEST;
+use super::process::LONGEST;
+use super::report::{Finding, Report};
+use super::scalar::{self, Words};
+use super::units::show_duration;
+use super::{Health, Probe};
+
+/// Most passes or failures in a row a verdict may ask for.
+const STREAK_MAX: u32 = 1_000;
+
+/// What `probe` chooses, before its own keys are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tcp,
+    Http,
+}
+
+const PROBE: &Words<Kind> =
+    &[("tcp", Some(Kind::Tcp)), ("http", Some(Kind::Http)), ("send-expect", None), ("tls", None)];
+
+/// True is "up".
+const INITIAL: &Words<bool> = &[("up", Some(true)), ("down", Some(false))];
+
+/// Reads the probes of a pool, if it has any.
+pub(super) fn health(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Health> {
+    let section = pool.open("health", Table::Health, report)?;
+    let section = &section;
+    let any = SHORTEST..=LONGEST;
+    let interval = section.duration("interval", any.clone(), report).or(Duration::from_secs(5));
+    let timeout = section.duration("timeout", any.clone(), report).or(Duration::from_secs(2));
+    compare_timeout(section, timeout, interval, report);
+    Some(Health {
+        probe: probe(section, report),
+        interval,
+        fast_interval: section
+            .duration("fast_interval", any.clone(), report)
+            .or(Duration::from_secs(1)),
+        timeout,
+        rise: section.count32("rise", 1..=STREAK_MAX, report).or(2),
+        fall: section.count32("fall", 1..=STREAK_MAX, report).or(3),
+        down_backoff: section.duration("down_backoff", any, report).or(Duration::from_secs(30)),
+        initial_up: section.word("initial", INITIAL, report).or(true),
+    })
+}
+
+/// Reads what a probe does. The keys of an HTTP probe are checked in any case.
+fn probe(section: &Section<'_>, report: &mut Report<'_>) -> Probe {
+    let kind = section.word("probe", PROBE, report);
+    let http = Probe::Http {
+        method: section.read("method", report, method).or("GET".to_owned()),
+        path: section.read("path", report, path).or("/health".to_owned()),
+        host: section.read("host", report, host).value(),
+        status: section
+            .read("status", report, |value, report| {
+                if value.elements().is_some_and(|elements| elements.is_empty()) {
+                    let finding = Finding::new("`status` is empty: no answer would pass");
+                    report.error(&value.place, finding.expected("codes such as [\"200\"]"));
+                    return None;
+                }
+                scalar::list(value, "[\"200-299\"]", report, status)
+            })
+            .or(vec![(200, 200)]),
+    };
+    match kind {
+        Field::Given(Kind::Http, _) => http,
+        Field::Given(Kind::Tcp, _) | Field::Absent => {
+            warn_unused(section, report);
+            Probe::Tcp
+        }
+        Field::Bad => Probe::Tcp,
+    }
+}
+
+/// Warns about keys of an HTTP probe in the very table that makes a TCP probe.
+fn warn_unused(section: &Section<'_>, report: &mut Report<'_>) {
+    if section.partial {
+        return;
+    }
+    for (value, _) in section.entries() {
+        let name = value.name.as_str();
+        if matches!(name, "path" | "host" | "method" | "status") {
+            let finding = Finding::new(format!("`{name}` has no effect: this probe only connects"))
+                .hint("add `probe = \"http\"` to make a request");
+            report.warning(&value.place, finding);
+        }
+    }
+}
+
+/// Warns when one probe may outlast the time to the next.
+fn compare_timeout(
+    section: &Section<'_>,
+    timeout: Duration,
+    interval: Duration,
+    report: &mut Report<'_>,
+) {
+    if timeout <= interval || section.partial {
+        return;
+    }
+    let key = section.get("timeout").or_else(|| section.get("interval"));
+    let place = key.map_or_else(|| section.header(), |value| value.place);
+    let (timeout, interval) = (show_duration(timeout), show_duration(interval));
+    let finding = Finding::new(format!(
+        "a probe may take {timeout}, longer than the {interval} between probes"
+    ))
+    .expected("a `timeout` no longer than `interval`")
+    .hint(format!("write `timeout = \"{interval}\"`, or a longer `interval`"));
+    report.warning(&place, finding);
+}
+
+/// An HTTP method: a token of RFC 9110.
+fn method(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    const EXPECTED: &str = "a method without a body, such as \"GET\" or \"HEAD\"";
+    let text = scalar::string(value, EXPECTED, report)?;
+    let is_token =
+        |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
+    let finding = if !text.chars().all(is_token) {
+        Finding::new(format!("`{}` is no HTTP method", shown(&text))).expected(EXPECTED)
+    } else if text == "CONNECT" {
+        Finding::new("a probe cannot CONNECT").expected(EXPECTED)
+    } else {
+        return Some(text);
+    };
+    report.error(&value.place, finding);
+    None
+}
+
+/// Path and query of a request.
+fn path(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    const EXPECTED: &str = "a path such as \"/health\"";
+    let text = scalar::string(value, EXPECTED, report)?;
+    let finding = if !text.starts_with('/') {
+        Finding::new("`path` does not begin with `/`")
+            .expected(EXPECTED)
+            .hint(format!("write `path = {}`", quoted(&format!("/{text}"))))
+    } else if !text.chars().all(|letter| letter.is_ascii_graphic()) || text.contains('#') {
+        Finding::new("`path` holds a character that no request line may hold")
+            .expected(EXPECTED)
+            .hint("percent-encode spaces and what is not ASCII")
+    } else {
+        return Some(text);
+    };
+    report.error(&value.place, finding);
+    None
+}
+
+/// Value of a Host header.
+fn host(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    const EXPECTED: &str = "a host such as \"www.example.com\"";
+    let text = scalar::string(value, EXPECTED, report)?;
+    if text.chars().all(|letter| letter.is_ascii_graphic() && letter != '/') {
+        return Some(text);
+    }
+    let finding = Finding::new(format!("`{}` is no value of a Host header", shown(&text)));
+    report.error(&value.place, finding.expected(EXPECTED));
+    None
+}
+
+/// One status code or an inclusive range.
+fn status(value: &Value<'_>, report: &mut Report<'_>) -> Option<(u16, u16)> {
+    const EXPECTED: &str = "a status such as \"200\" or a range such as \"200-299\"";
+    let text = scalar::string(value, EXPECTED, report)?;
+    let code =
+        |text: &str| text.trim().parse::<u16>().ok().filter(|code| (100..=599).contains(code));
+    let (low, high) = text.split_once('-').unwrap_or((&text, &text));
+    let finding = match (code(low), code(high)) {
+        (Some(low), Some(high)) if low <= high => return Some((low, high)),
+        (Some(_), Some(_)) => Finding::new(format!("`{}` runs backwards", shown(&text)))
+            .hint(format!("write \"{}-{}\"", high.trim(), low.trim())),
+        _ => Finding::new(format!("`{}` is no HTTP status", shown(&text)))
+            .hint("codes run from 100 to 599"),
+    };
+    report.error(&value.place, finding.expected(EXPECTED));
+    None
+}

@@ -1,0 +1,130 @@
+//! `[listener.NAME.limit]`: from the table to a [`Limit`].
+
+use std::time::Duration;
+
+use super::file::{Field, Section};
+use super::keys::Table;
+use super::network;
+use super::report::{Finding, Place, Report};
+use super::scalar::{self, Words};
+use super::units::{show_duration, show_rate};
+use super::{Limit, LimitAction, Prefixes, Rate};
+
+/// Time a spent budget may take to come back: what the limiter's clock can hold.
+const HORIZON: Duration = Duration::from_secs(30 * 86_400);
+/// Sizes of the table of buckets.
+const TABLE_SIZE_MIN: u32 = 8;
+const TABLE_SIZE_MAX: u32 = 16_777_216;
+
+const ALGORITHM: &Words<()> =
+    &[("token-bucket", Some(())), ("sliding-window", None), ("fixed-window", None)];
+
+const ACTION: &Words<LimitAction> = &[
+    ("reset", Some(LimitAction::Reset)),
+    ("close", Some(LimitAction::Close)),
+    ("reply", None),
+    ("tarpit", None),
+];
+
+/// True is "observe".
+const MODE: &Words<bool> = &[("enforce", Some(false)), ("observe", Some(true))];
+
+/// Reads the limit of a listener, if it has one.
+pub(super) fn limit(listener: &Section<'_>, report: &mut Report<'_>) -> Option<Limit> {
+    let section = listener.open("limit", Table::Limit, report)?;
+    let section = &section;
+    section.word("algorithm", ALGORITHM, report).checked();
+    let rate = section.read("rate", report, scalar::rate);
+    let burst = section.count32("burst", 1..=u32::MAX, report);
+    let max_concurrent = section.count32("max_concurrent", 1..=u32::MAX, report);
+    if !section.partial {
+        require_something(section, report);
+        compare_burst(section, &rate, &burst, report);
+    }
+    let rate = rate.value();
+    let natural = rate.map_or(1, |rate| u32::try_from(rate.count).unwrap_or(u32::MAX));
+    Some(Limit {
+        rate,
+        burst: burst.or(natural),
+        max_concurrent: max_concurrent.value(),
+        key: prefixes(section, ("key", Table::LimitKey), Prefixes { v4: 32, v6: 64 }, report),
+        action: section.word("action", ACTION, report).or(LimitAction::Reset),
+        observe: section.word("mode", MODE, report).or(false),
+        exempt: network::list(section, "exempt", report).or(Vec::new()),
+        table_size: section
+            .count32("table_size", TABLE_SIZE_MIN..=TABLE_SIZE_MAX, report)
+            .or(65_536),
+    })
+}
+
+/// A limit that limits nothing is a mistake.
+fn require_something(section: &Section<'_>, report: &mut Report<'_>) {
+    let limits = ["rate", "max_concurrent", "listener_rate"];
+    if limits.iter().all(|name| section.get(name).is_none()) {
+        let finding = Finding::new("this limit limits nothing")
+            .expected("`rate` or `max_concurrent`")
+            .hint("add `rate = \"100/s\"`");
+        report.error(&section.header(), finding);
+    }
+}
+
+/// Checks `burst` against the algorithm and the rate.
+fn compare_burst(
+    section: &Section<'_>,
+    rate: &Field<Rate>,
+    burst: &Field<u32>,
+    report: &mut Report<'_>,
+) {
+    if let Some(value) = section.get("burst") {
+        let algorithm = section.get("algorithm");
+        let other = algorithm.filter(|algorithm| algorithm.text() != Some("token-bucket"));
+        if let Some(algorithm) = other.filter(|algorithm| algorithm.text().is_some()) {
+            let finding = Finding::new("`burst` has a meaning for \"token-bucket\" only")
+                .hint("remove `burst`, or choose `algorithm = \"token-bucket\"`")
+                .beside(&algorithm.place, "the algorithm");
+            report.error(&value.place, finding);
+        } else if rate.is_absent() {
+            let finding = Finding::new("`burst` without `rate`")
+                .expected("a `rate` beside it")
+                .hint("add `rate = \"100/s\"`, or remove `burst`");
+            report.error(&value.place, finding);
+        }
+    }
+    if let Field::Given(rate, place) = rate {
+        let natural = u32::try_from(rate.count).unwrap_or(u32::MAX);
+        let (burst, place) = match burst {
+            Field::Given(burst, place) => (*burst, place),
+            Field::Absent => (natural, place),
+            Field::Bad => return,
+        };
+        check_horizon(*rate, burst, place, report);
+    }
+}
+
+/// Checks that a spent burst comes back before the limiter forgets.
+fn check_horizon(rate: Rate, burst: u32, place: &Place, report: &mut Report<'_>) {
+    let refill = u128::from(burst) * rate.period.as_nanos() / u128::from(rate.count.max(1));
+    if refill <= HORIZON.as_nanos() {
+        return;
+    }
+    let most = HORIZON.as_nanos() * u128::from(rate.count) / rate.period.as_nanos().max(1);
+    let (rate, horizon) = (show_rate(rate), show_duration(HORIZON));
+    let finding = Finding::new(format!("a burst of {burst} takes too long to come back at {rate}"))
+        .expected(format!("at most {most}: the whole burst is back within {horizon}"));
+    report.error(place, finding);
+}
+
+/// Reads a pair of prefix lengths.
+pub(super) fn prefixes(
+    section: &Section<'_>,
+    (name, table): (&str, Table),
+    default: Prefixes,
+    report: &mut Report<'_>,
+) -> Prefixes {
+    let Some(section) = section.open(name, table, report) else { return default };
+    let mut length = |name: &str, most: u32, default: u8| {
+        let field = section.count32(name, 0..=most, report);
+        field.value().and_then(|length| u8::try_from(length).ok()).unwrap_or(default)
+    };
+    Prefixes { v4: length("v4", 32, default.v4), v6: length("v6", 128, default.v6) }
+}

@@ -1,0 +1,196 @@
+//! `[listener.NAME]`: from the table to a [`Listener`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::address::{Purpose, is_same, socket};
+use super::file::{Section, Value, join_or, shown};
+use super::keys::Table;
+use super::limit::limit;
+use super::nearest::nearest;
+use super::network;
+use super::process::{LONGEST, SESSIONS_MAX};
+use super::report::{Finding, Place, Report};
+use super::scalar::{self, Words};
+use super::{Keepalive, Listener};
+
+/// Shortest timeout of a session.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+/// Longest accept queue the kernel takes.
+const BACKLOG_MAX: u32 = 65_535;
+/// Most unanswered keepalive probes the kernel counts.
+const KEEPALIVE_COUNT_MAX: u32 = 127;
+/// The kernel keeps TCP_USER_TIMEOUT in milliseconds of 31 bits.
+const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
+
+const PROTOCOL: &Words<()> = &[("tcp", Some(())), ("http", None)];
+
+/// Where a listener accepts.
+#[derive(Debug, Clone)]
+pub(super) struct Bind {
+    pub(super) address: SocketAddr,
+    pub(super) place: Place,
+    pub(super) listener: String,
+}
+
+/// Reads one listener; `pools` are the names it may choose from.
+pub(super) fn listener(
+    name: &str,
+    section: &Section<'_>,
+    pools: &[String],
+    report: &mut Report<'_>,
+) -> (Listener, Vec<Bind>) {
+    let binds = bind(name, section, report);
+    let listener = Listener {
+        name: name.to_owned(),
+        bind: binds.iter().map(|bind| bind.address).collect(),
+        pool: pool(name, section, pools, report),
+        idle_timeout: section
+            .duration("idle_timeout", SHORTEST..=LONGEST, report)
+            .or(Duration::from_secs(600)),
+        half_closed_timeout: section
+            .duration("half_closed_timeout", SHORTEST..=LONGEST, report)
+            .or(Duration::from_secs(60)),
+        max_sessions: section
+            .read("max_sessions", report, |value, report| {
+                scalar::count(value, 1..=SESSIONS_MAX, report)
+            })
+            .value(),
+        backlog: section.count32("backlog", 1..=BACKLOG_MAX, report).or(4096),
+        allow: network::list(section, "allow", report).or(Vec::new()),
+        deny: network::list(section, "deny", report).or(Vec::new()),
+        keepalive: keepalive(section, report),
+        user_timeout: section.duration("user_timeout", SHORTEST..=USER_TIMEOUT_MAX, report).value(),
+        fast_open: section.boolean("fast_open", report).or(false),
+        defer_accept: section.boolean("defer_accept", report).or(false),
+        mptcp: section.boolean("mptcp", report).or(false),
+        limit: limit(section, report),
+    };
+    section.word("protocol", PROTOCOL, report).checked();
+    compare_access(&listener, section, report);
+    (listener, binds)
+}
+
+/// Reads `bind`, which is required.
+fn bind(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Bind> {
+    const SAMPLE: &str = "[\"0.0.0.0:5432\"]";
+    let field = section.read("bind", report, |value, report| {
+        if value.elements().is_some_and(|elements| elements.is_empty()) {
+            let finding = Finding::new("`bind` is empty");
+            report.error(&value.place, finding.expected("at least one address to accept on"));
+            return None;
+        }
+        scalar::list(value, SAMPLE, report, |value, report| {
+            let address = socket(value, Purpose::Accept, report)?;
+            Some(Bind { address, place: value.place.clone(), listener: name.to_owned() })
+        })
+    });
+    if field.is_absent() && !section.partial {
+        let finding = Finding::new(format!("listener `{}` has no `bind`", shown(name)))
+            .expected("the addresses to accept on")
+            .hint(format!("add `bind = {SAMPLE}`"));
+        report.error(&section.header(), finding);
+    }
+    field.or(Vec::new())
+}
+
+/// Reads `pool`, which is required, and finds it among `pools`.
+fn pool(name: &str, section: &Section<'_>, pools: &[String], report: &mut Report<'_>) -> usize {
+    let field = section.read("pool", report, |value, report| named_pool(value, pools, report));
+    if field.is_absent() && !section.partial {
+        let known: Vec<String> =
+            pools.iter().map(|pool| format!("`pool = \"{}\"`", shown(pool))).collect();
+        let finding = Finding::new(format!("listener `{}` has no `pool`", shown(name)))
+            .expected("the name of a [pool.NAME] table");
+        let finding = match known.len() {
+            1..=4 => finding.hint(format!("add {}", join_or(&known))),
+            _ => finding,
+        };
+        report.error(&section.header(), finding);
+    }
+    field.or(0)
+}
+
+/// The index of the pool a value names.
+fn named_pool(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<usize> {
+    let name = scalar::string(value, "the name of a [pool.NAME] table", report)?;
+    if let Some(index) = pools.iter().position(|pool| *pool == name) {
+        return Some(index);
+    }
+    let hint = match nearest(&name, pools.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean \"{}\"?", shown(near)),
+        None if pools.is_empty() => format!("add a table [pool.{}]", shown(&name)),
+        None => {
+            let known: Vec<String> = pools.iter().take(8).map(|pool| shown(pool)).collect();
+            format!("pools of this file: {}", known.join(", "))
+        }
+    };
+    let finding = Finding::new(format!("there is no pool `{}`", shown(&name)))
+        .expected("the name of a [pool.NAME] table");
+    report.error(&value.place, finding.hint(hint));
+    None
+}
+
+/// Reads `keepalive`.
+fn keepalive(section: &Section<'_>, report: &mut Report<'_>) -> Keepalive {
+    let mut keepalive =
+        Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 4 };
+    if let Some(section) = section.open("keepalive", Table::Keepalive, report) {
+        keepalive.idle = section.read("idle", report, scalar::whole_seconds).or(keepalive.idle);
+        keepalive.interval =
+            section.read("interval", report, scalar::whole_seconds).or(keepalive.interval);
+        keepalive.count =
+            section.count32("count", 1..=KEEPALIVE_COUNT_MAX, report).or(keepalive.count);
+    }
+    keepalive
+}
+
+/// Warns when `deny` leaves nothing of `allow`.
+fn compare_access(listener: &Listener, section: &Section<'_>, report: &mut Report<'_>) {
+    if section.partial || !network::covers_all(&listener.deny, &listener.allow) {
+        return;
+    }
+    let Some(allow) = section.get("allow") else { return };
+    let name = shown(&listener.name);
+    let mut finding = Finding::new(format!("nobody may connect to listener `{name}`"))
+        .hint("`deny` wins over `allow` and covers all of it");
+    if let Some(deny) = section.get("deny") {
+        finding = finding.beside(&deny.place, "covers every allowed network");
+    }
+    report.warning(&allow.place, finding);
+}
+
+/// Checks that no two sockets ask for the same address.
+pub(super) fn compare_binds(
+    binds: &[Bind],
+    http: Option<(SocketAddr, &Place)>,
+    report: &mut Report<'_>,
+) {
+    for (index, bind) in binds.iter().enumerate() {
+        let earlier = binds.iter().take(index);
+        if let Some(first) = earlier
+            .filter(|first| is_same(first.address, bind.address))
+            .min_by_key(|first| first.place.span.start)
+        {
+            let owner = shown(&first.listener);
+            let line = report.line(&first.place);
+            let message = if first.listener == bind.listener {
+                format!("`{}` is bound twice", bind.address)
+            } else {
+                format!("`{}` is already bound by listener `{owner}`", bind.address)
+            };
+            let finding = Finding::new(message)
+                .hint(format!("the first is in line {line}; keep one of them"))
+                .beside(&first.place, "first bound here");
+            report.error(&bind.place, finding);
+        }
+    }
+    let Some((address, place)) = http else { return };
+    if let Some(bind) = binds.iter().find(|bind| is_same(bind.address, address)) {
+        let owner = shown(&bind.listener);
+        let finding = Finding::new(format!("`{address}` is already bound by listener `{owner}`"))
+            .hint("give the admin page a port of its own")
+            .beside(&bind.place, "first bound here");
+        report.error(place, finding);
+    }
+}

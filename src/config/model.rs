@@ -1,0 +1,300 @@
+//! The checked configuration: what every other part of the program runs with.
+//!
+//! [`Config`] is total: every default is filled in, every name resolved, every value in range.
+//! The types say what exists, nothing about TOML; optional means "off" or "auto", never "unknown".
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A whole configuration file, defaults filled in and names resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[global]`: what concerns the process as a whole.
+    pub global: Global,
+    /// `[admin]`: how operators and tools reach the process.
+    pub admin: Admin,
+    /// `[listener.NAME]` tables, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// `[pool.NAME]` tables, in the order of the file.
+    pub pools: Vec<Pool>,
+}
+
+/// `[global]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Global {
+    /// Data-plane threads; `None` is "auto": as many as CPUs this process may use.
+    pub workers: Option<usize>,
+    /// Sessions the process will hold at once; `None` is "auto": from limits of the process.
+    pub max_sessions: Option<u64>,
+    /// Bind worker N to the N-th CPU this process may use.
+    pub pin_workers: bool,
+    /// How long a stopping process waits for its sessions before it resets them.
+    pub drain_timeout: Duration,
+    /// How long a stopping process still accepts while it already reports "not ready".
+    pub shutdown_delay: Duration,
+    /// When bytes are spliced instead of copied.
+    pub splice: Splice,
+    /// How long a worker polls without sleeping before it blocks.
+    pub spin: Duration,
+    /// Seed of the stable hash; the same on every node that must agree.
+    pub hash_seed: u64,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// When a relay may use splice(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Splice {
+    /// Copy small messages, splice bulk, decided per direction as bytes arrive.
+    Auto,
+    /// Always copy.
+    Never,
+    /// Splice from the first byte.
+    Always,
+}
+
+/// `log = { ... }` of `[global]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The least important event that is still written.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Whether each session writes one line when it ends.
+    pub sessions: bool,
+}
+
+/// Importance of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Failures the operator must act on.
+    Error,
+    /// State changes.
+    Warn,
+    /// Starts, stops, reloads.
+    Info,
+    /// One line and more per session.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for a terminal, JSON otherwise.
+    Auto,
+    /// `key=value` pairs.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Path of the Unix control socket.
+    pub socket: PathBuf,
+    /// True when the file names the socket: failing to make it is then fatal, else a warning.
+    pub socket_required: bool,
+    /// Address of the read-only HTTP page; `None` is off.
+    pub http: Option<SocketAddr>,
+}
+
+/// `[listener.NAME]`: addresses that accept, and what happens to who connects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Its name in the file.
+    pub name: String,
+    /// Addresses to accept on; port 0 lets the kernel choose. Never empty, no duplicates.
+    pub bind: Vec<SocketAddr>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// A session without a byte in either direction ends after this.
+    pub idle_timeout: Duration,
+    /// The same once one side has sent EOF.
+    pub half_closed_timeout: Duration,
+    /// Sessions this listener will hold at once.
+    pub max_sessions: Option<u64>,
+    /// Length of the kernel's accept queue, per worker.
+    pub backlog: u32,
+    /// Networks that may connect; empty is everybody.
+    pub allow: Vec<IpNet>,
+    /// Networks that may not; wins over `allow`.
+    pub deny: Vec<IpNet>,
+    /// TCP keepalive of both sockets of a session.
+    pub keepalive: Keepalive,
+    /// TCP_USER_TIMEOUT of both sockets.
+    pub user_timeout: Option<Duration>,
+    /// Accept TCP Fast Open.
+    pub fast_open: bool,
+    /// TCP_DEFER_ACCEPT: wake up only when the client has sent something.
+    pub defer_accept: bool,
+    /// Accept Multipath TCP.
+    pub mptcp: bool,
+    /// Admission per client.
+    pub limit: Option<Limit>,
+}
+
+/// TCP keepalive: first probe after `idle`, then `count` probes `interval` apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe (whole seconds).
+    pub idle: Duration,
+    /// Time between probes (whole seconds).
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub count: u32,
+}
+
+/// `[listener.NAME.limit]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limit {
+    /// Connections per time and client.
+    pub rate: Option<Rate>,
+    /// Connections a quiet client may make at once.
+    pub burst: u32,
+    /// Open sessions per client.
+    pub max_concurrent: Option<u32>,
+    /// Prefix lengths that count as one client.
+    pub key: Prefixes,
+    /// What a client over its limit gets.
+    pub action: LimitAction,
+    /// Count and log only, let through.
+    pub observe: bool,
+    /// Networks that are never limited.
+    pub exempt: Vec<IpNet>,
+    /// Buckets in the table (fixed memory, 8 bytes each).
+    pub table_size: u32,
+}
+
+/// `count` events per `period`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Events; at least 1.
+    pub count: u64,
+    /// 1 s, 1 min, 1 h or 1 d.
+    pub period: Duration,
+}
+
+/// Prefix lengths by which addresses are grouped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefixes {
+    /// 0 to 32.
+    pub v4: u8,
+    /// 0 to 128.
+    pub v6: u8,
+}
+
+/// How a client over its limit is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitAction {
+    /// TCP reset.
+    Reset,
+    /// Orderly close.
+    Close,
+}
+
+/// `[pool.NAME]`: interchangeable servers and how one is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Its name in the file.
+    pub name: String,
+    /// How a backend is chosen.
+    pub balance: Balance,
+    /// What is hashed by `maglev`.
+    pub hash_key: HashKey,
+    /// Prefix lengths kept before hashing.
+    pub hash_prefix: Prefixes,
+    /// Slots of the Maglev table; prime, more than the number of backends, at most 5,000,011.
+    pub table_size: u32,
+    /// At least one; names and addresses are unique within the pool.
+    pub backends: Vec<Backend>,
+    /// Bound on one connection attempt.
+    pub connect_timeout: Duration,
+    /// Further attempts, each on another backend while there is one.
+    pub retries: u32,
+    /// In per cent: at or below this share of healthy backends all of them are used.
+    pub panic_threshold: u8,
+    /// Active probes; `None` when the table is absent.
+    pub health: Option<Health>,
+}
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Consistent hashing of the client.
+    Maglev,
+    /// Smooth weighted round-robin.
+    RoundRobin,
+    /// Fewest open sessions for its weight.
+    LeastConnections,
+}
+
+/// What `maglev` hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    ClientIp,
+    /// The client's address and port.
+    ClientIpPort,
+}
+
+/// One server of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name; the address as written unless given.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Share relative to the others: 0 (no new sessions) to 65535.
+    pub weight: u32,
+    /// Serves only when no other can.
+    pub backup: bool,
+    /// Sessions it may hold at once.
+    pub max_sessions: Option<u32>,
+    /// Takes no new sessions.
+    pub drain: bool,
+}
+
+/// `[pool.NAME.health]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// What one probe does.
+    pub probe: Probe,
+    /// Time between probes of a backend whose verdict is settled.
+    pub interval: Duration,
+    /// The same while a verdict is changing.
+    pub fast_interval: Duration,
+    /// Bound on one probe.
+    pub timeout: Duration,
+    /// Passes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+    /// Longest time between probes of a backend that is down.
+    pub down_backoff: Duration,
+    /// The verdict before the first probe has ended: true is up.
+    pub initial_up: bool,
+}
+
+/// What one probe does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Connects.
+    Tcp,
+    /// Makes an HTTP/1.1 request and looks at the status.
+    Http {
+        /// `GET`, `HEAD` or another method without a body.
+        method: String,
+        /// Path and query, beginning with a slash.
+        path: String,
+        /// Host header; `None` is the backend's address.
+        host: Option<String>,
+        /// Inclusive ranges of accepted status codes.
+        status: Vec<(u16, u16)>,
+    },
+}

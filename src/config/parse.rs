@@ -1,0 +1,343 @@
+//! Text to a [`Config`], or to every problem that is in the way.
+//!
+//! Only TOML's own grammar stops at its first error; from there on each table is read to its end
+//! whatever was wrong before, so that one run of `check` shows everything there is to fix.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::file::{Section, Value, join, shown};
+use super::keys::{self, Table};
+use super::listener::{compare_binds, listener};
+use super::nearest::nearest;
+use super::pool::{check_name, compare_with_binds, pool};
+use super::problem::{Problem, Severity};
+use super::process::{admin, global};
+use super::report::{Finding, Place, Report, Spot, Spots};
+use super::{Config, Listener, Pool};
+
+/// Names of the tables a file consists of, as messages show them.
+const TOP: &[(&str, &str)] = &[
+    ("global", "[global]"),
+    ("admin", "[admin]"),
+    ("defaults", "[defaults]"),
+    ("listener", "[listener.NAME]"),
+    ("pool", "[pool.NAME]"),
+];
+
+/// What became of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parsed {
+    /// The configuration; present exactly when no problem is an error.
+    pub config: Option<Config>,
+    /// Errors and warnings in the order of the file.
+    pub problems: Vec<Problem>,
+    file: String,
+    spots: Spots,
+}
+
+impl Parsed {
+    /// Adds a warning about the host, placed at `key` (a dotted path such as
+    /// `global.max_sessions`) or, when the file does not have it, at the table around it.
+    pub fn warn(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        let spot = self.spot(key).cloned();
+        self.problems.push(Problem {
+            severity: Severity::Warning,
+            file: self.file.clone(),
+            line: spot.as_ref().map_or(1, |spot| spot.line),
+            column: spot.as_ref().map_or(1, |spot| spot.column),
+            key: key.to_owned(),
+            message: message.into(),
+            expected: String::new(),
+            hint: hint.into(),
+            span: spot.map(|spot| spot.span),
+            related: None,
+        });
+    }
+
+    /// The place of a key or of the nearest table around it.
+    fn spot(&self, key: &str) -> Option<&Spot> {
+        let mut path = key;
+        loop {
+            if let Some(spot) = self.spots.get(path) {
+                return Some(spot);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+}
+
+/// Reads and parses a file; also returns its text, for [`render`](super::render).
+///
+/// A file that cannot be read is one problem like any other.
+pub fn load(file: &Path) -> (Parsed, String) {
+    let cause = match std::fs::read(file) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => return (parse(&text, file), text),
+            Err(error) => Unreadable::of_encoding(&error),
+        },
+        Err(error) => Unreadable::of_system(&error),
+    };
+    let name = file.display().to_string();
+    let mut report = Report::new("", name.clone());
+    let finding = Finding::new(format!("cannot read {name}: {}", cause.message));
+    report.error_in_file("", finding.hint(cause.hint));
+    let problems = report.finish();
+    (Parsed { config: None, problems, file: name, spots: Spots::new() }, String::new())
+}
+
+/// Why a file could not be read, and what to do.
+struct Unreadable {
+    message: String,
+    hint: &'static str,
+}
+
+impl Unreadable {
+    fn of_system(error: &std::io::Error) -> Self {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "name another file with `-c FILE`, or create this one",
+            std::io::ErrorKind::PermissionDenied => {
+                "run as a user who may read it, or change its mode or owner"
+            }
+            std::io::ErrorKind::IsADirectory => "name a file in it with `-c FILE`",
+            _ => "name another file with `-c FILE`",
+        };
+        Self { message: error.to_string(), hint }
+    }
+
+    fn of_encoding(error: &std::string::FromUtf8Error) -> Self {
+        let valid = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().get(..valid).unwrap_or_default();
+        let line = before.split(|byte| *byte == b'\n').count();
+        let message = format!("it is not UTF-8 (line {line})");
+        Self { message, hint: "save it as UTF-8" }
+    }
+}
+
+/// Parses a text; `file` only names it in problems.
+pub fn parse(text: &str, file: &Path) -> Parsed {
+    let name = file.display().to_string();
+    let mut report = Report::new(text, name.clone());
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let first = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start));
+    let mut spots = Spots::new();
+    let config = match first {
+        Some(error) => {
+            report_syntax(error, &mut report);
+            None
+        }
+        None => {
+            let root = root.into_inner();
+            collect_spots(&root, "", &report, &mut spots);
+            Some(document(&Section::root(&root), &mut report))
+        }
+    };
+    let config = config.filter(|_| !report.has_errors());
+    Parsed { config, problems: report.finish(), file: name, spots }
+}
+
+/// Reports what TOML itself does not accept.
+fn report_syntax(error: &toml::de::Error, report: &mut Report<'_>) {
+    let span = error.span().unwrap_or(0..0);
+    let (message, expected) = match error.message().split_once(", expected ") {
+        Some((message, expected)) => (message, expected),
+        None => (error.message(), ""),
+    };
+    let written = report.source(&span);
+    let finding = match message {
+        "duplicate key" => Finding::new(format!("`{}` is given twice", shown(written)))
+            .hint("keep one of them; a table may be opened only once"),
+        "string values must be quoted" => {
+            Finding::new(format!("`{}` needs quotes", shown(written)))
+                .expected("a string in quotes, a number, true or false")
+                .hint(format!("write \"{}\"", shown(written)))
+        }
+        _ => Finding::new(message).expected(if expected == "nothing" { "" } else { expected }),
+    };
+    report.error(&Place { span, path: String::new() }, finding);
+}
+
+/// Remembers where every key stands.
+fn collect_spots(table: &DeTable<'_>, path: &str, report: &Report<'_>, spots: &mut Spots) {
+    for (key, value) in table {
+        let path = join(path, key.get_ref());
+        collect_value(value, path, report, spots);
+    }
+}
+
+fn collect_value(
+    value: &toml::Spanned<DeValue<'_>>,
+    path: String,
+    report: &Report<'_>,
+    spots: &mut Spots,
+) {
+    match value.get_ref() {
+        DeValue::Table(table) => collect_spots(table, &path, report, spots),
+        DeValue::Array(array) => {
+            for (index, element) in array.iter().enumerate() {
+                collect_value(element, format!("{path}[{index}]"), report, spots);
+            }
+        }
+        _ => {}
+    }
+    spots.insert(path, report.spot(&value.span()));
+}
+
+/// The named tables of one kind.
+type Named<'t> = Vec<(String, Section<'t>)>;
+
+/// The tables of a file, opened but not read.
+#[derive(Default)]
+struct Tables<'t> {
+    global: Option<Section<'t>>,
+    admin: Option<Section<'t>>,
+    defaults: Option<Section<'t>>,
+    listeners: Named<'t>,
+    pools: Named<'t>,
+    has_strangers: bool,
+}
+
+/// Reads a whole document.
+fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
+    let tables = open_tables(root, report);
+    let names: Vec<String> = tables.pools.iter().map(|(name, _)| name.clone()).collect();
+    if let Some(defaults) = &tables.defaults {
+        defaults.refuse_unknown(Table::Defaults, report);
+        let alone = defaults.clone().into_partial();
+        listener("", &alone, &names, report);
+        pool("", &alone, report);
+    }
+    let (admin, http_place) = admin(tables.admin.as_ref(), report);
+    let mut config = Config {
+        global: global(tables.global.as_ref(), report),
+        admin,
+        listeners: Vec::new(),
+        pools: Vec::new(),
+    };
+    let mut binds = Vec::new();
+    for (name, section) in &tables.listeners {
+        section.refuse_unknown(Table::Listener, report);
+        let section = section.clone().over(tables.defaults.as_ref());
+        let (read, bound) = listener(name, &section, &names, report);
+        config.listeners.push(read);
+        binds.extend(bound);
+    }
+    let http = config.admin.http.zip(http_place.as_ref());
+    compare_binds(&binds, http, report);
+    for (name, section) in &tables.pools {
+        section.refuse_unknown(Table::Pool, report);
+        let section = section.clone().over(tables.defaults.as_ref());
+        let (read, members) = pool(name, &section, report);
+        compare_with_binds(&members, &binds, report);
+        config.pools.push(read);
+    }
+    if config.listeners.is_empty() && !tables.has_strangers {
+        let finding = Finding::new("there is no listener, so there is nothing to do")
+            .expected("at least one [listener.NAME] and one [pool.NAME]");
+        report.error_in_file("listener", finding);
+    }
+    warn_unused_pools(&config.listeners, &config.pools, &tables.pools, report);
+    config
+}
+
+/// Warns about pools that no listener sends anybody to.
+fn warn_unused_pools(
+    listeners: &[Listener],
+    pools: &[Pool],
+    sections: &Named<'_>,
+    report: &mut Report<'_>,
+) {
+    if listeners.is_empty() || report.has_errors() {
+        return;
+    }
+    for (index, (pool, (_, section))) in pools.iter().zip(sections).enumerate() {
+        if listeners.iter().all(|listener| listener.pool != index) {
+            let name = shown(&pool.name);
+            let finding = Finding::new(format!("no listener uses pool `{name}`"))
+                .hint(format!("write `pool = \"{name}\"` in a listener, or remove the table"));
+            report.warning(&section.header(), finding);
+        }
+    }
+}
+
+/// Sorts the top of the file into tables; reports what does not belong there.
+fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
+    let mut tables = Tables::default();
+    for (value, key) in root.entries() {
+        let place = Place { span: key, path: value.place.path.clone() };
+        let section = Section::of(&value);
+        match (value.name.as_str(), section) {
+            ("global", Some(section)) => tables.global = Some(section),
+            ("admin", Some(section)) => tables.admin = Some(section),
+            ("defaults", Some(section)) => tables.defaults = Some(section),
+            ("listener", Some(section)) => {
+                tables.listeners = named("listener", &section, report);
+                tables.has_strangers |= tables.listeners.is_empty();
+            }
+            ("pool", Some(section)) => tables.pools = named("pool", &section, report),
+            _ => {
+                tables.has_strangers = true;
+                report.error(&place, stranger(&value));
+            }
+        }
+    }
+    tables
+}
+
+/// The tables `[KIND.NAME]`, in the order of the file.
+fn named<'t>(kind: &str, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
+    let mut tables = Vec::new();
+    for (value, key) in parent.entries() {
+        let place = Place { span: key, path: value.place.path.clone() };
+        let Some(section) = Section::of(&value) else {
+            let name = shown(&value.name);
+            let finding = Finding::new(format!("`{name}` is in no named table"))
+                .expected(format!("a table [{kind}.NAME] around it"))
+                .hint(format!("write `[{kind}.main]` above it; any name will do"));
+            report.error(&place, finding);
+            continue;
+        };
+        if check_name(&value.name, &place, report) {
+            tables.push((value.name, section));
+        }
+    }
+    tables
+}
+
+/// What to say about a key at the top of the file that is none of its tables.
+fn stranger(value: &Value<'_>) -> Finding {
+    let name = value.name.as_str();
+    let word = shown(name);
+    let is_table = matches!(value.data, DeValue::Table(_));
+    let is_array_of_tables = matches!(value.data, DeValue::Array(array)
+        if array.iter().any(|element| matches!(element.get_ref(), DeValue::Table(_))));
+    let expected = "one of [global], [admin], [defaults], [listener.NAME], [pool.NAME]";
+    if let Some((_, table)) = TOP.iter().find(|(known, _)| *known == name) {
+        let finding = Finding::new(format!("`{word}` must be a table"));
+        let finding = finding.expected(format!("a table {table}"));
+        return if is_array_of_tables && table.ends_with("NAME]") {
+            finding.hint(format!("write `[{name}.main]` instead of `[[{name}]]`; any name will do"))
+        } else {
+            finding
+        };
+    }
+    let homes: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
+    let near = nearest(name, TOP.iter().map(|(known, _)| *known));
+    let near = near.and_then(|near| TOP.iter().find(|(known, _)| *known == near));
+    let finding = if is_table || is_array_of_tables {
+        Finding::new(format!("unknown table `{word}`")).expected(expected)
+    } else {
+        Finding::new(format!("`{word}` is outside of any table")).expected(format!(
+            "a table such as {} above it",
+            homes.first().map_or("[global]", |home| home)
+        ))
+    };
+    if !homes.is_empty() {
+        finding.hint(format!("`{word}` belongs in {}", super::file::join_or(&homes)))
+    } else if let Some((_, table)) = near {
+        finding.hint(format!("did you mean {table}?"))
+    } else {
+        finding
+    }
+}

@@ -1,0 +1,258 @@
+//! `[pool.NAME]` and its `backends`: from the table to a [`Pool`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::address::{Purpose, reaches, socket};
+use super::file::{Section, Value, shown};
+use super::health::health;
+use super::keys::Table;
+use super::limit::prefixes;
+use super::listener::{Bind, SHORTEST};
+use super::process::{LONGEST, SESSIONS_MAX};
+use super::report::{Finding, Place, Report};
+use super::scalar::{self, Words};
+use super::{Backend, Balance, HashKey, Pool, Prefixes};
+
+/// Largest Maglev table.
+const TABLE_SIZE_MAX: u32 = 5_000_011;
+/// Most further connection attempts of a session.
+const RETRIES_MAX: u32 = 100;
+/// Largest weight.
+const WEIGHT_MAX: u32 = 65_535;
+/// Longest name of a pool, listener or backend.
+const NAME_LENGTH_MAX: usize = 128;
+
+const BALANCE: &Words<Balance> = &[
+    ("maglev", Some(Balance::Maglev)),
+    ("round-robin", Some(Balance::RoundRobin)),
+    ("least-connections", Some(Balance::LeastConnections)),
+    ("random-two", None),
+    ("random", None),
+    ("first", None),
+    ("least-latency", None),
+];
+
+const HASH_KEY: &Words<HashKey> = &[
+    ("client-ip", Some(HashKey::ClientIp)),
+    ("client-ip-port", Some(HashKey::ClientIpPort)),
+    ("sni", None),
+    ("http-header ", None),
+    ("http-cookie ", None),
+];
+
+const ON_DOWN: &Words<()> = &[("keep", Some(())), ("reset", None), ("pace ", None)];
+
+/// A backend with its place.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) backend: Backend,
+    pub(super) place: Place,
+}
+
+/// Reads one pool.
+pub(super) fn pool(
+    name: &str,
+    section: &Section<'_>,
+    report: &mut Report<'_>,
+) -> (Pool, Vec<Member>) {
+    let members = backends(name, section, report);
+    let prefix = Prefixes { v4: 32, v6: 128 };
+    section.word("on_down", ON_DOWN, report).checked();
+    let pool = Pool {
+        name: name.to_owned(),
+        balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
+        hash_key: section.word("hash_key", HASH_KEY, report).or(HashKey::ClientIp),
+        hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
+        table_size: table_size(section, members.len(), report),
+        backends: members.iter().map(|member| member.backend.clone()).collect(),
+        connect_timeout: section
+            .duration("connect_timeout", SHORTEST..=LONGEST, report)
+            .or(Duration::from_secs(3)),
+        retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
+        panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
+        health: health(section, report),
+    };
+    (pool, members)
+}
+
+/// Reads `backends`, which is required.
+fn backends(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Member> {
+    const SAMPLE: &str = "[\"10.0.0.11:5432\", \"10.0.0.12:5432\"]";
+    let field = section.read("backends", report, |value, report| {
+        if value.elements().is_some_and(|elements| elements.is_empty()) {
+            let finding = Finding::new("`backends` is empty")
+                .expected("at least one address to connect to")
+                .hint(format!("write `backends = {SAMPLE}`"));
+            report.error(&value.place, finding);
+            return None;
+        }
+        scalar::list(value, SAMPLE, report, member)
+    });
+    if field.is_absent() && !section.partial {
+        let finding = Finding::new(format!("pool `{}` has no `backends`", shown(name)))
+            .expected("the addresses of its servers")
+            .hint(format!("add `backends = {SAMPLE}`"));
+        report.error(&section.header(), finding);
+    }
+    let members = field.or(Vec::new());
+    compare_members(&members, report);
+    members
+}
+
+/// Reads one backend: an address, or a table with one.
+fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
+    if let Some(text) = value.text() {
+        let address = socket(value, Purpose::Connect, report)?;
+        let backend = backend(text.to_owned(), address);
+        return Some(Member { backend, place: value.place.clone() });
+    }
+    let Some(section) = Section::of(value) else {
+        let expected = "an address such as \"10.0.0.11:5432\", or a table with `address`";
+        scalar::wrong_type(value, expected, None, report);
+        return None;
+    };
+    section.refuse_unknown(Table::Backend, report);
+    let address = section.read("address", report, |value, report| {
+        let address = socket(value, Purpose::Connect, report)?;
+        Some((address, value.text().unwrap_or("").to_owned()))
+    });
+    if address.is_absent() {
+        let finding = Finding::new("a backend without `address`")
+            .expected("`address = \"10.0.0.11:5432\"` in it");
+        report.error(&value.place, finding);
+    }
+    let place = address.place().cloned();
+    let given = section.read("name", report, |value, report| {
+        let name = scalar::string(value, "a name such as \"b2\"", report)?;
+        check_name(&name, &value.place, report).then_some(name)
+    });
+    let weight = section.count32("weight", 0..=WEIGHT_MAX, report).or(1);
+    let backup = section.boolean("backup", report).or(false);
+    let sessions_max = u32::try_from(SESSIONS_MAX).unwrap_or(u32::MAX);
+    let max_sessions = section.count32("max_sessions", 1..=sessions_max, report).value();
+    let drain = section.boolean("drain", report).or(false);
+    let (address, text) = address.value()?;
+    let name = given.or(text);
+    let backend = Backend { name, address, weight, backup, max_sessions, drain };
+    Some(Member { backend, place: place.unwrap_or_else(|| value.place.clone()) })
+}
+
+/// A backend of which only the address is known.
+fn backend(name: String, address: SocketAddr) -> Backend {
+    Backend { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
+}
+
+/// Checks that a name can stand in commands (`POOL/BACKEND`), paths, logs and metrics.
+pub(super) fn check_name(name: &str, place: &Place, report: &mut Report<'_>) -> bool {
+    let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '/';
+    let wrong = if name.is_empty() {
+        "a name cannot be empty".to_owned()
+    } else if name.len() > NAME_LENGTH_MAX {
+        "this name is too long".to_owned()
+    } else if name.chars().any(is_odd) {
+        format!("`{}` cannot be a name", shown(name))
+    } else {
+        return true;
+    };
+    let finding = Finding::new(wrong).expected(format!(
+        "1 to {NAME_LENGTH_MAX} bytes without `/`, spaces or control characters"
+    ));
+    report.error(place, finding);
+    false
+}
+
+/// Names and addresses are unique within a pool.
+fn compare_members(members: &[Member], report: &mut Report<'_>) {
+    for (index, member) in members.iter().enumerate() {
+        let mut earlier = members.iter().take(index);
+        let same = |first: &&Member| {
+            first.backend.address == member.backend.address
+                || first.backend.name == member.backend.name
+        };
+        let Some(first) = earlier.find(same) else { continue };
+        let message = if first.backend.address == member.backend.address {
+            format!("backend `{}` stands twice in this pool", member.backend.address)
+        } else {
+            format!("two backends of this pool are called `{}`", shown(&member.backend.name))
+        };
+        let hint = if first.backend.address == member.backend.address {
+            "for a larger share give it a `weight`"
+        } else {
+            "give each a `name` of its own"
+        };
+        let finding = Finding::new(message).hint(hint).beside(&first.place, "first given here");
+        report.error(&member.place, finding);
+    }
+}
+
+/// Reads `table_size`: prime and larger than the number of backends.
+fn table_size(section: &Section<'_>, backends: usize, report: &mut Report<'_>) -> u32 {
+    const DEFAULT: u32 = 65_537;
+    let field = section.count32("table_size", 2..=TABLE_SIZE_MAX, report);
+    let place = field.place().cloned();
+    let size = field.or(DEFAULT);
+    let place = place.or_else(|| section.get("backends").map(|value| value.place));
+    let Some(place) = place else { return size };
+    if !is_prime(size) {
+        let finding = Finding::new(format!("`table_size` {size} is no prime number"))
+            .expected("a prime number")
+            .hint(format!("the nearest are {}", nearest_primes(size)));
+        report.error(&place, finding);
+    } else if usize::try_from(size).is_ok_and(|size| size <= backends) {
+        let finding =
+            Finding::new(format!("a `table_size` of {size} is too small for {backends} backends"))
+                .expected("a prime number larger than the number of backends")
+                .hint("about a hundred slots per backend keep the shares within 1 %");
+        report.error(&place, finding);
+    }
+    size
+}
+
+/// Whether a number has no divisor but 1 and itself.
+fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= number)
+            .all(|divisor| !number.is_multiple_of(divisor))
+}
+
+/// The primes below and above a number, within what is allowed.
+fn nearest_primes(number: u32) -> String {
+    let below = (2..number).rev().find(|number| is_prime(*number));
+    let above = (number..=TABLE_SIZE_MAX).find(|number| is_prime(*number));
+    let both: Vec<String> = below.iter().chain(&above).map(u32::to_string).collect();
+    both.join(" and ")
+}
+
+/// Checks that no backend is one of our own listeners.
+pub(super) fn compare_with_binds(members: &[Member], binds: &[Bind], report: &mut Report<'_>) {
+    for member in members {
+        let address = member.backend.address;
+        let Some(bind) = binds.iter().find(|bind| reaches(address, bind.address)) else { continue };
+        let owner = shown(&bind.listener);
+        let finding = Finding::new(format!("backend `{address}` is our own listener `{owner}`"))
+            .expected("the address of another server")
+            .hint("every session would connect back to this process, over and over")
+            .beside(&bind.place, "accepts there");
+        report.error(&member.place, finding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it fails, good table sizes are refused or bad ones accepted.
+    #[test]
+    fn primes_are_told_apart() {
+        for prime in [2, 3, 251, 65_537, 655_373, TABLE_SIZE_MAX] {
+            assert!(is_prime(prime), "{prime}");
+        }
+        for composite in [0, 1, 4, 65_536, 65_535, 5_000_009] {
+            assert!(!is_prime(composite), "{composite}");
+        }
+        assert_eq!(nearest_primes(65_536), "65521 and 65537");
+        assert_eq!(nearest_primes(4), "3 and 5");
+    }
+}

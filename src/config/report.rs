@@ -1,0 +1,143 @@
+//! The list of problems while a file is being read.
+//!
+//! Turns byte spans into lines and columns, and drops a problem that was already reported at the
+//! same place: what `[defaults]` gets wrong is met once for every table that inherits it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use super::problem::{Problem, Severity};
+
+/// Where something stands: the bytes and the dotted path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) span: Range<usize>,
+    pub(super) path: String,
+}
+
+/// What is wrong at a place, in words.
+#[derive(Debug, Default)]
+pub(super) struct Finding {
+    message: String,
+    expected: String,
+    hint: String,
+    related: Option<(Range<usize>, String)>,
+}
+
+impl Finding {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..Self::default() }
+    }
+
+    pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = expected.into();
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// Points at another place that explains the problem.
+    pub(super) fn beside(mut self, place: &Place, label: impl Into<String>) -> Self {
+        self.related = Some((place.span.clone(), label.into()));
+        self
+    }
+}
+
+/// Line and column of a place, with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) span: Range<usize>,
+    pub(super) line: u32,
+    pub(super) column: u32,
+}
+
+/// Collects the problems of one text.
+pub(super) struct Report<'t> {
+    text: &'t str,
+    file: String,
+    line_starts: Vec<usize>,
+    seen: HashSet<(usize, String)>,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Report<'t> {
+    pub(super) fn new(text: &'t str, file: String) -> Self {
+        let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
+        let line_starts = std::iter::once(0).chain(breaks).collect();
+        Self { text, file, line_starts, seen: HashSet::new(), problems: Vec::new() }
+    }
+
+    /// Reports what makes the file unusable.
+    pub(super) fn error(&mut self, place: &Place, finding: Finding) {
+        self.add(Severity::Error, place, finding);
+    }
+
+    /// Reports what is legal but hardly meant.
+    pub(super) fn warning(&mut self, place: &Place, finding: Finding) {
+        self.add(Severity::Warning, place, finding);
+    }
+
+    /// Reports an error of the file as a whole.
+    pub(super) fn error_in_file(&mut self, key: &str, finding: Finding) {
+        let place = Place { span: 0..0, path: key.to_owned() };
+        self.add(Severity::Error, &place, finding);
+        if let Some(problem) = self.problems.last_mut() {
+            problem.span = None;
+        }
+    }
+
+    fn add(&mut self, severity: Severity, place: &Place, finding: Finding) {
+        if !self.seen.insert((place.span.start, finding.message.clone())) {
+            return;
+        }
+        let spot = self.spot(&place.span);
+        self.problems.push(Problem {
+            severity,
+            file: self.file.clone(),
+            line: spot.line,
+            column: spot.column,
+            key: place.path.clone(),
+            message: finding.message,
+            expected: finding.expected,
+            hint: finding.hint,
+            span: Some(spot.span),
+            related: finding.related,
+        });
+    }
+
+    /// Line and column of a span.
+    pub(super) fn spot(&self, span: &Range<usize>) -> Spot {
+        let row = self.line_starts.partition_point(|start| *start <= span.start).saturating_sub(1);
+        let start = self.line_starts.get(row).copied().unwrap_or(0);
+        let before = self.text.get(start..span.start).unwrap_or("");
+        let number = |value: usize| u32::try_from(value + 1).unwrap_or(u32::MAX);
+        Spot { span: span.clone(), line: number(row), column: number(before.chars().count()) }
+    }
+
+    /// Line of a place, for messages that point at it.
+    pub(super) fn line(&self, place: &Place) -> u32 {
+        self.spot(&place.span).line
+    }
+
+    /// The text a span covers.
+    pub(super) fn source(&self, span: &Range<usize>) -> &'t str {
+        self.text.get(span.clone()).unwrap_or("")
+    }
+
+    /// Whether the file is refused.
+    pub(super) fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// The problems in the order of the file.
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
+        self.problems
+    }
+}
+
+/// Every path of a file with its spot, for problems found after parsing.
+pub(super) type Spots = BTreeMap<String, Spot>;
