@@ -41,16 +41,27 @@ impl Parsed {
     /// Adds a warning about the host, placed at `key` (a dotted path such as
     /// `global.max_sessions`) or, when the file does not have it, at the table around it.
     pub fn warn(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Warning, key, message.into(), hint.into());
+    }
+
+    /// Adds an error that only the host could tell, such as a port in use, placed as by
+    /// [`Self::warn`]; the configuration is refused from then on.
+    pub fn refuse(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Error, key, message.into(), hint.into());
+        self.config = None;
+    }
+
+    fn add(&mut self, severity: Severity, key: &str, message: String, hint: String) {
         let spot = self.spot(key).cloned();
         self.problems.push(Problem {
-            severity: Severity::Warning,
+            severity,
             file: self.file.clone(),
             line: spot.as_ref().map_or(1, |spot| spot.line),
             column: spot.as_ref().map_or(1, |spot| spot.column),
             key: key.to_owned(),
-            message: message.into(),
+            message,
             expected: String::new(),
-            hint: hint.into(),
+            hint,
             span: spot.map(|spot| spot.span),
             related: None,
         });

@@ -16,9 +16,9 @@ use mio::unix::SourceFd;
 use rustix::io::Errno;
 
 use crate::policy::limiter::{Decision, Entry, LimitKey};
-use crate::shared::{Limit, LimitDecision, Listener, ListenerId, RefuseReason, Snapshot};
+use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
-use crate::sys::socket;
+use crate::sys::socket::{self, ListenOptions};
 
 use super::clock::Tick;
 use super::slots::Addressed;
@@ -78,12 +78,22 @@ impl Listening {
         self.sockets.iter().flatten().count()
     }
 
-    /// Uses the listeners of a new snapshot from now on.
+    /// Uses the listeners of a new snapshot from now on. A socket belongs to whoever has its
+    /// address, so a listener can be renamed or an address moved without closing anything.
     pub(super) fn take_up(&mut self, snapshot: &Snapshot) {
         for socket in self.sockets.iter_mut().flatten() {
-            if let Some(listener) = snapshot.listener(socket.listener.id) {
+            if let Some(listener) = snapshot.listener_on(socket.address) {
                 socket.listener = Arc::clone(listener);
             }
+        }
+    }
+
+    /// Changes the options of the socket on an address, for what it accepts from now on.
+    pub(super) fn retune(&self, address: SocketAddr, options: &ListenOptions) {
+        for socket in self.sockets.iter().flatten().filter(|socket| socket.address == address) {
+            // The same options were accepted for a new socket of the same kind; a kernel that
+            // refuses them here leaves the old ones in force.
+            let _old_options_kept = socket::retune(socket.socket.as_fd(), options);
         }
     }
 
@@ -118,8 +128,8 @@ enum Accepted {
 
 impl Worker {
     /// Starts to accept on a socket.
-    pub(super) fn listen(&mut self, listener: ListenerId, address: SocketAddr, socket: OwnedFd) {
-        let Some(listener) = self.snapshot.current().listener(listener).cloned() else {
+    pub(super) fn listen(&mut self, address: SocketAddr, socket: OwnedFd) {
+        let Some(listener) = self.snapshot.current().listener_on(address).cloned() else {
             // Gone again before this worker heard of it: closing is all there is to do.
             return;
         };
@@ -146,19 +156,19 @@ impl Worker {
 
     /// Serves what waits, then closes all listening sockets.
     pub(super) fn stop_listening(&mut self) {
-        self.close_listening(|_, _| true);
+        self.close_listening(|_| true);
     }
 
-    /// Empties and closes the sockets of listeners and addresses that a snapshot no longer has.
+    /// Empties and closes the sockets on addresses that a snapshot no longer has.
     pub(super) fn close_gone_listeners(&mut self, latest: &Snapshot) {
-        self.close_listening(|listener, address| !latest.accepts_on(listener.id, address));
+        self.close_listening(|address| latest.listener_on(address).is_none());
     }
 
-    fn close_listening(&mut self, is_gone: impl Fn(&Listener, SocketAddr) -> bool) {
+    fn close_listening(&mut self, is_gone: impl Fn(SocketAddr) -> bool) {
         for position in 0..self.listening.sockets.len() {
             let gone = self.listening.sockets[position]
                 .as_ref()
-                .is_some_and(|socket| is_gone(&socket.listener, socket.address));
+                .is_some_and(|socket| is_gone(socket.address));
             if !gone {
                 continue;
             }

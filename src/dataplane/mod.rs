@@ -29,19 +29,25 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
-use crate::shared::{ListenerId, SessionLog, Subscriber, WorkerState};
+use crate::shared::{SessionLog, Subscriber, WorkerState};
+use crate::sys::socket::ListenOptions;
 
 /// What the control plane may ask of a worker.
 #[derive(Debug)]
 pub enum Command {
     /// Accept on this socket too.
     Listen {
-        /// The listener it belongs to.
-        listener: ListenerId,
-        /// The address it is bound to.
+        /// The address it is bound to; the snapshot says which listener has it.
         address: SocketAddr,
         /// The socket.
         socket: OwnedFd,
+    },
+    /// Change the options of the socket on this address.
+    Retune {
+        /// The address it is bound to.
+        address: SocketAddr,
+        /// For what it accepts from now on.
+        options: ListenOptions,
     },
     /// Serve what waits in the accept queues, then close all listening sockets.
     StopListening,

@@ -278,12 +278,13 @@ impl Worker {
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Listen { listener, address, socket } => {
+                Command::Listen { address, socket } => {
                     if self.snapshot.is_stale() {
                         self.take_up_snapshot();
                     }
-                    self.listen(listener, address, socket);
+                    self.listen(address, socket);
                 }
+                Command::Retune { address, options } => self.listening.retune(address, &options),
                 Command::StopListening => self.stop_listening(),
                 Command::ResetAll => self.reset_all(),
                 Command::Exit => return std::ops::ControlFlow::Break(()),

@@ -63,11 +63,10 @@ impl Snapshot {
         self.open.iter().filter_map(|id| self.listener(*id))
     }
 
-    /// Whether a listener of the configuration accepts on this address.
+    /// The listener of the configuration that accepts on this address.
     #[must_use]
-    pub fn accepts_on(&self, id: ListenerId, address: SocketAddr) -> bool {
-        self.open.contains(&id)
-            && self.listener(id).is_some_and(|listener| listener.addresses.contains(&address))
+    pub fn listener_on(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
+        self.open_listeners().find(|listener| listener.addresses.contains(&address))
     }
 }
 

@@ -114,6 +114,18 @@ pub fn adopt_listener(socket: OwnedFd, options: &ListenOptions) -> io::Result<Ow
     Ok(socket.into())
 }
 
+/// Changes the options of a socket that listens already; `mptcp` cannot change and is ignored.
+///
+/// # Errors
+/// As setsockopt(2) and listen(2); options before the one refused are in force.
+pub fn retune(socket: BorrowedFd<'_>, options: &ListenOptions) -> io::Result<()> {
+    let socket = socket2::SockRef::from(&socket);
+    apply_inherited(&socket, options)?;
+    socket.set_tcp_user_timeout(options.user_timeout)?;
+    set_tcp_option(socket.as_fd(), libc::TCP_DEFER_ACCEPT, i32::from(options.defer_accept))?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+}
+
 fn set_tcp_option(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
     // SAFETY: the descriptor is open for the life of the borrow, and the pointer and length

@@ -1,0 +1,61 @@
+//! What a new configuration changes, in words for an operator.
+
+use crate::config::{Config, Listener, Pool};
+
+/// One line for each listener, pool and backend that is new, gone or different.
+pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    let names = |listeners: &[Listener]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
+    compare("listener", &names(&old.listeners), &names(&new.listeners), &mut lines);
+    for listener in &new.listeners {
+        if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name)
+            && !same_listener((before, old), (listener, new))
+        {
+            lines.push(format!("listener {} changed", listener.name));
+        }
+    }
+    let names = |pools: &[Pool]| pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
+    compare("pool", &names(&old.pools), &names(&new.pools), &mut lines);
+    for pool in &new.pools {
+        if let Some(before) = old.pools.iter().find(|before| before.name == pool.name) {
+            pool_changes(before, pool, &mut lines);
+        }
+    }
+    if old.global != new.global {
+        lines.push("global settings changed".into());
+    }
+    lines
+}
+
+/// A listener names its pool by position, which may move without a change of meaning.
+fn same_listener((before, old): (&Listener, &Config), (after, new): (&Listener, &Config)) -> bool {
+    let pool_name = |config: &Config, index: usize| config.pools.get(index).map(|p| p.name.clone());
+    pool_name(old, before.pool) == pool_name(new, after.pool)
+        && Listener { pool: after.pool, ..before.clone() } == *after
+}
+
+fn pool_changes(before: &Pool, after: &Pool, lines: &mut Vec<String>) {
+    let names = |pool: &Pool| {
+        pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect::<Vec<_>>()
+    };
+    compare("backend", &names(before), &names(after), lines);
+    for backend in &after.backends {
+        if before.backends.iter().any(|old| old.name == backend.name && old != backend) {
+            lines.push(format!("backend {}/{} changed", after.name, backend.name));
+        }
+    }
+    if (Pool { backends: Vec::new(), ..before.clone() })
+        != (Pool { backends: Vec::new(), ..after.clone() })
+    {
+        lines.push(format!("pool {} changed", after.name));
+    }
+}
+
+fn compare(kind: &str, old: &[String], new: &[String], lines: &mut Vec<String>) {
+    for name in new.iter().filter(|name| !old.contains(name)) {
+        lines.push(format!("{kind} {name} added"));
+    }
+    for name in old.iter().filter(|name| !new.contains(name)) {
+        lines.push(format!("{kind} {name} removed"));
+    }
+}

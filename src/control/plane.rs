@@ -1,0 +1,382 @@
+//! The state of the control plane, shared by its tasks: configuration, workers, verdicts.
+//!
+//! Everything here runs on one thread; locks are held for a few instructions and never across an
+//! await.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::dataplane::{Command, WorkerHandle};
+use crate::policy::panic_mode::is_panicking;
+use crate::shared::{
+    AdminState, Backend, BackendId, Generation, Pool, Publisher, Snapshot, WorkerState,
+};
+
+use super::compile::{self, Inputs, Override, Overrides};
+use super::listeners::Bound;
+use super::sizing::Sizes;
+
+/// How far the process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not everything is open yet.
+    Starting,
+    /// Serving.
+    Serving,
+    /// Asked to stop.
+    Stopping,
+}
+
+/// The verdict on one backend, for people.
+#[derive(Debug, Clone)]
+pub(crate) struct Verdict {
+    /// Why it is up or down, in words.
+    pub(crate) reason: String,
+    /// Since when.
+    pub(crate) since: SystemTime,
+}
+
+/// Results of the probes of one backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ProbeCounts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+/// What changes by a reload or an operator's verb.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) config: Config,
+    pub(crate) bound: Bound,
+    pub(crate) overrides: Overrides,
+}
+
+/// Counters of reloads.
+#[derive(Debug, Default)]
+pub(crate) struct ReloadCounts {
+    pub(crate) ok: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// Seconds since the epoch of the latest success; 0 is never.
+    pub(crate) last_success: AtomicU64,
+    /// 1 when the latest attempt succeeded.
+    pub(crate) last_ok: AtomicU64,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) file: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) sizes: Sizes,
+    pub(crate) workers: Workers,
+    pub(crate) publisher: Publisher,
+    pub(crate) current: Mutex<Current>,
+    pub(crate) health: Mutex<HealthBook>,
+    pub(crate) reloads: ReloadCounts,
+    phase: AtomicU8,
+}
+
+/// What is known of the probes of all backends.
+#[derive(Debug, Default)]
+pub(crate) struct HealthBook {
+    pub(crate) verdicts: HashMap<BackendId, Verdict>,
+    pub(crate) probes: HashMap<BackendId, ProbeCounts>,
+}
+
+/// The data plane, as far as the control plane sees it.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    pub(crate) handles: Vec<WorkerHandle>,
+    pub(crate) states: Vec<Arc<WorkerState>>,
+}
+
+impl Workers {
+    /// The oldest generation that a worker still uses.
+    pub(crate) fn acknowledged(&self) -> Generation {
+        let oldest = self.states.iter().map(|state| state.generation.load(Ordering::Acquire)).min();
+        Generation(oldest.unwrap_or(u64::MAX))
+    }
+
+    /// Sessions of all workers.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.states.iter().map(|state| state.sessions.value()).sum()
+    }
+
+    /// Listening sockets of all workers.
+    pub(crate) fn listening(&self) -> u64 {
+        self.states.iter().map(|state| state.listening.value()).sum()
+    }
+
+    /// Wakes every worker, so that it sees a new snapshot at once.
+    pub(crate) fn wake(&self) {
+        for worker in &self.handles {
+            if let Err(error) = worker.wake() {
+                tracing::error!(%error, "cannot wake a worker");
+            }
+        }
+    }
+
+    /// Sends a command to every worker.
+    pub(crate) fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.handles {
+            if let Err(error) = worker.send(command()) {
+                tracing::error!(%error, "cannot reach a worker");
+            }
+        }
+    }
+}
+
+/// A backend verb of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Keep sessions, take no new ones.
+    Drain,
+    /// Serve.
+    Ready,
+    /// Take no new sessions, send no probes.
+    Maint,
+    /// Another share of the sessions.
+    Weight(u32),
+}
+
+/// Why a verb was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum VerbError {
+    /// There is no such pool or backend; in words, with what there is.
+    Unknown(String),
+    /// It cannot be done; in words.
+    Refused(String),
+}
+
+impl Plane {
+    /// A plane that serves nothing yet.
+    pub(crate) fn new(
+        file: PathBuf,
+        started: Instant,
+        sizes: Sizes,
+        workers: Workers,
+        (publisher, current): (Publisher, Current),
+    ) -> Self {
+        Self {
+            file,
+            started,
+            sizes,
+            workers,
+            publisher,
+            current: Mutex::new(current),
+            health: Mutex::default(),
+            reloads: ReloadCounts::default(),
+            phase: AtomicU8::new(Phase::Starting as u8),
+        }
+    }
+
+    /// How far the process has come.
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+
+    /// Records how far the process has come.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether listeners accept and some pool that a listener uses can serve by a healthy backend.
+    pub(crate) fn is_ready(&self) -> bool {
+        let snapshot = self.publisher.latest();
+        let serves = snapshot.open_listeners().any(|listener| {
+            snapshot.pool(listener.pool).is_some_and(|pool| {
+                pool.backends().any(|backend| backend.state.is_up() && is_wanted(backend))
+            })
+        });
+        self.phase() == Phase::Serving && serves
+    }
+
+    /// Publishes the snapshot of a configuration and sets what the operator wants of its backends.
+    ///
+    /// # Errors
+    /// In words, as [`compile::compile`].
+    pub(crate) fn publish(
+        &self,
+        config: &Config,
+        addresses: &[Vec<std::net::SocketAddr>],
+        overrides: &Overrides,
+    ) -> Result<Arc<Snapshot>, String> {
+        let previous = self.publisher.latest();
+        let inputs = Inputs {
+            previous: &previous,
+            acknowledged: self.workers.acknowledged(),
+            addresses,
+            overrides,
+            workers: self.workers.states.len(),
+            sessions_max: self.sizes.sessions(config),
+            seeds: [(); 4].map(|()| fastrand::u64(..)),
+        };
+        let snapshot = Arc::new(compile::compile(config, &inputs)?);
+        apply_admin_states(config, &snapshot, overrides);
+        apply_probeless(config, &snapshot);
+        self.publisher.publish(Arc::clone(&snapshot));
+        for pool in snapshot.pools.iter().flatten() {
+            self.judge_panic(pool);
+        }
+        self.workers.wake();
+        Ok(snapshot)
+    }
+
+    /// Records the verdict of a backend's probes and says it in the log. `reason` tells why.
+    pub(crate) fn set_verdict(&self, backend: &Backend, up: bool, reason: &str) {
+        backend.state.set_up(up);
+        let verdict = Verdict { reason: reason.to_owned(), since: SystemTime::now() };
+        self.health.lock().verdicts.insert(backend.id, verdict);
+        let snapshot = self.publisher.latest();
+        let Some(pool) = snapshot.pool(backend.pool) else { return };
+        let total = pool.backends().count();
+        let left = pool.backends().filter(|b| b.state.is_up() && is_wanted(b)).count();
+        let word = if up { "up" } else { "down" };
+        tracing::warn!(
+            "backend {}/{} {word}: {reason}, {left} of {total} left",
+            backend.pool_name, backend.name,
+        );
+        self.judge_panic(pool);
+    }
+
+    /// Counts the result of one probe.
+    pub(crate) fn count_probe(&self, backend: BackendId, passed: bool) {
+        let mut health = self.health.lock();
+        let counts = health.probes.entry(backend).or_default();
+        if passed {
+            counts.passed += 1;
+        } else {
+            counts.failed += 1;
+        }
+    }
+
+    fn judge_panic(&self, pool: &Pool) {
+        let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
+        let healthy = wanted.iter().filter(|backend| backend.state.is_up()).count();
+        let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
+        if pool.state.set_panicking(panicking) != panicking {
+            if panicking {
+                tracing::error!(
+                    "pool {}: {healthy} of {} backends healthy, trying all of them",
+                    pool.name,
+                    wanted.len()
+                );
+            } else {
+                tracing::warn!("pool {}: enough healthy backends again", pool.name);
+            }
+        }
+    }
+
+    /// Carries out an operator's verb; returns what is so now, in words.
+    ///
+    /// # Errors
+    /// When there is no such backend, or the weight is out of range.
+    pub(crate) fn obey(&self, pool: &str, backend: &str, verb: Verb) -> Result<String, VerbError> {
+        let snapshot = self.publisher.latest();
+        let target = find_backend(&snapshot, pool, backend)?;
+        let mut current = self.current.lock();
+        let key = (pool.to_owned(), backend.to_owned());
+        let mut set = current.overrides.get(&key).copied().unwrap_or_default();
+        let word = match verb {
+            Verb::Drain => set_admin(&mut set, AdminState::Drain, "drain"),
+            Verb::Ready => set_admin(&mut set, AdminState::Ready, "ready"),
+            Verb::Maint => set_admin(&mut set, AdminState::Maint, "maint"),
+            Verb::Weight(weight) if weight > u32::from(u16::MAX) => {
+                return Err(VerbError::Refused(format!("weight {weight} is not in 0..=65535")));
+            }
+            Verb::Weight(weight) => {
+                set.weight = Some(weight);
+                format!("weight {weight}")
+            }
+        };
+        let mut overrides = current.overrides.clone();
+        overrides.insert(key, set);
+        if matches!(verb, Verb::Weight(_)) {
+            let addresses = real_addresses(&current.config, &current.bound);
+            self.publish(&current.config, &addresses, &overrides).map_err(VerbError::Refused)?;
+        } else {
+            target.state.set_admin(set.admin.unwrap_or(AdminState::Ready));
+            if let Some(pool) = snapshot.pool(target.pool) {
+                self.judge_panic(pool);
+            }
+        }
+        current.overrides = overrides;
+        let said = format!("backend {pool}/{backend}: {word}, set by an operator");
+        tracing::warn!("{said}");
+        Ok(said)
+    }
+}
+
+fn set_admin(set: &mut Override, state: AdminState, word: &str) -> String {
+    set.admin = Some(state);
+    word.to_owned()
+}
+
+/// Whether an operator lets a backend serve.
+pub(crate) fn is_wanted(backend: &Backend) -> bool {
+    backend.state.admin() == AdminState::Ready && backend.weight > 0
+}
+
+fn find_backend(snapshot: &Snapshot, pool: &str, name: &str) -> Result<Arc<Backend>, VerbError> {
+    let names = |list: Vec<&str>| list.join(", ");
+    let found = snapshot.pools.iter().flatten().find(|candidate| candidate.name == pool);
+    let Some(found) = found else {
+        let known = snapshot.pools.iter().flatten().map(|pool| pool.name.as_str()).collect();
+        return Err(VerbError::Unknown(format!("no pool {pool:?}; there are: {}", names(known))));
+    };
+    found.backends().find(|backend| backend.name == name).cloned().ok_or_else(|| {
+        let known = found.backends().map(|backend| backend.name.as_str()).collect();
+        VerbError::Unknown(format!("pool {pool} has no backend {name:?}; it has: {}", names(known)))
+    })
+}
+
+/// Real addresses of each listener, in the order of the configuration.
+pub(crate) fn real_addresses(config: &Config, bound: &Bound) -> Vec<Vec<std::net::SocketAddr>> {
+    let real = |address| bound.get(address).map(|known| known.real);
+    config.listeners.iter().map(|listener| listener.bind.iter().filter_map(real).collect()).collect()
+}
+
+fn configured_backends<'a>(
+    config: &'a Config,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = (&'a crate::config::Pool, &'a crate::config::Backend, &'a Arc<Backend>)> {
+    config.pools.iter().flat_map(move |pool| {
+        pool.backends.iter().filter_map(move |backend| {
+            let built = snapshot
+                .pools
+                .iter()
+                .flatten()
+                .find(|candidate| candidate.name == pool.name)?
+                .backends()
+                .find(|candidate| candidate.name == backend.name)?;
+            Some((pool, backend, built))
+        })
+    })
+}
+
+fn apply_admin_states(config: &Config, snapshot: &Snapshot, overrides: &Overrides) {
+    for (pool, backend, built) in configured_backends(config, snapshot) {
+        let set = overrides.get(&(pool.name.clone(), backend.name.clone()));
+        let by_file = if backend.drain { AdminState::Drain } else { AdminState::Ready };
+        built.state.set_admin(set.and_then(|set| set.admin).unwrap_or(by_file));
+    }
+}
+
+/// A pool without probes has no verdicts: its backends are up.
+fn apply_probeless(config: &Config, snapshot: &Snapshot) {
+    for (pool, _, built) in configured_backends(config, snapshot) {
+        if pool.health.is_none() {
+            built.state.set_up(true);
+        }
+    }
+}

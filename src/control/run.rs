@@ -1,0 +1,392 @@
+//! Start order, the main loop, stop order.
+//!
+//! Start: read everything, open everything, then serve, then say so; what fails before that leaves
+//! nothing half-started. Stop: not ready, `shutdown_delay`, empty and close the listeners, drain,
+//! reset what is left at `drain_timeout`. A second signal resets at once.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{self, Config};
+use crate::dataplane::{Command, WorkerHandle, WorkerSetup};
+use crate::shared::{Publisher, WorkerState};
+use crate::sys::{process, systemd};
+
+use super::admin::{self, AdminSockets};
+use super::compile::{Overrides, nothing};
+use super::listeners::{self, Bound, Plan};
+use super::logging::Logging;
+use super::notify::{self, Watchdog};
+use super::plane::{Current, Phase, Plane, Workers};
+use super::prober::Prober;
+use super::reload::{hand_over, reload};
+use super::sizing::{self, Sizes};
+
+/// How long workers may take to register the sockets they were given.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+/// How often to look whether something that has no event of its own has happened.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How often `systemctl status` gets a new line.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What to run.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Stop by itself after this long.
+    pub stop_after: Option<Duration>,
+    /// Called once everything is served, with the real addresses of all listeners.
+    pub on_ready: fn(&[std::net::SocketAddr]),
+}
+
+/// Why evenkeel did not run.
+#[derive(Debug)]
+pub enum RunError {
+    /// The configuration is refused; the text shows every problem.
+    Config(String),
+    /// Something else failed.
+    Failed {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+        /// What to do about it; may be empty.
+        help: String,
+    },
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(text) => formatter.write_str(text),
+            Self::Failed { what, source, help } if help.is_empty() => {
+                write!(formatter, "{what}: {source}")
+            }
+            Self::Failed { what, source, help } => {
+                write!(formatter, "{what}: {source}\nhelp: {help}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Names what was attempted when an operation of the system fails.
+pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
+    let what = what.into();
+    move |source| RunError::Failed { what, source, help: String::new() }
+}
+
+/// Runs until asked to stop.
+///
+/// # Errors
+/// When the configuration is refused, or something cannot be opened.
+pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    let started = Instant::now();
+    let (mut parsed, text) = config::load(&options.file);
+    let Some(config) = parsed.config.clone() else {
+        return Err(RunError::Config(config::render(&parsed.problems, &text, false)));
+    };
+    let workers = sizing::workers(&config);
+    let sizes = Sizes::of_this_process(workers);
+    let mut inherited =
+        systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
+    let plan = listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(
+        |failures| {
+            for failure in failures {
+                parsed.refuse(&failure.key, failure.message, failure.hint);
+            }
+            RunError::Config(config::render(&parsed.problems, &text, false))
+        },
+    )?;
+    let sockets = admin::open(&config.admin)?;
+    let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
+    for warning in &parsed.problems {
+        tracing::warn!("{}:{}: {}", warning.file, warning.line, warning.message);
+    }
+    for socket in inherited {
+        tracing::warn!("systemd passed {} ({}), no listener wants it", socket.name, socket.address);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("cannot start the control runtime"))?;
+    let prepared = Prepared { started, config, sizes, plan, sockets };
+    runtime.block_on(serve(options, prepared, logging))
+}
+
+struct Prepared {
+    started: Instant,
+    config: Config,
+    sizes: Sizes,
+    plan: Plan,
+    sockets: AdminSockets,
+}
+
+async fn serve(
+    options: &RunOptions,
+    prepared: Prepared,
+    logging: Logging,
+) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
+    let logging = Arc::new(logging);
+    let plane = Arc::new(start_plane(options, &prepared, &logging)?);
+    let addresses: Vec<_> = prepared.plan.addresses.iter().flatten().copied().collect();
+    let snapshot = {
+        let current = plane.current.lock();
+        plane.publish(&prepared.config, &prepared.plan.addresses, &current.overrides)
+    };
+    snapshot.map_err(RunError::Config)?;
+    let prober = Arc::new(Prober::new(Arc::clone(&plane)));
+    prober.take_up(&prepared.config);
+    hand_over(&plane, prepared.plan);
+    wait_until_served(&plane, addresses.len()).await?;
+    plane.set_phase(Phase::Serving);
+    let context = admin::Context {
+        plane: Arc::clone(&plane),
+        prober: Arc::clone(&prober),
+        logging: Arc::clone(&logging),
+    };
+    admin::serve(prepared.sockets, context.clone());
+    announce(&plane, &prepared.config, &addresses);
+    (options.on_ready)(&addresses);
+    main_loop(&context, &mut signals, options.stop_after).await;
+    stop(&plane, &mut signals).await;
+    logging.finish();
+    Ok(())
+}
+
+fn start_plane(
+    options: &RunOptions,
+    prepared: &Prepared,
+    logging: &Logging,
+) -> Result<Plane, RunError> {
+    let publisher = Publisher::new(Arc::new(nothing()));
+    let workers = start_workers(prepared, &publisher, logging)
+        .map_err(failed("cannot start a worker thread"))?;
+    let current = Current {
+        config: prepared.config.clone(),
+        bound: prepared.plan.bound.clone(),
+        overrides: Overrides::new(),
+    };
+    Ok(Plane::new(
+        options.file.clone(),
+        prepared.started,
+        prepared.sizes,
+        workers,
+        (publisher, current),
+    ))
+}
+
+fn start_workers(
+    prepared: &Prepared,
+    publisher: &Publisher,
+    logging: &Logging,
+) -> io::Result<Workers> {
+    let count = prepared.sizes.workers;
+    let cpus = if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
+    let pipes = usize::try_from(prepared.sizes.pipes()).unwrap_or(usize::MAX);
+    let mut workers = Workers { handles: Vec::new(), states: Vec::new() };
+    for number in 0..count {
+        let state = Arc::new(WorkerState::default());
+        workers.handles.push(WorkerHandle::start(WorkerSetup {
+            number,
+            workers: count,
+            cpu: cpus.get(number % cpus.len().max(1)).copied(),
+            spin: prepared.config.global.spin,
+            pipes_max: (pipes / count).max(1),
+            start: prepared.started,
+            snapshot: publisher.subscribe(),
+            state: Arc::clone(&state),
+            log: logging.session_log(),
+        })?);
+        workers.states.push(state);
+    }
+    Ok(workers)
+}
+
+/// Ready means that every worker accepts on every address.
+async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunError> {
+    let wanted = (addresses * plane.workers.states.len()) as u64;
+    let deadline = Instant::now() + REGISTER_DEADLINE;
+    while plane.workers.listening() < wanted {
+        if Instant::now() > deadline {
+            let source = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(failed("cannot register the listening sockets")(source));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) {
+    let sessions = plane.sizes.sessions(config);
+    tracing::info!(
+        "evenkeel {} serves {} with {} workers, up to {sessions} sessions ({} descriptors, {} pipes)",
+        env!("CARGO_PKG_VERSION"),
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        plane.workers.states.len(),
+        plane.sizes.descriptors,
+        plane.sizes.pipes(),
+    );
+    notify::ready(&status_line(plane));
+}
+
+fn status_line(plane: &Plane) -> String {
+    let snapshot = plane.publisher.latest();
+    format!(
+        "{} sessions, generation {}, {}",
+        plane.workers.sessions(),
+        snapshot.generation,
+        if plane.is_ready() { "ready" } else { "not ready" }
+    )
+}
+
+struct Signals {
+    stop: [Signal; 3],
+    reload: Signal,
+    reopen: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            stop: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::quit())?,
+            ],
+            reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        stop_signal(&mut self.stop).await;
+    }
+}
+
+/// Until asked to stop.
+async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Option<Duration>) {
+    let plane = &context.plane;
+    let mut watchdog = Watchdog::new(&plane.workers);
+    let mut look = tokio::time::interval(Watchdog::interval().unwrap_or(STATUS_INTERVAL));
+    let feeds = Watchdog::interval().is_some();
+    let mut status = tokio::time::interval(STATUS_INTERVAL);
+    let end = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
+    tokio::pin!(end);
+    loop {
+        let Signals { stop, reload: hangup, reopen, upgrade } = &mut *signals;
+        let asked = tokio::select! {
+            _ = hangup.recv() => Asked::Reload,
+            _ = reopen.recv() => Asked::Reopen,
+            _ = upgrade.recv() => Asked::Upgrade,
+            _ = look.tick() => Asked::Look,
+            _ = status.tick() => Asked::Status,
+            () = &mut end => return,
+            () = stop_signal(stop) => return,
+        };
+        match asked {
+            Asked::Reload => {
+                // Who sent HUP gets no answer; the log has the whole of it.
+                let _logged = reload_now(context, false);
+            }
+            Asked::Reopen => tracing::info!("USR1: no log file to reopen, logging goes to stderr"),
+            Asked::Upgrade => tracing::warn!("USR2: upgrade is not supported yet"),
+            Asked::Look if feeds => watchdog.look(&plane.workers),
+            Asked::Look => {}
+            Asked::Status => notify::status(&status_line(plane)),
+        }
+    }
+}
+
+enum Asked {
+    Reload,
+    Reopen,
+    Upgrade,
+    Look,
+    Status,
+}
+
+async fn stop_signal([terminate, interrupt, quit]: &mut [Signal; 3]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = quit.recv() => {}
+    }
+}
+
+/// Reloads and tells everybody concerned.
+///
+/// # Errors
+/// As [`reload`].
+pub(crate) fn reload_now(
+    context: &admin::Context,
+    dry_run: bool,
+) -> Result<super::reload::Reloaded, super::reload::Refused> {
+    if !dry_run {
+        notify::reloading();
+    }
+    let outcome = reload(&context.plane, dry_run);
+    if !dry_run {
+        if outcome.is_ok() {
+            let config = context.plane.current.lock().config.clone();
+            context.prober.take_up(&config);
+            context.logging.apply(&config.global.log);
+        }
+        notify::ready(&status_line(&context.plane));
+    }
+    outcome
+}
+
+/// Stops in order; a second signal cuts it short.
+async fn stop(plane: &Plane, signals: &mut Signals) {
+    plane.set_phase(Phase::Stopping);
+    notify::stopping("stopping");
+    let (delay, drain) = {
+        let current = plane.current.lock();
+        (current.config.global.shutdown_delay, current.config.global.drain_timeout)
+    };
+    tracing::info!("stopping: {} sessions, waiting up to {drain:?}", plane.workers.sessions());
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        () = signals.stop() => return reset_and_exit(plane).await,
+    }
+    plane.workers.tell(|| Command::StopListening);
+    tokio::select! {
+        () = drained(plane) => {}
+        () = tokio::time::sleep(drain) => tracing::warn!("drain_timeout: sessions are reset"),
+        () = signals.stop() => tracing::warn!("second signal: sessions are reset"),
+    }
+    reset_and_exit(plane).await;
+}
+
+async fn drained(plane: &Plane) {
+    while plane.workers.listening() > 0 || active_sessions(plane) > 0 {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn active_sessions(plane: &Plane) -> u64 {
+    plane.publisher.latest().sessions.value()
+}
+
+async fn reset_and_exit(plane: &Plane) {
+    plane.workers.tell(|| Command::StopListening);
+    plane.workers.tell(|| Command::ResetAll);
+    let deadline = Instant::now() + REGISTER_DEADLINE;
+    while Instant::now() < deadline && (active_sessions(plane) > 0 || plane.workers.listening() > 0)
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    plane.workers.tell(|| Command::Exit);
+    tracing::info!("stopped");
+}

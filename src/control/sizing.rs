@@ -1,0 +1,95 @@
+//! How many sessions and pipes this process may have, from what the host allows.
+//!
+//! A session is two descriptors and, at worst, two spill buffers and full socket buffers; a pipe
+//! is two descriptors and counts against the user's pipe memory. The result is printed at start:
+//! a limit that surprises an operator is a bug.
+
+use crate::config::Config;
+use crate::sys::process;
+
+/// Descriptors kept for everything that is no session: logs, admin connections, probes, epoll.
+const RESERVED_DESCRIPTORS: u64 = 128;
+/// One descriptor in this many goes to pipes.
+const PIPE_SHARE: u64 = 64;
+/// Memory that one session may need when neither side reads.
+const SESSION_BYTES_WORST: u64 = 192 * 1024;
+/// Pipes asked for are this large.
+const PIPE_BYTES: u64 = crate::sys::splice::PIPE_CAPACITY_BYTES as u64;
+
+/// What the process may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Descriptors it may open.
+    pub(crate) descriptors: u64,
+    /// Memory its control group grants, in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Threads of the data plane.
+    pub(crate) workers: usize,
+    /// Pipe memory its user may have, in bytes; `None` is no bound.
+    pub(crate) pipe_bytes: Option<u64>,
+}
+
+impl Sizes {
+    /// Asks the host.
+    pub(crate) fn of_this_process(workers: usize) -> Self {
+        let pages = process::sysctl_number("fs/pipe-user-pages-soft").unwrap_or(16_384);
+        Self {
+            descriptors: process::raise_descriptor_limit().unwrap_or(1024),
+            memory_bytes: process::memory_limit_bytes(),
+            workers,
+            pipe_bytes: (pages > 0).then_some(pages * 4096),
+        }
+    }
+
+    /// Pipes all workers together may have out.
+    pub(crate) fn pipes(&self) -> u64 {
+        let by_descriptors = self.descriptors / PIPE_SHARE / 2;
+        let by_memory = self.pipe_bytes.map_or(u64::MAX, |bytes| bytes / PIPE_BYTES);
+        by_descriptors.min(by_memory).max(self.workers as u64)
+    }
+
+    /// Sessions the descriptors allow, beside `listening` sockets.
+    fn sessions_by_descriptors(&self, listening: u64) -> u64 {
+        let taken = RESERVED_DESCRIPTORS + listening + 2 * self.pipes();
+        (self.descriptors.saturating_sub(taken) / 2).max(1)
+    }
+
+    /// Sessions the process may hold: as configured, or as many as fit.
+    pub(crate) fn sessions(&self, config: &Config) -> u64 {
+        let most = self.sessions_that_fit(config);
+        config.global.max_sessions.map_or(most, |wanted| wanted.min(self.by_descriptors(config)))
+    }
+
+    fn sessions_that_fit(&self, config: &Config) -> u64 {
+        let by_memory =
+            self.memory_bytes.map_or(u64::MAX, |bytes| bytes / 4 * 3 / SESSION_BYTES_WORST);
+        self.by_descriptors(config).min(by_memory.max(1))
+    }
+
+    /// Sessions for which there are descriptors under this configuration.
+    pub(crate) fn by_descriptors(&self, config: &Config) -> u64 {
+        let addresses: usize = config.listeners.iter().map(|listener| listener.bind.len()).sum();
+        self.sessions_by_descriptors((addresses * self.workers) as u64)
+    }
+}
+
+/// Threads of the data plane: as configured, or one for each CPU the process may use.
+pub(crate) fn workers(config: &Config) -> usize {
+    config.global.workers.unwrap_or_else(|| process::usable_cpus().map_or(1, |cpus| cpus.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, sessions are admitted for which there are no descriptors.
+    #[test]
+    fn sessions_and_pipes_fit_into_the_descriptors() {
+        for descriptors in [64, 1024, 20_000, 1 << 20] {
+            let sizes =
+                Sizes { descriptors, memory_bytes: None, workers: 2, pipe_bytes: Some(64 << 20) };
+            let used = 2 * sizes.sessions_by_descriptors(4) + 2 * sizes.pipes();
+            assert!(used <= descriptors, "{descriptors}: {used}");
+        }
+    }
+}
