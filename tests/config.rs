@@ -4,6 +4,13 @@
 //! has each file of `config/valid` that warns. `UPDATE_EXPECTED=1 cargo test --test config` writes
 //! them anew: read the difference as an operator would before committing it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails a test is part of the test"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

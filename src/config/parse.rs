@@ -158,6 +158,8 @@ fn report_syntax(error: &toml::de::Error, report: &mut Report<'_>) {
                 .expected("`,` or `]`")
                 .hint("put `,` between entries and `]` after the last")
         }
+        "recursion limit" => Finding::new("this is nested too deeply")
+            .hint("the deepest key of a file is `listener.NAME.limit.key.v4`"),
         _ => Finding::new(message).expected(if expected == "nothing" { "" } else { expected }),
     };
     report.error(&Place { span, path: String::new() }, finding);
