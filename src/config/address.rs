@@ -4,6 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use toml::de::DeValue;
+
 use super::file::{Value, not_supported, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;
@@ -44,6 +46,12 @@ pub(super) fn socket(
     purpose: Purpose,
     report: &mut Report<'_>,
 ) -> Option<SocketAddr> {
+    if let Some(port) = bare_port(value) {
+        let finding = Finding::new(format!("`{port}` has no address"));
+        let hint = purpose.proposal(port);
+        report.error(&value.place, finding.expected(purpose.expected()).hint(hint));
+        return None;
+    }
     let text = scalar::string(value, purpose.expected(), report)?;
     let finding = match text.parse::<SocketAddr>() {
         Ok(address) => match unusable(address, purpose) {
@@ -54,6 +62,16 @@ pub(super) fn socket(
     };
     report.error(&value.place, finding);
     None
+}
+
+/// The digits of a port that stands alone, without quotes.
+fn bare_port<'t>(value: &Value<'t>) -> Option<&'t str> {
+    match value.data {
+        DeValue::Integer(number) if number.radix() == 10 => {
+            Some(number.as_str()).filter(|text| text.parse::<u16>().is_ok())
+        }
+        _ => None,
+    }
 }
 
 /// Why a well-formed address cannot be connected to.
@@ -79,10 +97,16 @@ fn unusable(address: SocketAddr, purpose: Purpose) -> Option<Finding> {
 /// What is wrong with text that is no address.
 fn explain(text: &str, purpose: Purpose) -> Finding {
     if text.starts_with("unix:") {
-        return not_supported("a `unix:` address").expected(purpose.expected());
+        return not_supported("a `unix:` address")
+            .expected(purpose.expected())
+            .hint("write an IP address and a port");
     }
     let finding = |message: String| Finding::new(message).expected(purpose.expected());
     let word = shown(text);
+    if let Some((host, port)) = split_bare_v6(text) {
+        return finding("an IPv6 address with a port needs brackets".to_owned())
+            .hint(format!("write {}", quoted(&format!("[{host}]:{port}"))));
+    }
     if let Ok(address) = text.parse::<IpAddr>() {
         let host = SocketAddr::new(address, 0).to_string();
         let host = host.trim_end_matches('0');
@@ -105,11 +129,14 @@ fn explain(text: &str, purpose: Purpose) -> Finding {
     if host.is_empty() || host == "*" {
         return finding(format!("`{word}` has no address")).hint(purpose.proposal(port));
     }
-    if host.parse::<Ipv6Addr>().is_ok() {
-        return finding("an IPv6 address with a port needs brackets".to_owned())
-            .hint(format!("write {}", quoted(&format!("[{host}]:{port}"))));
-    }
     explain_host(host, port, purpose)
+}
+
+/// An IPv6 address without brackets and what seems to be its port.
+fn split_bare_v6(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let is_both = host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok();
+    is_both.then_some((host, port))
 }
 
 /// What is wrong with a host that is no IP address.

@@ -32,6 +32,17 @@ impl<'t> Value<'t> {
         Some(elements.collect())
     }
 
+    /// How messages call it: the key, or an entry of the array it holds.
+    pub(super) fn label(&self) -> String {
+        let name = shown(&self.name);
+        if self.is_element() { format!("an entry of `{name}`") } else { format!("`{name}`") }
+    }
+
+    /// Whether it stands in an array, without a key of its own.
+    pub(super) fn is_element(&self) -> bool {
+        self.place.path.ends_with(']')
+    }
+
     /// The text, if it is a string.
     pub(super) fn text(&self) -> Option<&'t str> {
         match self.data {
@@ -277,7 +288,9 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
             format!("`{name}` belongs in {}; did you mean `{near}`?", join_or(&elsewhere))
         }
         (None, false) => format!("`{name}` belongs in {}", join_or(&elsewhere)),
-        (None, true) => far_away(name),
+        (None, true) => {
+            far_away(name).unwrap_or_else(|| format!("its keys are {}", known.join(", ")))
+        }
     };
     let expected = if known.len() <= 6 {
         let list: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
@@ -293,11 +306,10 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
 }
 
 /// A proposal from any table, for a word that is near to nothing here.
-fn far_away(name: &str) -> String {
-    let near = nearest(name, keys::all().filter(|key| key.built).map(|key| key.name));
-    let Some(near) = near else { return String::new() };
+fn far_away(name: &str) -> Option<String> {
+    let near = nearest(name, keys::all().filter(|key| key.built).map(|key| key.name))?;
     let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
-    format!("did you mean `{near}` of {}?", join_or(&tables))
+    Some(format!("did you mean `{near}` of {}?", join_or(&tables)))
 }
 
 /// How an inline table of that name is written.

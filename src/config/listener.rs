@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{Purpose, is_same, socket};
-use super::file::{Section, Value, join_or, shown};
+use super::file::{Section, Value, bare_or_quoted, join_or, shown};
 use super::keys::Table;
 use super::limit::limit;
 use super::nearest::nearest;
@@ -24,6 +24,9 @@ const KEEPALIVE_COUNT_MAX: u32 = 127;
 const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 
 const PROTOCOL: &Words<()> = &[("tcp", Some(())), ("http", None)];
+
+/// Index of no pool, in a listener that was refused.
+const NO_POOL: usize = usize::MAX;
 
 /// Where a listener accepts.
 #[derive(Debug, Clone)]
@@ -94,7 +97,7 @@ fn bind(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Bind>
     field.or(Vec::new())
 }
 
-/// Reads `pool`, which is required, and finds it among `pools`.
+/// Reads `pool`, which is required, and finds it among `pools`; [`NO_POOL`] after an error.
 fn pool(name: &str, section: &Section<'_>, pools: &[String], report: &mut Report<'_>) -> usize {
     let field = section.read("pool", report, |value, report| named_pool(value, pools, report));
     if field.is_absent() && !section.partial {
@@ -108,7 +111,7 @@ fn pool(name: &str, section: &Section<'_>, pools: &[String], report: &mut Report
         };
         report.error(&section.header(), finding);
     }
-    field.or(0)
+    field.or(NO_POOL)
 }
 
 /// The index of the pool a value names.
@@ -119,7 +122,7 @@ fn named_pool(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> O
     }
     let hint = match nearest(&name, pools.iter().map(String::as_str)) {
         Some(near) => format!("did you mean \"{}\"?", shown(near)),
-        None if pools.is_empty() => format!("add a table [pool.{}]", shown(&name)),
+        None if pools.is_empty() => format!("add a table [pool.{}]", shown(&bare_or_quoted(&name))),
         None => {
             let known: Vec<String> = pools.iter().take(8).map(|pool| shown(pool)).collect();
             format!("pools of this file: {}", known.join(", "))

@@ -164,6 +164,13 @@ fn report_syntax(error: &toml::de::Error, report: &mut Report<'_>) {
                 .expected("a string in quotes, a number, true or false")
                 .hint(format!("write \"{}\"", shown(written)))
         }
+        "missing comma between array elements" => {
+            Finding::new("a comma or the end of the array is missing")
+                .expected("`,` or `]`")
+                .hint("put `,` between entries and `]` after the last")
+        }
+        "recursion limit" => Finding::new("this is nested too deeply")
+            .hint("the deepest key of a file is `listener.NAME.limit.key.v4`"),
         _ => Finding::new(message).expected(if expected == "nothing" { "" } else { expected }),
     };
     report.error(&Place { span, path: String::new() }, finding);
@@ -259,7 +266,8 @@ fn warn_unused_pools(
     sections: &Named<'_>,
     report: &mut Report<'_>,
 ) {
-    if listeners.is_empty() || report.has_errors() {
+    let is_unclear = listeners.iter().any(|listener| listener.pool >= pools.len());
+    if listeners.is_empty() || is_unclear {
         return;
     }
     for (index, (pool, (_, section))) in pools.iter().zip(sections).enumerate() {
@@ -299,14 +307,21 @@ fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
 /// The tables `[KIND.NAME]`, in the order of the file.
 fn named<'t>(kind: &str, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
     let mut tables = Vec::new();
+    let mut has_nameless = false;
     for (value, key) in parent.entries() {
         let place = Place { span: key, path: value.place.path.clone() };
         let Some(section) = Section::of(&value) else {
             let name = shown(&value.name);
-            let finding = Finding::new(format!("`{name}` is in no named table"))
+            let finding = Finding::new(format!("`{name}` is in a {kind} without a name"))
                 .expected(format!("a table [{kind}.NAME] around it"))
-                .hint(format!("write `[{kind}.main]` above it; any name will do"));
-            report.error(&place, finding);
+                .hint(format!(
+                    "write `[{kind}.main]` above it (any name will do), or `[defaults]` if it \
+                     concerns every {kind}"
+                ));
+            if !has_nameless {
+                report.error(&place, finding);
+            }
+            has_nameless = true;
             continue;
         };
         if check_name(&value.name, &place, report) {
@@ -344,7 +359,11 @@ fn stranger(value: &Value<'_>) -> Finding {
             homes.first().map_or("[global]", |home| home)
         ))
     };
-    if !homes.is_empty() {
+    if is_table && homes.iter().any(|home| home.starts_with('[')) {
+        let homes: Vec<String> =
+            homes.iter().map(|home| format!("{}.{word}]", home.trim_end_matches(']'))).collect();
+        finding.hint(format!("did you mean {}?", super::file::join_or(&homes)))
+    } else if !homes.is_empty() {
         finding.hint(format!("`{word}` belongs in {}", super::file::join_or(&homes)))
     } else if let Some((_, table)) = near {
         finding.hint(format!("did you mean {table}?"))

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use annotate_snippets::{
-    AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+    Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
 };
 use serde::Serialize;
 
@@ -83,23 +83,40 @@ fn render_one(problem: &Problem, text: &str, renderer: &Renderer) -> String {
     renderer.render(&[group])
 }
 
-/// The source line with the offending text underlined.
+/// The source lines of a problem with the offending text underlined.
 fn snippet<'t>(
     problem: &'t Problem,
     span: &Range<usize>,
     text: &'t str,
-) -> Snippet<'t, annotate_snippets::Annotation<'t>> {
-    let mut primary = AnnotationKind::Primary.span(clip(span, text));
+) -> Snippet<'t, Annotation<'t>> {
+    let span = clip(span, text);
+    let related = problem.related.as_ref().map(|(span, label)| (clip(span, text), label));
+    let window = window(&span, related.as_ref().map(|(span, _)| span), text);
+    let within = |span: Range<usize>| span.start - window.start..span.end - window.start;
+    let mut primary = AnnotationKind::Primary.span(within(span));
     if !problem.expected.is_empty() {
         let expected = normalize_untrusted_str(&problem.expected);
         primary = primary.label(format!("expected {expected}"));
     }
-    let mut snippet = Snippet::source(text).annotation(primary);
-    if let Some((span, label)) = &problem.related {
-        let context = AnnotationKind::Context.span(clip(span, text));
+    let before = text.get(..window.start).unwrap_or("");
+    let mut snippet = Snippet::source(text.get(window.clone()).unwrap_or(""))
+        .line_start(before.matches('\n').count() + 1)
+        .annotation(primary);
+    if let Some((span, label)) = related {
+        let context = AnnotationKind::Context.span(within(span));
         snippet = snippet.annotation(context.label(normalize_untrusted_str(label)));
     }
     snippet
+}
+
+/// The whole lines that two spans touch, and those between: all the renderer has to look at.
+fn window(span: &Range<usize>, related: Option<&Range<usize>>, text: &str) -> Range<usize> {
+    let first = related.map_or(span.start, |related| related.start.min(span.start));
+    let last = related.map_or(span.end, |related| related.end.max(span.end));
+    let start = text.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+    let end =
+        text.get(last..).and_then(|after| after.find('\n')).map_or(text.len(), |at| last + at);
+    start..end
 }
 
 /// A problem of the file as a whole.

@@ -42,7 +42,7 @@ pub(super) fn wrong_type(
     report: &mut Report<'_>,
 ) {
     let name = shown(&value.name);
-    let mut finding = Finding::new(format!("`{name}` cannot be {}", kind(value.data)))
+    let mut finding = Finding::new(format!("{} cannot be {}", value.label(), kind(value.data)))
         .expected(expected.to_owned());
     if value.text() == Some("-") {
         finding = finding.hint(format!("leave `{name}` out to have it unset"));
@@ -54,7 +54,7 @@ pub(super) fn wrong_type(
 
 /// "write ...": with the key unless the value is one of an array.
 fn write(value: &Value<'_>, fix: &str) -> String {
-    if value.place.path.ends_with(']') {
+    if value.is_element() {
         format!("write `{fix}`")
     } else {
         format!("write `{} = {fix}`", shown(&value.name))
@@ -119,6 +119,8 @@ pub(super) fn duration(
     let short = if read < *bounds.start() { "short" } else { "long" };
     let finding = Finding::new(format!("`{name}` is too {short}"))
         .expected(format!("a duration from \"{low}\" to \"{high}\""));
+    let finding =
+        if read.is_zero() { finding.hint("\"0s\" does not turn it off") } else { finding };
     report.error(&value.place, finding);
     None
 }
@@ -253,7 +255,7 @@ pub(super) fn string(value: &Value<'_>, expected: &str, report: &mut Report<'_>)
         return Some(text.to_owned());
     }
     let wrong = if text.is_empty() { "is empty" } else { "holds a control character" };
-    let message = format!("`{}` {wrong}", shown(&value.name));
+    let message = format!("{} {wrong}", value.label());
     report.error(&value.place, Finding::new(message).expected(expected.to_owned()));
     None
 }
