@@ -161,6 +161,7 @@ impl<P: Holds> Session<P> {
         for _ in 0..4 {
             let mut changed = false;
             for from in [Side::Client, Side::Backend] {
+                turn.is_last = self.relay(from.other()).relay.is_over();
                 match self.relay(from).advance_in(from, turn) {
                     Flow::Waiting | Flow::Finished => {}
                     Flow::Busy => busy = true,

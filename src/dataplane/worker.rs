@@ -240,6 +240,7 @@ impl Worker {
                 wire: &mut wire,
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
+                is_last: false,
             };
             connection.session.advance(&mut turn)
         };
