@@ -151,11 +151,12 @@ impl Maglev {
     }
 }
 
-/// One step of a walk around a ring of prime size; no division, and no overflow below 2^31.
+/// One step of a walk around a ring: no division, no overflow, and both outcomes follow from the
+/// cursor directly, which makes the chain of steps a third shorter.
 #[inline]
 fn step(cursor: u32, stride: u32, size: u32) -> u32 {
-    let next = cursor + stride;
-    if next >= size { next - size } else { next }
+    let back = size - stride;
+    if cursor >= back { cursor - back } else { cursor + stride }
 }
 
 /// A uniform number as a place in `0..size`.
@@ -303,9 +304,9 @@ impl Free {
     }
 }
 
-/// The inverse modulo a prime below 2^31, by Fermat: n^(prime - 2).
-fn inverse(n: u64, prime: u64) -> u64 {
-    let (mut power, mut square, mut exponent) = (1, n, prime - 2);
+/// The inverse modulo a prime below 2^31, by Fermat: number^(prime - 2).
+fn inverse(number: u64, prime: u64) -> u64 {
+    let (mut power, mut square, mut exponent) = (1, number, prime - 2);
     while exponent > 0 {
         if exponent & 1 == 1 {
             power = power * square % prime;
@@ -316,8 +317,9 @@ fn inverse(n: u64, prime: u64) -> u64 {
     power
 }
 
-fn is_prime(n: u32) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+fn is_prime(number: u32) -> bool {
+    let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
+    number >= 2 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }
 
 #[cfg(test)]
