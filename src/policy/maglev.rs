@@ -256,8 +256,8 @@ fn fill(mut turns: Vec<Turns>, table_size: u32) -> Box<[u16]> {
 struct Free {
     /// One bit per slot stays in the first-level cache where the entries would not.
     taken: Box<[u64]>,
-    /// The last few, listed: stepping through the whole table for each of them would be half of
-    /// the build.
+    /// The last few, listed: going through a nearly full table for each of them would be two of
+    /// five steps of the build.
     last: Vec<u32>,
     /// Slots to take before the rest is listed.
     before_last: u32,
