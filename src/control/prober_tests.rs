@@ -1,7 +1,8 @@
 //! Verdicts and reloads, with a plane that has no workers and servers in this process.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::net::TcpListener;
 
@@ -28,7 +29,11 @@ struct Port {
 
 impl Port {
     async fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // An address of its own: no connection of another test can take the port meanwhile.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [high, low] = std::process::id().to_be_bytes()[2..] else { unreachable!("four bytes") };
+        let own = Ipv4Addr::new(127, 64 | high >> 2, low, NEXT.fetch_add(1, Ordering::Relaxed));
+        let listener = TcpListener::bind((own, 0)).await.unwrap();
         Self { address: listener.local_addr().unwrap(), open: Some(listener) }
     }
 
