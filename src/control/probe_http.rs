@@ -39,7 +39,7 @@ pub(super) fn request(
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::new())
-        .map_err(|error| Failure::Backend(format!("the request cannot be made: {error}")))
+        .map_err(|error| Failure::Ourselves(format!("the request cannot be made: {error}")))
 }
 
 /// Sends the request; returns the status of the answer.
@@ -135,5 +135,13 @@ mod tests {
         };
         assert_eq!(host(None), "[::1]:80");
         assert_eq!(host(Some("www.example.com")), "www.example.com");
+    }
+
+    // If this fails, a path in our configuration takes every backend of its pool down.
+    #[test]
+    fn a_path_no_request_can_have_is_our_fault() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let refused = request("GET", "/a<b", None, address);
+        assert!(matches!(refused, Err(Failure::Ourselves(_))));
     }
 }
