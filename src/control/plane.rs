@@ -223,8 +223,8 @@ impl Plane {
         };
         let snapshot = Arc::new(compile::compile(config, &inputs)?);
         apply_admin_states(config, &snapshot, overrides);
-        apply_probeless(config, &snapshot);
         self.publisher.publish(Arc::clone(&snapshot));
+        self.lift_probeless(config, &snapshot);
         for pool in snapshot.pools.iter().flatten() {
             self.judge_panic(pool);
         }
@@ -241,12 +241,22 @@ impl Plane {
         let Some(pool) = snapshot.pool(backend.pool) else { return };
         let total = pool.backends().count();
         let left = pool.backends().filter(|b| b.state.is_up() && is_wanted(b)).count();
-        let word = if up { "up" } else { "down" };
+        let (word, tail) = if up { ("up", "up") } else { ("down", "left") };
         tracing::warn!(
-            "backend {}/{} {word}: {reason}, {left} of {total} left",
-            backend.pool_name, backend.name,
+            "backend {}/{} {word}: {reason}, {left} of {total} {tail}",
+            backend.pool_name,
+            backend.name,
         );
         self.judge_panic(pool);
+    }
+
+    /// A pool without probes has no verdicts: its backends are up.
+    fn lift_probeless(&self, config: &Config, snapshot: &Snapshot) {
+        for (pool, _, built) in configured_backends(config, snapshot) {
+            if pool.health.is_none() && !built.state.is_up() {
+                self.set_verdict(built, true, "its pool has no probes any more");
+            }
+        }
     }
 
     /// Counts the result of one probe.
@@ -258,6 +268,13 @@ impl Plane {
         } else {
             counts.failed += 1;
         }
+    }
+
+    /// Drops what is known of the probes of a backend that has none (yet).
+    pub(crate) fn forget_probes(&self, backend: BackendId) {
+        let mut health = self.health.lock();
+        health.verdicts.remove(&backend);
+        health.probes.remove(&backend);
     }
 
     fn judge_panic(&self, pool: &Pool) {
@@ -346,7 +363,8 @@ pub(crate) fn real_addresses(config: &Config, bound: &Bound) -> Vec<Vec<std::net
     config.listeners.iter().map(|listener| listener.bind.iter().filter_map(real).collect()).collect()
 }
 
-fn configured_backends<'a>(
+/// Each backend of a configuration with its pool, and what it became in the snapshot.
+pub(crate) fn configured_backends<'a>(
     config: &'a Config,
     snapshot: &'a Snapshot,
 ) -> impl Iterator<Item = (&'a crate::config::Pool, &'a crate::config::Backend, &'a Arc<Backend>)> {
@@ -369,14 +387,5 @@ fn apply_admin_states(config: &Config, snapshot: &Snapshot, overrides: &Override
         let set = overrides.get(&(pool.name.clone(), backend.name.clone()));
         let by_file = if backend.drain { AdminState::Drain } else { AdminState::Ready };
         built.state.set_admin(set.and_then(|set| set.admin).unwrap_or(by_file));
-    }
-}
-
-/// A pool without probes has no verdicts: its backends are up.
-fn apply_probeless(config: &Config, snapshot: &Snapshot) {
-    for (pool, _, built) in configured_backends(config, snapshot) {
-        if pool.health.is_none() {
-            built.state.set_up(true);
-        }
     }
 }
