@@ -360,7 +360,11 @@ fn find_backend(snapshot: &Snapshot, pool: &str, name: &str) -> Result<Arc<Backe
 /// Real addresses of each listener, in the order of the configuration.
 pub(crate) fn real_addresses(config: &Config, bound: &Bound) -> Vec<Vec<std::net::SocketAddr>> {
     let real = |address| bound.get(address).map(|known| known.real);
-    config.listeners.iter().map(|listener| listener.bind.iter().filter_map(real).collect()).collect()
+    config
+        .listeners
+        .iter()
+        .map(|listener| listener.bind.iter().filter_map(real).collect())
+        .collect()
 }
 
 /// Each backend of a configuration with its pool, and what it became in the snapshot.

@@ -97,14 +97,13 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let sizes = Sizes::of_this_process(workers);
     let mut inherited =
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
-    let plan = listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(
-        |failures| {
+    let plan =
+        listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(|failures| {
             for failure in failures {
                 parsed.refuse(&failure.key, failure.message, failure.hint);
             }
             RunError::Config(config::render(&parsed.problems, &text, false))
-        },
-    )?;
+        })?;
     let sockets = admin::open(&config.admin)?;
     let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
     for warning in &parsed.problems {
@@ -129,11 +128,7 @@ struct Prepared {
     sockets: AdminSockets,
 }
 
-async fn serve(
-    options: &RunOptions,
-    prepared: Prepared,
-    logging: Logging,
-) -> Result<(), RunError> {
+async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
     let logging = Arc::new(logging);
     let plane = Arc::new(start_plane(options, &prepared, &logging)?);
@@ -190,7 +185,8 @@ fn start_workers(
     logging: &Logging,
 ) -> io::Result<Workers> {
     let count = prepared.sizes.workers;
-    let cpus = if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
+    let cpus =
+        if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
     let pipes = usize::try_from(prepared.sizes.pipes()).unwrap_or(usize::MAX);
     let mut workers = Workers { handles: Vec::new(), states: Vec::new() };
     for number in 0..count {

@@ -13,7 +13,6 @@ use crate::shared::{
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
-use super::accept::leave;
 use super::connection::{Connection, Stage};
 use super::session::{End, Reset};
 use super::slots::SlotKey;
@@ -30,7 +29,7 @@ impl Worker {
         reason: RefuseReason,
     ) {
         let counters = listener.state.counters(self.setup.number);
-        counters.refused[reason.index()].add(1);
+        counters.refused_for(reason).add(1);
         if is_closed_orderly(listener.limit.as_ref(), reason) {
             self.close_orderly(&client);
         } else {
@@ -70,7 +69,7 @@ impl Worker {
         connection.reset_client();
         let snapshot = Arc::clone(self.snapshot.current());
         if let Some(listener) = snapshot.listener(connection.place.listener) {
-            listener.state.counters(self.setup.number).refused[reason.index()].add(1);
+            listener.state.counters(self.setup.number).refused_for(reason).add(1);
         }
         self.finish(connection, reason.term(), reason.words());
     }
@@ -104,7 +103,7 @@ impl Worker {
         let snapshot = Arc::clone(self.snapshot.current());
         if let Some(listener) = snapshot.listener(connection.place.listener) {
             let counters = listener.state.counters(self.setup.number);
-            counters.closed[end.reason.index()].add(1);
+            counters.closed_for(end.reason).add(1);
             let elapsed = self.now.since(connection.times.opened);
             counters.session_seconds.record(elapsed, &SESSION_SECONDS);
         }
@@ -112,9 +111,10 @@ impl Worker {
     }
 
     /// Gives back every place and writes the session's line.
-    fn finish(&self, connection: Connection, term: &'static str, reason: &'static str) {
+    fn finish(&self, mut connection: Connection, term: &'static str, reason: &'static str) {
         let snapshot = self.snapshot.current();
-        let place = connection.place;
+        drop(connection.place.counted.take());
+        let place = &connection.place;
         snapshot.sessions.release();
         let backend = place.backend.and_then(|id| snapshot.backend(id));
         if let Some(backend) = backend {
@@ -122,7 +122,6 @@ impl Worker {
         }
         let Some(listener) = snapshot.listener(place.listener) else { return };
         listener.state.active.release();
-        leave(listener, place.counted);
         if self.setup.log.is_on() {
             let last_tried = connection.tried.last().and_then(|id| snapshot.backend(*id));
             self.setup.log.write(self.record(
