@@ -1,0 +1,26 @@
+# An index: the work is in scripts/. `make` alone lists the targets.
+
+.PHONY: help check test lint doc interop loom fuzz bench demo static
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+check: ## what needs no other program: format, lints, docs, tests
+	@scripts/check.sh
+test: ## everything CI runs; installs what it needs first
+	@scripts/test.sh
+lint: ## format and clippy, warnings denied
+	@scripts/lint.sh
+doc: ## API documentation, warnings denied
+	@scripts/doc.sh
+interop: ## tests with nginx, Redis, PostgreSQL and other real programs
+	@scripts/interop.sh
+loom: ## every interleaving of the lock-free code
+	@scripts/loom.sh
+fuzz: ## each fuzz target for a minute
+	@scripts/fuzz.sh
+bench: ## micro benchmarks
+	@cargo bench
+demo: ## three servers, a load balancer and its page, in one process
+	@cargo run --release -- demo
+static: ## one static binary, and proof that it is
+	@scripts/static.sh

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# scripts/fuzz.sh [SECONDS] [TARGET]: each fuzz target, or one of them, for that long (60 s).
+#
+# On the stable toolchain: without a sanitizer, which would need nightly. evenkeel has `unsafe` in
+# one directory only, and none of the targets reaches it. Needs a C++ compiler for libFuzzer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds="${1:-60}"
+targets="${2:-config limiter relay}"
+
+cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --debug cargo-fuzz --version 0.13.2
+
+for target in $targets; do
+  corpus="fuzz/corpus/$target"
+  mkdir -p "$corpus"
+  seeds=""
+  # Files that people wrote reach further than random bytes.
+  [ "$target" != config ] || seeds="configs tests/config/valid tests/config/invalid"
+  # shellcheck disable=SC2086 # words, not one name
+  cargo fuzz run -s none "$target" "$corpus" $seeds -- \
+    -max_total_time="$seconds" -timeout=10 -print_final_stats=1
+done

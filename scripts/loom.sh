@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Models of the lock-free code, explored by loom. Other flags, so a target directory of its own:
+# else everything would be built anew at each change between the two.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export RUSTFLAGS="--cfg evenkeel_loom"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
+for model in tests/loom_*.rs; do
+  cargo test --locked --release --test "$(basename "$model" .rs)"
+done

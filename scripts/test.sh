@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Everything CI runs, cheapest first. Needs Rust, gcc and, to install the rest, root and apt-get.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() {
+  printf '\n== %s (%d s so far)\n' "$*" "$SECONDS"
+  "$@"
+}
+
+step scripts/install-test-tools.sh
+step scripts/lint.sh
+step scripts/doc.sh
+step scripts/deny.sh
+step cargo nextest run --locked --all-features --profile ci
+step cargo test --locked --doc --quiet
+printf '\n== all passed in %d s\n' "$SECONDS"
