@@ -8,12 +8,23 @@ mod admin;
 mod compile;
 mod difference;
 mod listeners;
+mod log_event;
+mod log_line;
+mod log_writer;
 mod logging;
+mod metrics;
+mod metrics_of_backends;
+mod metrics_of_listeners;
+mod metrics_of_process;
 mod notify;
 mod plane;
 mod prober;
 mod reload;
 mod run;
 mod sizing;
+/// The state of the process as one document.
+pub mod status;
+/// The same for a person.
+pub mod status_text;
 
 pub use run::{RunError, RunOptions, run};
