@@ -5,8 +5,12 @@
 //! only through [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
 
 mod admin;
+mod admin_page;
+mod admin_routes;
+mod admin_socket;
 mod compile;
 mod difference;
+mod http_server;
 mod listeners;
 mod log_event;
 mod log_line;
