@@ -23,6 +23,9 @@ use super::prober::Prober;
 use super::run::RunError;
 use super::status::AdminAddresses;
 
+/// Connections served at once, on each of the two.
+const CONNECTIONS_MAX: usize = 64;
+
 /// What requests act on.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
@@ -114,7 +117,7 @@ pub(crate) fn serve(sockets: AdminSockets, context: Context) {
             // Removed when the runtime ends and drops this task.
             let _file = file;
             match tokio::net::UnixListener::from_std(listener) {
-                Ok(listener) => http_server::serve(listener, routes).await,
+                Ok(listener) => http_server::serve(listener, routes, CONNECTIONS_MAX).await,
                 Err(error) => tracing::error!(%error, "cannot serve the admin socket"),
             }
         });
@@ -123,7 +126,7 @@ pub(crate) fn serve(sockets: AdminSockets, context: Context) {
         let routes = read_only_routes(admin);
         tokio::spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => http_server::serve(listener, routes).await,
+                Ok(listener) => http_server::serve(listener, routes, CONNECTIONS_MAX).await,
                 Err(error) => tracing::error!(%error, "cannot serve the admin page"),
             }
         });

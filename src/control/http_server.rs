@@ -20,8 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
-/// Connections served at once; further ones wait in the accept queue.
-const CONNECTIONS_MAX: usize = 64;
 /// How long a request head may take, and how long a connection may be idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a body may take.
@@ -56,10 +54,11 @@ impl Accept for TcpListener {
     }
 }
 
-/// Answers all connections of a listener, for ever.
-pub(crate) async fn serve(listener: impl Accept, routes: Router) {
+/// Answers all connections of a listener, for ever, `connections_max` at once; further ones wait in
+/// the accept queue.
+pub(crate) async fn serve(listener: impl Accept, routes: Router, connections_max: usize) {
     let routes = routes.layer(from_fn(read_body));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(connections_max));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept_one().await {

@@ -8,8 +8,13 @@ mod admin;
 mod admin_page;
 mod admin_routes;
 mod admin_socket;
+/// The other end of the admin socket.
+pub mod client;
 mod compile;
+/// Something to look at without a configuration.
+pub mod demo;
 mod difference;
+mod host;
 mod http_server;
 mod listeners;
 mod log_event;
@@ -31,4 +36,5 @@ pub mod status;
 /// The same for a person.
 pub mod status_text;
 
-pub use run::{RunError, RunOptions, run};
+pub use host::check;
+pub use run::{RunError, RunOptions, Served, run};
