@@ -5,10 +5,26 @@
 //! only through [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
 
 mod admin;
+mod admin_page;
+mod admin_routes;
+mod admin_socket;
+/// The other end of the admin socket.
+pub mod client;
 mod compile;
+/// Something to look at without a configuration.
+pub mod demo;
 mod difference;
+mod host;
+mod http_server;
 mod listeners;
+mod log_event;
+mod log_line;
+mod log_writer;
 mod logging;
+mod metrics;
+mod metrics_of_backends;
+mod metrics_of_listeners;
+mod metrics_of_process;
 mod notify;
 mod plane;
 mod probe;
@@ -18,5 +34,10 @@ mod prober;
 mod reload;
 mod run;
 mod sizing;
+/// The state of the process as one document.
+pub mod status;
+/// The same for a person.
+pub mod status_text;
 
-pub use run::{RunError, RunOptions, run};
+pub use host::check;
+pub use run::{RunError, RunOptions, Served, run};

@@ -19,6 +19,7 @@ use crate::sys::{process, systemd};
 
 use super::admin::{self, AdminSockets};
 use super::compile::{Overrides, nothing};
+use super::host;
 use super::listeners::{self, Bound, Plan};
 use super::logging::Logging;
 use super::notify::{self, Watchdog};
@@ -26,6 +27,7 @@ use super::plane::{Current, Phase, Plane, Workers};
 use super::prober::Prober;
 use super::reload::{hand_over, reload};
 use super::sizing::{self, Sizes};
+use super::status::AdminAddresses;
 
 /// How long workers may take to register the sockets they were given.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,8 +43,19 @@ pub struct RunOptions {
     pub file: PathBuf,
     /// Stop by itself after this long.
     pub stop_after: Option<Duration>,
-    /// Called once everything is served, with the real addresses of all listeners.
-    pub on_ready: fn(&[std::net::SocketAddr]),
+    /// Called once everything is served.
+    pub on_ready: fn(&Served),
+}
+
+/// Where everything is that is now served, real ports.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// All listeners, in the order of the file.
+    pub listeners: Vec<std::net::SocketAddr>,
+    /// The admin socket and page.
+    pub admin: AdminAddresses,
 }
 
 /// Why evenkeel did not run.
@@ -95,6 +108,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     };
     let workers = sizing::workers(&config);
     let sizes = Sizes::of_this_process(workers);
+    host::warn(&mut parsed, &config, &sizes);
     let mut inherited =
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
     let plan =
@@ -133,6 +147,11 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     let logging = Arc::new(logging);
     let plane = Arc::new(start_plane(options, &prepared, &logging)?);
     let addresses: Vec<_> = prepared.plan.addresses.iter().flatten().copied().collect();
+    let served = Served {
+        file: options.file.clone(),
+        listeners: addresses,
+        admin: prepared.sockets.addresses().clone(),
+    };
     let snapshot = {
         let current = plane.current.lock();
         plane.publish(&prepared.config, &prepared.plan.addresses, &current.overrides)
@@ -141,7 +160,7 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     prober.take_up(&prepared.config);
     hand_over(&plane, prepared.plan);
-    wait_until_served(&plane, addresses.len()).await?;
+    wait_until_served(&plane, served.listeners.len()).await?;
     plane.set_phase(Phase::Serving);
     let context = admin::Context {
         plane: Arc::clone(&plane),
@@ -149,8 +168,8 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
         logging: Arc::clone(&logging),
     };
     admin::serve(prepared.sockets, context.clone());
-    announce(&plane, &prepared.config, &addresses);
-    (options.on_ready)(&addresses);
+    announce(&plane, &prepared.config, &served.listeners);
+    (options.on_ready)(&served);
     main_loop(&context, &mut signals, options.stop_after).await;
     stop(&plane, &mut signals).await;
     logging.finish();
