@@ -1,5 +1,7 @@
 //! The admin interface of the real binary: status, metrics, verbs, reload, the page, the log.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 #[path = "support/exposition.rs"]
 mod exposition;
 mod support;

@@ -1,5 +1,7 @@
 //! The command line of the real binary: what each verb prints and how it exits.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,12 @@
 //! A strict reader of the OpenMetrics text format: it accepts nothing that a scraper might refuse.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One family of metrics.
