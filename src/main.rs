@@ -52,7 +52,8 @@ fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed").to_owned();
-        complain(format_args!("evenkeel: thread {name}: {panic}\nevenkeel: a bug; aborting\n"));
+        let text = format!("evenkeel: thread {name} {panic}\nevenkeel: this is a bug; aborting\n");
+        terminal::complain_and_go(&text);
         std::process::abort();
     }));
 }

@@ -116,7 +116,7 @@ pub(crate) fn man(verb: Option<&str>) -> ExitCode {
     let mut program = Cli::command();
     program.build();
     let command = match verb {
-        None => program.disable_help_flag(true),
+        None => program,
         Some(verb) => {
             let Some(found) = program.find_subcommand(verb) else {
                 fail(format_args!("no verb {verb:?}"), "`evenkeel --help` lists all verbs");

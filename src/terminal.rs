@@ -4,6 +4,12 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long last words may wait for a reader.
+const LAST_WORDS: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Prints a result, as it is.
 pub(crate) fn say(text: impl Display) {
@@ -14,6 +20,16 @@ pub(crate) fn say(text: impl Display) {
 /// Prints to stderr, as it is.
 pub(crate) fn complain(text: impl Display) {
     let _gone = write!(io::stderr().lock(), "{text}");
+}
+
+/// Prints to stderr before the process ends, which nothing may hold up: neither a reader that does
+/// not read nor a thread that holds the lock of stderr because of that.
+pub(crate) fn complain_and_go(text: &str) {
+    let stderr = io::stderr();
+    let mut wanted = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
+    if poll(&mut wanted, Some(&LAST_WORDS)).is_ok_and(|ready| ready > 0) {
+        let _gone = rustix::io::write(stderr.as_fd(), text.as_bytes());
+    }
 }
 
 /// Prints what failed and what to do about it.

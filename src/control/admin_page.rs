@@ -94,7 +94,7 @@ fn listeners(status: &Status, out: &mut String) {
             "<tr><td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
              <td class=n>{}",
             escaped(name),
-            escaped(&addresses.join(" ")),
+            escaped(addresses.join(" ")),
             escaped(&listener.pool),
             listener.sessions,
             listener.accepted,

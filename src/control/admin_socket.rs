@@ -18,7 +18,7 @@ use super::run::RunError;
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl SocketFile {
@@ -36,9 +36,13 @@ impl Drop for SocketFile {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// Device, inode and the time it was made: inodes are used again at once, and nothing but making a
+/// socket changes its modification time.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// Why there is no control socket.
@@ -141,6 +145,8 @@ mod tests {
         assert_eq!(refused.source.to_string(), "another process answers there");
 
         drop(listener);
+        // Keeps the inode from being used again within the clock tick that tells two files apart.
+        fs::hard_link(&path, directory.path().join("old")).unwrap();
         let (_taken, new_file) = bind(&path).unwrap();
         drop(file);
         assert!(path.exists(), "the old owner removed the file of the new one");
