@@ -1,10 +1,6 @@
 //! Parses arguments, calls the verb, prints what failed, chooses the exit code.
 
 mod cli;
-mod exit;
-mod offline;
-mod remote;
-mod terminal;
 
 use std::process::ExitCode;
 
@@ -12,9 +8,9 @@ use clap::Parser;
 use evenkeel::control::demo::{DemoOptions, demo};
 use evenkeel::control::{RunError, RunOptions, Served, run};
 
-use cli::{Cli, Demo, Verb};
-use remote::Manner;
-use terminal::{complain, fail, say};
+use cli::remote::Manner;
+use cli::terminal::{complain, fail, say};
+use cli::{Cli, Demo, Verb, exit, offline, remote, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();

@@ -20,7 +20,8 @@ fn config(backends: &[&Backend]) -> String {
     let list: Vec<String> = backends.iter().map(|b| format!("\"{}\"", b.address)).collect();
     format!(
         "[global]\nworkers = 2\n[listener.web]\nbind = [\"127.0.0.1:0\"]\npool = \"pool\"\n\
-         [pool.pool]\nbalance = \"round-robin\"\nbackends = [{}]\n[admin]\nhttp = \"127.0.0.1:0\"\n",
+         [pool.pool]\nbalance = \"round-robin\"\nbackends = [{}]\n\
+         [admin]\nhttp = \"127.0.0.1:0\"\n",
         list.join(", ")
     )
 }

@@ -3,6 +3,8 @@
 //! Only what is configured is listed. Numbers count from the start of the process; rates are the
 //! reader's business, who knows how often it looks. Names are the keys of objects, sorted.
 
+pub mod text;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::shared::{
     Snapshot,
 };
 
-use super::metrics::{count, counter, gauge, histogram};
+use crate::control::metrics::{count, counter, gauge, histogram};
 
 /// Every metric with the label `listener`.
 pub(crate) fn encode_listeners(

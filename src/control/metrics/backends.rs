@@ -8,8 +8,8 @@ use prometheus_client::metrics::MetricType;
 
 use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot};
 
-use super::metrics::{count, counter, gauge, histogram};
-use super::plane::HealthBook;
+use crate::control::metrics::{count, counter, gauge, histogram};
+use crate::control::plane::HealthBook;
 
 /// Every metric with the labels `pool` and `backend`.
 pub(crate) fn encode_backends(

@@ -15,7 +15,7 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::probe::Failure;
+use crate::control::prober::probe::Failure;
 
 /// A longer head of an answer fails the probe.
 const HEAD_MAX_BYTES: usize = 64 * 1024;

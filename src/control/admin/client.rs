@@ -164,7 +164,8 @@ mod tests {
         );
     }
 
-    // If this fails, `reload` of a broken file does not reach the process to be told what is broken.
+    // If this fails, `reload` of a broken file does not reach the process that would say what is
+    // broken.
     #[test]
     fn a_broken_file_still_names_its_socket() {
         let directory = tempfile::tempdir().unwrap();

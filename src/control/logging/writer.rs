@@ -15,9 +15,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::shared::ClosedSession;
 
-use super::log_event::{Event, Level};
-use super::log_line::{event_line, session_line};
-use super::logging::Settings;
+use crate::control::logging::Settings;
+use crate::control::logging::event::{Event, Level};
+use crate::control::logging::line::{event_line, session_line};
 
 /// Written at once as soon as this much has been formatted.
 const BATCH_BYTES: usize = 64 * 1024;

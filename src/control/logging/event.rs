@@ -14,7 +14,7 @@ use tracing::subscriber::Interest;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::logging::Settings;
+use crate::control::logging::Settings;
 
 /// Events of this crate have a target that begins so.
 const OWN_TARGET: &str = "evenkeel";

@@ -7,9 +7,9 @@ use evenkeel::config::{self, Problem, Severity};
 use evenkeel::control;
 use serde::Serialize;
 
+use crate::cli::exit::{BAD_CONFIG, USAGE, WARNINGS};
+use crate::cli::terminal::{complain, fail, say, stderr_has_colour};
 use crate::cli::{Check, Cli, ConfigFile, Format};
-use crate::exit::{BAD_CONFIG, USAGE, WARNINGS};
-use crate::terminal::{complain, fail, say, stderr_has_colour};
 
 /// The document of `check --format json`.
 #[derive(Debug, Serialize)]

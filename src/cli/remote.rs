@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evenkeel::control::client::{self, Answer, ClientError};
+use evenkeel::control::admin::client::{self, Answer, ClientError};
 use evenkeel::control::status::Status;
-use evenkeel::control::status_text;
+use evenkeel::control::status::text;
 use serde::Deserialize;
 
+use crate::cli::exit::BAD_CONFIG;
+use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
 use crate::cli::{OneBackend, Target};
-use crate::exit::BAD_CONFIG;
-use crate::terminal::{complain, fail, say, stdout_has_colour};
 
 /// HTTP: done.
 const OK: u16 = 200;
@@ -144,7 +144,7 @@ fn try_status(target: &Target, manner: Manner) -> Result<bool, Failed> {
             // Waking early only makes the rates a little coarser.
             std::thread::park_timeout(LOOK_APART);
             let (second, _) = look()?;
-            say(status_text::render(&second, Some(&first), stdout_has_colour()));
+            say(text::render(&second, Some(&first), stdout_has_colour()));
             Ok(second.ready)
         }
     }

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 
 use crate::config::units::show_duration;
 
-use super::status::{BackendStatus, ListenerStatus, Status};
+use crate::control::status::{BackendStatus, ListenerStatus, Status};
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Problem;
 
-use super::admin::Admin;
-use super::metrics as exposition;
-use super::plane::{Verb, VerbError};
-use super::run::reload_now;
-use super::status::{self, Status, why_not_ready};
+use crate::control::admin::Admin;
+use crate::control::metrics as exposition;
+use crate::control::run::reload_now;
+use crate::control::status::{self, Status, why_not_ready};
+use crate::control::verbs::{Verb, VerbError};
 
 /// What is so at this moment.
 pub(crate) fn status_of(admin: &Admin) -> Status {

@@ -12,7 +12,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use crate::shared::SessionRecord;
 
-use super::log_event::{Event, Level};
+use crate::control::logging::event::{Event, Level};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::control::compile::{Overrides, nothing};
 use crate::control::listeners::Bound;
-use crate::control::plane::{Current, ProbeCounts, Verb, Workers};
+use crate::control::plane::{Current, ProbeCounts, Workers};
 use crate::control::sizing::Sizes;
+use crate::control::verbs::Verb;
 use crate::shared::Publisher;
 
 const DEADLINE: Duration = Duration::from_secs(5);

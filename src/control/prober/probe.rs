@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::{Health, Probe};
 
-use super::probe_http;
+use crate::control::prober::http;
 
 /// A timeout is counted in this many ticks, see [`Budget`].
 const TICKS_MAX: u32 = 10;
@@ -51,15 +51,15 @@ pub(super) async fn probe(address: SocketAddr, health: &Health) -> Result<(), Fa
             Ok(())
         }
         Probe::Http { method, path, host, status } => {
-            let request = probe_http::request(method, path, host.as_deref(), address)?;
-            let found = match budget.run(probe_http::status(stream, request)).await {
+            let request = http::request(method, path, host.as_deref(), address)?;
+            let found = match budget.run(http::status(stream, request)).await {
                 Some(answer) => answer?,
                 None => {
                     let timeout = seconds(health.timeout);
                     return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
                 }
             };
-            probe_http::compare(found, status)
+            http::compare(found, status)
         }
     }
 }

@@ -6,8 +6,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::sys::process;
 
-use super::metrics::{counter, gauge, started_at};
-use super::plane::Plane;
+use crate::control::metrics::{counter, gauge, started_at};
+use crate::control::plane::Plane;
 
 /// CPU time, memory, descriptors, start.
 pub(crate) fn encode_process(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Result {

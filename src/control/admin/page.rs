@@ -13,9 +13,9 @@ use bytesize::ByteSize;
 
 use crate::config::units::show_duration;
 
-use super::admin::Admin;
-use super::admin_routes::status_of;
-use super::status::Status;
+use crate::control::admin::Admin;
+use crate::control::admin::routes::status_of;
+use crate::control::status::Status;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
