@@ -1,8 +1,9 @@
 //! When to try again: exponential back-off with full jitter, and ways to keep many timers apart.
 //!
 //! Full jitter as measured in
-//! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>: the wait is uniform between nothing and a ceiling that doubles with each try, which spreads a
-//! crowd better than any fixed schedule. Random numbers come in as arguments, uniform over `u64`.
+//! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>: the wait is uniform
+//! between nothing and a ceiling that doubles with each try, which spreads a crowd better than any
+//! fixed schedule. Random numbers come in as arguments, uniform over `u64`.
 
 use std::time::Duration;
 
