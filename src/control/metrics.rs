@@ -144,7 +144,7 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Re
     let name = "evenkeel_worker_busy_seconds";
     let mut family = counter(encoder, name, "Time a worker has worked rather than slept")?;
     for (number, state) in states.iter().enumerate() {
-        let busy = seconds(state.busy_ns.value());
+        let busy = seconds(crate::sys::process::thread_cpu_ns(state.thread.value()));
         let labels = [("worker", number.to_string())];
         let mut metric = family.encode_family(&labels)?;
         metric.encode_counter::<[(&str, &str); 0], f64, u64>(&busy, None)?;

@@ -236,7 +236,7 @@ fn workers(plane: &Plane, uptime_seconds: f64) -> Vec<WorkerStatus> {
     let states = plane.workers.states.iter();
     states
         .map(|state| {
-            let busy_seconds = seconds(state.busy_ns.value());
+            let busy_seconds = seconds(crate::sys::process::thread_cpu_ns(state.thread.value()));
             WorkerStatus {
                 sessions: state.sessions.value(),
                 busy_seconds,
