@@ -345,24 +345,33 @@ impl Run {
         }
     }
 
-    /// Nothing is in the way any more: it must end by itself.
+    /// Nothing is in the way any more: it must end by itself, of a reset before anything else comes.
     fn finish(&mut self) {
         self.script.pipes_out = false;
         self.script.pipe_bytes = 64 * 1024;
         for side in [Side::Client, Side::Backend] {
             self.room(side, usize::MAX / 4);
-            self.fin(side);
         }
-        for _ in 0..TURNS_MAX {
-            self.turn();
-            if !self.busy || self.over.is_some() {
-                break;
-            }
+        self.turn_until_quiet();
+        if !self.script.sockets.iter().any(|socket| socket.reset && !socket.fin) {
+            self.fin(Side::Client);
+            self.fin(Side::Backend);
+            self.turn_until_quiet();
         }
         assert!(self.over.is_some(), "never ends: {:?}\n{:?}", self.session, self.script);
         self.session.release(&mut self.script);
         assert_eq!(self.script.lent, 0, "a pipe was kept");
         assert!(self.script.sockets[Side::Client as usize].taken >= self.preloaded);
+    }
+
+    fn turn_until_quiet(&mut self) {
+        for _ in 0..TURNS_MAX {
+            self.turn();
+            if !self.busy || self.over.is_some() {
+                return;
+            }
+        }
+        panic!("busy for ever: {:?}\n{:?}", self.session, self.script);
     }
 }
 
