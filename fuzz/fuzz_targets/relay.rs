@@ -345,7 +345,7 @@ impl Run {
         }
     }
 
-    /// Nothing is in the way any more: it must end by itself, of a reset before anything else comes.
+    /// Nothing is in the way any more: it must end by itself; a reset needs nothing else to come.
     fn finish(&mut self) {
         self.script.pipes_out = false;
         self.script.pipe_bytes = 64 * 1024;
