@@ -1,1 +1,186 @@
-fn main() {}
+//! What one decision costs: Maglev build and lookup, the limiter hot, cold and contended, and the
+//! O(members) choices.
+//!
+//! Run with `cargo bench --bench policy`. Times of the two-thread runs are per operation of one
+//! thread, while both run.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use evenkeel::policy::bucket::Quota;
+use evenkeel::policy::hash::{Prefix, client_key};
+use evenkeel::policy::least_connections;
+use evenkeel::policy::limiter::{Decision, LimitKey, Limiter};
+use evenkeel::policy::maglev::Maglev;
+use evenkeel::policy::round_robin::RoundRobin;
+
+const SEEDS: [u64; 4] = [1, 2, 3, 4];
+const MILLION: u32 = 1_000_000;
+
+fn members(count: usize) -> Vec<(String, u32)> {
+    (0..count).map(|n| (format!("10.0.{}.{}:5432", n / 256, n % 256), 1)).collect()
+}
+
+fn build(members: &[(String, u32)], size: u32) -> Option<Maglev> {
+    let list: Vec<(&str, u32)> = members.iter().map(|(name, w)| (name.as_str(), *w)).collect();
+    Maglev::new(&list, size, 0).ok()
+}
+
+fn client(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000_u32.wrapping_add(number)).into()
+}
+
+/// Numbers below 2^20 in an order no prefetcher follows.
+fn scattered(number: u32) -> u32 {
+    number.wrapping_mul(0x9e37_79b1) >> 12
+}
+
+fn maglev(c: &mut Criterion) {
+    let mut group = c.benchmark_group("maglev");
+    group.sample_size(20);
+    for (size, count) in [(65_537, 100), (65_537, 1_000), (655_373, 1_000)] {
+        let mut members = members(count);
+        group.bench_function(format!("build/{size}x{count}"), |b| {
+            b.iter(|| build(black_box(&members), size));
+        });
+        members[count / 2].1 = 65_535;
+        group.bench_function(format!("build/{size}x{count}/one-heavy"), |b| {
+            b.iter(|| build(black_box(&members), size));
+        });
+    }
+    let Some(table) = build(&members(100), 65_537) else { return };
+    let mut key = 1_u64;
+    let mut next = move || {
+        key = key.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        key
+    };
+    group.bench_function("lookup", |b| b.iter(|| table.pick(black_box(next()), |_| true)));
+    group.bench_function("lookup/half-down", |b| {
+        b.iter(|| table.pick(black_box(next()), |member| member % 2 == 0));
+    });
+    group.bench_function("lookup/one-of-100-up", |b| {
+        b.iter(|| table.pick(black_box(next()), |member| member == 77));
+    });
+    group.bench_function("client_key/v4", |b| {
+        b.iter(|| client_key(black_box(client(7)), None, Prefix::WHOLE, 0));
+    });
+    group.finish();
+}
+
+/// A limit that admits everything asked of it here.
+fn generous() -> Option<Quota> {
+    Quota::new(1_000_000, Duration::from_secs(1), 1_000_000_000)
+}
+
+fn keys(limiter: &Limiter, count: u32) -> Vec<LimitKey> {
+    (0..count).map(|n| limiter.key(client(scattered(n)), Prefix::WHOLE)).collect()
+}
+
+fn limiter(c: &mut Criterion) {
+    let Some(quota) = generous() else { return };
+    let Some(strict) = Quota::new(1, Duration::from_secs(3_600), 1) else { return };
+    let mut group = c.benchmark_group("limiter");
+    let limiter = Limiter::new(1 << 21, Some(65_536), SEEDS);
+    let address = client(1);
+    group.bench_function("key", |b| b.iter(|| limiter.key(black_box(address), Prefix::WHOLE)));
+    let mut now_us = 1_000_000;
+    group.bench_function("hot/key+admit", |b| {
+        b.iter(|| {
+            now_us += 1;
+            limiter.admit(limiter.key(black_box(address), Prefix::WHOLE), now_us, &quota)
+        });
+    });
+    group.bench_function("hot/refuse", |b| {
+        let other = limiter.key(client(2), Prefix::WHOLE);
+        b.iter(|| limiter.admit(black_box(other), 1_000_000, &strict) == Decision::Allowed);
+    });
+    group.bench_function("hot/enter+leave", |b| {
+        let key = limiter.key(client(3), Prefix::WHOLE);
+        b.iter(|| {
+            let entry = limiter.enter(black_box(key), 10);
+            limiter.leave(key);
+            entry
+        });
+    });
+    let many = keys(&limiter, MILLION);
+    for key in &many {
+        limiter.admit(*key, now_us, &quota);
+    }
+    let mut turns = many.iter().cycle();
+    group.bench_function("million-keys/admit", |b| {
+        b.iter(|| {
+            now_us += 1;
+            turns.next().map(|key| limiter.admit(*key, now_us, &quota))
+        });
+    });
+    group.finish();
+}
+
+/// Two threads that admit `iters` times each; the mean time of one.
+fn on_two_threads(limiter: &Limiter, quota: &Quota, keys: &[LimitKey], iters: u64) -> Duration {
+    let barrier = Barrier::new(2);
+    let work = |offset: usize| {
+        barrier.wait();
+        let start = Instant::now();
+        let turns = keys.iter().cycle().skip(offset % keys.len());
+        for (key, now_us) in turns.zip(1_000_000..1_000_000 + iters) {
+            black_box(limiter.admit(*key, now_us, quota));
+        }
+        start.elapsed()
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| work(keys.len() / 2));
+        let mine = work(0);
+        other.join().map_or(mine, |theirs| (mine + theirs) / 2)
+    })
+}
+
+fn contended(c: &mut Criterion) {
+    let Some(quota) = generous() else { return };
+    let mut group = c.benchmark_group("limiter/two-threads");
+    for (name, count) in [("one-key", 1), ("10k-keys", 10_000), ("million-keys", MILLION)] {
+        let limiter = Limiter::new(1 << 21, None, SEEDS);
+        let keys = keys(&limiter, count);
+        for key in &keys {
+            limiter.admit(*key, 1_000_000, &quota);
+        }
+        group.bench_function(name, |b| {
+            b.iter_custom(|iters| on_two_threads(&limiter, &quota, &keys, iters));
+        });
+    }
+    group.finish();
+}
+
+fn choices(c: &mut Criterion) {
+    let mut group = c.benchmark_group("choice");
+    for count in [10_u16, 100] {
+        let weights = vec![1_u32; usize::from(count)];
+        let mut robin = RoundRobin::new(&weights);
+        group.bench_function(format!("round-robin/{count}"), |b| b.iter(|| robin.pick(|_| true)));
+        let loads: Vec<u32> = (0..u32::from(count)).map(|n| scattered(n) % 50).collect();
+        let load = |member: u16| loads[usize::from(member)];
+        let mut random = 1_u64;
+        group.bench_function(format!("least-connections/{count}"), |b| {
+            b.iter(|| {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                least_connections::pick(black_box(&weights), load, |_| true, random)
+            });
+        });
+        group.bench_function(format!("least-connections/{count}/all-tied"), |b| {
+            b.iter(|| least_connections::pick(black_box(&weights), |_| 3, |_| true, random));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = maglev, limiter, contended, choices
+);
+criterion_main!(benches);

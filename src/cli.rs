@@ -1,28 +1,96 @@
-//! The command line, as types only; what each verb does is in `main.rs` and the modules it calls.
+//! The command line, as types only; what each verb does is in the modules `main.rs` calls.
+
+pub(crate) mod exit;
+pub(crate) mod offline;
+pub(crate) mod remote;
+pub(crate) mod terminal;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shown below the help and in the man page.
+const AFTER: &str = "\
+Exit status: 0 done; 1 failed, or not ready; 2 wrong usage; 3 warnings with `check --strict`; \
+78 the configuration is refused.
+
+Signals of `run`: TERM, INT, QUIT stop gracefully, a second one at once; HUP reloads.";
 
 /// A Layer-4 TCP load balancer for Linux.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, about, disable_version_flag = false)]
-pub struct Cli {
+#[command(name = "evenkeel", version, about, after_help = AFTER, disable_help_subcommand = true)]
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub verb: Verb,
+    pub(crate) verb: Verb,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Run in the foreground until asked to stop.
     Run(ConfigFile),
+    /// Show a working load balancer that needs nothing else.
+    Demo(Demo),
+    /// Validate a configuration file; opens nothing.
+    Check(Check),
+    /// Print the effective configuration, defaults filled in.
+    Config(ConfigFile),
+    /// Make the running process read its file again; prints what changed or why it was refused.
+    Reload {
+        #[command(flatten)]
+        target: Target,
+        /// Only check what would happen.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show listeners, pools, backends and rates.
+    Status {
+        #[command(flatten)]
+        target: Target,
+        /// The whole document.
+        #[arg(long, conflicts_with = "quiet")]
+        json: bool,
+        /// Say nothing: the exit status tells whether it is ready.
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Let a backend keep its sessions and take no new ones.
+    Drain(OneBackend),
+    /// Let a backend serve again.
+    Ready(OneBackend),
+    /// Take a backend out for maintenance: no new sessions, no probes.
+    Maint(OneBackend),
+    /// Change a backend's share of the sessions.
+    Weight {
+        #[command(flatten)]
+        target: OneBackend,
+        /// The new weight, 0 to 65535; 0 takes no new sessions.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=65535))]
+        weight: u32,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or that of a verb, in roff: `evenkeel man | man -l -`.
+    Man {
+        /// The verb.
+        verb: Option<String>,
+    },
+    /// Print the version.
+    Version {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Where the configuration is.
-#[derive(Debug, clap::Args)]
-pub struct ConfigFile {
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
     /// Configuration file.
     #[arg(
         short = 'c',
@@ -31,5 +99,100 @@ pub struct ConfigFile {
         env = "EVENKEEL_CONFIG",
         default_value = "/etc/evenkeel/evenkeel.toml"
     )]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// Exit with 3 when there are warnings.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// How problems are shown.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// How problems are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Which process is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Admin socket of the running process.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Configuration file that names the admin socket.
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "EVENKEEL_CONFIG")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// One backend of a running process.
+#[derive(Debug, Args)]
+pub(crate) struct OneBackend {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The backend.
+    #[arg(value_name = "POOL/BACKEND", value_parser = backend_name)]
+    pub(crate) backend: BackendName,
+}
+
+/// `POOL/BACKEND`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BackendName {
+    pub(crate) pool: String,
+    pub(crate) backend: String,
+}
+
+fn backend_name(text: &str) -> Result<BackendName, String> {
+    match text.split_once('/') {
+        Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => {
+            Ok(BackendName { pool: pool.to_owned(), backend: backend.to_owned() })
+        }
+        _ => Err("expected the pool's and the backend's name, like web/10.0.0.1:80".to_owned()),
+    }
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Port to accept on, on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// Port of the admin page, on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 9900)]
+    pub(crate) admin_port: u16,
+    /// Stop by itself after this long, like 10s.
+    #[arg(long = "for", value_name = "TIME", value_parser = evenkeel::config::units::duration)]
+    pub(crate) stop_after: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use clap::CommandFactory;
+
+    // If this fails, some command line makes clap panic.
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    // If this fails, a backend named by an IPv6 address cannot be drained.
+    #[test]
+    fn backends_are_named_by_pool_and_name() {
+        let name = backend_name("web/[::1]:80").unwrap();
+        assert_eq!((name.pool.as_str(), name.backend.as_str()), ("web", "[::1]:80"));
+        assert!(backend_name("web").is_err());
+        assert!(backend_name("web/").is_err());
+    }
 }

@@ -5,30 +5,90 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
-use evenkeel::control::{RunError, RunOptions, run};
+use evenkeel::control::demo::{DemoOptions, demo};
+use evenkeel::control::{RunError, RunOptions, Served, run};
 
-/// sysexits(3) EX_CONFIG.
-const BAD_CONFIG: u8 = 78;
+use cli::remote::Manner;
+use cli::terminal::{complain, fail, say};
+use cli::{Cli, Demo, Verb, exit, offline, remote, terminal};
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    match cli.verb {
-        cli::Verb::Run(config) => {
+    abort_on_panic();
+    match Cli::parse().verb {
+        Verb::Run(config) => {
             end(run(&RunOptions { file: config.file, stop_after: None, on_ready: |_| {} }))
+        }
+        Verb::Demo(options) => show(&options),
+        Verb::Check(options) => offline::check(&options),
+        Verb::Config(config) => offline::effective(&config),
+        Verb::Reload { target, dry_run } => remote::reload(&target, dry_run),
+        Verb::Status { target, json, quiet } => {
+            let manner = match (json, quiet) {
+                (_, true) => Manner::Quiet,
+                (true, false) => Manner::Json,
+                (false, false) => Manner::Text,
+            };
+            remote::status(&target, manner)
+        }
+        Verb::Drain(target) => remote::backend(&target, "drain", String::new()),
+        Verb::Ready(target) => remote::backend(&target, "ready", String::new()),
+        Verb::Maint(target) => remote::backend(&target, "maint", String::new()),
+        Verb::Weight { target, weight } => {
+            remote::backend(&target, "weight", format!("{{\"weight\": {weight}}}"))
+        }
+        Verb::Completions { shell } => offline::completions(shell),
+        Verb::Man { verb } => offline::man(verb.as_deref()),
+        Verb::Version { json } => offline::version(json),
+    }
+}
+
+/// A thread that panics leaves its sessions in an unknown state, and a worker that is gone swallows
+/// its share of the connections: the process ends, and the service manager starts it anew.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        let text = format!("evenkeel: thread {name} {panic}\nevenkeel: this is a bug; aborting\n");
+        terminal::complain_and_go(&text);
+        std::process::abort();
+    }));
+}
+
+fn end(outcome: Result<(), RunError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunError::Config(problems)) => {
+            complain(&problems);
+            fail("the configuration is refused", "`evenkeel check -c FILE` tells the same");
+            ExitCode::from(exit::BAD_CONFIG)
+        }
+        Err(failed @ RunError::Failed { .. }) => {
+            fail(failed, "");
+            ExitCode::FAILURE
         }
     }
 }
 
-#[allow(clippy::print_stderr, reason = "errors of a verb go to the terminal")]
-fn end(outcome: Result<(), RunError>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("evenkeel: {error}");
-            match error {
-                RunError::Config(_) => ExitCode::from(BAD_CONFIG),
-                RunError::Failed { .. } => ExitCode::FAILURE,
-            }
-        }
-    }
+fn show(options: &Demo) -> ExitCode {
+    let Demo { port, admin_port, stop_after } = *options;
+    end(demo(DemoOptions { port, admin_port, stop_after, on_ready: what_to_try }))
+}
+
+/// Told once the demonstration serves.
+fn what_to_try(served: &Served) {
+    let file = served.file.display();
+    let socket = served.admin.socket.as_deref().unwrap_or("-");
+    let first = served.listeners.first().map(ToString::to_string).unwrap_or_default();
+    let page = served.admin.http.map(|http| format!("http://{http}/")).unwrap_or_default();
+    say(format_args!(
+        "\nThree backends (red, green, blue) behind http://{first}/\n\n\
+         Try:\n  \
+         curl http://{first}/                  again and again: they take turns\n  \
+         evenkeel status --socket {socket}\n  \
+         evenkeel drain colours/green --socket {socket}\n  \
+         evenkeel ready colours/green --socket {socket}\n  \
+         edit {file}, then\n  \
+         evenkeel reload --socket {socket}\n\n\
+         Look at {page} and {page}metrics. Ctrl-C stops it.\n\n"
+    ));
 }

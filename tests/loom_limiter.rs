@@ -95,3 +95,25 @@ fn an_eviction_and_a_hit_do_not_mix_states() {
         assert!([None, Some(2)].contains(&table.get(2 << 44)));
     });
 }
+
+#[test]
+fn insertions_into_different_ways_see_each_other() {
+    // If this fails, two workers that each found a different place count one client twice.
+    let mut model = loom::model::Builder::new();
+    // Unbounded, two impatient workers may kill each other's words for ever.
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let limiter = Arc::new(Limiter::new(2, Some(2), SEEDS));
+        for last in [1, 2] {
+            assert_eq!(limiter.enter(key(&limiter, last), 1), Entry::Counted);
+        }
+        let shared = Arc::clone(&limiter);
+        let (one, two) = both(move |thread| {
+            // Each makes a place of its own, and may not yet see the other's.
+            shared.leave(key(&shared, if thread == 0 { 1 } else { 2 }));
+            shared.enter(key(&shared, 3), 1)
+        });
+        let counted = [one, two].iter().filter(|e| **e == Entry::Counted).count();
+        assert_eq!(counted, 1, "{one:?} {two:?}");
+    });
+}

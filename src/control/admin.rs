@@ -1,12 +1,37 @@
-//! placeholder
+//! How operators and tools reach the process: HTTP with JSON over a Unix socket, and, if asked for,
+//! a read-only page over TCP.
+//!
+//! Both are opened at start, before anything is served, and answered by the thread `control`.
+//! Whoever may open the socket (mode 0600) controls the process; TCP can change nothing.
 
+pub mod client;
+pub(super) mod http_server;
+mod page;
+mod routes;
+mod socket;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::routing::{get, post};
+
+use self::socket::SocketFile;
 use super::logging::Logging;
 use super::plane::Plane;
 use super::prober::Prober;
 use super::run::RunError;
+use super::status::AdminAddresses;
+use crate::control::admin::page::page;
+use crate::control::admin::routes::{
+    backend, config, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
+};
 
+/// Connections served at once, on each of the two.
+const CONNECTIONS_MAX: usize = 64;
+
+/// What requests act on.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) plane: Arc<Plane>,
@@ -14,11 +39,131 @@ pub(crate) struct Context {
     pub(crate) logging: Arc<Logging>,
 }
 
-#[derive(Debug)]
-pub(crate) struct AdminSockets;
-
-pub(crate) fn open(_admin: &crate::config::Admin) -> Result<AdminSockets, RunError> {
-    Ok(AdminSockets)
+/// What a route is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    pub(crate) context: Context,
+    pub(crate) addresses: AdminAddresses,
 }
 
-pub(crate) fn serve(_sockets: AdminSockets, _context: Context) {}
+/// Sockets that are open and not yet answered.
+#[derive(Debug)]
+pub(crate) struct AdminSockets {
+    unix: Option<(UnixListener, SocketFile)>,
+    http: Option<TcpListener>,
+    addresses: AdminAddresses,
+    /// Said once there is a log.
+    warning: Option<String>,
+}
+
+impl AdminSockets {
+    /// Where they are, real ports.
+    pub(crate) fn addresses(&self) -> &AdminAddresses {
+        &self.addresses
+    }
+}
+
+/// Opens both.
+///
+/// # Errors
+/// When one that the file names cannot be opened.
+pub(crate) fn open(admin: &crate::config::Admin) -> Result<AdminSockets, RunError> {
+    let mut warning = None;
+    let unix = match socket::bind(&admin.socket) {
+        Ok(bound) => Some(bound),
+        Err(failure) if admin.socket_required => return Err(failure.into()),
+        Err(failure) => {
+            let failure = RunError::from(failure).to_string().replace('\n', "; ");
+            warning = Some(format!("{failure}; going on without it"));
+            None
+        }
+    };
+    let (http, http_address) = match admin.http {
+        Some(address) => {
+            let (listener, real) = open_http(address)?;
+            (Some(listener), Some(real))
+        }
+        None => (None, None),
+    };
+    let socket = unix.as_ref().map(|_| admin.socket.display().to_string());
+    let addresses = AdminAddresses { socket, http: http_address };
+    Ok(AdminSockets { unix, http, addresses, warning })
+}
+
+fn open_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let open = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let real = listener.local_addr()?;
+        Ok((listener, real))
+    };
+    open().map_err(|source: std::io::Error| {
+        let help = match source.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "another program listens there; `ss -ltnp sport = :{}` shows which",
+                address.port()
+            ),
+            _ => "choose another address or port for admin.http".to_owned(),
+        };
+        RunError::Failed { what: format!("cannot listen on {address} (admin.http)"), source, help }
+    })
+}
+
+/// Answers requests from now on; must be called within the runtime.
+pub(crate) fn serve(sockets: AdminSockets, context: Context) {
+    let AdminSockets { unix, http, addresses, warning } = sockets;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    let admin = Admin { context, addresses };
+    if let Some((listener, file)) = unix {
+        let routes = control_routes(admin.clone());
+        tokio::spawn(async move {
+            // Removed when the runtime ends and drops this task.
+            let _file = file;
+            match tokio::net::UnixListener::from_std(listener) {
+                Ok(listener) => http_server::serve(listener, routes, CONNECTIONS_MAX).await,
+                Err(error) => tracing::error!(%error, "cannot serve the admin socket"),
+            }
+        });
+    }
+    if let Some(listener) = http {
+        let routes = read_only_routes(admin);
+        tokio::spawn(async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => http_server::serve(listener, routes, CONNECTIONS_MAX).await,
+                Err(error) => tracing::error!(%error, "cannot serve the admin page"),
+            }
+        });
+    }
+}
+
+/// What both answer.
+fn shared_routes() -> Router<Admin> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+}
+
+/// Over the Unix socket: everything.
+fn control_routes(admin: Admin) -> Router {
+    shared_routes()
+        .route("/v1/metrics", get(metrics))
+        .route("/v1/config", get(config))
+        .route("/v1/reload", post(reload))
+        .route("/v1/backends/{pool}/{backend}/{verb}", post(backend))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(admin)
+}
+
+/// Over TCP: only what changes nothing and tells no configuration.
+fn read_only_routes(admin: Admin) -> Router {
+    shared_routes()
+        .route("/", get(page))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(admin)
+}

@@ -65,7 +65,8 @@ pub(crate) fn nothing() -> Snapshot {
 /// In words, when a Maglev table cannot be built; a checked configuration does not cause it, a
 /// weight set at run time can.
 pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
-    let mut builder = Builder { config, inputs, backends: kept_backends(inputs), pools: Vec::new() };
+    let mut builder =
+        Builder { config, inputs, backends: kept_backends(inputs), pools: Vec::new() };
     let pool_ids = builder.add_pools()?;
     let (listeners, open) = builder.listeners(&pool_ids);
     Ok(Snapshot {
@@ -149,7 +150,8 @@ impl Builder<'_> {
 
     fn pool(&mut self, pool: &config::Pool, id: PoolId) -> Result<Pool, String> {
         let previous = self.inputs.previous.pool(id);
-        let state = previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
+        let state =
+            previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
         let members: Vec<Arc<Backend>> =
             pool.backends.iter().map(|backend| self.backend(pool, id, backend)).collect();
         let (backup, primary): (Vec<_>, Vec<_>) =
@@ -251,9 +253,10 @@ impl Builder<'_> {
             half_closed_timeout: listener.half_closed_timeout,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
             access: AccessList::new(&listener.allow, &listener.deny),
-            limit: listener.limit.as_ref().map(|limit| {
-                self.limit(limit, known.and_then(|old| old.limit.as_ref()))
-            }),
+            limit: listener
+                .limit
+                .as_ref()
+                .map(|limit| self.limit(limit, known.and_then(|old| old.limit.as_ref()))),
             keepalive: Keepalive {
                 idle: listener.keepalive.idle,
                 interval: listener.keepalive.interval,
@@ -284,9 +287,7 @@ impl Builder<'_> {
         Limit {
             limiter,
             table_size,
-            quota: limit
-                .rate
-                .and_then(|rate| Quota::new(rate.count, rate.period, limit.burst)),
+            quota: limit.rate.and_then(|rate| Quota::new(rate.count, rate.period, limit.burst)),
             concurrent_max: limit.max_concurrent,
             key,
             action: match limit.action {
@@ -314,10 +315,8 @@ fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<G
             config::Balance::RoundRobin => Balance::RoundRobin(weights()),
             config::Balance::LeastConnections => Balance::LeastConnections(weights()),
             config::Balance::Maglev => {
-                let list: Vec<(&str, u32)> = members
-                    .iter()
-                    .map(|backend| (backend.name.as_str(), backend.weight))
-                    .collect();
+                let list: Vec<(&str, u32)> =
+                    members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();
                 let table = Maglev::new(&list, pool.table_size, seed)
                     .map_err(|error| format!("pool {}: {error}", pool.name))?;
                 Balance::Maglev(table)

@@ -5,7 +5,8 @@ use crate::config::{Config, Listener, Pool};
 /// One line for each listener, pool and backend that is new, gone or different.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
-    let names = |listeners: &[Listener]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
+    let names =
+        |listeners: &[Listener]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
     compare("listener", &names(&old.listeners), &names(&new.listeners), &mut lines);
     for listener in &new.listeners {
         if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name)

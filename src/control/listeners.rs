@@ -152,7 +152,8 @@ fn open(
     if let Some(position) = inherited.iter().position(|one| one.address == configured) {
         let socket = socket::adopt_listener(inherited.swap_remove(position).socket, &options)?;
         // systemd opened one socket: every worker accepts from its queue.
-        let mut sockets = (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
+        let mut sockets =
+            (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
         sockets.push(socket);
         return Ok(Opened { address: configured, sockets });
     }

@@ -4,16 +4,22 @@
 //! publishing snapshots, probes, the admin API, metrics, signals, systemd. It acts on workers
 //! only through [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
 
-mod admin;
+pub mod admin;
 mod compile;
+pub mod demo;
 mod difference;
+mod host;
 mod listeners;
 mod logging;
+mod metrics;
 mod notify;
 mod plane;
 mod prober;
 mod reload;
 mod run;
 mod sizing;
+pub mod status;
+mod verbs;
 
-pub use run::{RunError, RunOptions, run};
+pub use host::check;
+pub use run::{RunError, RunOptions, Served, run};

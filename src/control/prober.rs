@@ -1,16 +1,210 @@
-//! placeholder
+//! Active probes: one task for each backend of a pool that has a health table.
+//!
+//! A task owns the pace and the row of results of its backend and tells the plane when the verdict
+//! changes. Reloads reach it through a watch channel, so it keeps what it knows; dropping its
+//! entry here ends it. Probes of a new configuration are spread over the first second at most, so
+//! that a backend dead at start is noticed soon. What one probe does is in `probe`, when
+//! it is due in [`crate::control::prober::pace`].
 
+mod http;
+mod pace;
+mod probe;
+
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::plane::Plane;
-use crate::config::Config;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
+use crate::config::{Config, Health};
+use crate::policy::backoff::spread;
+use crate::policy::health::Change;
+use crate::shared::{AdminState, Backend, BackendId};
+
+use super::plane::{Plane, configured_backends};
+use crate::control::prober::pace::{Pace, WAIT_MIN};
+use crate::control::prober::probe::{Failure, probe};
+
+/// First probes of new backends are spread over their interval, but at most over this.
+const START_SPREAD_MAX: Duration = Duration::from_secs(1);
+
+/// All probes of the process.
 #[derive(Debug)]
-pub(crate) struct Prober;
+pub(crate) struct Prober {
+    plane: Arc<Plane>,
+    tasks: Mutex<HashMap<BackendId, Task>>,
+}
+
+/// The probes of one backend; dropping it ends them at once.
+#[derive(Debug)]
+struct Task {
+    backend: Arc<Backend>,
+    orders: watch::Sender<Health>,
+    abort: AbortHandle,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
 
 impl Prober {
-    pub(crate) fn new(_plane: Arc<Plane>) -> Self {
-        Self
+    /// No probes yet.
+    pub(crate) fn new(plane: Arc<Plane>) -> Self {
+        Self { plane, tasks: Mutex::default() }
     }
-    pub(crate) fn take_up(&self, _config: &Config) {}
+
+    /// Probes what this configuration, the published one, wants probed. Needs a tokio runtime.
+    pub(crate) fn take_up(&self, config: &Config) {
+        let snapshot = self.plane.publisher.latest();
+        let mut tasks = self.tasks.lock();
+        let mut before = std::mem::take(&mut *tasks);
+        let mut new = Vec::new();
+        for (pool, _, backend) in configured_backends(config, &snapshot) {
+            let Some(health) = &pool.health else { continue };
+            // An id is used again once its backend is gone; the state is not.
+            let same = |task: &Task| Arc::ptr_eq(&task.backend.state, &backend.state);
+            match before.remove(&backend.id).filter(same) {
+                Some(task) => {
+                    task.order(health);
+                    tasks.insert(backend.id, task);
+                }
+                None => new.push((Arc::clone(backend), health.clone())),
+            }
+        }
+        // What is known of an id must not pass to the next backend that gets it.
+        for id in before.keys().chain(new.iter().map(|(backend, _)| &backend.id)) {
+            self.plane.forget_probes(*id);
+        }
+        let count = new.len();
+        for (position, (backend, health)) in new.into_iter().enumerate() {
+            let first = spread(health.interval.min(START_SPREAD_MAX), position, count);
+            tasks.insert(backend.id, self.start(backend, health, first));
+        }
+    }
+
+    fn start(&self, backend: Arc<Backend>, health: Health, first: Duration) -> Task {
+        // A new backend's state begins as configured; one that is known keeps its verdict.
+        let pace = Pace::new(&health, backend.state.is_up());
+        let (orders, receiver) = watch::channel(health);
+        let watched = Watched {
+            plane: Arc::clone(&self.plane),
+            backend: Arc::clone(&backend),
+            pace,
+            has_told: false,
+        };
+        let abort = tokio::spawn(watched.run(receiver, first)).abort_handle();
+        Task { backend, orders, abort }
+    }
 }
+
+impl Task {
+    /// Tells the task its settings, if they are new to it.
+    fn order(&self, health: &Health) {
+        self.orders.send_if_modified(|current| {
+            let is_new = current != health;
+            if is_new {
+                current.clone_from(health);
+            }
+            is_new
+        });
+    }
+}
+
+/// One backend, as its task sees it.
+struct Watched {
+    plane: Arc<Plane>,
+    backend: Arc<Backend>,
+    pace: Pace,
+    /// Whether the log knows that we cannot probe at present.
+    has_told: bool,
+}
+
+impl Watched {
+    async fn run(mut self, mut orders: watch::Receiver<Health>, first: Duration) {
+        let mut health = orders.borrow_and_update().clone();
+        let mut due = Instant::now() + first;
+        loop {
+            tokio::select! {
+                biased;
+                ordered = orders.changed() => {
+                    if ordered.is_err() {
+                        return;
+                    }
+                    health.clone_from(&orders.borrow_and_update());
+                    self.pace.retune(&health);
+                    due = due.min(Instant::now() + self.pace.anywhere(fastrand::u64(..)));
+                    continue;
+                }
+                () = sleep_until(due) => {}
+            }
+            if self.is_in_maintenance() {
+                // Nobody tells us when it ends, so look; asking costs one atomic load.
+                self.pace.interrupt(&health);
+                due = Instant::now() + self.pace.soon(fastrand::u64(..));
+                continue;
+            }
+            let started = Instant::now();
+            let outcome = tokio::select! {
+                biased;
+                _ = orders.changed() => {
+                    // The answer would be to a question nobody asks any more: ask the new one.
+                    orders.mark_changed();
+                    continue;
+                }
+                outcome = probe(self.backend.address, &health) => outcome,
+            };
+            // From start to start: the bound on noticing a death holds one timeout, not `fall`.
+            due = (started + self.judge(outcome)).max(Instant::now() + WAIT_MIN);
+        }
+    }
+
+    fn is_in_maintenance(&self) -> bool {
+        self.backend.state.admin() == AdminState::Maint
+    }
+
+    /// Takes in what one probe found; returns the time to the next.
+    fn judge(&mut self, outcome: Result<(), Failure>) -> Duration {
+        if self.is_in_maintenance() {
+            return WAIT_MIN;
+        }
+        let name = || format!("{}/{}", self.backend.pool_name, self.backend.name);
+        let failure = match outcome {
+            Ok(()) => None,
+            Err(Failure::Backend(reason)) => Some(reason),
+            Err(Failure::Ourselves(reason)) => {
+                if !self.has_told {
+                    tracing::warn!("cannot probe backend {}, its verdict stays: {reason}", name());
+                }
+                self.has_told = true;
+                return self.pace.soon(fastrand::u64(..));
+            }
+        };
+        if let Some(reason) = &failure {
+            tracing::debug!("probe of backend {} failed: {reason}", name());
+        }
+        self.has_told = false;
+        self.plane.count_probe(self.backend.id, failure.is_none());
+        let change = self.pace.record(failure.is_none());
+        let row = self.pace.row();
+        match (change, failure) {
+            (Change::Down, Some(reason)) => {
+                let reason = format!("{reason} ({row} of {row} probes failed)");
+                self.plane.set_verdict(&self.backend, false, &reason);
+            }
+            (Change::Up, None) => {
+                let reason = format!("{row} of {row} probes passed");
+                self.plane.set_verdict(&self.backend, true, &reason);
+            }
+            _ => {}
+        }
+        self.pace.wait(fastrand::u64(..))
+    }
+}
+
+#[cfg(test)]
+mod tests;

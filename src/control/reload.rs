@@ -61,7 +61,10 @@ pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> 
             for problem in &refused.problems {
                 tracing::error!(
                     "reload refused: {}:{}:{}: {}",
-                    problem.file, problem.line, problem.column, problem.message
+                    problem.file,
+                    problem.line,
+                    problem.column,
+                    problem.message
                 );
             }
         }
@@ -85,14 +88,13 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
         return Ok(Reloaded { generation, changes, warnings });
     }
     let workers = plane.workers.states.len();
-    let plan = listeners::plan(&config, &current.bound, &mut Vec::new(), workers).map_err(
-        |failures| {
+    let plan =
+        listeners::plan(&config, &current.bound, &mut Vec::new(), workers).map_err(|failures| {
             for failure in failures {
                 parsed.refuse(&failure.key, failure.message, failure.hint);
             }
             refused(&parsed, &text)
-        },
-    )?;
+        })?;
     let overrides = current.overrides.clone();
     let snapshot = plane.publish(&config, &plan.addresses, &overrides).map_err(|message| {
         parsed.refuse("pool", message, "change the pool so that a table can be built");

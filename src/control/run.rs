@@ -19,6 +19,7 @@ use crate::sys::{process, systemd};
 
 use super::admin::{self, AdminSockets};
 use super::compile::{Overrides, nothing};
+use super::host;
 use super::listeners::{self, Bound, Plan};
 use super::logging::Logging;
 use super::notify::{self, Watchdog};
@@ -26,6 +27,7 @@ use super::plane::{Current, Phase, Plane, Workers};
 use super::prober::Prober;
 use super::reload::{hand_over, reload};
 use super::sizing::{self, Sizes};
+use super::status::AdminAddresses;
 
 /// How long workers may take to register the sockets they were given.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,8 +43,19 @@ pub struct RunOptions {
     pub file: PathBuf,
     /// Stop by itself after this long.
     pub stop_after: Option<Duration>,
-    /// Called once everything is served, with the real addresses of all listeners.
-    pub on_ready: fn(&[std::net::SocketAddr]),
+    /// Called once everything is served.
+    pub on_ready: fn(&Served),
+}
+
+/// Where everything is that is now served, real ports.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// All listeners, in the order of the file.
+    pub listeners: Vec<std::net::SocketAddr>,
+    /// The admin socket and page.
+    pub admin: AdminAddresses,
 }
 
 /// Why evenkeel did not run.
@@ -95,16 +108,16 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     };
     let workers = sizing::workers(&config);
     let sizes = Sizes::of_this_process(workers);
+    host::warn(&mut parsed, &config, &sizes);
     let mut inherited =
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
-    let plan = listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(
-        |failures| {
+    let plan =
+        listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(|failures| {
             for failure in failures {
                 parsed.refuse(&failure.key, failure.message, failure.hint);
             }
             RunError::Config(config::render(&parsed.problems, &text, false))
-        },
-    )?;
+        })?;
     let sockets = admin::open(&config.admin)?;
     let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
     for warning in &parsed.problems {
@@ -129,15 +142,16 @@ struct Prepared {
     sockets: AdminSockets,
 }
 
-async fn serve(
-    options: &RunOptions,
-    prepared: Prepared,
-    logging: Logging,
-) -> Result<(), RunError> {
+async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
     let logging = Arc::new(logging);
     let plane = Arc::new(start_plane(options, &prepared, &logging)?);
     let addresses: Vec<_> = prepared.plan.addresses.iter().flatten().copied().collect();
+    let served = Served {
+        file: options.file.clone(),
+        listeners: addresses,
+        admin: prepared.sockets.addresses().clone(),
+    };
     let snapshot = {
         let current = plane.current.lock();
         plane.publish(&prepared.config, &prepared.plan.addresses, &current.overrides)
@@ -146,7 +160,7 @@ async fn serve(
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     prober.take_up(&prepared.config);
     hand_over(&plane, prepared.plan);
-    wait_until_served(&plane, addresses.len()).await?;
+    wait_until_served(&plane, served.listeners.len()).await?;
     plane.set_phase(Phase::Serving);
     let context = admin::Context {
         plane: Arc::clone(&plane),
@@ -154,8 +168,8 @@ async fn serve(
         logging: Arc::clone(&logging),
     };
     admin::serve(prepared.sockets, context.clone());
-    announce(&plane, &prepared.config, &addresses);
-    (options.on_ready)(&addresses);
+    announce(&plane, &prepared.config, &served.listeners);
+    (options.on_ready)(&served);
     main_loop(&context, &mut signals, options.stop_after).await;
     stop(&plane, &mut signals).await;
     logging.finish();
@@ -190,7 +204,8 @@ fn start_workers(
     logging: &Logging,
 ) -> io::Result<Workers> {
     let count = prepared.sizes.workers;
-    let cpus = if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
+    let cpus =
+        if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
     let pipes = usize::try_from(prepared.sizes.pipes()).unwrap_or(usize::MAX);
     let mut workers = Workers { handles: Vec::new(), states: Vec::new() };
     for number in 0..count {
@@ -228,7 +243,8 @@ async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunErr
 fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) {
     let sessions = plane.sizes.sessions(config);
     tracing::info!(
-        "evenkeel {} serves {} with {} workers, up to {sessions} sessions ({} descriptors, {} pipes)",
+        "evenkeel {} serves {} with {} workers, up to {sessions} sessions \
+         ({} descriptors, {} pipes)",
         env!("CARGO_PKG_VERSION"),
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         plane.workers.states.len(),

@@ -1,13 +1,12 @@
 //! Taking connections from the listening sockets, and judging each on arrival.
 //!
-//! A few at a time, so that sessions have their turn; edge-triggered epoll tells of waiting
-//! connections once, so a socket stays pending until accept(2) says that its queue is empty. When
-//! descriptors run out one that is held back is spent to turn a client away at once; when even
-//! that fails, accepting pauses and resumes on a timer. Sessions go on all the while.
+//! A few at a time, so that sessions have their turn. When descriptors run out, one that is held
+//! back is spent to turn a client away at once; when even that fails, accepting pauses and resumes
+//! on a timer. Sessions go on all the while.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +17,8 @@ use rustix::io::Errno;
 use crate::policy::limiter::{Decision, Entry, LimitKey};
 use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
-use crate::sys::socket::{self, ListenOptions};
 
-use super::clock::Tick;
+use super::connection::Counted;
 use super::slots::Addressed;
 use super::worker::Worker;
 
@@ -29,92 +27,6 @@ use super::worker::Worker;
 const ACCEPTS_PER_TURN: usize = 4;
 /// How long accepting pauses when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The listening sockets of one worker.
-#[derive(Debug)]
-pub(super) struct Listening {
-    sockets: Vec<Option<ListeningSocket>>,
-    pending: usize,
-    paused_until: Option<Tick>,
-    reserve: Option<OwnedFd>,
-}
-
-#[derive(Debug)]
-struct ListeningSocket {
-    listener: Arc<Listener>,
-    address: SocketAddr,
-    socket: OwnedFd,
-    pending: bool,
-}
-
-impl Listening {
-    pub(super) fn new() -> io::Result<Self> {
-        let reserve = Some(reserve_descriptor()?);
-        Ok(Self { sockets: Vec::new(), pending: 0, paused_until: None, reserve })
-    }
-
-    /// Connections may wait on this socket.
-    pub(super) fn note(&mut self, position: u32) {
-        if let Some(Some(socket)) = self.sockets.get_mut(position as usize)
-            && !socket.pending
-        {
-            socket.pending = true;
-            self.pending += 1;
-        }
-    }
-
-    /// Whether there is something to accept now.
-    pub(super) fn has_pending(&self, now: Tick) -> bool {
-        self.pending > 0 && self.paused_until.is_none_or(|until| until <= now)
-    }
-
-    /// When a pause ends.
-    pub(super) fn resumes_at(&self) -> Option<Tick> {
-        if self.pending > 0 { self.paused_until } else { None }
-    }
-
-    /// Sockets that accept.
-    pub(super) fn count(&self) -> usize {
-        self.sockets.iter().flatten().count()
-    }
-
-    /// Uses the listeners of a new snapshot from now on. A socket belongs to whoever has its
-    /// address, so a listener can be renamed or an address moved without closing anything.
-    pub(super) fn take_up(&mut self, snapshot: &Snapshot) {
-        for socket in self.sockets.iter_mut().flatten() {
-            if let Some(listener) = snapshot.listener_on(socket.address) {
-                socket.listener = Arc::clone(listener);
-            }
-        }
-    }
-
-    /// Changes the options of the socket on an address, for what it accepts from now on.
-    pub(super) fn retune(&self, address: SocketAddr, options: &ListenOptions) {
-        for socket in self.sockets.iter().flatten().filter(|socket| socket.address == address) {
-            // The same options were accepted for a new socket of the same kind; a kernel that
-            // refuses them here leaves the old ones in force.
-            let _old_options_kept = socket::retune(socket.socket.as_fd(), options);
-        }
-    }
-
-    fn settle(&mut self, position: usize) {
-        if let Some(Some(socket)) = self.sockets.get_mut(position)
-            && socket.pending
-        {
-            socket.pending = false;
-            self.pending -= 1;
-        }
-    }
-
-    fn accept(&mut self, position: usize) -> Option<io::Result<(OwnedFd, SocketAddr)>> {
-        let socket = self.sockets.get(position)?.as_ref()?;
-        Some(socket::accept(socket.socket.as_fd()))
-    }
-
-    fn listener(&self, position: usize) -> Option<Arc<Listener>> {
-        Some(Arc::clone(&self.sockets.get(position)?.as_ref()?.listener))
-    }
-}
 
 /// How one attempt to accept ended.
 enum Accepted {
@@ -133,25 +45,23 @@ impl Worker {
             // Gone again before this worker heard of it: closing is all there is to do.
             return;
         };
-        let position = self.listening.sockets.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.listening.sockets.push(None);
-            self.listening.sockets.len() - 1
-        });
-        let Ok(number) = u32::try_from(position) else { return };
-        let token = Addressed::Listener(number).token();
-        let raw = std::os::fd::AsRawFd::as_raw_fd(&socket);
-        let registered =
-            self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE);
-        if registered.is_err() {
+        let position = self.listening.add(listener, address, socket);
+        if self.register_listening(position).is_err() {
             // Without an epoll entry this queue would never be served; better that the kernel
             // gives its share to the other workers.
-            return;
+            self.listening.close(position);
         }
-        self.listening.sockets[position] =
-            Some(ListeningSocket { listener, address, socket, pending: false });
+        self.setup.state.listening.set(self.listening.count() as u64);
+    }
+
+    fn register_listening(&mut self, position: usize) -> io::Result<()> {
+        let number = u32::try_from(position).map_err(|_| ErrorKind::OutOfMemory)?;
+        let Some(raw) = self.listening.descriptor(position) else { return Ok(()) };
+        let token = Addressed::Listener(number).token();
+        self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE)?;
         // Connections may have come before the registration.
         self.listening.note(number);
-        self.setup.state.listening.set(self.listening.count() as u64);
+        Ok(())
     }
 
     /// Serves what waits, then closes all listening sockets.
@@ -165,18 +75,10 @@ impl Worker {
     }
 
     fn close_listening(&mut self, is_gone: impl Fn(SocketAddr) -> bool) {
-        for position in 0..self.listening.sockets.len() {
-            let gone = self.listening.sockets[position]
-                .as_ref()
-                .is_some_and(|socket| is_gone(socket.address));
-            if !gone {
-                continue;
-            }
+        for position in self.listening.positions(is_gone) {
             let Some(listener) = self.listening.listener(position) else { continue };
             while matches!(self.accept_one(position, &listener), Accepted::Next) {}
-            self.listening.settle(position);
-            // Closed, never shut down: the socket may be shared with a successor.
-            self.listening.sockets[position] = None;
+            self.listening.close(position);
         }
         self.setup.state.listening.set(self.listening.count() as u64);
     }
@@ -187,9 +89,8 @@ impl Worker {
             return;
         }
         self.listening.paused_until = None;
-        for position in 0..self.listening.sockets.len() {
-            let pending = self.listening.sockets[position].as_ref().is_some_and(|s| s.pending);
-            if pending && self.accept_batch(position).is_err() {
+        for position in 0..self.listening.positions_max() {
+            if self.listening.is_pending(position) && self.accept_batch(position).is_err() {
                 self.listening.paused_until = Some(self.now.after(PAUSE));
                 return;
             }
@@ -254,9 +155,8 @@ impl Worker {
         }
     }
 
-    /// Asks every limit, cheapest first. On success a place is taken in each; the key says whether
-    /// the client's concurrent sessions were counted.
-    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Option<LimitKey>, RefuseReason> {
+    /// Asks every limit, cheapest first. On success a place is taken in each.
+    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Option<Counted>, RefuseReason> {
         if !listener.access.admits(client) {
             return Err(RefuseReason::Access);
         }
@@ -265,14 +165,11 @@ impl Worker {
             Some(limit) => self.within_limit(listener, limit, client)?,
             None => None,
         };
-        let undo = || leave(listener, counted);
         if !snapshot.sessions.claim(snapshot.sessions_max) {
-            undo();
             return Err(RefuseReason::MaxSessions);
         }
         if !listener.state.active.claim(listener.sessions_max) {
             snapshot.sessions.release();
-            undo();
             return Err(RefuseReason::MaxSessions);
         }
         Ok(counted)
@@ -283,7 +180,7 @@ impl Worker {
         listener: &Listener,
         limit: &Limit,
         client: IpAddr,
-    ) -> Result<Option<LimitKey>, RefuseReason> {
+    ) -> Result<Option<Counted>, RefuseReason> {
         if limit.exempt.as_ref().is_some_and(|list| list.contains(client)) {
             return Ok(None);
         }
@@ -294,36 +191,26 @@ impl Worker {
             Some(_) if limit.observe => LimitDecision::WouldRefuse,
             Some(_) => LimitDecision::Refused,
         };
-        listener.state.counters(self.setup.number).limit[decision as usize].add(1);
+        listener.state.counters(self.setup.number).limit_said(decision).add(1);
         match (decision, verdict) {
             (LimitDecision::Refused, Some(reason)) => Err(reason),
-            _ => Ok(counted.then_some(key)),
+            _ => Ok(counted),
         }
     }
 
-    /// Whether the session was counted, and why it should be refused.
-    fn ask_limiter(&self, limit: &Limit, key: LimitKey) -> (bool, Option<RefuseReason>) {
+    /// Where the session was counted, and why it should be refused.
+    fn ask_limiter(&self, limit: &Limit, key: LimitKey) -> (Option<Counted>, Option<RefuseReason>) {
         if let Some(quota) = &limit.quota
-            && let Decision::Refused { .. } =
-                limit.limiter.admit(key, self.now.micros(), quota)
+            && let Decision::Refused { .. } = limit.limiter.admit(key, self.now.micros(), quota)
         {
-            return (false, Some(RefuseReason::Limit));
+            return (None, Some(RefuseReason::Limit));
         }
-        match limit.concurrent_max {
-            None => (false, None),
-            Some(max) => match limit.limiter.enter(key, max) {
-                Entry::Counted => (true, None),
-                Entry::Uncounted => (false, None),
-                Entry::Refused => (false, Some(RefuseReason::Concurrent)),
-            },
+        let Some(max) = limit.concurrent_max else { return (None, None) };
+        match limit.limiter.enter(key, max) {
+            Entry::Counted => (Some(Counted { limiter: Arc::clone(&limit.limiter), key }), None),
+            Entry::Uncounted => (None, None),
+            Entry::Refused => (None, Some(RefuseReason::Concurrent)),
         }
-    }
-}
-
-/// Gives back what [`Worker::admit`] counted for a client.
-pub(super) fn leave(listener: &Listener, counted: Option<LimitKey>) {
-    if let (Some(key), Some(limit)) = (counted, &listener.limit) {
-        limit.limiter.leave(key);
     }
 }
 

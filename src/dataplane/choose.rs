@@ -6,21 +6,26 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ahash::AHashMap;
+
 use crate::policy::hash::client_key;
 use crate::policy::least_connections;
 use crate::policy::round_robin::RoundRobin;
-use crate::shared::{Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool};
+use crate::shared::{
+    Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId,
+};
 
-/// A worker's own turns of round-robin pools.
+/// A worker's own turns of round-robin groups, and the snapshot they belong to.
 #[derive(Debug, Default)]
 pub(crate) struct Chooser {
-    turns: Vec<Option<Turns>>,
+    turns: AHashMap<(PoolId, Which), (Generation, RoundRobin)>,
 }
 
-#[derive(Debug)]
-struct Turns {
-    generation: Generation,
-    groups: [Option<RoundRobin>; 2],
+/// Which group of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Which {
+    Primary,
+    Backup,
 }
 
 /// Whom a choice is for.
@@ -34,9 +39,6 @@ pub(crate) struct Asking<'a> {
     pub(crate) generation: Generation,
 }
 
-const PRIMARY: usize = 0;
-const BACKUP: usize = 1;
-
 impl Chooser {
     /// Chooses a backend and claims a place there; `None` when none can serve.
     pub(crate) fn choose(&mut self, pool: &Pool, asking: Asking<'_>) -> Option<Arc<Backend>> {
@@ -49,10 +51,12 @@ impl Chooser {
 
     fn choose_among(&mut self, pool: &Pool, asking: Asking<'_>) -> Option<Arc<Backend>> {
         let panicking = pool.state.is_panicking();
-        [(&pool.primary, PRIMARY), (&pool.backup, BACKUP)].into_iter().find_map(|(group, which)| {
-            let picker = Picker { pool, group, which, asking, panicking };
-            self.claim_one(&picker)
-        })
+        [(&pool.primary, Which::Primary), (&pool.backup, Which::Backup)].into_iter().find_map(
+            |(group, which)| {
+                let picker = Picker { pool, group, which, asking, panicking };
+                self.claim_one(&picker)
+            },
+        )
     }
 
     fn claim_one(&mut self, picker: &Picker<'_>) -> Option<Arc<Backend>> {
@@ -83,17 +87,13 @@ impl Chooser {
     }
 
     fn turn(&mut self, picker: &Picker<'_>, weights: &[u32]) -> &mut RoundRobin {
-        let index = picker.pool.id.index();
-        if self.turns.len() <= index {
-            self.turns.resize_with(index + 1, || None);
-        }
         let generation = picker.asking.generation;
-        let slot = &mut self.turns[index];
-        if slot.as_ref().is_none_or(|turns| turns.generation != generation) {
-            *slot = Some(Turns { generation, groups: [None, None] });
+        let key = (picker.pool.id, picker.which);
+        let turns = self.turns.entry(key).or_insert_with(|| (generation, RoundRobin::new(weights)));
+        if turns.0 != generation {
+            *turns = (generation, RoundRobin::new(weights));
         }
-        let turns = slot.get_or_insert_with(|| Turns { generation, groups: [None, None] });
-        turns.groups[picker.which].get_or_insert_with(|| RoundRobin::new(weights))
+        &mut turns.1
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn hash_of(plan: &HashPlan, client: SocketAddr) -> u64 {
 struct Picker<'a> {
     pool: &'a Pool,
     group: &'a Group,
-    which: usize,
+    which: Which,
     asking: Asking<'a>,
     panicking: bool,
 }

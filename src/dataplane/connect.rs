@@ -13,7 +13,6 @@ use std::sync::Arc;
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use crate::policy::limiter::LimitKey;
 use crate::shared::{
     Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason,
 };
@@ -21,7 +20,7 @@ use crate::sys::socket::{self, ConnectOptions, ConnectStatus};
 
 use super::accept::is_exhaustion;
 use super::choose::Asking;
-use super::connection::{Connection, Place, Stage, Times};
+use super::connection::{Connection, Counted, Place, Stage, Times};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::{Addressed, SlotKey};
 use super::wire::Side;
@@ -41,7 +40,7 @@ impl Worker {
         listener: &Arc<Listener>,
         client: OwnedFd,
         peer: SocketAddr,
-        counted: Option<LimitKey>,
+        counted: Option<Counted>,
     ) {
         let mut connection = self.new_connection(listener, client, peer, counted);
         let spoke_first = match self.receive_early(&mut connection) {
@@ -68,7 +67,7 @@ impl Worker {
         listener: &Listener,
         client: OwnedFd,
         peer: SocketAddr,
-        counted: Option<LimitKey>,
+        counted: Option<Counted>,
     ) -> Connection {
         let snapshot = self.snapshot.current();
         self.table.opened += 1;
@@ -157,7 +156,7 @@ impl Worker {
         backend: &Backend,
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
-        backend.state.counters(self.setup.number).connect_failures[failure.index()].add(1);
+        backend.state.counters(self.setup.number).failed_for(failure).add(1);
         backend.state.release();
         connection.place.backend = None;
         connection.backend = None;
@@ -200,11 +199,8 @@ impl Worker {
         // Plainly writable is connected. Anything else is proven by asking: some kernels report
         // HUP while the handshake still runs.
         let plain = readiness.writable && !readiness.error && !readiness.read_closed;
-        let status = if plain {
-            ConnectStatus::Established
-        } else {
-            socket::connect_status(socket.as_fd())
-        };
+        let status =
+            if plain { ConnectStatus::Established } else { socket::connect_status(socket.as_fd()) };
         match status {
             ConnectStatus::Pending => connection.session.backend_replaced(),
             ConnectStatus::Failed(error) => self.retry(key, ConnectFailure::of(&error)),

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::limiter::LimitKey;
+use crate::policy::limiter::{LimitKey, Limiter};
 use crate::shared::{BackendId, Generation, Listener, ListenerId, PoolId, Snapshot};
 use crate::sys::splice::Pipe;
 
@@ -43,7 +44,7 @@ pub(crate) enum Stage {
 }
 
 /// Where a connection belongs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Place {
     /// Unique within the process.
     pub(crate) number: u64,
@@ -52,8 +53,21 @@ pub(crate) struct Place {
     /// The backend on which a place is claimed.
     pub(crate) backend: Option<BackendId>,
     pub(crate) generation: Generation,
-    /// Set when the session is counted against its client's concurrent sessions.
-    pub(crate) counted: Option<LimitKey>,
+    /// Where the session is counted against its client's concurrent sessions.
+    pub(crate) counted: Option<Counted>,
+}
+
+/// One session counted for its client; holds on to the table, which a reload may replace.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) key: LimitKey,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.limiter.leave(self.key);
+    }
 }
 
 /// When things happened to a connection.

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::shared::{
     Backend, CloseReason, ConnectFailure, Limit, LimitAction, Listener, PathKind, RefuseReason,
@@ -13,7 +13,6 @@ use crate::shared::{
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
-use super::accept::leave;
 use super::connection::{Connection, Stage};
 use super::session::{End, Reset};
 use super::slots::SlotKey;
@@ -30,7 +29,7 @@ impl Worker {
         reason: RefuseReason,
     ) {
         let counters = listener.state.counters(self.setup.number);
-        counters.refused[reason.index()].add(1);
+        counters.refused_for(reason).add(1);
         if is_closed_orderly(listener.limit.as_ref(), reason) {
             self.close_orderly(&client);
         } else {
@@ -40,7 +39,7 @@ impl Worker {
         if self.setup.log.is_on() {
             self.table.opened += 1;
             let number = self.table.opened * self.setup.workers + self.setup.number as u64;
-            self.setup.log.write(SessionRecord {
+            let record = SessionRecord {
                 session: number,
                 listener: Arc::clone(listener),
                 pool: None,
@@ -54,7 +53,8 @@ impl Worker {
                 generation: self.snapshot.current().generation,
                 term: reason.term(),
                 reason: reason.words(),
-            });
+            };
+            self.setup.log.write(SystemTime::now(), record);
         }
     }
 
@@ -70,7 +70,7 @@ impl Worker {
         connection.reset_client();
         let snapshot = Arc::clone(self.snapshot.current());
         if let Some(listener) = snapshot.listener(connection.place.listener) {
-            listener.state.counters(self.setup.number).refused[reason.index()].add(1);
+            listener.state.counters(self.setup.number).refused_for(reason).add(1);
         }
         self.finish(connection, reason.term(), reason.words());
     }
@@ -104,7 +104,7 @@ impl Worker {
         let snapshot = Arc::clone(self.snapshot.current());
         if let Some(listener) = snapshot.listener(connection.place.listener) {
             let counters = listener.state.counters(self.setup.number);
-            counters.closed[end.reason.index()].add(1);
+            counters.closed_for(end.reason).add(1);
             let elapsed = self.now.since(connection.times.opened);
             counters.session_seconds.record(elapsed, &SESSION_SECONDS);
         }
@@ -112,9 +112,10 @@ impl Worker {
     }
 
     /// Gives back every place and writes the session's line.
-    fn finish(&self, connection: Connection, term: &'static str, reason: &'static str) {
+    fn finish(&self, mut connection: Connection, term: &'static str, reason: &'static str) {
         let snapshot = self.snapshot.current();
-        let place = connection.place;
+        drop(connection.place.counted.take());
+        let place = &connection.place;
         snapshot.sessions.release();
         let backend = place.backend.and_then(|id| snapshot.backend(id));
         if let Some(backend) = backend {
@@ -122,15 +123,10 @@ impl Worker {
         }
         let Some(listener) = snapshot.listener(place.listener) else { return };
         listener.state.active.release();
-        leave(listener, place.counted);
         if self.setup.log.is_on() {
             let last_tried = connection.tried.last().and_then(|id| snapshot.backend(*id));
-            self.setup.log.write(self.record(
-                &connection,
-                listener,
-                backend.or(last_tried),
-                (term, reason),
-            ));
+            let record = self.record(&connection, listener, backend.or(last_tried), (term, reason));
+            self.setup.log.write(SystemTime::now(), record);
         }
     }
 

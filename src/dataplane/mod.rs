@@ -5,12 +5,15 @@
 //! knows nothing of tokio, TOML, HTTP or files. All that the control plane can do is start a
 //! worker, send it a [`Command`], wake it and join it.
 
+#![deny(clippy::indexing_slicing, reason = "a panic here would end every session")]
+
 mod accept;
 mod choose;
 mod clock;
 mod connect;
 mod connection;
 mod ending;
+mod listening;
 mod pipes;
 pub mod relay;
 pub mod session;

@@ -113,6 +113,9 @@ pub struct Turn<'a, W> {
     pub scratch: &'a mut [u8],
     /// When to splice.
     pub splice: SpliceMode,
+    /// The other direction is over: once this one is, both sockets are closed, and the close
+    /// sends the FIN.
+    pub is_last: bool,
 }
 
 impl<P: Holds> Relay<P> {
@@ -219,6 +222,10 @@ impl<P: Holds> Relay<P> {
         }
         match self.state {
             State::Open => {}
+            State::Ending if turn.is_last => {
+                self.state = State::Finished;
+                return Some(Flow::Finished);
+            }
             State::Ending => {
                 self.state = State::Finished;
                 return Some(match turn.wire.shutdown_write(to) {

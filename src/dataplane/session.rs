@@ -161,11 +161,16 @@ impl<P: Holds> Session<P> {
         for _ in 0..4 {
             let mut changed = false;
             for from in [Side::Client, Side::Backend] {
+                turn.is_last = self.relay(from.other()).relay.is_over();
                 match self.relay(from).advance_in(from, turn) {
                     Flow::Waiting | Flow::Finished => {}
                     Flow::Busy => busy = true,
-                    Flow::SourceFailed(error) => changed |= self.source_failed(from, &error, turn.wire),
-                    Flow::TargetFailed(error) => changed |= self.target_failed(from, &error, turn.wire),
+                    Flow::SourceFailed(error) => {
+                        changed |= self.source_failed(from, &error, turn.wire)
+                    }
+                    Flow::TargetFailed(error) => {
+                        changed |= self.target_failed(from, &error, turn.wire)
+                    }
                 }
             }
             if !changed {
@@ -194,7 +199,12 @@ impl<P: Holds> Session<P> {
     }
 
     /// `from` was reset: its bytes still go, nothing goes to it any more.
-    fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, _: &io::Error, wire: &mut W) -> bool {
+    fn source_failed<W: Wire<Pipe = P>>(
+        &mut self,
+        from: Side,
+        _: &io::Error,
+        wire: &mut W,
+    ) -> bool {
         self.aborted_by.get_or_insert(from);
         self.relay(from).relay.abort();
         self.relay(from.other()).relay.break_off(wire);
@@ -202,14 +212,17 @@ impl<P: Holds> Session<P> {
     }
 
     /// The other side of `from` takes no more. What it sent before may still be unread.
-    fn target_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) -> bool {
+    fn target_failed<W: Wire<Pipe = P>>(
+        &mut self,
+        from: Side,
+        error: &io::Error,
+        wire: &mut W,
+    ) -> bool {
         let target = self.ports.port(from.other());
         target.readable = true;
         // EPIPE: it had sent FIN before the reset, so its own stream ended cleanly.
-        target.reset |= !matches!(
-            error.kind(),
-            io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
-        );
+        target.reset |=
+            !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected);
         self.relay(from).relay.break_off(wire);
         true
     }

@@ -8,7 +8,7 @@ use mio::Token;
 
 use super::wire::Side;
 
-const CHUNK: usize = 128;
+const CHUNK: u32 = 128;
 const SIDE_BITS: u32 = 1;
 const INDEX_BITS: u32 = 31;
 /// Indexes from here on are not slots but what [`Addressed`] says.
@@ -50,7 +50,8 @@ impl Addressed {
 
     /// Whom a token names.
     pub(crate) fn of(token: Token) -> Self {
-        let index = u32::try_from((token.0 >> SIDE_BITS) & ((1 << INDEX_BITS) - 1)).unwrap_or(WAKER);
+        let index =
+            u32::try_from((token.0 >> SIDE_BITS) & ((1 << INDEX_BITS) - 1)).unwrap_or(WAKER);
         let generation = u32::try_from(token.0 >> (INDEX_BITS + SIDE_BITS)).unwrap_or(0);
         match index {
             WAKER => Self::Waker,
@@ -104,7 +105,7 @@ impl<T> Slots<T> {
 
     /// The value of a key, unless it has ended.
     pub(crate) fn get(&self, key: SlotKey) -> Option<&T> {
-        let slot = self.chunks.get(key.index as usize / CHUNK)?.get(key.index as usize % CHUNK)?;
+        let slot = self.chunk(key.index)?.get(within(key.index))?;
         if slot.generation == key.generation { slot.value.as_ref() } else { None }
     }
 
@@ -124,7 +125,7 @@ impl<T> Slots<T> {
 
     /// The value now in a slot, whoever it is, with its key.
     pub(crate) fn key_at(&self, index: u32) -> Option<SlotKey> {
-        let slot = self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)?;
+        let slot = self.chunk(index)?.get(within(index))?;
         slot.value.as_ref().map(|_| SlotKey { index, generation: slot.generation })
     }
 
@@ -148,7 +149,7 @@ impl<T> Slots<T> {
 
     /// Slots that have ever been used: every index is below this.
     pub(crate) fn capacity(&self) -> usize {
-        self.chunks.len() * CHUNK
+        self.chunks.len() * CHUNK as usize
     }
 
     /// Keys of all values stored now.
@@ -157,19 +158,28 @@ impl<T> Slots<T> {
         (0..slots).filter_map(|index| self.key_at(index)).collect()
     }
 
+    fn chunk(&self, index: u32) -> Option<&[Slot<T>]> {
+        self.chunks.get((index / CHUNK) as usize).map(|chunk| &**chunk)
+    }
+
     fn slot(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+        self.chunks.get_mut((index / CHUNK) as usize)?.get_mut(within(index))
     }
 
     fn grow(&mut self) -> bool {
         let Ok(first) = u32::try_from(self.capacity()) else { return false };
-        let Some(end) = first.checked_add(CHUNK as u32).filter(|end| *end < FIRST_LISTENER) else {
+        let Some(end) = first.checked_add(CHUNK).filter(|end| *end < FIRST_LISTENER) else {
             return false;
         };
         self.chunks.push((0..CHUNK).map(|_| Slot { generation: 0, value: None }).collect());
         self.free.extend((first..end).rev());
         true
     }
+}
+
+/// Position of an index within its chunk.
+fn within(index: u32) -> usize {
+    (index % CHUNK) as usize
 }
 
 #[cfg(test)]
@@ -208,7 +218,9 @@ mod tests {
     proptest! {
         // If this fails, sessions are lost or found twice under churn.
         #[test]
-        fn behaves_like_a_map(steps in proptest::collection::vec((any::<bool>(), any::<usize>()), 1..400)) {
+        fn behaves_like_a_map(
+            steps in proptest::collection::vec((any::<bool>(), any::<usize>()), 1..400)
+        ) {
             let mut slots = Slots::new();
             let mut model: Vec<(SlotKey, usize)> = Vec::new();
             for (insert, number) in steps {

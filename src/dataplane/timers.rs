@@ -6,6 +6,8 @@
 //! (lazily, on expiry), so traffic never touches the wheel. Never early; late by at most one tick.
 //! After Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987, scheme 6.
 
+#![allow(clippy::indexing_slicing, reason = "every index here is one the wheel itself made")]
+
 use super::clock::Tick;
 
 /// One tick: 2^14 µs, about 16 ms.
@@ -54,7 +56,8 @@ impl Timers {
             self.links.resize(index + 1, link);
         }
         let head = self.heads[bucket];
-        self.links[index] = Link { next: head, previous: NONE, bucket: bucket as u32 };
+        self.links[index] =
+            Link { next: head, previous: NONE, bucket: u32::try_from(bucket).unwrap_or(NONE) };
         if head != NONE {
             self.links[head as usize].previous = slot;
         }
@@ -119,7 +122,7 @@ impl Timers {
 }
 
 fn bucket_of(tick: u64) -> usize {
-    (tick % BUCKETS as u64) as usize
+    usize::try_from(tick % BUCKETS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use crossbeam::channel::Receiver;
 use mio::event::Event;
 use mio::{Events, Poll, Waker};
 
-use crate::shared::{Snapshot, Subscriber};
+use crate::shared::{Direction, PathKind, Snapshot, Subscriber};
 
-use super::accept::Listening;
 use super::choose::Chooser;
 use super::clock::{Clock, Tick};
 use super::connection::{Connection, Stage};
+use super::listening::Listening;
 use super::pipes::PipePool;
 use super::session::{Readiness, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
@@ -240,6 +240,7 @@ impl Worker {
                 wire: &mut wire,
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
+                is_last: false,
             };
             connection.session.advance(&mut turn)
         };
@@ -343,9 +344,10 @@ fn count_bytes(
     [before, after]: [[(u64, u64); 2]; 2],
 ) {
     let Some(listener) = snapshot.listener(connection.place.listener) else { return };
-    let counters = &listener.state.counters(worker).bytes;
-    for (counters, (before, after)) in counters.iter().zip(before.iter().zip(&after)) {
-        counters[0].add(after.0 - before.0);
-        counters[1].add(after.1 - before.1);
+    let counters = listener.state.counters(worker);
+    let directions = Direction::ALL.into_iter().zip(before.into_iter().zip(after));
+    for (direction, ((copied, spliced), (copied_now, spliced_now))) in directions {
+        counters.bytes_moved(direction, PathKind::Copy).add(copied_now - copied);
+        counters.bytes_moved(direction, PathKind::Splice).add(spliced_now - spliced);
     }
 }

@@ -67,9 +67,9 @@ impl Limiter {
     /// known client's bucket may at first be anywhere between empty and full.
     #[must_use]
     pub fn new(table_size: u32, concurrent_size: Option<u32>, random_seeds: [u64; 4]) -> Self {
-        let [a, b, c, d] = random_seeds;
+        let [seed, seed2, seed3, seed4] = random_seeds;
         Self {
-            hasher: RandomState::with_seeds(a, b, c, d),
+            hasher: RandomState::with_seeds(seed, seed2, seed3, seed4),
             rates: Table::new(table_size),
             concurrent: concurrent_size.map(Table::new),
             overflows: CachePadded::new(AtomicU64::new(0)),

@@ -151,11 +151,12 @@ impl Maglev {
     }
 }
 
-/// One step of a walk around a ring of prime size; no division, and no overflow below 2^31.
+/// One step of a walk around a ring: no division, no overflow, and both outcomes follow from the
+/// cursor directly, which makes the chain of steps a third shorter.
 #[inline]
 fn step(cursor: u32, stride: u32, size: u32) -> u32 {
-    let next = cursor + stride;
-    if next >= size { next - size } else { next }
+    let back = size - stride;
+    if cursor >= back { cursor - back } else { cursor + stride }
 }
 
 /// A uniform number as a place in `0..size`.
@@ -230,10 +231,8 @@ fn turns(sorted: &[(&str, u32, u16)], table_size: u32, seed: u64) -> Vec<Turns> 
 
 /// The paper's fill: members in turn take the next free slot of their own permutation.
 fn fill(mut turns: Vec<Turns>, table_size: u32) -> Box<[u16]> {
-    let size = table_size as usize;
-    let mut slots = vec![0_u16; size].into_boxed_slice();
-    // One bit per slot stays in the first-level cache where the entries would not.
-    let mut taken = vec![0_u64; size.div_ceil(64)];
+    let mut slots = vec![0_u16; table_size as usize].into_boxed_slice();
+    let mut free = Free::new(table_size);
     let members = u32::try_from(turns.len()).unwrap_or(u32::MAX);
     let rounds = table_size.div_ceil(members);
     // Credit starts one short of a turn: whoever has a slot at all takes one in the first round,
@@ -244,21 +243,83 @@ fn fill(mut turns: Vec<Turns>, table_size: u32) -> Box<[u16]> {
             *credit += turn.quota;
             while *credit >= rounds {
                 *credit -= rounds;
-                let mut cursor = turn.cursor;
-                while taken[cursor as usize / 64] >> (cursor % 64) & 1 == 1 {
-                    cursor = step(cursor, turn.skip, table_size);
-                }
-                taken[cursor as usize / 64] |= 1 << (cursor % 64);
-                slots[cursor as usize] = turn.member;
-                turn.cursor = step(cursor, turn.skip, table_size);
+                let slot = free.take(turn);
+                slots[slot as usize] = turn.member;
+                turn.cursor = step(slot, turn.skip, table_size);
             }
         }
     }
     slots
 }
 
-fn is_prime(n: u32) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+/// The slots nobody has yet.
+struct Free {
+    /// One bit per slot stays in the first-level cache where the entries would not.
+    taken: Box<[u64]>,
+    /// The last few, listed: going through a nearly full table for each of them would be two of
+    /// five steps of the build.
+    last: Vec<u32>,
+    /// Slots to take before the rest is listed.
+    before_last: u32,
+    size: u32,
+}
+
+impl Free {
+    fn new(size: u32) -> Self {
+        let taken = vec![0; size.div_ceil(64) as usize].into_boxed_slice();
+        // One slot of the list costs several steps, and a turn costs the list's length.
+        Self { taken, last: Vec::new(), before_last: size - size.isqrt() / 3, size }
+    }
+
+    /// Takes the first free slot at or after the cursor in this member's permutation.
+    #[inline]
+    fn take(&mut self, turn: &Turns) -> u32 {
+        if self.before_last == 0 {
+            return self.take_last(turn);
+        }
+        let mut cursor = turn.cursor;
+        while self.is_taken(cursor) {
+            cursor = step(cursor, turn.skip, self.size);
+        }
+        self.taken[cursor as usize / 64] |= 1 << (cursor % 64);
+        self.before_last -= 1;
+        if self.before_last == 0 {
+            self.last = (0..self.size).filter(|slot| !self.is_taken(*slot)).collect();
+        }
+        cursor
+    }
+
+    /// The same by arithmetic: slot s is (s - cursor) / skip steps away, modulo the prime size.
+    fn take_last(&mut self, turn: &Turns) -> u32 {
+        let size = u64::from(self.size);
+        let inverse = inverse(u64::from(turn.skip), size);
+        let steps = |slot: u32| (u64::from(slot) + size - u64::from(turn.cursor)) * inverse % size;
+        let nearest = (0..self.last.len()).min_by_key(|&index| steps(self.last[index]));
+        nearest.map_or(turn.cursor, |index| self.last.swap_remove(index))
+    }
+
+    #[inline]
+    fn is_taken(&self, slot: u32) -> bool {
+        self.taken[slot as usize / 64] >> (slot % 64) & 1 == 1
+    }
+}
+
+/// The inverse modulo a prime below 2^31, by Fermat: number^(prime - 2).
+fn inverse(number: u64, prime: u64) -> u64 {
+    let (mut power, mut square, mut exponent) = (1, number, prime - 2);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            power = power * square % prime;
+        }
+        square = square * square % prime;
+        exponent >>= 1;
+    }
+    power
+}
+
+fn is_prime(number: u32) -> bool {
+    let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
+    number >= 2 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }
 
 #[cfg(test)]

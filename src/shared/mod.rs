@@ -16,11 +16,12 @@ pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
-pub use session_record::{SessionLog, SessionRecord};
+pub use session_record::{ClosedSession, SessionLog, SessionRecord};
 pub use snapshot::{
-    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot, SpliceMode,
+    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot,
+    SpliceMode,
 };
 pub use stats::{
-    BackendCounters, Counter, Direction, Gauge, Histogram, LimitDecision, ListenerCounters,
-    ListenerState, PathKind, WorkerState, CONNECT_SECONDS, SESSION_SECONDS,
+    BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
+    ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };

@@ -1,13 +1,15 @@
 //! One line of the session log, on its way from a worker to the thread that writes it.
 //!
 //! The queue is bounded and a worker never waits for it: a line that finds no room is dropped and
-//! counted.
+//! counted. Whether the log is on can change while workers run: one atomic, read before a record is
+//! made.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use crossbeam::channel::{Sender, TrySendError};
+use crossbeam::channel::Sender;
 
 use super::ids::Generation;
 use super::snapshot::{Backend, Listener, Pool};
@@ -44,34 +46,35 @@ pub struct SessionRecord {
     pub reason: &'static str,
 }
 
+/// A record and the moment its session ended.
+pub type ClosedSession = (SystemTime, SessionRecord);
+
 /// A worker's end of the session log.
 #[derive(Debug, Clone)]
 pub struct SessionLog {
-    queue: Option<Sender<SessionRecord>>,
+    queue: Sender<ClosedSession>,
+    on: Arc<AtomicBool>,
     dropped: Arc<AtomicU64>,
 }
 
 impl SessionLog {
-    /// Writes to `queue`, or nowhere; counts what finds no room in `dropped`.
+    /// Writes to `queue` while `on`; counts what finds no room in `dropped`.
     #[must_use]
-    pub fn new(queue: Option<Sender<SessionRecord>>, dropped: Arc<AtomicU64>) -> Self {
-        Self { queue, dropped }
+    pub fn new(queue: Sender<ClosedSession>, on: Arc<AtomicBool>, dropped: Arc<AtomicU64>) -> Self {
+        Self { queue, on, dropped }
     }
 
-    /// Whether records go anywhere.
+    /// Whether records go anywhere; no record need be made while they do not.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.queue.is_some()
+        self.on.load(Ordering::Relaxed)
     }
 
-    /// Hands a record over without waiting.
-    pub fn write(&self, record: SessionRecord) {
-        let Some(queue) = &self.queue else { return };
-        match queue.try_send(record) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+    /// Hands a record over without waiting. `closed` comes from the worker: the thread that writes
+    /// the line may be held up for long.
+    pub fn write(&self, closed: SystemTime, record: SessionRecord) {
+        if self.queue.try_send((closed, record)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

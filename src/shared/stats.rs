@@ -63,9 +63,8 @@ impl Gauge {
 }
 
 /// Upper bounds of the buckets of `evenkeel_backend_connect_seconds`, in microseconds.
-pub const CONNECT_SECONDS: [u64; 11] = [
-    100, 250, 1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000,
-];
+pub const CONNECT_SECONDS: [u64; 11] =
+    [100, 250, 1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000];
 
 /// Upper bounds of the buckets of `evenkeel_session_seconds`, in microseconds.
 pub const SESSION_SECONDS: [u64; 11] = [
@@ -198,6 +197,32 @@ pub struct ListenerCounters {
     pub session_seconds: Histogram,
 }
 
+impl ListenerCounters {
+    /// Connections refused for one reason.
+    #[must_use]
+    pub fn refused_for(&self, reason: RefuseReason) -> &Counter {
+        &self.refused[reason.index()]
+    }
+
+    /// Sessions closed for one reason.
+    #[must_use]
+    pub fn closed_for(&self, reason: CloseReason) -> &Counter {
+        &self.closed[reason.index()]
+    }
+
+    /// Connections of which the limit said this.
+    #[must_use]
+    pub fn limit_said(&self, decision: LimitDecision) -> &Counter {
+        &self.limit[decision as usize]
+    }
+
+    /// Bytes that went one way on one path.
+    #[must_use]
+    pub fn bytes_moved(&self, direction: Direction, path: PathKind) -> &Counter {
+        &self.bytes[direction as usize][path as usize]
+    }
+}
+
 /// What one worker counts for one backend.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
@@ -207,6 +232,14 @@ pub struct BackendCounters {
     pub connect_failures: [Counter; ConnectFailure::ALL.len()],
     /// Time until the handshake was done.
     pub connect_seconds: Histogram,
+}
+
+impl BackendCounters {
+    /// Connection attempts that failed for one reason.
+    #[must_use]
+    pub fn failed_for(&self, failure: ConnectFailure) -> &Counter {
+        &self.connect_failures[failure.index()]
+    }
 }
 
 /// What stays of a listener over reloads.
@@ -221,7 +254,10 @@ impl ListenerState {
     /// Zeros for `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { active: Gauge::default(), workers: (0..workers).map(|_| CachePadded::default()).collect() }
+        Self {
+            active: Gauge::default(),
+            workers: (0..workers).map(|_| CachePadded::default()).collect(),
+        }
     }
 
     /// The block of one worker.

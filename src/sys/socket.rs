@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto,
+};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Options of a listening socket, inherited by what it accepts where Linux does that.
@@ -42,7 +44,10 @@ pub struct KeepaliveOptions {
 
 impl KeepaliveOptions {
     fn to_socket2(self) -> TcpKeepalive {
-        TcpKeepalive::new().with_time(self.idle).with_interval(self.interval).with_retries(self.count)
+        TcpKeepalive::new()
+            .with_time(self.idle)
+            .with_interval(self.interval)
+            .with_retries(self.count)
     }
 }
 
@@ -172,8 +177,7 @@ pub struct ConnectOptions {
 pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket =
-        rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     if options.data_follows {
         sockopt::set_tcp_quickack(&socket, false)?;

@@ -58,8 +58,7 @@ impl Pipe {
     /// # Errors
     /// `WouldBlock` when the target takes nothing now; otherwise the socket's error.
     pub fn drain(&mut self, target: BorrowedFd<'_>) -> io::Result<usize> {
-        let moved =
-            splice(&self.reader, None, target, None, self.held, SpliceFlags::NONBLOCK)?;
+        let moved = splice(&self.reader, None, target, None, self.held, SpliceFlags::NONBLOCK)?;
         self.held -= moved;
         Ok(moved)
     }

@@ -53,6 +53,31 @@ const GOLDEN_WEIGHTED: u64 = 0x98b8_084f_a31c_44cf;
 const GOLDEN_PICKS: [u16; 12] = [8, 8, 9, 8, 8, 8, 7, 9, 9, 7, 8, 9];
 
 #[test]
+fn the_last_slots_are_those_of_the_plain_algorithm() {
+    // If this fails, the shortcut for the last free slots builds another table than the paper's.
+    for (count, size) in [(1, 2), (1, 3), (2, 5), (7, 101), (100, SMALL), (100, 8_191)] {
+        let names = names(count);
+        let table = Maglev::new(&equal(&names), size, 3).unwrap();
+        let sorted = sorted_members(&equal(&names), size).unwrap();
+        let mut turns = turns(&sorted, size, 3);
+        let mut plain = vec![None; size as usize];
+        let mut left = size;
+        while left > 0 {
+            for turn in turns.iter_mut().filter(|turn| turn.quota > 0) {
+                while plain[turn.cursor as usize].is_some() {
+                    turn.cursor = (turn.cursor + turn.skip) % size;
+                }
+                plain[turn.cursor as usize] = Some(turn.member);
+                turn.quota -= 1;
+                left -= 1;
+            }
+        }
+        let plain: Vec<u16> = plain.into_iter().map(Option::unwrap).collect();
+        assert_eq!(table.slots(), plain, "{count} members, {size} slots");
+    }
+}
+
+#[test]
 fn equal_weights_differ_by_one_slot_at_most() {
     // If this fails, equal backends get unequal load.
     for count in [1, 2, 3, 99, 100, 655, 1_000] {

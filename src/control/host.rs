@@ -1,0 +1,111 @@
+//! Where a configuration asks for more than this host grants: warnings, never refusals.
+//!
+//! A limit that is silently cut is found out at the worst moment, so `check` and `run` both say it.
+
+use crate::config::{Config, Parsed};
+use crate::sys::process;
+
+use super::sizing::{self, Sizes};
+
+/// Adds warnings about this host to a configuration that was parsed on it.
+pub fn check(parsed: &mut Parsed) {
+    if let Some(config) = parsed.config.clone() {
+        let sizes = Sizes::of_this_process(sizing::workers(&config));
+        warn(parsed, &config, &sizes);
+    }
+}
+
+/// The same with sizes that are known.
+pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
+    warn_of_sessions(parsed, config, sizes);
+    warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
+}
+
+fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
+    let descriptors = sizes.descriptors;
+    let fits = sizes.by_descriptors(config);
+    let hint = "raise the descriptor limit (LimitNOFILE= of the systemd unit, `ulimit -n`), or ask \
+                for fewer";
+    if let Some(wanted) = config.global.max_sessions.filter(|wanted| *wanted > fits) {
+        let message = format!(
+            "max_sessions = {wanted} is cut to {fits}: the process may open {descriptors} \
+             descriptors"
+        );
+        parsed.warn("global.max_sessions", message, hint);
+    }
+    let most = sizes.sessions(config);
+    let mut sum = 0_u64;
+    let mut each_fits = true;
+    for listener in &config.listeners {
+        let Some(wanted) = listener.max_sessions else { continue };
+        sum = sum.saturating_add(wanted);
+        if wanted > most {
+            each_fits = false;
+            let message = format!(
+                "max_sessions = {wanted} cannot be reached: the process holds at most {most} \
+                 sessions"
+            );
+            parsed.warn(&format!("listener.{}.max_sessions", listener.name), message, hint);
+        }
+    }
+    if each_fits && sum > most {
+        let message = format!(
+            "the listeners' max_sessions add up to {sum}, the process holds at most {most} \
+             sessions: one listener can starve another"
+        );
+        parsed.warn("global.max_sessions", message, hint);
+    }
+}
+
+fn warn_of_backlog(parsed: &mut Parsed, config: &Config, somaxconn: Option<u64>) {
+    let Some(most) = somaxconn else { return };
+    for listener in &config.listeners {
+        if u64::from(listener.backlog) > most {
+            parsed.warn(
+                &format!("listener.{}.backlog", listener.name),
+                format!("backlog = {} is cut to {most} by the kernel", listener.backlog),
+                format!("raise net.core.somaxconn, or set backlog = {most}"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+
+    fn warnings(global: &str, listener: &str) -> Vec<(String, String)> {
+        let text = format!(
+            "[global]\n{global}\n[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n{listener}\n\
+             [pool.p]\nbackends = [\"127.0.0.1:2\"]\n"
+        );
+        let mut parsed = crate::config::parse(&text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        let sizes =
+            Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
+        warn_of_sessions(&mut parsed, &config, &sizes);
+        warn_of_backlog(&mut parsed, &config, Some(128));
+        parsed.problems.into_iter().map(|problem| (problem.key, problem.message)).collect()
+    }
+
+    // If this fails, an operator learns of a limit that was cut only when it is reached.
+    #[test]
+    fn what_cannot_be_had_is_said() {
+        let found = warnings("max_sessions = 100000", "max_sessions = 90000\nbacklog = 4096");
+        let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["global.max_sessions", "listener.a.max_sessions", "listener.a.backlog"],
+            "{found:?}"
+        );
+        assert!(found[0].1.contains("1024 descriptors"), "{found:?}");
+    }
+
+    // If this fails, `check --strict` refuses files that ask for nothing special.
+    #[test]
+    fn what_fits_is_not_mentioned() {
+        assert_eq!(warnings("", "max_sessions = 100\nbacklog = 128"), []);
+    }
+}

@@ -1,0 +1,205 @@
+//! Probes against servers that behave and servers that do not, on ports the kernel chooses.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+fn health(probe: Probe) -> Health {
+    Health {
+        probe,
+        interval: TIMEOUT,
+        fast_interval: TIMEOUT,
+        timeout: TIMEOUT,
+        rise: 1,
+        fall: 1,
+        down_backoff: TIMEOUT,
+        initial_up: true,
+    }
+}
+
+fn http() -> Health {
+    health(Probe::Http {
+        method: "GET".into(),
+        path: "/health?deep=1".into(),
+        host: None,
+        status: vec![(200, 299)],
+    })
+}
+
+/// Serves one connection by `serve` while it is probed; returns what the probe found.
+async fn probe_one<F>(health: Health, serve: impl FnOnce(TcpStream) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = ()>,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(stream).await;
+        std::future::pending::<()>().await;
+    };
+    let started = Instant::now();
+    let outcome = tokio::select! {
+        outcome = probe(address, &health) => outcome,
+        () = serving => unreachable!("serving never ends"),
+    };
+    assert!(started.elapsed() < TIMEOUT * 5, "a probe took {:?}", started.elapsed());
+    outcome
+}
+
+/// The answer of a server that reads the request and writes `answer`, then keeps the connection.
+async fn answered(answer: impl Into<Vec<u8>>) -> Result<(), Failure> {
+    let answer = answer.into();
+    probe_one(http(), |mut stream| async move {
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).await.unwrap();
+        assert!(length > 0);
+        // The probe may have seen enough and be gone.
+        let _written = stream.write_all(&answer).await;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+fn failed(words: &str) -> Result<(), Failure> {
+    Err(Failure::Backend(words.into()))
+}
+
+// If this fails, every probe leaves an error in the backend's log.
+#[tokio::test]
+async fn a_tcp_probe_ends_with_fin_and_no_bytes() {
+    for greeting in ["", "220 mail.example.com ESMTP\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(greeting.as_bytes()).await.unwrap();
+            let mut read = Vec::new();
+            stream.read_to_end(&mut read).await.map(|_| read)
+        };
+        let health = health(Probe::Tcp);
+        let (outcome, read) = tokio::join!(probe(address, &health), serving);
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(read.unwrap(), b"");
+    }
+}
+
+// If this fails, a port nobody listens on counts as a backend, or the log does not say why not.
+#[tokio::test]
+async fn a_closed_port_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    assert_eq!(probe(address, &health(Probe::Tcp)).await, failed("connect refused"));
+}
+
+// If this fails, a host that drops packets holds the probe for the kernel's two minutes.
+#[tokio::test]
+async fn a_connect_nobody_answers_ends_at_the_timeout() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    // A full accept queue: the kernel drops further SYNs.
+    let _listener = socket.listen(1).unwrap();
+    let mut queued = Vec::new();
+    for _ in 0..8 {
+        queued.push(tokio::spawn(TcpStream::connect(address)));
+    }
+    let mut health = health(Probe::Tcp);
+    health.timeout = Duration::from_millis(1_100);
+    let refused = async {
+        loop {
+            match probe(address, &health).await {
+                Ok(()) => {}
+                Err(failure) => return failure,
+            }
+        }
+    };
+    assert_eq!(Err(refused.await), failed("connect timed out after 1.1s"));
+}
+
+// If this fails, requests of probes are not what servers expect of HTTP/1.1.
+#[tokio::test]
+async fn the_request_is_complete() {
+    let mut seen = String::new();
+    let outcome = probe_one(http(), |mut stream| {
+        let seen = &mut seen;
+        async move {
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            seen.push_str(std::str::from_utf8(&request[..length]).unwrap());
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(outcome, Ok(()));
+    assert!(seen.starts_with("GET /health?deep=1 HTTP/1.1\r\n"), "{seen}");
+    for header in ["host: 127.0.0.1:", "connection: close\r\n", "user-agent: evenkeel/"] {
+        assert!(seen.contains(header), "{seen}");
+    }
+}
+
+// If this fails, a server's answer is judged by something else than its status.
+#[tokio::test]
+async fn only_the_status_matters() {
+    let words = |found: u16| failed(&format!("HTTP status {found}, expected 200-299"));
+    assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n").await, Ok(()));
+    assert_eq!(answered("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await, Ok(()));
+    assert_eq!(answered("HTTP/1.1 500 Oops\r\nContent-Length: 9\r\n\r\n").await, words(500));
+    assert_eq!(answered("HTTP/1.1 503 Busy\r\nRetry-After: 9\r\n\r\n").await, words(503));
+    let endless =
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), vec![b'1'; 1 << 20]];
+    assert_eq!(answered(endless.concat()).await, Ok(()));
+}
+
+// If this fails, a backend that talks something else takes our memory, or passes.
+#[tokio::test]
+async fn what_is_not_http_fails_in_words() {
+    assert_eq!(answered("SSH-2.0-OpenSSH_9.9\r\n").await, failed("the answer is not HTTP/1"));
+    assert_eq!(answered(vec![0_u8; 4096]).await, failed("the answer is not HTTP/1"));
+    let field = format!("X-Long: {}\r\n", "x".repeat(2_000));
+    let huge = format!("HTTP/1.1 200 OK\r\n{}", field.repeat(90));
+    assert_eq!(answered(huge).await, failed("HTTP head over 64 KiB or 100 fields"));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(200));
+    assert_eq!(answered(many).await, failed("HTTP head over 64 KiB or 100 fields"));
+}
+
+// If this fails, a hung backend passes, or holds its probe past the timeout.
+#[tokio::test]
+async fn silence_and_dribble_end_at_the_timeout() {
+    let silent = probe_one(http(), |stream| async move {
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(silent.await, failed("no HTTP answer within 300ms"));
+    let dribble = probe_one(http(), |mut stream| async move {
+        for byte in b"HTTP/1.1 200 OK\r\nX-Slow: yes\r\n".iter().cycle() {
+            if stream.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(dribble.await, failed("no HTTP answer within 300ms"));
+}
+
+// If this fails, a server that dies while it answers is blamed for something else.
+#[tokio::test]
+async fn an_early_end_is_told_from_a_reset() {
+    let closed = probe_one(http(), |mut stream| async move {
+        let mut request = [0; 1024];
+        let _length = stream.read(&mut request).await.unwrap();
+        stream.write_all(b"HTTP/1.1 2").await.unwrap();
+    });
+    assert_eq!(closed.await, failed("closed without an HTTP answer"));
+    let reset = probe_one(http(), |mut stream| async move {
+        let mut request = [0; 8];
+        let _length = stream.read(&mut request).await.unwrap();
+        // The rest of the request is unread: closing resets.
+        drop(stream);
+    });
+    assert_eq!(reset.await, failed("reset without an HTTP answer"));
+}
