@@ -302,7 +302,8 @@ impl Run {
             return;
         }
         let splice = self.splice;
-        let mut turn = Turn { wire: &mut self.script, scratch: &mut self.scratch, splice };
+        let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
+        let mut turn = Turn { wire, scratch, splice, is_last: false };
         let standing = self.session.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {
@@ -341,6 +342,11 @@ impl Run {
                     matches!(end.reset, Reset::Both) || end.reset == Reset::One(from.other());
                 assert!(told, "{from:?} was reset, and the other side sees {end:?}");
                 assert_eq!(target.accepted, source.arrived, "bytes before the reset are lost");
+            }
+            if matches!(end.reset, Reset::None) && !target.reset && !target.shut {
+                // The close sends the FIN.
+                assert!(source.fin, "a FIN that {from:?} never sent");
+                assert_eq!(target.accepted, source.arrived, "FIN before the last byte");
             }
         }
     }
