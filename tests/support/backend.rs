@@ -16,7 +16,7 @@ pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
-    /// Bound and not listening: nobody else gets the port, and connections are refused.
+    /// Bound and not accepting: nobody else gets the port.
     _bound: Option<OwnedFd>,
 }
 
@@ -85,6 +85,18 @@ impl Backend {
         socket.bind(&loopback().into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self { address, shared: Arc::default(), acceptor: None, _bound: Some(socket.into()) }
+    }
+
+    /// Answers no handshake: its queue of connections is full and nobody accepts.
+    pub fn unanswering() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&loopback().into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let shared = Arc::<Shared>::default();
+        // A queue of length 0 holds one.
+        shared.open.lock().push(TcpStream::connect(address).unwrap());
+        Self { address, shared, acceptor: None, _bound: Some(socket.into()) }
     }
 
     /// Calls `serve` for each connection, on a thread of its own.
