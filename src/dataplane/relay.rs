@@ -30,6 +30,9 @@ pub struct Port {
     pub writable: bool,
     /// The peer's FIN has come: a short read then proves EOF, and no further edge will.
     pub read_closed: bool,
+    /// The socket has an error or is wholly shut: no further edge comes, so reads go on until one
+    /// of them says so.
+    pub failed: bool,
     /// Urgent data has been seen. Reads stop at its mark and splice(2) never passes it, so neither
     /// "short read means empty" nor splicing may be used any more.
     pub urgent: bool,
@@ -267,7 +270,7 @@ impl<P: Holds> Relay<P> {
             self.state = State::Ending;
         }
         // After FIN or a reset no further edge comes: the next read must be made now.
-        source.readable = !drained || source.read_closed;
+        source.readable = !drained || source.read_closed || source.failed;
         self.choose_path(received >= LARGE_READ_BYTES && turn.splice != SpliceMode::Never);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
         self.send_or_spill(bytes, ports.port(from.other()), from.other(), turn.wire)

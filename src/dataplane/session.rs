@@ -109,6 +109,7 @@ impl<P: Holds> Session<P> {
         port.writable |= readiness.writable | readiness.error;
         // After an error the queue may end in a reset: a short read proves nothing then.
         port.read_closed = (port.read_closed | readiness.read_closed) & !readiness.error;
+        port.failed |= readiness.error;
         port.urgent |= readiness.urgent;
     }
 
