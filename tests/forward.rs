@@ -71,7 +71,9 @@ fn the_path_is_the_one_configured() {
         // with the connection itself is always copied.
         let mut client = connect(proxy.address());
         proxy.wait_for_sessions(1);
-        eventually("the backend is connected", PATIENCE, || (backend.accepted() == 1).then_some(()));
+        eventually("the backend is connected", PATIENCE, || {
+            (backend.accepted() == 1).then_some(())
+        });
         stream::exchange(&mut client, (7, MIB));
         proxy.wait_for_sessions(0);
         let metrics = proxy.metrics();

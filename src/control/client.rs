@@ -72,11 +72,14 @@ impl ClientError {
 /// # Errors
 /// When the file cannot be read.
 pub fn socket_of(file: &Path) -> Result<PathBuf, ClientError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| ClientError { what: format!("cannot read {}", file.display()), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| ClientError {
+        what: format!("cannot read {}", file.display()),
+        source,
+    })?;
     let (root, _broken_elsewhere) = toml::de::DeTable::parse_recoverable(&text);
     let admin = root.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table());
-    let socket = admin.and_then(|admin| admin.get("socket")).and_then(|path| path.get_ref().as_str());
+    let socket =
+        admin.and_then(|admin| admin.get("socket")).and_then(|path| path.get_ref().as_str());
     Ok(socket.map_or_else(default_socket, PathBuf::from))
 }
 

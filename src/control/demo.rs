@@ -40,8 +40,10 @@ pub struct DemoOptions {
 /// # Errors
 /// As [`run`], and when the backends or the directory cannot be made.
 pub fn demo(options: DemoOptions) -> Result<(), RunError> {
-    let directory = PrivateDirectory::new()
-        .map_err(failed(format!("cannot make a directory in {}", std::env::temp_dir().display())))?;
+    let directory = PrivateDirectory::new().map_err(failed(format!(
+        "cannot make a directory in {}",
+        std::env::temp_dir().display()
+    )))?;
     let backends = start_backends().map_err(failed("cannot start the backends"))?;
     let file = directory.0.join("evenkeel.toml");
     fs::write(&file, config(options, &directory.0, &backends))

@@ -20,8 +20,7 @@ use super::plane::Plane;
 use super::status::{last_reload_ok, seconds};
 
 /// What the answer to a scrape is.
-pub(crate) const CONTENT_TYPE: &str =
-    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of the process as text.
 pub(crate) fn text(plane: &Arc<Plane>, logging: &Arc<Logging>) -> String {

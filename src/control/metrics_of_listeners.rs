@@ -51,12 +51,8 @@ fn encode_endings(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> f
         }
     }
     let help = "Length of sessions";
-    let mut family = encoder.encode_descriptor(
-        "evenkeel_session_seconds",
-        help,
-        None,
-        MetricType::Histogram,
-    )?;
+    let mut family =
+        encoder.encode_descriptor("evenkeel_session_seconds", help, None, MetricType::Histogram)?;
     for listener in snapshot.open_listeners() {
         let totals = session_lengths(&listener.state);
         histogram(&mut family, &[("listener", &*listener.name)], &SESSION_SECONDS, totals)?;

@@ -220,8 +220,7 @@ fn config_status(plane: &Plane) -> ConfigStatus {
 /// Whether the latest attempt succeeded; a process that never reloaded started from a good file.
 pub(crate) fn last_reload_ok(plane: &Plane) -> bool {
     let reloads = &plane.reloads;
-    let never =
-        reloads.ok.load(Ordering::Relaxed) + reloads.refused.load(Ordering::Relaxed) == 0;
+    let never = reloads.ok.load(Ordering::Relaxed) + reloads.refused.load(Ordering::Relaxed) == 0;
     never || reloads.last_ok.load(Ordering::Relaxed) == 1
 }
 

@@ -164,7 +164,14 @@ impl Page<'_> {
 
     fn backends(&self) -> Table {
         let mut table = Table::new(&[
-            "BACKEND", "ADDRESS", "STATE", ">WEIGHT", ">SESSIONS", ">NEW/S", ">TOTAL", ">FAILED",
+            "BACKEND",
+            "ADDRESS",
+            "STATE",
+            ">WEIGHT",
+            ">SESSIONS",
+            ">NEW/S",
+            ">TOTAL",
+            ">FAILED",
             "REASON",
         ]);
         for (pool_name, pool) in &self.status.pools {
@@ -174,8 +181,7 @@ impl Page<'_> {
                 };
                 let role = if backend.backup { " (backup)" } else { "" };
                 let failed = backend.connect_failures;
-                let address =
-                    if *name == backend.address { "" } else { backend.address.as_str() };
+                let address = if *name == backend.address { "" } else { backend.address.as_str() };
                 table.add(vec![
                     Cell::plain(format!("{pool_name}/{name}{role}")),
                     Cell::plain(address),
@@ -316,7 +322,8 @@ mod tests {
     use crate::control::status::{PoolStatus, WorkerStatus};
 
     fn sample() -> Status {
-        let mut status = Status { version: "1.2.3".into(), uptime_seconds: 10.0, ..Status::default() };
+        let mut status =
+            Status { version: "1.2.3".into(), uptime_seconds: 10.0, ..Status::default() };
         let down = BackendStatus {
             state: "down".into(),
             reason: "connect refused (3 of 3 probes failed)".into(),

@@ -60,11 +60,7 @@ pub struct SessionLog {
 impl SessionLog {
     /// Writes to `queue` while `on`; counts what finds no room in `dropped`.
     #[must_use]
-    pub fn new(
-        queue: Sender<ClosedSession>,
-        on: Arc<AtomicBool>,
-        dropped: Arc<AtomicU64>,
-    ) -> Self {
+    pub fn new(queue: Sender<ClosedSession>, on: Arc<AtomicBool>, dropped: Arc<AtomicU64>) -> Self {
         Self { queue, on, dropped }
     }
 

@@ -52,12 +52,19 @@ pub fn within<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -
 
 /// A connection that gives up instead of hanging.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    try_connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
+}
+
+/// The same, where a reset may come as early as the connect.
+pub fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    prepared(TcpStream::connect_timeout(&address, PATIENCE)?)
+}
+
+fn prepared(stream: TcpStream) -> std::io::Result<TcpStream> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// A connection from this address (a client of its own), from this port unless it is 0.
@@ -66,11 +73,7 @@ pub fn connect_from(source: (IpAddr, u16), address: SocketAddr) -> std::io::Resu
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from(source).into())?;
     socket.connect_timeout(&address.into(), PATIENCE)?;
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    prepared(TcpStream::from(socket))
 }
 
 /// Makes dropping the stream, and all its clones, send a reset.
@@ -96,5 +99,5 @@ pub fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
 
 /// The name of the [`Backend::named`] that serves a new connection to `address`.
 pub fn served_by(address: SocketAddr) -> std::io::Result<String> {
-    read_line(&mut connect(address))
+    read_line(&mut try_connect(address)?)
 }
