@@ -15,7 +15,7 @@ use crate::config::Problem;
 
 use super::admin::Admin;
 use super::metrics as exposition;
-use super::plane::{Verb, VerbError};
+use super::plane::{Phase, Verb, VerbError};
 use super::run::reload_now;
 use super::status::{self, Status, why_not_ready};
 
@@ -84,6 +84,10 @@ pub(crate) async fn reload(
         Ok(Query(query)) => query.dry_run,
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
+    // Listeners would be opened again, and the stop would wait for them.
+    if !dry_run && admin.context.plane.phase() == Phase::Stopping {
+        return failure(StatusCode::CONFLICT, "evenkeel is stopping: nothing is reloaded".into());
+    }
     match reload_now(&admin.context, dry_run) {
         Ok(reloaded) => {
             let answer = ReloadAnswer {
