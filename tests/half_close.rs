@@ -13,10 +13,13 @@ mod support;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use support::stream::{self, is_reset};
-use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually, read_all, reset_when_dropped};
+use support::{
+    Backend, PATIENCE, Proxy, Setup, connect, eventually, read_all, reset_when_dropped, within,
+};
 
 const MIB: u64 = 1024 * 1024;
 /// How a receiver saw a stream end: bytes that came, and the error if it was no clean end.
@@ -217,6 +220,78 @@ fn a_clients_reset_is_a_reset_for_the_backend() {
             assert!(received <= offset);
             closed(&proxy, "client_reset", count);
         }
+    }
+}
+
+/// More than a socket's receive buffer holds at first, less than what all on the way hold.
+const IN_FLIGHT: u64 = 150_000;
+
+/// Waits until the proxy has handed all bytes of `direction` to the kernel.
+fn handed_over(proxy: &Proxy, direction: &str, turn: u64) {
+    let wanted = u32::try_from(turn * IN_FLIGHT).unwrap();
+    proxy.wait_for_metric("evenkeel_bytes_total", &[("direction", direction)], wanted.into());
+}
+
+/// Gives the proxy time to do what it must not: end the session.
+fn tempt(proxy: &Proxy) {
+    let _ended = within(Duration::from_millis(100), || (proxy.sessions() == 0).then_some(()));
+}
+
+// If this fails, what a backend sent before it closed with unread bytes is lost on the way.
+#[test]
+fn a_reset_after_the_backends_end_loses_nothing() {
+    for splice in ["auto", "always"] {
+        let (go, wait) = channel::<()>();
+        let wait = Mutex::new(wait);
+        let backend = Backend::serving(move |mut stream, _| {
+            stream::send(&mut stream, 7, IN_FLIGHT)?;
+            stream.shutdown(Shutdown::Write)?;
+            stream.read_exact(&mut [0; 10])?;
+            // The rest of the upload stays unread, which makes the close a reset.
+            let _test_is_over = wait.lock().recv();
+            Ok(())
+        });
+        let proxy = Setup::of(&[&backend]).global(&format!("splice = \"{splice}\"")).start();
+        for turn in 1..=5 {
+            let mut client = connect(proxy.address());
+            let upload = stream::send_aside(&client, 8, 2 * MIB);
+            handed_over(&proxy, "to_client", turn);
+            go.send(()).unwrap();
+            tempt(&proxy);
+            let (received, _) = stream::receive(&mut client, 7);
+            assert_eq!(received, IN_FLIGHT, "splice {splice}");
+            // May fail: nobody reads it.
+            let _cut_short = upload.join().unwrap();
+            proxy.wait_for_sessions(0);
+        }
+    }
+}
+
+// If this fails, the end of an upload is lost because its client did not want the answer.
+#[test]
+fn a_reset_after_the_clients_end_loses_nothing() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let (backend, told) = telling(move |stream| {
+        let answer = stream::send_aside(stream, 10, 2 * MIB);
+        let _test_is_over = wait.lock().recv();
+        let seen = stream::receive(stream, 9);
+        let _cut_short = answer.join().unwrap();
+        seen
+    });
+    let proxy = Setup::of(&[&backend]).start();
+    for turn in 1..=5 {
+        let mut client = connect(proxy.address());
+        client.read_exact(&mut [0]).unwrap();
+        stream::send(&mut client, 9, IN_FLIGHT).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        handed_over(&proxy, "to_backend", turn);
+        drop(client);
+        tempt(&proxy);
+        go.send(()).unwrap();
+        let (received, _) = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(received, IN_FLIGHT);
+        proxy.wait_for_sessions(0);
     }
 }
 

@@ -263,6 +263,10 @@ impl Worker {
                     self.table.ready.push_back(key);
                 }
             }
+            Standing::Lingering => {
+                connection.stage = Stage::Lingering;
+                self.rearm(key);
+            }
             Standing::Over(end) => self.end(key, end),
         }
     }

@@ -268,6 +268,16 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::shutdown(socket, Shutdown::Write)?)
 }
 
+/// Bytes sent, and FIN, that the peer has not acknowledged yet; 0 for a socket that is gone.
+#[must_use]
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the life of the borrow, and SIOCOUTQ (which has the
+    // number of TIOCOUTQ) writes one `c_int` through a pointer to a live one.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Keeps urgent bytes in the stream instead of beside it, where reads would pass them over.
 pub fn keep_urgent_inline(socket: BorrowedFd<'_>) {
     // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
