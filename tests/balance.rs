@@ -116,6 +116,32 @@ fn a_backend_that_is_out_moves_only_its_own_clients() {
     }
 }
 
+// If this fails, one server that fails moves the clients of all others, or its own never come back.
+#[test]
+fn a_backend_that_fails_moves_only_its_own_clients() {
+    // Addresses of their own: a port of 127.0.0.1 may be taken while nobody listens there.
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let own = |last| SocketAddr::from((Ipv4Addr::new(127, 16 | high >> 4, low, last), 0));
+    let mut backends: Vec<_> =
+        (1..=4).map(|last| Backend::named_at(&format!("b{last}"), own(last))).collect();
+    let proxy = pool_of(&backends)
+        .also("[pool.back.health]\ninterval = \"50ms\"\nfast_interval = \"20ms\"\ndown_backoff = \"50ms\"")
+        .start();
+    let before = homes(proxy.address());
+    let address = backends[1].address();
+    let is =
+        |state| move |proxy: &Proxy| (proxy.backend("back", "b2").state == state).then_some(());
+    drop(backends.remove(1));
+    eventually("it is down", PATIENCE, || is("down")(&proxy));
+    for (client, home) in &homes(proxy.address()) {
+        assert!(before[client] == *home || before[client] == "b2", "{client} moved");
+        assert_ne!(home, "b2");
+    }
+    backends.push(Backend::named_at("b2", address));
+    eventually("it is up again", PATIENCE, || is("up")(&proxy));
+    assert_eq!(homes(proxy.address()), before);
+}
+
 // If this fails, clients behind one network are not kept together as configured.
 #[test]
 fn a_hash_prefix_groups_clients() {

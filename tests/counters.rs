@@ -180,7 +180,7 @@ fn the_counters_agree_with_clients_and_backends() {
     let received = backends.iter().map(Backend::received).sum::<usize>();
     assert_eq!(received, usize::try_from(tally.sent).unwrap() + knocked);
     let status = proxy.status();
-    assert_eq!(status.listeners["front"].accepted as usize, tally.connections + 8);
+    assert_eq!(status.listeners["front"].accepted, tally.connections as u64 + 8);
     assert_eq!(status.listeners["front"].refused, 5);
     assert_eq!(status.listeners["front"].sessions, 2);
 }

@@ -47,8 +47,13 @@ impl Backend {
 
     /// Sends its name as a line at once, then whatever it receives.
     pub fn named(name: &str) -> Self {
+        Self::named_at(name, loopback())
+    }
+
+    /// The same, where another one was before.
+    pub fn named_at(name: &str, address: SocketAddr) -> Self {
         let line = format!("{name}\n");
-        Self::serving(move |mut stream, shared| {
+        Self::serving_at(address, move |mut stream, shared| {
             stream.write_all(line.as_bytes())?;
             let received = io::copy(&mut stream.try_clone()?, &mut stream)?;
             shared.received.fetch_add(usize::try_from(received).unwrap(), Ordering::SeqCst);
@@ -103,7 +108,14 @@ impl Backend {
     pub(crate) fn serving(
         serve: impl Fn(TcpStream, &Shared) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(loopback()).unwrap();
+        Self::serving_at(loopback(), serve)
+    }
+
+    fn serving_at(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream, &Shared) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let acceptor = {
