@@ -6,6 +6,8 @@
 //! checked; a failure prints the seed, and `EVENKEEL_SEED=N` runs that schedule alone.
 //! `EVENKEEL_SCHEDULES=N` runs more of them.
 
+#![allow(clippy::cast_possible_truncation, reason = "a few hundred kilobytes, and hashes")]
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
@@ -203,6 +205,10 @@ impl Wire for World {
         Ok(())
     }
 
+    fn unacknowledged(&mut self, to: Side) -> usize {
+        self.socket(to).buffered as usize
+    }
+
     fn lend_pipe(&mut self) -> Option<Pipe> {
         let pipe = self.idle_pipes.pop().or_else(|| {
             self.pipes_left = self.pipes_left.checked_sub(1)?;
@@ -314,7 +320,8 @@ impl Run {
         };
         match self.session.advance(&mut turn) {
             Standing::Waiting => self.busy = false,
-            Standing::Busy => self.busy = true,
+            // A timer looks again: as if it were busy.
+            Standing::Busy | Standing::Lingering => self.busy = true,
             Standing::Over(end) => return Some(end),
         }
         None

@@ -15,6 +15,8 @@ use super::session::Session;
 /// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
 /// never pay for it; the client's socket inherits it from the listening one.
 const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
+/// How often to look whether a lingering session may be closed: no event tells.
+const LINGER_LOOK: Duration = Duration::from_millis(20);
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub(crate) enum Stage {
     Young,
     /// Moving bytes.
     Settled,
+    /// Over, but for the last bytes in the kernel.
+    Lingering,
 }
 
 /// Where a connection belongs.
@@ -94,6 +98,7 @@ impl Connection {
         let deadline = self.silence_deadline(listener);
         match self.stage {
             Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
+            Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
             Stage::Connecting | Stage::Settled => deadline,
         }
     }

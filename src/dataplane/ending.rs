@@ -171,6 +171,9 @@ impl Worker {
             let end = silence_end(connection);
             return self.end(key, end);
         }
+        if connection.stage == Stage::Lingering {
+            return self.advance(key);
+        }
         if connection.stage == Stage::Young {
             connection.stage = Stage::Settled;
             set_keepalive(connection, listener);

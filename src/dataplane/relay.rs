@@ -118,8 +118,8 @@ pub struct Turn<'a, W> {
     pub scratch: &'a mut [u8],
     /// When to splice.
     pub splice: SpliceMode,
-    /// The other direction is over: once this one is, both sockets are closed, and the close
-    /// sends the FIN.
+    /// The other direction has passed its EOF on: once this one is over, both sockets are closed,
+    /// and the close sends the FIN.
     pub is_last: bool,
 }
 
@@ -159,6 +159,12 @@ impl<P: Holds> Relay<P> {
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Finished | State::Broken)
+    }
+
+    /// Whether EOF has been passed on.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state == State::Finished
     }
 
     /// Whether the source has sent EOF.

@@ -12,6 +12,9 @@ use crate::shared::{CloseReason, PathKind, SpliceMode};
 use super::relay::{Flow, Port, Ports, Relay, Turn};
 use super::wire::{Holds, Side, Wire};
 
+/// Reads that one turn of a lingering session discards.
+const DISCARDS_PER_TURN: usize = 4;
+
 /// What an event said of one socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readiness {
@@ -34,6 +37,8 @@ pub enum Standing {
     Waiting,
     /// More can be done at once.
     Busy,
+    /// All bytes are sent, but a close now could lose some: look again soon.
+    Lingering,
     /// It is over.
     Over(End),
 }
@@ -108,9 +113,9 @@ impl<P: Holds> Session<P> {
         port.readable |= readiness.readable | readiness.read_closed | readiness.error;
         port.writable |= readiness.writable | readiness.error;
         port.over |= readiness.read_closed | readiness.error;
-        // After an error the queue may end in a reset: a short read proves nothing then.
-        port.finished = (port.finished | readiness.read_closed) & !readiness.error & !port.reset;
         port.failed |= readiness.error;
+        // After an error the queue may end in a reset: a short read proves nothing then.
+        port.finished = (port.finished | readiness.read_closed) & !port.failed & !port.reset;
         port.urgent |= readiness.urgent;
     }
 
@@ -163,7 +168,7 @@ impl<P: Holds> Session<P> {
         for _ in 0..4 {
             let mut changed = false;
             for from in [Side::Client, Side::Backend] {
-                turn.is_last = self.relay(from.other()).relay.is_over();
+                turn.is_last = self.relay(from.other()).relay.is_finished();
                 match self.relay(from).advance_in(from, turn) {
                     Flow::Waiting | Flow::Finished => {}
                     Flow::Busy => busy = true,
@@ -181,10 +186,33 @@ impl<P: Holds> Session<P> {
             }
         }
         match self.end() {
+            Some(_) if self.must_linger(turn) => Standing::Lingering,
             Some(end) => Standing::Over(end),
             None if busy => Standing::Busy,
             None => Standing::Waiting,
         }
+    }
+
+    /// One side has sent EOF and takes no more: the other got all its bytes, in the kernel, while
+    /// what it still sends goes nowhere. Closed with that unread, or receiving it once closed, a
+    /// socket sends a reset and drops what is not acknowledged (RFC 2525, section 2.17).
+    fn must_linger<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
+        let is_stranded = |session: &mut Self, side: Side| {
+            !session.relay(side).relay.has_ended()
+                && session.relay(side.other()).relay.is_finished()
+        };
+        let stranded = [Side::Client, Side::Backend];
+        let Some(side) = stranded.into_iter().find(|side| is_stranded(self, *side)) else {
+            return false;
+        };
+        for _ in 0..DISCARDS_PER_TURN {
+            match turn.wire.receive(side, turn.scratch) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => return false,
+            }
+        }
+        turn.wire.unacknowledged(side) > 0
     }
 
     /// Gives back what the session borrowed; call once, at its end.

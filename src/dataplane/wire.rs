@@ -73,6 +73,9 @@ pub trait Wire {
     /// When the connection is gone already.
     fn shutdown_write(&mut self, to: Side) -> io::Result<()>;
 
+    /// Bytes sent to one side that it has not acknowledged; 0 where nothing can get lost.
+    fn unacknowledged(&mut self, to: Side) -> usize;
+
     /// An empty pipe, if there is one to be had.
     fn lend_pipe(&mut self) -> Option<Self::Pipe>;
 
@@ -124,6 +127,10 @@ impl Wire for KernelWire<'_> {
 
     fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
         socket::shutdown_write(self.socket(to))
+    }
+
+    fn unacknowledged(&mut self, to: Side) -> usize {
+        socket::unacknowledged(self.socket(to))
     }
 
     fn lend_pipe(&mut self) -> Option<Pipe> {

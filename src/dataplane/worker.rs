@@ -25,7 +25,6 @@ use super::pipes::PipePool;
 use super::session::{Readiness, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::timers::Timers;
-use super::wire::Side;
 use super::{Command, WorkerSetup};
 
 /// Events taken from the kernel in one turn.
@@ -198,9 +197,6 @@ impl Worker {
             Addressed::Connection(key, side) => {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
-                if readiness.urgent {
-                    keep_urgent_inline(connection, side);
-                }
                 connection.session.note(side, readiness);
                 if !connection.queued {
                     connection.queued = true;
@@ -266,6 +262,10 @@ impl Worker {
                     self.table.ready.push_back(key);
                 }
             }
+            Standing::Lingering => {
+                connection.stage = Stage::Lingering;
+                self.rearm(key);
+            }
             Standing::Over(end) => self.end(key, end),
         }
     }
@@ -312,18 +312,6 @@ impl Worker {
         state.turns.add(1);
         state.pipes_in_use.set(self.tools.pipes.lent() as u64);
         state.sessions.set(self.table.slots.len() as u64);
-    }
-}
-
-/// From now on urgent bytes stay in the stream, so that none is lost.
-fn keep_urgent_inline(connection: &Connection, side: Side) {
-    use std::os::fd::AsFd;
-    let socket = match side {
-        Side::Client => Some(connection.client.as_fd()),
-        Side::Backend => connection.backend.as_ref().map(AsFd::as_fd),
-    };
-    if let Some(socket) = socket {
-        crate::sys::socket::keep_urgent_inline(socket);
     }
 }
 

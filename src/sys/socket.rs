@@ -94,6 +94,8 @@ fn unbound(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
 
 fn apply_inherited(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    // An urgent byte may come with the connection, before any event could tell of it.
+    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&options.keepalive.to_socket2())?;
     if options.user_timeout.is_some() {
         socket.set_tcp_user_timeout(options.user_timeout)?;
@@ -179,6 +181,8 @@ pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<Owned
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
+    // Outside the stream an urgent byte is lost as soon as the next one arrives.
+    sockopt::set_socket_oobinline(&socket, true)?;
     if options.data_follows {
         sockopt::set_tcp_quickack(&socket, false)?;
     }
@@ -266,10 +270,14 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::shutdown(socket, Shutdown::Write)?)
 }
 
-/// Keeps urgent bytes in the stream instead of beside it, where reads would pass them over.
-pub fn keep_urgent_inline(socket: BorrowedFd<'_>) {
-    // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
-    let _passed_over = sockopt::set_socket_oobinline(socket, true);
+/// Bytes sent, and FIN, that the peer has not acknowledged yet; 0 for a socket that is gone.
+#[must_use]
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the life of the borrow, and SIOCOUTQ (which has the
+    // number of TIOCOUTQ) writes one `c_int` through a pointer to a live one.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
 /// Makes the coming close send RST instead of FIN (SO_LINGER with time zero).

@@ -16,7 +16,7 @@ pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
-    /// Bound and not listening: nobody else gets the port, and connections are refused.
+    /// Bound and not accepting: nobody else gets the port.
     _bound: Option<OwnedFd>,
 }
 
@@ -47,8 +47,13 @@ impl Backend {
 
     /// Sends its name as a line at once, then whatever it receives.
     pub fn named(name: &str) -> Self {
+        Self::named_at(name, loopback())
+    }
+
+    /// The same, where another one was before.
+    pub fn named_at(name: &str, address: SocketAddr) -> Self {
         let line = format!("{name}\n");
-        Self::serving(move |mut stream, shared| {
+        Self::serving_at(address, move |mut stream, shared| {
             stream.write_all(line.as_bytes())?;
             let received = io::copy(&mut stream.try_clone()?, &mut stream)?;
             shared.received.fetch_add(usize::try_from(received).unwrap(), Ordering::SeqCst);
@@ -87,11 +92,30 @@ impl Backend {
         Self { address, shared: Arc::default(), acceptor: None, _bound: Some(socket.into()) }
     }
 
+    /// Answers no handshake: its queue of connections is full and nobody accepts.
+    pub fn unanswering() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&loopback().into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let shared = Arc::<Shared>::default();
+        // A queue of length 0 holds one.
+        shared.open.lock().push(TcpStream::connect(address).unwrap());
+        Self { address, shared, acceptor: None, _bound: Some(socket.into()) }
+    }
+
     /// Calls `serve` for each connection, on a thread of its own.
     pub(crate) fn serving(
         serve: impl Fn(TcpStream, &Shared) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(loopback()).unwrap();
+        Self::serving_at(loopback(), serve)
+    }
+
+    fn serving_at(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream, &Shared) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let acceptor = {

@@ -5,17 +5,23 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod admin;
 pub mod backend;
 pub mod proxy;
+pub mod setup;
+pub mod stream;
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use self::{
     backend::{Backend, free_address},
     proxy::Proxy,
+    setup::Setup,
 };
 
 /// Longer than anything here takes on a busy machine; only a failing test waits for it.
@@ -46,12 +52,33 @@ pub fn within<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -
 
 /// A connection that gives up instead of hanging.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    try_connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
+}
+
+/// The same, where a reset may come as early as the connect.
+pub fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    prepared(TcpStream::connect_timeout(&address, PATIENCE)?)
+}
+
+fn prepared(stream: TcpStream) -> std::io::Result<TcpStream> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection from this address (a client of its own), from this port unless it is 0.
+pub fn connect_from(source: (IpAddr, u16), address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from(source).into())?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    prepared(TcpStream::from(socket))
+}
+
+/// Makes dropping the stream, and all its clones, send a reset.
+pub fn reset_when_dropped(stream: &TcpStream) {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// Reads to the end of the stream.
@@ -72,5 +99,5 @@ pub fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
 
 /// The name of the [`Backend::named`] that serves a new connection to `address`.
 pub fn served_by(address: SocketAddr) -> std::io::Result<String> {
-    read_line(&mut connect(address))
+    read_line(&mut try_connect(address)?)
 }

@@ -161,7 +161,8 @@ impl Drop for Proxy {
         let _gone_already = self.child.kill();
         let _reaped = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- evenkeel said:\n{}", self.said());
+            #[allow(clippy::print_stderr, reason = "what a failing test shows")]
+            let () = eprintln!("--- evenkeel said:\n{}", self.said());
         }
     }
 }

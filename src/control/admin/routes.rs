@@ -15,6 +15,7 @@ use crate::config::Problem;
 
 use crate::control::admin::Admin;
 use crate::control::metrics as exposition;
+use crate::control::plane::Phase;
 use crate::control::run::reload_now;
 use crate::control::status::{self, Status, why_not_ready};
 use crate::control::verbs::{Verb, VerbError};
@@ -84,6 +85,10 @@ pub(crate) async fn reload(
         Ok(Query(query)) => query.dry_run,
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
+    // Listeners would be opened again, and the stop would wait for them.
+    if !dry_run && admin.context.plane.phase() == Phase::Stopping {
+        return failure(StatusCode::CONFLICT, "evenkeel is stopping: nothing is reloaded".into());
+    }
     match reload_now(&admin.context, dry_run) {
         Ok(reloaded) => {
             let answer = ReloadAnswer {

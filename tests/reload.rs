@@ -1,0 +1,291 @@
+//! A new configuration replaces the old one whole or not at all, and nobody's connection notices.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails a test is part of the test"
+)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use rustix::process::Signal;
+use support::{
+    Backend, PATIENCE, Proxy, Setup, connect, eventually, read_line, served_by, stream, try_connect,
+};
+
+/// Sends a byte through an echoing session and waits for it to come back.
+#[track_caller]
+fn assert_alive(client: &mut TcpStream) {
+    client.write_all(b"?").unwrap();
+    let mut answer = [0];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"?");
+}
+
+fn is_refused(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+fn reloads(proxy: &Proxy, result: &str) -> f64 {
+    proxy.metric("evenkeel_config_reloads_total", &[("result", result)])
+}
+
+/// Replaces the file and has it refused; gives what the verb said.
+#[track_caller]
+fn refuse(proxy: &Proxy, config: &str) -> String {
+    let (before, generation) = (reloads(proxy, "refused"), proxy.status().generation);
+    proxy.rewrite(config);
+    let output = proxy.reload();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(reloads(proxy, "refused") > before + 0.5);
+    assert_eq!(proxy.status().generation, generation);
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The pool alone: `front` is the listener's table.
+fn with_listeners(setup: &Setup, listeners: &[(&str, &str)]) -> String {
+    let text = setup.text();
+    let (start, end) = (text.find("[listener.front]").unwrap(), text.find("[pool.back]").unwrap());
+    let tables = listeners
+        .iter()
+        .map(|(name, bind)| format!("[listener.{name}]\nbind = [\"{bind}\"]\npool = \"back\"\n"));
+    format!("{}{}{}", &text[..start], tables.collect::<String>(), &text[end..])
+}
+
+// If this fails, changing the servers of a pool cuts sessions, or the change has no effect.
+#[test]
+fn backends_come_and_go_under_sessions() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let proxy = Setup::of(&[&one]).start();
+    let mut old = connect(proxy.address());
+    assert_eq!(read_line(&mut old).unwrap(), "one");
+    // The names differ from before by position: what was b1 is another server now.
+    let said = proxy.reload_with(&Setup::of(&[&two]).text());
+    assert!(said.contains("back/b1"), "{said}");
+    assert_eq!(served_by(proxy.address()).unwrap(), "two");
+    assert_alive(&mut old);
+    let both = Setup::of(&[&two, &one]).pool("balance = \"round-robin\"");
+    let said = proxy.reload_with(&both.text());
+    assert!(said.contains("backend back/b2 added"), "{said}");
+    let mut served: Vec<_> = (0..4).map(|_| served_by(proxy.address()).unwrap()).collect();
+    served.sort();
+    assert_eq!(served, ["one", "one", "two", "two"]);
+    for _ in 0..3 {
+        proxy.reload_with(&Setup::of(&[&two]).text());
+        assert_alive(&mut old);
+    }
+    assert_eq!(proxy.sessions(), 1);
+    old.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(support::read_all(&mut old).unwrap().is_empty());
+    proxy.wait_for_sessions(0);
+}
+
+// If this fails, a listener that is taken out cuts its sessions, or its port stays open.
+#[test]
+fn listeners_come_and_go() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let proxy = setup.start();
+    let mut first = connect(proxy.address());
+    let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
+    assert!(proxy.reload_with(&both).contains("listener side added"));
+    let side = proxy.status().listeners["side"].addresses[0];
+    let mut second = eventually("the new listener accepts", PATIENCE, || try_connect(side).ok());
+    assert_alive(&mut second);
+    assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
+    eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
+    assert!(!proxy.status().listeners.contains_key("side"));
+    assert_alive(&mut second);
+    assert_alive(&mut first);
+    assert_alive(&mut connect(proxy.address()));
+    second.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(support::read_all(&mut second).unwrap().is_empty());
+    proxy.wait_for_sessions(1);
+}
+
+// If this fails, renaming a listener closes its port for a moment.
+#[test]
+fn a_renamed_listener_keeps_its_socket() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]);
+    let proxy = setup.start();
+    let mut client = connect(proxy.address());
+    proxy.reload_with(&with_listeners(&setup, &[("entrance", "127.0.0.1:0")]));
+    let status = proxy.status();
+    assert_eq!(status.listeners["entrance"].addresses, [proxy.address()]);
+    assert_alive(&mut client);
+    assert_alive(&mut connect(proxy.address()));
+    proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "entrance")], 1.0);
+}
+
+// If this fails, a reload silently undoes what an operator has set.
+#[test]
+fn what_was_set_at_run_time_survives() {
+    let backends = [Backend::named("b1"), Backend::named("b2"), Backend::named("b3")];
+    let setup =
+        Setup::of(&[&backends[0], &backends[1], &backends[2]]).pool("balance = \"round-robin\"");
+    let proxy = setup.start();
+    proxy.tell("back/b1", "drain");
+    proxy.tell("back/b2", "maint");
+    proxy.weigh("back/b3", 7);
+    let said = proxy.reload_with(&setup.clone().listener("idle_timeout = \"5m\"").text());
+    for words in ["back/b1 stays drain", "back/b2 stays maint", "back/b3 keeps weight 7"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    assert_eq!(proxy.backend("back", "b1").state, "drain");
+    assert_eq!(proxy.backend("back", "b2").state, "maint");
+    assert_eq!(proxy.backend("back", "b3").weight, 7);
+    assert_eq!(served_by(proxy.address()).unwrap(), "b3");
+    proxy.tell("back/b1", "ready");
+    proxy.reload_with(&setup.text());
+    assert_eq!(proxy.backend("back", "b1").state, "up");
+}
+
+// If this fails, a mistake in the file, or in what it asks for, harms what runs.
+#[test]
+fn a_bad_file_changes_nothing() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]);
+    let proxy = setup.start();
+    let mut client = connect(proxy.address());
+    assert_alive(&mut client);
+    let descriptors = proxy.descriptors();
+    let said = refuse(&proxy, &format!("{}\n[oops", setup.text()));
+    assert!(said.contains("evenkeel.toml:"), "{said}");
+    let said = refuse(&proxy, &setup.clone().global("workers = 2").text());
+    assert!(said.contains("workers"), "{said}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
+    let bind = taken.1.to_string();
+    let listeners = [("front", "127.0.0.1:0"), ("fresh", "127.0.0.3:0"), ("side", &*bind)];
+    let said = refuse(&proxy, &with_listeners(&setup, &listeners));
+    assert!(said.contains(&bind), "{said}");
+    std::fs::remove_file(proxy.config_file()).unwrap();
+    assert_eq!(proxy.reload().status.code(), Some(78));
+    assert_alive(&mut client);
+    assert_alive(&mut connect(proxy.address()));
+    assert_eq!(proxy.status().listeners.len(), 1);
+    proxy.wait_for_sessions(1);
+    eventually("nothing stays open", PATIENCE, || {
+        (proxy.descriptors() <= descriptors).then_some(())
+    });
+    proxy.reload_with(&setup.text());
+    assert!(support::admin::is_same(reloads(&proxy, "ok"), 1.0));
+    assert!(support::admin::is_same(reloads(&proxy, "refused"), 4.0));
+}
+
+// If this fails, `--dry-run` changes something, or `kill -HUP` does nothing.
+#[test]
+fn a_hangup_reloads_and_a_dry_run_does_not() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let proxy = Setup::of(&[&one]).start();
+    proxy.rewrite(&Setup::of(&[&two]).text());
+    assert_eq!(proxy.ask("POST", "/v1/reload?dry_run=true", "").code, 200);
+    assert_eq!(served_by(proxy.address()).unwrap(), "one");
+    proxy.signal(Signal::HUP);
+    proxy.wait_for_metric("evenkeel_config_reloads_total", &[("result", "ok")], 1.0);
+    assert_eq!(served_by(proxy.address()).unwrap(), "two");
+    proxy.rewrite("nonsense");
+    proxy.signal(Signal::HUP);
+    proxy.wait_for_metric("evenkeel_config_reloads_total", &[("result", "refused")], 1.0);
+    assert_eq!(served_by(proxy.address()).unwrap(), "two");
+}
+
+// If this fails, clients are refused or cut off while an operator reloads, or descriptors leak.
+#[test]
+fn many_reloads_under_load_lose_nobody() {
+    let backends = [Backend::echo(), Backend::echo()];
+    let setup = Setup::of(&[&backends[0]]).global("workers = 2");
+    let other = Setup::of(&[&backends[1], &backends[0]]).global("workers = 2");
+    let proxy = setup.start();
+    let address = proxy.address();
+    let side = with_listeners(&other, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
+    let mut long = connect(address);
+    assert_alive(&mut long);
+    let before = proxy.descriptors();
+    let (stopping, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (stopping, served) = (Arc::clone(&stopping), Arc::clone(&served));
+            std::thread::spawn(move || {
+                while !stopping.load(Ordering::Relaxed) {
+                    let key = u64::from(served.fetch_add(1, Ordering::Relaxed));
+                    stream::exchange(&mut connect(address), (key, 2000));
+                }
+            })
+        })
+        .collect();
+    let upload = stream::send_aside(&long, 99, 30_000_000);
+    for turn in 0..30 {
+        let text = if turn % 2 == 0 { side.clone() } else { setup.text() };
+        proxy.rewrite(&text);
+        assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
+    }
+    let (received, end) = stream::receive(&mut long, 99);
+    end.unwrap();
+    assert_eq!(received, 30_000_000);
+    upload.join().unwrap().unwrap();
+    stopping.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert!(served.load(Ordering::Relaxed) >= 30);
+    proxy.wait_for_sessions(0);
+    assert!(support::admin::is_same(reloads(&proxy, "ok"), 30.0));
+    // The long session is over: two descriptors fewer; a pipe or two may be kept.
+    eventually("descriptors are given back", PATIENCE, || {
+        (proxy.descriptors() <= before + 4).then_some(())
+    });
+}
+
+// If this fails, every reload gives every client a fresh budget.
+#[test]
+fn limits_remember_their_clients() {
+    let backend = Backend::named("one");
+    let setup = Setup::of(&[&backend]).limit("rate = \"1/min\"\nburst = 2\nmax_concurrent = 2");
+    let proxy = setup.start();
+    let held = connect(proxy.address());
+    assert_eq!(served_by(proxy.address()).unwrap(), "one");
+    proxy.reload_with(&setup.clone().listener("idle_timeout = \"5m\"").text());
+    assert!(served_by(proxy.address()).map_or(true, |name| name.is_empty()));
+    proxy.reload_with(&setup.limit("rate = \"1000/s\"\nmax_concurrent = 2").text());
+    proxy.wait_for_sessions(1);
+    let second = connect(proxy.address());
+    proxy.wait_for_sessions(2);
+    // The session that was opened before the reloads still counts.
+    assert!(served_by(proxy.address()).map_or(true, |name| name.is_empty()));
+    drop((held, second));
+}
+
+// If this fails, counters start again at every reload and rates are nonsense.
+#[test]
+fn counters_and_sessions_survive() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]);
+    let proxy = setup.start();
+    for key in 0..5 {
+        stream::exchange(&mut connect(proxy.address()), (key, 1000));
+    }
+    let mut client = connect(proxy.address());
+    assert_alive(&mut client);
+    proxy.reload_with(&setup.listener("backlog = 1000\nidle_timeout = \"5m\"").text());
+    proxy.wait_for_sessions(1);
+    let metrics = proxy.metrics();
+    for (name, wanted) in [
+        ("evenkeel_listener_accepted_total", 6.0),
+        ("evenkeel_backend_sessions_total", 6.0),
+        ("evenkeel_sessions_active", 1.0),
+        ("evenkeel_backend_sessions_active", 1.0),
+        ("evenkeel_sessions_closed_total", 5.0),
+        ("evenkeel_bytes_total", 10_002.0),
+    ] {
+        let found = metrics.sum(name, &[]);
+        assert!(support::admin::is_same(found, wanted), "{name} is {found}, not {wanted}");
+    }
+}
