@@ -25,7 +25,6 @@ use super::pipes::PipePool;
 use super::session::{Readiness, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::timers::Timers;
-use super::wire::Side;
 use super::{Command, WorkerSetup};
 
 /// Events taken from the kernel in one turn.
@@ -195,9 +194,6 @@ impl Worker {
             Addressed::Connection(key, side) => {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
-                if readiness.urgent {
-                    keep_urgent_inline(connection, side);
-                }
                 connection.session.note(side, readiness);
                 if !connection.queued {
                     connection.queued = true;
@@ -315,18 +311,6 @@ impl Worker {
         state.busy_ns.add(u64::try_from(busy.as_nanos()).unwrap_or(0));
         state.pipes_in_use.set(self.tools.pipes.lent() as u64);
         state.sessions.set(self.table.slots.len() as u64);
-    }
-}
-
-/// From now on urgent bytes stay in the stream, so that none is lost.
-fn keep_urgent_inline(connection: &Connection, side: Side) {
-    use std::os::fd::AsFd;
-    let socket = match side {
-        Side::Client => Some(connection.client.as_fd()),
-        Side::Backend => connection.backend.as_ref().map(AsFd::as_fd),
-    };
-    if let Some(socket) = socket {
-        crate::sys::socket::keep_urgent_inline(socket);
     }
 }
 

@@ -94,7 +94,7 @@ fn unbound(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
 
 fn apply_inherited(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    // An urgent byte may come with the connection, before any event could tell of it.
+    // Reads pass an urgent byte over otherwise, and it may come before any event tells of it.
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&options.keepalive.to_socket2())?;
     if options.user_timeout.is_some() {
@@ -181,6 +181,8 @@ pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<Owned
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
+    // Reads pass an urgent byte over otherwise, and it may come before any event tells of it.
+    sockopt::set_socket_oobinline(&socket, true)?;
     if options.data_follows {
         sockopt::set_tcp_quickack(&socket, false)?;
     }
@@ -276,12 +278,6 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
     // number of TIOCOUTQ) writes one `c_int` through a pointer to a live one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
-}
-
-/// Keeps urgent bytes in the stream instead of beside it, where reads would pass them over.
-pub fn keep_urgent_inline(socket: BorrowedFd<'_>) {
-    // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
-    let _passed_over = sockopt::set_socket_oobinline(socket, true);
 }
 
 /// Makes the coming close send RST instead of FIN (SO_LINGER with time zero).
