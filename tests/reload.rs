@@ -124,6 +124,39 @@ fn a_renamed_listener_keeps_its_socket() {
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "entrance")], 1.0);
 }
 
+// If this fails, an address that moves to another listener is closed for a moment or served wrongly.
+#[test]
+fn listeners_may_swap_their_addresses() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let binds = ["127.0.0.1:0", "127.0.0.2:0"];
+    let text = |one, two| with_listeners(&setup, &[("front", one), ("side", two)]);
+    let proxy = Proxy::start(&text(binds[0], binds[1]));
+    let [first, second] = *proxy.addresses() else { panic!("two addresses") };
+    let mut clients = [connect(first), connect(second)];
+    proxy.reload_with(&text(binds[1], binds[0]));
+    let status = proxy.status();
+    assert_eq!(status.listeners["front"].addresses, [second]);
+    assert_eq!(status.listeners["side"].addresses, [first]);
+    clients.iter_mut().for_each(assert_alive);
+    assert_alive(&mut connect(second));
+    proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "front")], 2.0);
+}
+
+// If this fails, port 0 given twice, which is two ports, becomes one at the first reload.
+#[test]
+fn two_chosen_ports_stay_two() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]);
+    let text = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.1:0")]);
+    let proxy = Proxy::start(&text);
+    let [first, second] = *proxy.addresses() else { panic!("two addresses") };
+    assert_ne!(first, second);
+    proxy.reload_with(&text);
+    assert_alive(&mut connect(first));
+    assert_alive(&mut connect(second));
+}
+
 // If this fails, a reload silently undoes what an operator has set.
 #[test]
 fn what_was_set_at_run_time_survives() {
