@@ -143,6 +143,24 @@ fn listeners_may_swap_their_addresses() {
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "front")], 2.0);
 }
 
+// If this fails, a listener that was taken out cannot be put back at once.
+#[test]
+fn a_listener_may_come_back_at_once() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let own = support::free_address();
+    let own = SocketAddr::from(([127, 0, 0, 4], own.port())).to_string();
+    let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", &own)]);
+    let proxy = setup.start();
+    for turn in 0..20 {
+        for text in [&both, &setup.text()] {
+            proxy.rewrite(text);
+            let answer = proxy.ask("POST", "/v1/reload", "");
+            assert_eq!(answer.code, 200, "turn {turn}: {}", answer.body);
+        }
+    }
+}
+
 // If this fails, port 0 given twice, which is two ports, becomes one at the first reload.
 #[test]
 fn two_chosen_ports_stay_two() {
