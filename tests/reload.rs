@@ -32,6 +32,11 @@ fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// The workers take a new listener up a moment after the reload has answered.
+fn connect_when_open(address: SocketAddr) -> TcpStream {
+    eventually("the new listener accepts", PATIENCE, || try_connect(address).ok())
+}
+
 fn reloads(proxy: &Proxy, result: &str) -> f64 {
     proxy.metric("evenkeel_config_reloads_total", &[("result", result)])
 }
@@ -96,7 +101,7 @@ fn listeners_come_and_go() {
     let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
     assert!(proxy.reload_with(&both).contains("listener side added"));
     let side = proxy.status().listeners["side"].addresses[0];
-    let mut second = eventually("the new listener accepts", PATIENCE, || try_connect(side).ok());
+    let mut second = connect_when_open(side);
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
@@ -141,6 +146,26 @@ fn listeners_may_swap_their_addresses() {
     clients.iter_mut().for_each(assert_alive);
     assert_alive(&mut connect(second));
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "front")], 2.0);
+}
+
+// If this fails, clients whose handshake was done when their listener was taken out are reset.
+#[test]
+fn whoever_had_connected_is_served() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
+    let proxy = setup.start();
+    for _ in 0..5 {
+        proxy.reload_with(&both);
+        let side = proxy.status().listeners["side"].addresses[0];
+        connect_when_open(side);
+        proxy.rewrite(&setup.text());
+        let mut clients: Vec<_> = (0..40).map(|_| connect(side)).collect();
+        assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
+        for (key, client) in (0..).zip(&mut clients) {
+            stream::exchange(client, (key, 2000));
+        }
+    }
 }
 
 // If this fails, a listener that was taken out cannot be put back at once.
