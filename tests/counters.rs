@@ -250,7 +250,8 @@ fn each_connection_has_one_line_that_tells_the_truth() {
     let _reset = try_connect(dead).and_then(|mut client| client.read(&mut [0]));
     let line = line_with(&proxy, 6, "SC");
     assert_eq!(told(&line, "listener"), "dead");
-    assert_eq!(told(&line, "reason"), "no backend could be reached");
+    let reason = "no backend could be reached: connect refused (3 attempts)";
+    assert_eq!(told(&line, "reason"), reason);
     assert_eq!(line["connect_ms"], -1);
 
     let lines = proxy.session_lines();

@@ -245,6 +245,17 @@ fn max_sessions_is_exact_and_accepting_resumes() {
     }
 }
 
+/// Half a second costs no CPU time to speak of.
+#[track_caller]
+fn assert_rests(proxy: &Proxy) {
+    let (before, since) = (proxy.cpu_ticks(), Instant::now());
+    eventually("half a second passes", PATIENCE, || {
+        (since.elapsed() > Duration::from_millis(500)).then_some(())
+    });
+    let used = proxy.cpu_ticks() - before;
+    assert!(used <= 5, "{used} hundredths of a second in half a second");
+}
+
 /// Bounds the descriptors a running process may open.
 fn bound_descriptors(proxy: &Proxy, current: u64) {
     let pid = Pid::from_raw(i32::try_from(proxy.pid()).unwrap());
@@ -268,13 +279,7 @@ fn without_descriptors_sessions_go_on_and_new_ones_are_refused() {
     assert!(turned.iter().all(|(met, _)| *met == Met::Reset));
     first.write_all(b"x").unwrap();
     first.read_exact(&mut [0; 6]).unwrap();
-    // Exhausted and idle: no CPU time to speak of.
-    let (before, since) = (proxy.cpu_ticks(), Instant::now());
-    eventually("half a second passes", PATIENCE, || {
-        (since.elapsed() > Duration::from_millis(500)).then_some(())
-    });
-    let used = proxy.cpu_ticks() - before;
-    assert!(used <= 5, "{used} hundredths of a second in half a second");
+    assert_rests(&proxy);
     drop(served);
     eventually("new clients are served again", PATIENCE, || {
         (met(proxy.address(), [0, 0, 1]) == Met::Served).then_some(())
@@ -283,6 +288,24 @@ fn without_descriptors_sessions_go_on_and_new_ones_are_refused() {
     assert!(refused(&proxy, "descriptors") > 0.5);
     first.write_all(b"y").unwrap();
     first.read_exact(&mut [0]).unwrap();
+}
+
+// If this fails, clients that cannot even be turned away make a worker go round, or wait for ever.
+#[test]
+fn without_any_descriptor_clients_wait_until_there_are_some() {
+    let backend = greeter();
+    let proxy = Setup::of(&[&backend]).global("workers = 2").start();
+    let mut first = visit(proxy.address(), [0, 0, 1]).1.unwrap();
+    bound_descriptors(&proxy, 3);
+    let mut waiting: Vec<_> = (0..10).map(|_| connect(proxy.address())).collect();
+    assert_rests(&proxy);
+    first.write_all(b"x").unwrap();
+    first.read_exact(&mut [0; 6]).unwrap();
+    bound_descriptors(&proxy, 1024);
+    for client in &mut waiting {
+        client.read_exact(&mut [0]).unwrap();
+    }
+    assert_refused(&proxy, "descriptors", 0);
 }
 
 // If this fails, a process that may open few files admits more sessions than it has room for.

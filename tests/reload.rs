@@ -32,6 +32,11 @@ fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// The workers take a new listener up a moment after the reload has answered.
+fn connect_when_open(address: SocketAddr) -> TcpStream {
+    eventually("the new listener accepts", PATIENCE, || try_connect(address).ok())
+}
+
 fn reloads(proxy: &Proxy, result: &str) -> f64 {
     proxy.metric("evenkeel_config_reloads_total", &[("result", result)])
 }
@@ -96,7 +101,7 @@ fn listeners_come_and_go() {
     let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
     assert!(proxy.reload_with(&both).contains("listener side added"));
     let side = proxy.status().listeners["side"].addresses[0];
-    let mut second = eventually("the new listener accepts", PATIENCE, || try_connect(side).ok());
+    let mut second = connect_when_open(side);
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
@@ -122,6 +127,77 @@ fn a_renamed_listener_keeps_its_socket() {
     assert_alive(&mut client);
     assert_alive(&mut connect(proxy.address()));
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "entrance")], 1.0);
+}
+
+// If this fails, an address that moves to another listener is closed for a moment.
+#[test]
+fn listeners_may_swap_their_addresses() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let binds = ["127.0.0.1:0", "127.0.0.2:0"];
+    let text = |one, two| with_listeners(&setup, &[("front", one), ("side", two)]);
+    let proxy = Proxy::start(&text(binds[0], binds[1]));
+    let [first, second] = *proxy.addresses() else { panic!("two addresses") };
+    let mut clients = [connect(first), connect(second)];
+    proxy.reload_with(&text(binds[1], binds[0]));
+    let status = proxy.status();
+    assert_eq!(status.listeners["front"].addresses, [second]);
+    assert_eq!(status.listeners["side"].addresses, [first]);
+    clients.iter_mut().for_each(assert_alive);
+    assert_alive(&mut connect(second));
+    proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "front")], 2.0);
+}
+
+// If this fails, clients whose handshake was done when their listener was taken out are reset.
+#[test]
+fn whoever_had_connected_is_served() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
+    let proxy = setup.start();
+    for _ in 0..5 {
+        proxy.reload_with(&both);
+        let side = proxy.status().listeners["side"].addresses[0];
+        connect_when_open(side);
+        proxy.rewrite(&setup.text());
+        let mut clients: Vec<_> = (0..40).map(|_| connect(side)).collect();
+        assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
+        for (key, client) in (0..).zip(&mut clients) {
+            stream::exchange(client, (key, 2000));
+        }
+    }
+}
+
+// If this fails, a listener that was taken out cannot be put back at once.
+#[test]
+fn a_listener_may_come_back_at_once() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    let own = support::free_address();
+    let own = SocketAddr::from(([127, 0, 0, 4], own.port())).to_string();
+    let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", &own)]);
+    let proxy = setup.start();
+    for turn in 0..20 {
+        for text in [&both, &setup.text()] {
+            proxy.rewrite(text);
+            let answer = proxy.ask("POST", "/v1/reload", "");
+            assert_eq!(answer.code, 200, "turn {turn}: {}", answer.body);
+        }
+    }
+}
+
+// If this fails, port 0 given twice, which is two ports, becomes one at the first reload.
+#[test]
+fn two_chosen_ports_stay_two() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]);
+    let text = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.1:0")]);
+    let proxy = Proxy::start(&text);
+    let [first, second] = *proxy.addresses() else { panic!("two addresses") };
+    assert_ne!(first, second);
+    proxy.reload_with(&text);
+    assert_alive(&mut connect(first));
+    assert_alive(&mut connect(second));
 }
 
 // If this fails, a reload silently undoes what an operator has set.

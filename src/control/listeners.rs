@@ -14,7 +14,10 @@ use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::Inherited;
 
 /// Addresses that are listened on: as configured, and as they really are.
-pub(crate) type Bound = HashMap<SocketAddr, BoundAddress>;
+pub(crate) type Bound = HashMap<Asked, BoundAddress>;
+
+/// An address as configured, and how often it came before: port 0 is another port each time.
+pub(crate) type Asked = (SocketAddr, usize);
 
 /// One address that is listened on.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,18 @@ pub(crate) struct ListenFailure {
     pub(crate) hint: String,
 }
 
+/// The addresses of each listener, in the order of the configuration.
+pub(crate) fn asked(config: &config::Config) -> Vec<Vec<Asked>> {
+    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut count = |address: &SocketAddr| {
+        let times = seen.entry(*address).or_default();
+        *times += 1;
+        (*address, *times - 1)
+    };
+    let listeners = config.listeners.iter();
+    listeners.map(|listener| listener.bind.iter().map(&mut count).collect()).collect()
+}
+
 /// Opens what is new. On failure everything opened here is closed again.
 pub(crate) fn plan(
     config: &config::Config,
@@ -63,14 +78,14 @@ pub(crate) fn plan(
 ) -> Result<Plan, Vec<ListenFailure>> {
     let mut plan = Plan::default();
     let mut failures = Vec::new();
-    for listener in &config.listeners {
+    for (listener, asked) in config.listeners.iter().zip(asked(config)) {
         let options = options_of(listener);
         let mut addresses = Vec::new();
-        for (position, configured) in listener.bind.iter().enumerate() {
+        for (position, asked) in asked.into_iter().enumerate() {
             let key = format!("listener.{}.bind[{position}]", listener.name);
-            match plan.add(*configured, options, bound.get(configured), (inherited, workers)) {
+            match plan.add(asked, options, bound.get(&asked), (inherited, workers)) {
                 Ok(real) => addresses.push(real),
-                Err(failed) => failures.push(failed.place(key, *configured)),
+                Err(failed) => failures.push(failed.place(key, asked.0)),
             }
         }
         plan.addresses.push(addresses);
@@ -119,7 +134,7 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
 impl Plan {
     fn add(
         &mut self,
-        configured: SocketAddr,
+        asked: Asked,
         options: ListenOptions,
         known: Option<&BoundAddress>,
         (inherited, workers): (&mut Vec<Inherited>, usize),
@@ -132,12 +147,12 @@ impl Plan {
             if known.options != options {
                 self.retuned.push(kept);
             }
-            self.bound.insert(configured, kept);
+            self.bound.insert(asked, kept);
             return Ok(kept.real);
         }
-        let opened = open(configured, options, inherited, workers).map_err(Failed::Open)?;
+        let opened = open(asked.0, options, inherited, workers).map_err(Failed::Open)?;
         let real = opened.address;
-        self.bound.insert(configured, BoundAddress { real, options });
+        self.bound.insert(asked, BoundAddress { real, options });
         self.opened.push(opened);
         Ok(real)
     }

@@ -19,7 +19,7 @@ use crate::shared::{
 };
 
 use super::compile::{self, Inputs, Overrides};
-use super::listeners::Bound;
+use super::listeners::{self, Bound};
 use super::sizing::Sizes;
 
 /// How far the process has come.
@@ -281,12 +281,9 @@ pub(crate) fn is_wanted(backend: &Backend) -> bool {
 
 /// Real addresses of each listener, in the order of the configuration.
 pub(crate) fn real_addresses(config: &Config, bound: &Bound) -> Vec<Vec<std::net::SocketAddr>> {
-    let real = |address| bound.get(address).map(|known| known.real);
-    config
-        .listeners
-        .iter()
-        .map(|listener| listener.bind.iter().filter_map(real).collect())
-        .collect()
+    let real = |asked| bound.get(asked).map(|known| known.real);
+    let listeners = listeners::asked(config);
+    listeners.iter().map(|addresses| addresses.iter().filter_map(real).collect()).collect()
 }
 
 /// Each backend of a configuration with its pool, and what it became in the snapshot.

@@ -5,7 +5,7 @@
 //! was, closes what was opened for it, and says why.
 
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{self, Config, Parsed, Problem, Severity};
 use crate::dataplane::Command;
@@ -13,6 +13,9 @@ use crate::dataplane::Command;
 use super::difference::changes;
 use super::listeners::{self, Plan};
 use super::plane::Plane;
+
+/// How long the workers may take to take up a snapshot before a reload goes on without them.
+const WORKERS_DEADLINE: Duration = Duration::from_millis(100);
 
 /// What came of a reload.
 #[derive(Debug, Clone)]
@@ -87,6 +90,7 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
         let generation = plane.publisher.latest().generation.0;
         return Ok(Reloaded { generation, changes, warnings });
     }
+    await_workers(plane);
     let workers = plane.workers.states.len();
     let plan =
         listeners::plan(&config, &current.bound, &mut Vec::new(), workers).map_err(|failures| {
@@ -104,6 +108,17 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     current.config = config;
     hand_over(plane, plan);
     Ok(Reloaded { generation: snapshot.generation.0, changes, warnings })
+}
+
+/// Waits until every worker has closed what the previous reload took out: a listener that comes
+/// back at once would find its address in use. A turn of a worker is short; one that is stuck is
+/// not waited for.
+fn await_workers(plane: &Plane) {
+    let latest = plane.publisher.latest().generation;
+    let deadline = Instant::now() + WORKERS_DEADLINE;
+    while plane.workers.acknowledged() < latest && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
 }
 
 /// Gives the workers the sockets that were opened and the options that changed.

@@ -18,7 +18,7 @@ use crate::policy::limiter::{Decision, Entry, LimitKey};
 use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
 
-use super::connection::Counted;
+use super::connection::{Admitted, Counted};
 use super::slots::Addressed;
 use super::worker::Worker;
 
@@ -150,20 +150,20 @@ impl Worker {
     fn arrive(&mut self, listener: &Arc<Listener>, client: OwnedFd, peer: SocketAddr) {
         listener.state.counters(self.setup.number).accepted.add(1);
         match self.admit(listener, peer.ip()) {
-            Ok(counted) => self.open(listener, client, peer, counted),
+            Ok(admitted) => self.open(listener, client, peer, admitted),
             Err(reason) => self.refuse(listener, client, peer, reason),
         }
     }
 
     /// Asks every limit, cheapest first. On success a place is taken in each.
-    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Option<Counted>, RefuseReason> {
+    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Admitted, RefuseReason> {
         if !listener.access.admits(client) {
             return Err(RefuseReason::Access);
         }
         let snapshot = self.snapshot.current();
-        let counted = match &listener.limit {
+        let admitted = match &listener.limit {
             Some(limit) => self.within_limit(listener, limit, client)?,
-            None => None,
+            None => Admitted::default(),
         };
         if !snapshot.sessions.claim(snapshot.sessions_max) {
             return Err(RefuseReason::MaxSessions);
@@ -172,7 +172,7 @@ impl Worker {
             snapshot.sessions.release();
             return Err(RefuseReason::MaxSessions);
         }
-        Ok(counted)
+        Ok(admitted)
     }
 
     fn within_limit(
@@ -180,9 +180,9 @@ impl Worker {
         listener: &Listener,
         limit: &Limit,
         client: IpAddr,
-    ) -> Result<Option<Counted>, RefuseReason> {
+    ) -> Result<Admitted, RefuseReason> {
         if limit.exempt.as_ref().is_some_and(|list| list.contains(client)) {
-            return Ok(None);
+            return Ok(Admitted::default());
         }
         let key = limit.limiter.key(client, limit.key);
         let (counted, verdict) = self.ask_limiter(limit, key);
@@ -194,7 +194,7 @@ impl Worker {
         listener.state.counters(self.setup.number).limit_said(decision).add(1);
         match (decision, verdict) {
             (LimitDecision::Refused, Some(reason)) => Err(reason),
-            _ => Ok(counted),
+            _ => Ok(Admitted { counted, observed: verdict }),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::sys::socket::{self, ConnectOptions, ConnectStatus};
 
 use super::accept::is_exhaustion;
 use super::choose::Asking;
-use super::connection::{Connection, Counted, Place, Stage, Times};
+use super::connection::{Admitted, Connection, Place, Stage, Times};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::{Addressed, SlotKey};
 use super::wire::Side;
@@ -40,9 +40,9 @@ impl Worker {
         listener: &Arc<Listener>,
         client: OwnedFd,
         peer: SocketAddr,
-        counted: Option<Counted>,
+        admitted: Admitted,
     ) {
-        let mut connection = self.new_connection(listener, client, peer, counted);
+        let mut connection = self.new_connection(listener, client, peer, admitted);
         let spoke_first = match self.receive_early(&mut connection) {
             Ok(spoke_first) => spoke_first,
             Err(dead) => return self.discard(connection, dead),
@@ -67,7 +67,7 @@ impl Worker {
         listener: &Listener,
         client: OwnedFd,
         peer: SocketAddr,
-        counted: Option<Counted>,
+        admitted: Admitted,
     ) -> Connection {
         let snapshot = self.snapshot.current();
         self.table.opened += 1;
@@ -84,10 +84,12 @@ impl Worker {
                 pool: listener.pool,
                 backend: None,
                 generation: snapshot.generation,
-                counted,
+                counted: admitted.counted,
+                observed: admitted.observed,
             },
             times: Times { opened: now, attempted: now, connected: None, active: now },
             tried: Vec::new(),
+            failure: None,
             queued: false,
         }
     }
@@ -162,6 +164,7 @@ impl Worker {
         connection.backend = None;
         connection.session.backend_replaced();
         connection.tried.push(backend.id);
+        connection.failure = Some(failure);
         let retries =
             self.snapshot.current().pool(connection.place.pool).map_or(0, |pool| pool.retries);
         if connection.tried.len() > retries as usize {

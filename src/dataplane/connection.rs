@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::limiter::{LimitKey, Limiter};
-use crate::shared::{BackendId, Generation, Listener, ListenerId, PoolId, Snapshot};
+use crate::shared::{
+    BackendId, ConnectFailure, Generation, Listener, ListenerId, PoolId, RefuseReason, Snapshot,
+};
 use crate::sys::splice::Pipe;
 
 use super::clock::Tick;
@@ -30,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) times: Times,
     /// Backends that failed this session; empty for nearly all, and then owns nothing.
     pub(crate) tried: Vec<BackendId>,
+    /// How the latest of those failed.
+    pub(crate) failure: Option<ConnectFailure>,
     /// In the ready queue.
     pub(crate) queued: bool,
 }
@@ -59,6 +63,8 @@ pub(crate) struct Place {
     pub(crate) generation: Generation,
     /// Where the session is counted against its client's concurrent sessions.
     pub(crate) counted: Option<Counted>,
+    /// Why a limit that only observes would have turned the client away.
+    pub(crate) observed: Option<RefuseReason>,
 }
 
 /// One session counted for its client; holds on to the table, which a reload may replace.
@@ -72,6 +78,13 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.limiter.leave(self.key);
     }
+}
+
+/// What came of judging a client that was let in.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    pub(crate) counted: Option<Counted>,
+    pub(crate) observed: Option<RefuseReason>,
 }
 
 /// When things happened to a connection.

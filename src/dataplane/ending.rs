@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::shared::{
-    Backend, CloseReason, ConnectFailure, Limit, LimitAction, Listener, PathKind, RefuseReason,
-    SESSION_SECONDS, SessionRecord,
+    Backend, CloseReason, ConnectFailure, Detail, Limit, LimitAction, Listener, PathKind,
+    RefuseReason, SESSION_SECONDS, SessionRecord,
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
@@ -53,6 +53,7 @@ impl Worker {
                 generation: self.snapshot.current().generation,
                 term: reason.term(),
                 reason: reason.words(),
+                detail: Detail::None,
             };
             self.setup.log.write(SystemTime::now(), record);
         }
@@ -72,7 +73,11 @@ impl Worker {
         if let Some(listener) = snapshot.listener(connection.place.listener) {
             listener.state.counters(self.setup.number).refused_for(reason).add(1);
         }
-        self.finish(connection, reason.term(), reason.words());
+        let term = match (reason, connection.failure) {
+            (RefuseReason::NoBackend, Some(ConnectFailure::Timeout)) => "sC",
+            _ => reason.term(),
+        };
+        self.finish(connection, term, reason.words());
     }
 
     /// Ends a session that is in the table.
@@ -139,6 +144,7 @@ impl Worker {
     ) -> SessionRecord {
         let [to_backend, to_client] = connection.session.delivered();
         let times = connection.times;
+        let place = &connection.place;
         SessionRecord {
             session: connection.place.number,
             listener: Arc::clone(listener),
@@ -153,6 +159,11 @@ impl Worker {
             generation: connection.place.generation,
             term,
             reason,
+            detail: match (place.observed, connection.failure, times.connected) {
+                (Some(observed), _, _) => Detail::Observed(observed),
+                (None, Some(failure), None) => Detail::Attempts(connection.tried.len(), failure),
+                _ => Detail::None,
+            },
         }
     }
 

@@ -8,6 +8,9 @@ use crate::sys::splice::Pipe;
 
 /// Empty pipes kept for later; more than this many are closed when they come back.
 const KEPT_MAX: usize = 64;
+/// How many requests are turned down after the kernel has refused a pipe: asking costs more than
+/// the copy it would save.
+const PAUSE: u32 = 256;
 
 /// Idle pipes, and how many are out.
 #[derive(Debug, Default)]
@@ -15,12 +18,14 @@ pub(crate) struct PipePool {
     idle: Vec<Pipe>,
     lent: usize,
     lent_max: usize,
+    /// Requests to turn down before the kernel is asked again.
+    pause: u32,
 }
 
 impl PipePool {
     /// A pool that never lends more than `lent_max` pipes at once.
     pub(crate) fn new(lent_max: usize) -> Self {
-        Self { idle: Vec::new(), lent: 0, lent_max }
+        Self { idle: Vec::new(), lent: 0, lent_max, pause: 0 }
     }
 
     /// An empty pipe; `None` when too many are out or the kernel gives no more.
@@ -28,13 +33,22 @@ impl PipePool {
         if self.lent >= self.lent_max {
             return None;
         }
-        let pipe = match self.idle.pop() {
-            Some(pipe) => pipe,
-            // Out of descriptors or pipe memory: copying needs neither.
-            None => Pipe::new().ok()?,
-        };
+        let pipe = self.idle.pop().or_else(|| self.make())?;
         self.lent += 1;
         Some(pipe)
+    }
+
+    fn make(&mut self) -> Option<Pipe> {
+        if self.pause > 0 {
+            self.pause -= 1;
+            return None;
+        }
+        // Out of descriptors or pipe memory: copying needs neither.
+        let made = Pipe::new().ok();
+        if made.is_none() {
+            self.pause = PAUSE;
+        }
+        made
     }
 
     /// Takes a pipe back. One that still holds bytes is closed: they belong to another session.

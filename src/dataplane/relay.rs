@@ -319,7 +319,8 @@ impl<P: Holds> Relay<P> {
         match turn.wire.fill(from, &mut pipe) {
             Ok(0) => {
                 turn.wire.return_pipe(pipe);
-                self.ended(source)
+                // EOF, or the mark of an urgent byte that no event has told of yet: a read knows.
+                self.take_by_copy(from, ports, turn)
             }
             Ok(filled) => {
                 if turn.splice == SpliceMode::Auto {

@@ -16,7 +16,7 @@ pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
-pub use session_record::{ClosedSession, SessionLog, SessionRecord};
+pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot,
     SpliceMode,

@@ -201,6 +201,19 @@ impl ConnectFailure {
         }
     }
 
+    /// For the session log.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "connect refused",
+            Self::Timeout => "connect timed out",
+            Self::Unreachable => "unreachable",
+            Self::NoPort => "no source port left",
+            Self::Loop => "connected to itself",
+            Self::Other => "connect failed",
+        }
+    }
+
     /// The class of an error that connect(2) gave.
     #[must_use]
     pub fn of(error: &std::io::Error) -> Self {

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use crossbeam::channel::Sender;
 
 use super::ids::Generation;
+use super::reasons::{ConnectFailure, RefuseReason};
 use super::snapshot::{Backend, Listener, Pool};
 use super::stats::PathKind;
 
@@ -44,6 +45,19 @@ pub struct SessionRecord {
     pub term: &'static str,
     /// The same in words.
     pub reason: &'static str,
+    /// What else there is to say.
+    pub detail: Detail,
+}
+
+/// What a line of the session log says beside its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Nothing.
+    None,
+    /// A limit that only observes would have turned the client away.
+    Observed(RefuseReason),
+    /// How the last of so many connection attempts failed.
+    Attempts(usize, ConnectFailure),
 }
 
 /// A record and the moment its session ended.

@@ -94,7 +94,7 @@ fn unbound(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
 
 fn apply_inherited(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    // An urgent byte may come with the connection, before any event could tell of it.
+    // Reads pass an urgent byte over otherwise, and it may come before any event tells of it.
     socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&options.keepalive.to_socket2())?;
     if options.user_timeout.is_some() {

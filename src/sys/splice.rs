@@ -23,15 +23,14 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Makes an empty pipe of [`PIPE_CAPACITY_BYTES`], or of the system's default where an
-    /// unprivileged user may not have more.
+    /// Makes an empty pipe of [`PIPE_CAPACITY_BYTES`].
     ///
     /// # Errors
-    /// What pipe2(2) reports, `EMFILE` and `ENFILE` above all.
+    /// What pipe2(2) reports, `EMFILE` and `ENFILE` above all, and `EPERM` when the user has used
+    /// up `fs.pipe-user-pages-soft`: the pipe would have two pages, and copying is cheaper.
     pub fn new() -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // EPERM past fs.pipe-user-pages-soft: a smaller pipe works, only slower.
-        let _default_size_kept = fcntl_setpipe_size(&writer, PIPE_CAPACITY_BYTES);
+        fcntl_setpipe_size(&writer, PIPE_CAPACITY_BYTES)?;
         Ok(Self { reader, writer, held: 0 })
     }
 

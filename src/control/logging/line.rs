@@ -3,6 +3,7 @@
 //! Whatever a value holds, a line stays one line: in text, values that a reader of `key=value`
 //! would take apart are quoted, and control characters are escaped.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::shared::SessionRecord;
+use crate::shared::{Detail, SessionRecord};
 
 use crate::control::logging::event::{Event, Level};
 
@@ -146,6 +147,26 @@ impl Serialize for JsonEvent<'_> {
     }
 }
 
+/// The pool's name; a pool may be gone while its sessions go on, and its backends still know it.
+fn pool_of(record: &SessionRecord) -> Option<&str> {
+    let of_backend = record.backend.as_ref().map(|backend| backend.pool_name.as_str());
+    record.pool.as_ref().map(|pool| pool.name.as_str()).or(of_backend)
+}
+
+/// The reason, and what else there is to say.
+fn reason_of(record: &SessionRecord) -> Cow<'static, str> {
+    match record.detail {
+        Detail::None => Cow::Borrowed(record.reason),
+        Detail::Observed(observed) => {
+            Cow::Owned(format!("{} ({}, observed only)", record.reason, observed.words()))
+        }
+        Detail::Attempts(attempts, failure) => {
+            let times = if attempts == 1 { "attempt" } else { "attempts" };
+            Cow::Owned(format!("{}: {} ({attempts} {times})", record.reason, failure.words()))
+        }
+    }
+}
+
 /// The fields of a session's line, in their order.
 #[derive(Debug, Serialize)]
 struct SessionLine<'a> {
@@ -164,7 +185,7 @@ struct SessionLine<'a> {
     path: &'static str,
     generation: u64,
     term: &'static str,
-    reason: &'static str,
+    reason: Cow<'static, str>,
 }
 
 impl<'a> SessionLine<'a> {
@@ -175,7 +196,7 @@ impl<'a> SessionLine<'a> {
             event: "session",
             session: record.session,
             listener: &record.listener.name,
-            pool: record.pool.as_ref().map(|pool| pool.name.as_str()),
+            pool: pool_of(record),
             backend: record.backend.as_ref().map(|backend| backend.name.as_str()),
             client: record.client.to_string(),
             bytes_to_backend: record.bytes_to_backend,
@@ -186,7 +207,7 @@ impl<'a> SessionLine<'a> {
             path: record.path.label(),
             generation: record.generation.0,
             term: record.term,
-            reason: record.reason,
+            reason: reason_of(record),
         }
     }
 
@@ -236,7 +257,7 @@ mod tests {
             path: "copy",
             generation: 4,
             term: "PR",
-            reason: "client over its rate",
+            reason: Cow::Borrowed("client over its rate"),
         }
     }
 
