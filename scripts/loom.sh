@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 export RUSTFLAGS="--cfg evenkeel_loom"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom"
+# Optimized, but not as a release: linking for minutes would gain nothing here.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 for model in tests/loom_*.rs; do
   cargo test --locked --release --test "$(basename "$model" .rs)"
 done

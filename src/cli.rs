@@ -1,5 +1,10 @@
 //! The command line, as types only; what each verb does is in the modules `main.rs` calls.
 
+pub(crate) mod exit;
+pub(crate) mod offline;
+pub(crate) mod remote;
+pub(crate) mod terminal;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

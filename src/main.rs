@@ -1,10 +1,6 @@
 //! Parses arguments, calls the verb, prints what failed, chooses the exit code.
 
 mod cli;
-mod exit;
-mod offline;
-mod remote;
-mod terminal;
 
 use std::process::ExitCode;
 
@@ -12,9 +8,9 @@ use clap::Parser;
 use evenkeel::control::demo::{DemoOptions, demo};
 use evenkeel::control::{RunError, RunOptions, Served, run};
 
-use cli::{Cli, Demo, Verb};
-use remote::Manner;
-use terminal::{complain, fail, say};
+use cli::remote::Manner;
+use cli::terminal::{complain, fail, say};
+use cli::{Cli, Demo, Verb, exit, offline, remote, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();
@@ -52,7 +48,8 @@ fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed").to_owned();
-        complain(format_args!("evenkeel: thread {name}: {panic}\nevenkeel: a bug; aborting\n"));
+        let text = format!("evenkeel: thread {name} {panic}\nevenkeel: this is a bug; aborting\n");
+        terminal::complain_and_go(&text);
         std::process::abort();
     }));
 }

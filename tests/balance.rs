@@ -125,7 +125,10 @@ fn a_backend_that_fails_moves_only_its_own_clients() {
     let mut backends: Vec<_> =
         (1..=4).map(|last| Backend::named_at(&format!("b{last}"), own(last))).collect();
     let proxy = pool_of(&backends)
-        .also("[pool.back.health]\ninterval = \"50ms\"\nfast_interval = \"20ms\"\ndown_backoff = \"50ms\"")
+        .also(
+            "[pool.back.health]\ninterval = \"50ms\"\nfast_interval = \"20ms\"\n\
+             down_backoff = \"50ms\"",
+        )
         .start();
     let before = homes(proxy.address());
     let address = backends[1].address();

@@ -299,7 +299,10 @@ proptest! {
     #[test]
     fn mutated_files_never_panic(
         index in 0_usize..1000,
-        edits in prop::collection::vec((0_usize..5000, 0_usize..12, "[a-z0-9\\[\\]={}\"'.,#\\n é\\-/:%]{0,6}"), 1..4),
+        edits in prop::collection::vec(
+            (0_usize..5000, 0_usize..12, "[a-z0-9\\[\\]={}\"'.,#\\n é\\-/:%]{0,6}"),
+            1..4,
+        ),
     ) {
         let mut all = files("tests/config/valid");
         all.extend(files("tests/config/invalid"));

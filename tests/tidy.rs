@@ -20,7 +20,7 @@ const COLUMNS_MAX: usize = 100;
 /// What each part of the crate may import of the others.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config", "control"]),
-    ("cli", &[]),
+    ("cli", &["config", "control"]),
     ("control", &["config", "dataplane", "policy", "shared", "sys"]),
     ("dataplane", &["policy", "shared", "sys"]),
     ("shared", &["policy"]),

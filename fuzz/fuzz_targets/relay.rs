@@ -194,6 +194,10 @@ impl Wire for Script {
         Ok(sent)
     }
 
+    fn unacknowledged(&mut self, _: Side) -> usize {
+        0
+    }
+
     fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
         let source = &self.sockets[to.other() as usize];
         assert!(source.fin, "a FIN that nobody sent");
@@ -302,7 +306,8 @@ impl Run {
             return;
         }
         let splice = self.splice;
-        let mut turn = Turn { wire: &mut self.script, scratch: &mut self.scratch, splice };
+        let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
+        let mut turn = Turn { wire, scratch, splice, is_last: false };
         let standing = self.session.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {
@@ -342,27 +347,41 @@ impl Run {
                 assert!(told, "{from:?} was reset, and the other side sees {end:?}");
                 assert_eq!(target.accepted, source.arrived, "bytes before the reset are lost");
             }
+            if matches!(end.reset, Reset::None) && !target.reset && !target.shut {
+                // The close sends the FIN.
+                assert!(source.fin, "a FIN that {from:?} never sent");
+                assert_eq!(target.accepted, source.arrived, "FIN before the last byte");
+            }
         }
     }
 
-    /// Nothing is in the way any more: it must end by itself.
+    /// Nothing is in the way any more: it must end by itself; a reset needs nothing else to come.
     fn finish(&mut self) {
         self.script.pipes_out = false;
         self.script.pipe_bytes = 64 * 1024;
         for side in [Side::Client, Side::Backend] {
             self.room(side, usize::MAX / 4);
-            self.fin(side);
         }
-        for _ in 0..TURNS_MAX {
-            self.turn();
-            if !self.busy || self.over.is_some() {
-                break;
-            }
+        self.turn_until_quiet();
+        if !self.script.sockets.iter().any(|socket| socket.reset && !socket.fin) {
+            self.fin(Side::Client);
+            self.fin(Side::Backend);
+            self.turn_until_quiet();
         }
         assert!(self.over.is_some(), "never ends: {:?}\n{:?}", self.session, self.script);
         self.session.release(&mut self.script);
         assert_eq!(self.script.lent, 0, "a pipe was kept");
         assert!(self.script.sockets[Side::Client as usize].taken >= self.preloaded);
+    }
+
+    fn turn_until_quiet(&mut self) {
+        for _ in 0..TURNS_MAX {
+            self.turn();
+            if !self.busy || self.over.is_some() {
+                return;
+            }
+        }
+        panic!("busy for ever: {:?}\n{:?}", self.session, self.script);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The checked configuration the program runs with, and how text becomes it.
 //!
-//! [`Config`](crate::config::Config) is total: every default is filled in, every name resolved,
+//! [`Config`] is total: every default is filled in, every name resolved,
 //! every value in range, so nothing that receives it has to validate again.
 //! [`parse()`](crate::config::parse()) turns text into a `Config` or into the list of every
-//! [`Problem`](crate::config::Problem); [`load`](crate::config::load) reads the file first.
+//! [`Problem`]; [`load`] reads the file first.
 //! Nothing here opens a socket.
 
 /// Every key of the file, the tables it is valid in, and whether it is built.

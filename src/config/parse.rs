@@ -250,7 +250,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         compare_with_binds(&members, &binds, report);
         config.pools.push(read);
     }
-    if config.listeners.is_empty() && !tables.has_strangers {
+    if config.listeners.is_empty() && !(tables.has_strangers && report.has_errors()) {
         let finding = Finding::new("there is no listener, so there is nothing to do")
             .expected("at least one [listener.NAME] and one [pool.NAME]");
         report.error_in_file("listener", finding);

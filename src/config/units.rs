@@ -255,7 +255,11 @@ mod tests {
     proptest! {
         /// If it fails, the effective configuration is another than the one that runs.
         #[test]
-        fn what_is_shown_reads_the_same(micros in 0_u64..1_000_000_000_000_000, count in 1_u64.., unit in 0_usize..4) {
+        fn what_is_shown_reads_the_same(
+            micros in 0_u64..1_000_000_000_000_000,
+            count in 1_u64..,
+            unit in 0_usize..4,
+        ) {
             let value = Duration::from_micros(micros);
             prop_assert_eq!(duration(&show_duration(value)), Ok(value));
             let value = Rate { count, period: Duration::from_secs(RATE_UNITS[unit].1) };

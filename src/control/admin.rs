@@ -4,6 +4,12 @@
 //! Both are opened at start, before anything is served, and answered by the thread `control`.
 //! Whoever may open the socket (mode 0600) controls the process; TCP can change nothing.
 
+pub mod client;
+pub(super) mod http_server;
+mod page;
+mod routes;
+mod socket;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -11,17 +17,16 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::admin_page::page;
-use super::admin_routes::{
-    backend, config, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
-};
-use super::admin_socket::{self, SocketFile};
-use super::http_server;
+use self::socket::SocketFile;
 use super::logging::Logging;
 use super::plane::Plane;
 use super::prober::Prober;
 use super::run::RunError;
 use super::status::AdminAddresses;
+use crate::control::admin::page::page;
+use crate::control::admin::routes::{
+    backend, config, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
+};
 
 /// Connections served at once, on each of the two.
 const CONNECTIONS_MAX: usize = 64;
@@ -64,7 +69,7 @@ impl AdminSockets {
 /// When one that the file names cannot be opened.
 pub(crate) fn open(admin: &crate::config::Admin) -> Result<AdminSockets, RunError> {
     let mut warning = None;
-    let unix = match admin_socket::bind(&admin.socket) {
+    let unix = match socket::bind(&admin.socket) {
         Ok(bound) => Some(bound),
         Err(failure) if admin.socket_required => return Err(failure.into()),
         Err(failure) => {

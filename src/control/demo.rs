@@ -14,8 +14,8 @@ use axum::Router;
 use axum::http::Uri;
 use axum::routing::get;
 
-use super::http_server;
 use super::run::{RunError, RunOptions, Served, failed, run};
+use crate::control::admin::http_server;
 
 /// Names of the backends.
 pub const BACKENDS: [&str; 3] = ["red", "green", "blue"];

@@ -3,6 +3,10 @@
 //! Nothing is registered and kept: each scrape walks the snapshot, so what is configured has all
 //! its series, at zero from the start, and what is gone has none. The text is OpenMetrics 1.0.
 
+mod backends;
+mod listeners;
+mod process;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,11 +17,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::logging::Logging;
-use super::metrics_of_backends::encode_backends;
-use super::metrics_of_listeners::encode_listeners;
-use super::metrics_of_process::encode_process;
 use super::plane::Plane;
 use super::status::{last_reload_ok, seconds};
+use crate::control::metrics::backends::encode_backends;
+use crate::control::metrics::listeners::encode_listeners;
+use crate::control::metrics::process::encode_process;
 
 /// What the answer to a scrape is.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -140,7 +144,7 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Re
     let name = "evenkeel_worker_busy_seconds";
     let mut family = counter(encoder, name, "Time a worker has worked rather than slept")?;
     for (number, state) in states.iter().enumerate() {
-        let busy = seconds(state.busy_ns.value());
+        let busy = seconds(crate::sys::process::thread_cpu_ns(state.thread.value()));
         let labels = [("worker", number.to_string())];
         let mut metric = family.encode_family(&labels)?;
         metric.encode_counter::<[(&str, &str); 0], f64, u64>(&busy, None)?;

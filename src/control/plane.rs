@@ -18,7 +18,7 @@ use crate::shared::{
     AdminState, Backend, BackendId, Generation, Pool, Publisher, Snapshot, WorkerState,
 };
 
-use super::compile::{self, Inputs, Override, Overrides};
+use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
 use super::sizing::Sizes;
 
@@ -130,28 +130,6 @@ impl Workers {
             }
         }
     }
-}
-
-/// A backend verb of an operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    /// Keep sessions, take no new ones.
-    Drain,
-    /// Serve.
-    Ready,
-    /// Take no new sessions, send no probes.
-    Maint,
-    /// Another share of the sessions.
-    Weight(u32),
-}
-
-/// Why a verb was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum VerbError {
-    /// There is no such pool or backend; in words, with what there is.
-    Unknown(String),
-    /// It cannot be done; in words.
-    Refused(String),
 }
 
 impl Plane {
@@ -277,7 +255,8 @@ impl Plane {
         health.probes.remove(&backend);
     }
 
-    fn judge_panic(&self, pool: &Pool) {
+    /// Decides anew whether a pool believes its probes.
+    pub(crate) fn judge_panic(&self, pool: &Pool) {
         let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
         let healthy = wanted.iter().filter(|backend| backend.state.is_up()).count();
         let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
@@ -293,68 +272,11 @@ impl Plane {
             }
         }
     }
-
-    /// Carries out an operator's verb; returns what is so now, in words.
-    ///
-    /// # Errors
-    /// When there is no such backend, or the weight is out of range.
-    pub(crate) fn obey(&self, pool: &str, backend: &str, verb: Verb) -> Result<String, VerbError> {
-        let snapshot = self.publisher.latest();
-        let target = find_backend(&snapshot, pool, backend)?;
-        let mut current = self.current.lock();
-        let key = (pool.to_owned(), backend.to_owned());
-        let mut set = current.overrides.get(&key).copied().unwrap_or_default();
-        let word = match verb {
-            Verb::Drain => set_admin(&mut set, AdminState::Drain, "drain"),
-            Verb::Ready => set_admin(&mut set, AdminState::Ready, "ready"),
-            Verb::Maint => set_admin(&mut set, AdminState::Maint, "maint"),
-            Verb::Weight(weight) if weight > u32::from(u16::MAX) => {
-                return Err(VerbError::Refused(format!("weight {weight} is not in 0..=65535")));
-            }
-            Verb::Weight(weight) => {
-                set.weight = Some(weight);
-                format!("weight {weight}")
-            }
-        };
-        let mut overrides = current.overrides.clone();
-        overrides.insert(key, set);
-        if matches!(verb, Verb::Weight(_)) {
-            let addresses = real_addresses(&current.config, &current.bound);
-            self.publish(&current.config, &addresses, &overrides).map_err(VerbError::Refused)?;
-        } else {
-            target.state.set_admin(set.admin.unwrap_or(AdminState::Ready));
-            if let Some(pool) = snapshot.pool(target.pool) {
-                self.judge_panic(pool);
-            }
-        }
-        current.overrides = overrides;
-        let said = format!("backend {pool}/{backend}: {word}, set by an operator");
-        tracing::warn!("{said}");
-        Ok(said)
-    }
-}
-
-fn set_admin(set: &mut Override, state: AdminState, word: &str) -> String {
-    set.admin = Some(state);
-    word.to_owned()
 }
 
 /// Whether an operator lets a backend serve.
 pub(crate) fn is_wanted(backend: &Backend) -> bool {
     backend.state.admin() == AdminState::Ready && backend.weight > 0
-}
-
-fn find_backend(snapshot: &Snapshot, pool: &str, name: &str) -> Result<Arc<Backend>, VerbError> {
-    let names = |list: Vec<&str>| list.join(", ");
-    let found = snapshot.pools.iter().flatten().find(|candidate| candidate.name == pool);
-    let Some(found) = found else {
-        let known = snapshot.pools.iter().flatten().map(|pool| pool.name.as_str()).collect();
-        return Err(VerbError::Unknown(format!("no pool {pool:?}; there are: {}", names(known))));
-    };
-    found.backends().find(|backend| backend.name == name).cloned().ok_or_else(|| {
-        let known = found.backends().map(|backend| backend.name.as_str()).collect();
-        VerbError::Unknown(format!("pool {pool} has no backend {name:?}; it has: {}", names(known)))
-    })
 }
 
 /// Real addresses of each listener, in the order of the configuration.

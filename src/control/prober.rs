@@ -3,8 +3,12 @@
 //! A task owns the pace and the row of results of its backend and tells the plane when the verdict
 //! changes. Reloads reach it through a watch channel, so it keeps what it knows; dropping its
 //! entry here ends it. Probes of a new configuration are spread over the first second at most, so
-//! that a backend dead at start is noticed soon. What one probe does is in [`super::probe`], when
-//! it is due in [`super::probe_pace`].
+//! that a backend dead at start is noticed soon. What one probe does is in `probe`, when
+//! it is due in [`crate::control::prober::pace`].
+
+mod http;
+mod pace;
+mod probe;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,8 +25,8 @@ use crate::policy::health::Change;
 use crate::shared::{AdminState, Backend, BackendId};
 
 use super::plane::{Plane, configured_backends};
-use super::probe::{Failure, probe};
-use super::probe_pace::{Pace, WAIT_MIN};
+use crate::control::prober::pace::{Pace, WAIT_MIN};
+use crate::control::prober::probe::{Failure, probe};
 
 /// First probes of new backends are spread over their interval, but at most over this.
 const START_SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -203,5 +207,4 @@ impl Watched {
 }
 
 #[cfg(test)]
-#[path = "prober_tests.rs"]
 mod tests;

@@ -243,7 +243,8 @@ async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunErr
 fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) {
     let sessions = plane.sizes.sessions(config);
     tracing::info!(
-        "evenkeel {} serves {} with {} workers, up to {sessions} sessions ({} descriptors, {} pipes)",
+        "evenkeel {} serves {} with {} workers, up to {sessions} sessions \
+         ({} descriptors, {} pipes)",
         env!("CARGO_PKG_VERSION"),
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         plane.workers.states.len(),

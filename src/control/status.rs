@@ -3,6 +3,8 @@
 //! Only what is configured is listed. Numbers count from the start of the process; rates are the
 //! reader's business, who knows how often it looks. Names are the keys of objects, sorted.
 
+pub mod text;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -234,7 +236,7 @@ fn workers(plane: &Plane, uptime_seconds: f64) -> Vec<WorkerStatus> {
     let states = plane.workers.states.iter();
     states
         .map(|state| {
-            let busy_seconds = seconds(state.busy_ns.value());
+            let busy_seconds = seconds(crate::sys::process::thread_cpu_ns(state.thread.value()));
             WorkerStatus {
                 sessions: state.sessions.value(),
                 busy_seconds,

@@ -1,7 +1,8 @@
 //! Taking connections from the listening sockets, and judging each on arrival.
 //!
-//! A few at a time, so that sessions have their turn. When descriptors run out one that is held back is spent to turn a client away at once; when even
-//! that fails, accepting pauses and resumes on a timer. Sessions go on all the while.
+//! A few at a time, so that sessions have their turn. When descriptors run out, one that is held
+//! back is spent to turn a client away at once; when even that fails, accepting pauses and resumes
+//! on a timer. Sessions go on all the while.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::shared::{
     Backend, CloseReason, ConnectFailure, Limit, LimitAction, Listener, PathKind, RefuseReason,
@@ -39,7 +39,7 @@ impl Worker {
         if self.setup.log.is_on() {
             self.table.opened += 1;
             let number = self.table.opened * self.setup.workers + self.setup.number as u64;
-            self.setup.log.write(SessionRecord {
+            let record = SessionRecord {
                 session: number,
                 listener: Arc::clone(listener),
                 pool: None,
@@ -53,7 +53,8 @@ impl Worker {
                 generation: self.snapshot.current().generation,
                 term: reason.term(),
                 reason: reason.words(),
-            });
+            };
+            self.setup.log.write(SystemTime::now(), record);
         }
     }
 
@@ -124,12 +125,8 @@ impl Worker {
         listener.state.active.release();
         if self.setup.log.is_on() {
             let last_tried = connection.tried.last().and_then(|id| snapshot.backend(*id));
-            self.setup.log.write(self.record(
-                &connection,
-                listener,
-                backend.or(last_tried),
-                (term, reason),
-            ));
+            let record = self.record(&connection, listener, backend.or(last_tried), (term, reason));
+            self.setup.log.write(SystemTime::now(), record);
         }
     }
 

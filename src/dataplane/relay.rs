@@ -28,10 +28,12 @@ pub struct Port {
     pub readable: bool,
     /// A write may find room.
     pub writable: bool,
-    /// The peer's FIN has come: a short read then proves EOF, and no further edge will.
-    pub read_closed: bool,
-    /// The socket has an error or is wholly shut: no further edge comes, so reads go on until one
-    /// of them says so.
+    /// Nothing more will come (FIN, reset, hang-up), so no further edge will tell of it: reads go
+    /// on until they give EOF or the error.
+    pub over: bool,
+    /// It ends with FIN and nothing else: a short read then proves EOF.
+    pub finished: bool,
+    /// It has failed: once its own stream has been read to the end, no read will tell of that.
     pub failed: bool,
     /// Urgent data has been seen. Reads stop at its mark and splice(2) never passes it, so neither
     /// "short read means empty" nor splicing may be used any more.
@@ -272,11 +274,10 @@ impl<P: Holds> Relay<P> {
             Err(error) => return self.not_taken(source, error),
         };
         let drained = received < turn.scratch.len() && !source.urgent;
-        if drained && source.read_closed && !source.reset {
+        if drained && source.finished {
             self.state = State::Ending;
         }
-        // After FIN or a reset no further edge comes: the next read must be made now.
-        source.readable = !drained || source.read_closed || source.failed;
+        source.readable = !drained || source.over;
         self.choose_path(received >= LARGE_READ_BYTES && turn.splice != SpliceMode::Never);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
         self.send_or_spill(bytes, ports.port(from.other()), from.other(), turn.wire)
@@ -289,22 +290,22 @@ impl<P: Holds> Relay<P> {
         to: Side,
         wire: &mut W,
     ) -> Result<(), Flow> {
-        let sent = match wire.send(to, bytes) {
-            Ok(sent) => sent,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+        let (sent, full) = match wire.send(to, bytes) {
+            // A short send means the send buffer is full; the next edge tells of room.
+            Ok(sent) => (sent, sent < bytes.len()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (0, false),
             Err(error) => return Err(Flow::TargetFailed(error)),
         };
         self.copied += sent as u64;
-        match bytes.get(sent..) {
-            None | Some([]) => Ok(()),
-            Some(rest) => {
-                // A short send means the send buffer is full; the next edge tells of room.
-                target.writable = false;
-                self.held = Held::Buffer { bytes: rest.into(), sent: 0 };
-                Err(Flow::Waiting)
-            }
+        if let Some(rest @ [_, ..]) = bytes.get(sent..) {
+            self.held = Held::Buffer { bytes: rest.into(), sent: 0 };
         }
+        if full {
+            target.writable = false;
+            return Err(Flow::Waiting);
+        }
+        Ok(())
     }
 
     fn take_by_splice<W: Wire<Pipe = P>>(

@@ -112,9 +112,10 @@ impl<P: Holds> Session<P> {
         let port = self.ports.port(side);
         port.readable |= readiness.readable | readiness.read_closed | readiness.error;
         port.writable |= readiness.writable | readiness.error;
-        // After an error the queue may end in a reset: a short read proves nothing then.
-        port.read_closed = (port.read_closed | readiness.read_closed) & !readiness.error;
+        port.over |= readiness.read_closed | readiness.error;
         port.failed |= readiness.error;
+        // After an error the queue may end in a reset: a short read proves nothing then.
+        port.finished = (port.finished | readiness.read_closed) & !port.failed & !port.reset;
         port.urgent |= readiness.urgent;
     }
 
@@ -179,6 +180,7 @@ impl<P: Holds> Session<P> {
                     }
                 }
             }
+            changed |= self.break_towards_the_failed(turn.wire);
             if !changed {
                 break;
             }
@@ -227,6 +229,21 @@ impl<P: Holds> Session<P> {
         Towards { relay, ports: &mut self.ports }
     }
 
+    /// A socket that fails after its FIN has been read gets no more reads that would say so: what
+    /// goes towards it is given up here.
+    fn break_towards_the_failed<W: Wire<Pipe = P>>(&mut self, wire: &mut W) -> bool {
+        let mut changed = false;
+        for side in [Side::Client, Side::Backend] {
+            let nothing_left_to_read = self.relay(side).relay.is_over();
+            let towards = self.relay(side.other()).relay;
+            if nothing_left_to_read && !towards.is_over() && self.port(side).failed {
+                self.relay(side.other()).relay.break_off(wire);
+                changed = true;
+            }
+        }
+        changed
+    }
+
     /// `from` was reset: its bytes still go, nothing goes to it any more.
     fn source_failed<W: Wire<Pipe = P>>(
         &mut self,
@@ -249,9 +266,11 @@ impl<P: Holds> Session<P> {
     ) -> bool {
         let target = self.ports.port(from.other());
         target.readable = true;
+        target.over = true;
         // EPIPE: it had sent FIN before the reset, so its own stream ended cleanly.
         target.reset |=
             !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected);
+        target.finished &= !target.reset;
         self.relay(from).relay.break_off(wire);
         true
     }

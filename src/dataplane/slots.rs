@@ -218,7 +218,9 @@ mod tests {
     proptest! {
         // If this fails, sessions are lost or found twice under churn.
         #[test]
-        fn behaves_like_a_map(steps in proptest::collection::vec((any::<bool>(), any::<usize>()), 1..400)) {
+        fn behaves_like_a_map(
+            steps in proptest::collection::vec((any::<bool>(), any::<usize>()), 1..400)
+        ) {
             let mut slots = Slots::new();
             let mut model: Vec<(SlotKey, usize)> = Vec::new();
             for (insert, number) in steps {

@@ -74,9 +74,7 @@ pub trait Wire {
     fn shutdown_write(&mut self, to: Side) -> io::Result<()>;
 
     /// Bytes sent to one side that it has not acknowledged; 0 where nothing can get lost.
-    fn unacknowledged(&mut self, _to: Side) -> usize {
-        0
-    }
+    fn unacknowledged(&mut self, to: Side) -> usize;
 
     /// An empty pipe, if there is one to be had.
     fn lend_pipe(&mut self) -> Option<Self::Pipe>;

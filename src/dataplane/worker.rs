@@ -61,6 +61,8 @@ pub(super) struct Worker {
     pub(super) tools: Tools,
     pub(super) chooser: Chooser,
     pub(super) now: Tick,
+    /// Somebody has sent a command, perhaps.
+    woken: bool,
 }
 
 /// What a worker was given at its start and never changes.
@@ -100,6 +102,7 @@ impl Worker {
             },
             chooser: Chooser::default(),
             now,
+            woken: true,
             setup: Setup {
                 number: setup.number,
                 workers: setup.workers as u64,
@@ -122,12 +125,12 @@ impl Worker {
             // The CPU was usable at start; if it has gone since, running anywhere is right.
             let _runs_anywhere = crate::sys::process::pin_thread(cpu);
         }
+        self.setup.state.thread.set(crate::sys::process::thread_id());
         self.take_up_snapshot();
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut due = Vec::new();
         loop {
             self.sleep(&mut events);
-            let woke = self.now;
             if self.snapshot.is_stale() {
                 self.take_up_snapshot();
             }
@@ -137,10 +140,10 @@ impl Worker {
             self.run_ready();
             self.accept_pending();
             self.check_timers(&mut due);
-            if self.obey_commands().is_break() {
+            if std::mem::take(&mut self.woken) && self.obey_commands().is_break() {
                 return;
             }
-            self.report(woke);
+            self.report();
         }
     }
 
@@ -189,7 +192,7 @@ impl Worker {
     /// Lets an event set latches, and queues whom it concerns.
     fn note(&mut self, event: &Event) {
         match Addressed::of(event.token()) {
-            Addressed::Waker => {}
+            Addressed::Waker => self.woken = true,
             Addressed::Listener(position) => self.listening.note(position),
             Addressed::Connection(key, side) => {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
@@ -304,11 +307,9 @@ impl Worker {
         self.setup.state.generation.store(current.generation.0, Ordering::Release);
     }
 
-    fn report(&self, woke: Tick) {
+    fn report(&self) {
         let state = &self.setup.state;
         state.turns.add(1);
-        let busy = self.setup.clock.now().since(woke);
-        state.busy_ns.add(u64::try_from(busy.as_nanos()).unwrap_or(0));
         state.pipes_in_use.set(self.tools.pipes.lent() as u64);
         state.sessions.set(self.table.slots.len() as u64);
     }

@@ -1,8 +1,9 @@
-//! When to try again: exponential back-off with full jitter, and the ways to keep many timers apart.
+//! When to try again: exponential back-off with full jitter, and ways to keep many timers apart.
 //!
-//! Full jitter as measured in <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>:
-//! the wait is uniform between nothing and a ceiling that doubles with each try, which spreads a
-//! crowd better than any fixed schedule. Random numbers come in as arguments, uniform over `u64`.
+//! Full jitter as measured in
+//! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>: the wait is uniform
+//! between nothing and a ceiling that doubles with each try, which spreads a crowd better than any
+//! fixed schedule. Random numbers come in as arguments, uniform over `u64`.
 
 use std::time::Duration;
 
@@ -109,7 +110,11 @@ mod tests {
         }
 
         #[test]
-        fn jitter_stays_within_its_percentage(nanos in 0_u64..1 << 60, percent in 0_u8..=100, random: u64) {
+        fn jitter_stays_within_its_percentage(
+            nanos in 0_u64..1 << 60,
+            percent in 0_u8..=100,
+            random: u64,
+        ) {
             // If this fails, an interval drifts away from what was configured.
             let interval = Duration::from_nanos(nanos);
             let got = jitter(interval, percent, random);

@@ -60,7 +60,7 @@ pub struct Refusal {
 impl Quota {
     /// `count` admissions per `period`, and `burst` at once after a quiet time.
     ///
-    /// `None` if one of them is zero, the period below 1 µs, or the burst worth more than 10^5 years.
+    /// `None` if one of them is zero, the period below 1 µs, or the burst worth over 10^5 years.
     #[must_use]
     pub fn new(count: u64, period: Duration, burst: u32) -> Option<Self> {
         let period_us = period.as_micros();
@@ -249,7 +249,11 @@ mod tests {
             let quota = Quota::new(count, Duration::from_secs(period_s), burst).unwrap();
             let step = period_s * 1_000_000 * pace / 1_000 / count;
             let mut at = 77_000_000;
-            let asks: Vec<u64> = gaps.iter().map(|gap| { at += gap * (step + 1) / 1_000; at }).collect();
+            let mut later = |gap: &u64| {
+                at += gap * (step + 1) / 1_000;
+                at
+            };
+            let asks: Vec<u64> = gaps.iter().map(&mut later).collect();
             let times = admitted(&quota, &asks);
             // Exact: (n - burst) * period <= window * count; a coarse tick may add itself.
             let tick_us = 1_u128 << quota.shift.min(0).unsigned_abs();
@@ -257,7 +261,8 @@ mod tests {
                 for (end, &to) in times.iter().enumerate().skip(start) {
                     let over = (end - start + 1).saturating_sub(burst as usize) as u128;
                     let window = u128::from(to - from) + tick_us - 1;
-                    prop_assert!(over * u128::from(period_s) * 1_000_000 <= window * u128::from(count));
+                    let allowed = window * u128::from(count);
+                    prop_assert!(over * u128::from(period_s) * 1_000_000 <= allowed);
                 }
             }
         }

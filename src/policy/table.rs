@@ -84,7 +84,7 @@ impl Table {
 
     /// Changes the state of `key`, which is uniform over `u64`, or stores its first one.
     ///
-    /// `change` gets the state (`None`: there is none) and gives the next one, of 43 bits; it may be
+    /// `change` gets the state (`None`: there is none) and gives the next, of 43 bits; it may be
     /// called several times, on whatever state is current. `worth` judges others of the set when
     /// the key needs a place.
     pub fn update<R>(
@@ -224,7 +224,7 @@ impl Table {
         }
     }
 
-    /// Counts compare-exchanges lost to other threads, so that a stress test can prove there were any.
+    /// Compare-exchanges lost to other threads, so that a stress test can prove there were any.
     #[inline]
     fn count_collision(&self) {
         #[cfg(test)]
@@ -419,7 +419,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_map(ops in prop::collection::vec((0_u64..8, 1_u64..8, 0_u64..100), 0..200)) {
+        fn agrees_with_a_map(
+            ops in prop::collection::vec((0_u64..8, 1_u64..8, 0_u64..100), 0..200)
+        ) {
             // If this fails, clients see each other's state, or lose their own.
             let table = Table::new(64);
             let mut map = HashMap::new();

@@ -70,10 +70,10 @@ impl SessionLog {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Hands a record over without waiting.
-    pub fn write(&self, record: SessionRecord) {
-        // Stamped here: the thread that writes the line may be held up for long.
-        if self.queue.try_send((SystemTime::now(), record)).is_err() {
+    /// Hands a record over without waiting. `closed` comes from the worker: the thread that writes
+    /// the line may be held up for long.
+    pub fn write(&self, closed: SystemTime, record: SessionRecord) {
+        if self.queue.try_send((closed, record)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -292,8 +292,8 @@ impl ListenerState {
 pub struct WorkerState {
     /// Turns of the event loop; the watchdog wants to see it move.
     pub turns: CachePadded<Counter>,
-    /// Nanoseconds spent outside epoll_wait(2).
-    pub busy_ns: Counter,
+    /// The kernel's id of the thread, by which its CPU time is read; 0 before it runs.
+    pub thread: Counter,
     /// Pipes that hold bytes of a session.
     pub pipes_in_use: Counter,
     /// Sessions open now.

@@ -118,6 +118,23 @@ pub fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
+/// The kernel's id of the calling thread.
+#[must_use]
+pub fn thread_id() -> u64 {
+    u64::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0)
+}
+
+/// CPU time a thread of this process has used, in nanoseconds; 0 when it is gone.
+///
+/// Read from schedstat, so that the thread itself need not read a clock twice a turn.
+#[must_use]
+pub fn thread_cpu_ns(thread: u64) -> u64 {
+    std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))
+        .ok()
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
 /// Descriptors this process has open; 0 when /proc cannot be read.
 #[must_use]
 pub fn open_descriptors() -> u64 {

@@ -181,7 +181,7 @@ pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<Owned
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
-    // Reads pass an urgent byte over otherwise, and it may come before any event tells of it.
+    // Outside the stream an urgent byte is lost as soon as the next one arrives.
     sockopt::set_socket_oobinline(&socket, true)?;
     if options.data_follows {
         sockopt::set_tcp_quickack(&socket, false)?;

@@ -1,4 +1,4 @@
-//! What behaviour tests share: the program under test, servers to put behind it, and a bounded wait.
+//! What behaviour tests share: the program under test, servers behind it, and a bounded wait.
 //!
 //! Nothing here has a fixed port or sleeps for a guessed time: ports are 0 and learned, and
 //! [`eventually`] waits for a condition with a deadline. Everything started ends with its value.

@@ -1,0 +1,179 @@
+//! Verbs that talk to a running process: `reload`, `status`, `drain`, `ready`, `maint`, `weight`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use evenkeel::control::admin::client::{self, Answer, ClientError};
+use evenkeel::control::status::Status;
+use evenkeel::control::status::text;
+use serde::Deserialize;
+
+use crate::cli::exit::BAD_CONFIG;
+use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
+use crate::cli::{OneBackend, Target};
+
+/// HTTP: done.
+const OK: u16 = 200;
+/// HTTP: the file is refused.
+const REFUSED: u16 = 422;
+/// Time between the two looks from which rates are made.
+const LOOK_APART: Duration = Duration::from_millis(500);
+
+/// Why a verb came to nothing.
+enum Failed {
+    Unreached(ClientError),
+    Answered(Answer),
+}
+
+impl From<ClientError> for Failed {
+    fn from(error: ClientError) -> Self {
+        Self::Unreached(error)
+    }
+}
+
+/// What a refused request tells.
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+impl Failed {
+    fn tell(self) -> ExitCode {
+        match self {
+            Self::Unreached(error) => fail(&error, error.help()),
+            Self::Answered(Answer { code, body }) => match serde_json::from_str::<Refusal>(&body) {
+                Ok(refusal) => fail(refusal.error, ""),
+                Err(_) => fail(
+                    format_args!("the process answered {code}: {}", body.trim()),
+                    "is it of another version?",
+                ),
+            },
+        }
+        ExitCode::FAILURE
+    }
+}
+
+fn socket(target: &Target) -> Result<PathBuf, ClientError> {
+    match (&target.socket, &target.file) {
+        (Some(socket), _) => Ok(socket.clone()),
+        (None, Some(file)) => client::socket_of(file),
+        (None, None) => Ok(client::default_socket()),
+    }
+}
+
+/// The answer to a reload.
+#[derive(Debug, Deserialize)]
+struct Reloaded {
+    generation: u64,
+    text: String,
+}
+
+/// `reload`.
+pub(crate) fn reload(target: &Target, dry_run: bool) -> ExitCode {
+    try_reload(target, dry_run).unwrap_or_else(Failed::tell)
+}
+
+fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, Failed> {
+    let path = if dry_run { "/v1/reload?dry_run=true" } else { "/v1/reload" };
+    let answer = client::request(&socket(target)?, "POST", path, String::new())?;
+    let Ok(reloaded) = serde_json::from_str::<Reloaded>(&answer.body) else {
+        return Err(Failed::Answered(answer));
+    };
+    let Reloaded { generation, text } = reloaded;
+    match (answer.code, dry_run) {
+        (OK, true) => {
+            say(format_args!("the file is good; a reload would do this:\n{text}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        (OK, false) => {
+            say(format_args!("reloaded as generation {generation}\n{text}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        (REFUSED, _) => {
+            complain(&text);
+            let what = format!("reload refused: generation {generation} goes on unchanged");
+            fail(what, "");
+            Ok(ExitCode::from(BAD_CONFIG))
+        }
+        _ => Err(Failed::Answered(answer)),
+    }
+}
+
+/// How `status` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Tables.
+    Text,
+    /// The document.
+    Json,
+    /// The exit code only.
+    Quiet,
+}
+
+/// `status`.
+pub(crate) fn status(target: &Target, manner: Manner) -> ExitCode {
+    match try_status(target, manner) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(_) if manner == Manner::Quiet => ExitCode::FAILURE,
+        Err(failed) => failed.tell(),
+    }
+}
+
+fn try_status(target: &Target, manner: Manner) -> Result<bool, Failed> {
+    let socket = socket(target)?;
+    let look = || -> Result<(Status, String), Failed> {
+        let answer = client::request(&socket, "GET", "/v1/status", String::new())?;
+        match serde_json::from_str(&answer.body) {
+            Ok(status) if answer.code == OK => Ok((status, answer.body)),
+            _ => Err(Failed::Answered(answer)),
+        }
+    };
+    let (first, document) = look()?;
+    match manner {
+        Manner::Quiet => Ok(first.ready),
+        Manner::Json => {
+            // As it came: fields that this version does not know stay.
+            let value: Result<serde_json::Value, _> = serde_json::from_str(&document);
+            let pretty = value.and_then(|value| serde_json::to_string_pretty(&value));
+            say(format_args!("{}\n", pretty.unwrap_or(document)));
+            Ok(first.ready)
+        }
+        Manner::Text => {
+            // Waking early only makes the rates a little coarser.
+            std::thread::park_timeout(LOOK_APART);
+            let (second, _) = look()?;
+            say(text::render(&second, Some(&first), stdout_has_colour()));
+            Ok(second.ready)
+        }
+    }
+}
+
+/// What came of a verb.
+#[derive(Debug, Deserialize)]
+struct Obeyed {
+    text: String,
+    warning: Option<String>,
+}
+
+/// `drain`, `ready`, `maint`; `weight` with a body.
+pub(crate) fn backend(target: &OneBackend, verb: &str, body: String) -> ExitCode {
+    try_backend(target, verb, body).unwrap_or_else(Failed::tell)
+}
+
+fn try_backend(target: &OneBackend, verb: &str, body: String) -> Result<ExitCode, Failed> {
+    let name = &target.backend;
+    let path = client::backend_path(&name.pool, &name.backend, verb);
+    let answer = client::request(&socket(&target.target)?, "POST", &path, body)?;
+    match serde_json::from_str::<Obeyed>(&answer.body) {
+        Ok(obeyed) if answer.code == OK => {
+            say(format_args!("{}\n", obeyed.text));
+            if let Some(warning) = obeyed.warning {
+                complain(format_args!("warning: {warning}\n"));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Err(Failed::Answered(answer)),
+    }
+}

@@ -1,0 +1,182 @@
+//! The other end of the admin socket: what `reload`, `status`, `drain` and others talk through.
+//!
+//! One request, one connection, bounded in time. Which socket is meant is told by the operator, or
+//! by a configuration file that may be broken: that is when `reload` is asked for.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::config::Admin;
+
+/// How long the process may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the process answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status code.
+    pub code: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct ClientError {
+    what: String,
+    source: io::Error,
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.what, self.source)
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl ClientError {
+    /// What to do about it.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "is evenkeel running? name its socket with `--socket PATH`, or its file with \
+                 `-c FILE`"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "the socket is for the user evenkeel runs as; become that user or root"
+            }
+            _ => "`evenkeel status` tells whether the process answers at all",
+        }
+    }
+}
+
+/// The admin socket that a configuration file names, or the default one. A file that is broken
+/// elsewhere still tells.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn socket_of(file: &Path) -> Result<PathBuf, ClientError> {
+    let text = std::fs::read_to_string(file).map_err(|source| ClientError {
+        what: format!("cannot read {}", file.display()),
+        source,
+    })?;
+    let (root, _broken_elsewhere) = toml::de::DeTable::parse_recoverable(&text);
+    let admin = root.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table());
+    let socket =
+        admin.and_then(|admin| admin.get("socket")).and_then(|path| path.get_ref().as_str());
+    Ok(socket.map_or_else(default_socket, PathBuf::from))
+}
+
+/// Where the admin socket is unless a file says otherwise.
+#[must_use]
+pub fn default_socket() -> PathBuf {
+    Admin::default().socket
+}
+
+/// The path of a verb on one backend.
+#[must_use]
+pub fn backend_path(pool: &str, backend: &str, verb: &str) -> String {
+    format!("/v1/backends/{}/{}/{verb}", encoded(pool), encoded(backend))
+}
+
+/// RFC 3986: everything but unreserved characters as `%XX`.
+fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Sends one request and waits for its answer.
+///
+/// # Errors
+/// When the process cannot be reached, or does not answer in time.
+pub fn request(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: String,
+) -> Result<Answer, ClientError> {
+    let failed = |source: io::Error| ClientError {
+        what: format!("cannot talk to evenkeel at {}", socket.display()),
+        source,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        match tokio::time::timeout(ANSWER_DEADLINE, exchange(socket, method, path, body)).await {
+            Ok(outcome) => outcome.map_err(failed),
+            Err(_) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
+        }
+    })
+}
+
+async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::Result<Answer> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // The request fails as well when the connection does.
+    tokio::spawn(async move { drop(connection.await) });
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "evenkeel")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(io::Error::other)?;
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Answer { code, body: String::from_utf8_lossy(&bytes).into_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, `drain` cannot name a backend by an IPv6 address.
+    #[test]
+    fn any_name_fits_into_a_path() {
+        assert_eq!(
+            backend_path("p", "[::1]:80", "drain"),
+            "/v1/backends/p/%5B%3A%3A1%5D%3A80/drain"
+        );
+    }
+
+    // If this fails, `reload` of a broken file does not reach the process that would say what is
+    // broken.
+    #[test]
+    fn a_broken_file_still_names_its_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.toml");
+        let cases = [
+            ("[admin]\nsocket = \"/a.sock\"\n[pool.x]\nbackends = [oops\n", "/a.sock"),
+            ("[pool.x]\nnonsense = 1\n", "/run/evenkeel/admin.sock"),
+        ];
+        for (text, expected) in cases {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(socket_of(&file).unwrap(), Path::new(expected), "{text}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Metrics of backends: sessions, connection attempts, probes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot};
+
+use crate::control::metrics::{count, counter, gauge, histogram};
+use crate::control::plane::HealthBook;
+
+/// Every metric with the labels `pool` and `backend`.
+pub(crate) fn encode_backends(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    health: &HealthBook,
+) -> fmt::Result {
+    let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
+    for backend in backends(snapshot) {
+        let up = u64::from(backend.state.is_up());
+        family.encode_family(&names(backend))?.encode_gauge(&up)?;
+    }
+    let help = "Sessions open now, those being connected too";
+    let mut family = gauge(encoder, "evenkeel_backend_sessions_active", help)?;
+    for backend in backends(snapshot) {
+        family.encode_family(&names(backend))?.encode_gauge(&backend.state.active())?;
+    }
+    let mut family = counter(encoder, "evenkeel_backend_sessions", "Sessions connected")?;
+    for backend in backends(snapshot) {
+        count(&mut family, &names(backend), backend.state.sum(|block| &block.sessions))?;
+    }
+    encode_connects(encoder, snapshot)?;
+    let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
+    for backend in backends(snapshot) {
+        let counts = health.probes.get(&backend.id).copied().unwrap_or_default();
+        for (result, times) in [("pass", counts.passed), ("fail", counts.failed)] {
+            let [pool, name] = names(backend);
+            count(&mut family, &[pool, name, ("result", result)], times)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_connects(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "Connection attempts that failed";
+    let mut family = counter(encoder, "evenkeel_backend_connect_failures", help)?;
+    for backend in backends(snapshot) {
+        for reason in ConnectFailure::ALL {
+            let [pool, name] = names(backend);
+            let labels = [pool, name, ("reason", reason.label())];
+            let failures = backend.state.sum(|block| &block.connect_failures[reason.index()]);
+            count(&mut family, &labels, failures)?;
+        }
+    }
+    let help = "Time until a connection to the backend was made";
+    let mut family = encoder.encode_descriptor(
+        "evenkeel_backend_connect_seconds",
+        help,
+        None,
+        MetricType::Histogram,
+    )?;
+    for backend in backends(snapshot) {
+        let (mut buckets, mut sum_us) = ([0; 12], 0);
+        for block in backend.state.blocks() {
+            block.connect_seconds.add_to(&mut buckets, &mut sum_us);
+        }
+        histogram(&mut family, &names(backend), &CONNECT_SECONDS, (buckets, sum_us))?;
+    }
+    Ok(())
+}
+
+fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
+    snapshot.pools.iter().flatten().flat_map(|pool| pool.backends())
+}
+
+fn names(backend: &Backend) -> [(&'static str, &str); 2] {
+    [("pool", &backend.pool_name), ("backend", &backend.name)]
+}

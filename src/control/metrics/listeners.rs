@@ -1,0 +1,108 @@
+//! Metrics of listeners: what they accepted, refused, moved, and how sessions ended.
+
+use std::fmt;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use crate::shared::{
+    CloseReason, Direction, LimitDecision, ListenerState, PathKind, RefuseReason, SESSION_SECONDS,
+    Snapshot,
+};
+
+use crate::control::metrics::{count, counter, gauge, histogram};
+
+/// Every metric with the label `listener`.
+pub(crate) fn encode_listeners(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+) -> fmt::Result {
+    let help = "Connections accepted, refused ones too";
+    let mut family = counter(encoder, "evenkeel_listener_accepted", help)?;
+    for listener in snapshot.open_listeners() {
+        let accepted = listener.state.sum(|block| &block.accepted);
+        count(&mut family, &[("listener", &*listener.name)], accepted)?;
+    }
+    let mut family = counter(encoder, "evenkeel_listener_refused", "Connections refused")?;
+    for listener in snapshot.open_listeners() {
+        for reason in RefuseReason::ALL {
+            let labels = [("listener", &*listener.name), ("reason", reason.label())];
+            let refused = listener.state.sum(|block| &block.refused[reason.index()]);
+            count(&mut family, &labels, refused)?;
+        }
+    }
+    let mut family = gauge(encoder, "evenkeel_sessions_active", "Sessions open now")?;
+    for listener in snapshot.open_listeners() {
+        let active = listener.state.active.value();
+        family.encode_family(&[("listener", &*listener.name)])?.encode_gauge(&active)?;
+    }
+    encode_endings(encoder, snapshot)?;
+    encode_bytes(encoder, snapshot)?;
+    encode_limits(encoder, snapshot)
+}
+
+fn encode_endings(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut family = counter(encoder, "evenkeel_sessions_closed", "Sessions by why they ended")?;
+    for listener in snapshot.open_listeners() {
+        for reason in CloseReason::ALL {
+            let labels = [("listener", &*listener.name), ("reason", reason.label())];
+            let closed = listener.state.sum(|block| &block.closed[reason.index()]);
+            count(&mut family, &labels, closed)?;
+        }
+    }
+    let help = "Length of sessions";
+    let mut family =
+        encoder.encode_descriptor("evenkeel_session_seconds", help, None, MetricType::Histogram)?;
+    for listener in snapshot.open_listeners() {
+        let totals = session_lengths(&listener.state);
+        histogram(&mut family, &[("listener", &*listener.name)], &SESSION_SECONDS, totals)?;
+    }
+    Ok(())
+}
+
+fn session_lengths(state: &ListenerState) -> ([u64; 12], u64) {
+    let (mut buckets, mut sum_us) = ([0; 12], 0);
+    for block in state.blocks() {
+        block.session_seconds.add_to(&mut buckets, &mut sum_us);
+    }
+    (buckets, sum_us)
+}
+
+fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut family = counter(encoder, "evenkeel_bytes", "Bytes moved")?;
+    for listener in snapshot.open_listeners() {
+        for direction in Direction::ALL {
+            for path in PathKind::ALL {
+                let labels = [
+                    ("listener", &*listener.name),
+                    ("direction", direction.label()),
+                    ("path", path.label()),
+                ];
+                let select = |block: &crate::shared::ListenerCounters| {
+                    block.bytes[direction as usize][path as usize].value()
+                };
+                let bytes = listener.state.blocks().map(select).sum();
+                count(&mut family, &labels, bytes)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn encode_limits(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut family = counter(encoder, "evenkeel_limit_decisions", "What limits decided")?;
+    for listener in snapshot.open_listeners() {
+        for decision in LimitDecision::ALL {
+            let labels = [("listener", &*listener.name), ("decision", decision.label())];
+            let decided = listener.state.sum(|block| &block.limit[decision as usize]);
+            count(&mut family, &labels, decided)?;
+        }
+    }
+    let help = "Clients forgotten early because the limit's table was full";
+    let mut family = counter(encoder, "evenkeel_limit_evictions", help)?;
+    for listener in snapshot.open_listeners() {
+        let evictions = listener.limit.as_ref().map_or(0, |limit| limit.limiter.live_evictions());
+        count(&mut family, &[("listener", &*listener.name)], evictions)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The HTTP part of a probe: one request, and the status line of its answer.
+//!
+//! HTTP/1.1 on a connection of its own that is dropped afterwards, with `Connection: close`. Only
+//! the head counts, up to 64 KiB of it; a body may be endless. Time is bounded by the caller.
+//! Redirects are not followed: an operator who expects one lists its status.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::control::prober::probe::Failure;
+
+/// A longer head of an answer fails the probe.
+const HEAD_MAX_BYTES: usize = 64 * 1024;
+const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
+
+/// The request of a probe.
+///
+/// # Errors
+/// When hyper does not take what the configuration let through.
+pub(super) fn request(
+    method: &str,
+    path: &str,
+    host: Option<&str>,
+    address: SocketAddr,
+) -> Result<Request<Empty<Bytes>>, Failure> {
+    let own = address.to_string();
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host.unwrap_or(&own))
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|error| Failure::Ourselves(format!("the request cannot be made: {error}")))
+}
+
+/// Sends the request; returns the status of the answer.
+///
+/// # Errors
+/// When no HTTP answer came; in words.
+pub(super) async fn status(
+    stream: TcpStream,
+    request: Request<Empty<Bytes>>,
+) -> Result<u16, Failure> {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_MAX_BYTES);
+    let shaken = builder.handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| failure(&error))?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answered = tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        // The connection may end in the very turn that brings the answer.
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(error),
+        },
+    };
+    answered.map(|response| response.status().as_u16()).map_err(|error| failure(&error))
+}
+
+/// Whether a status is one of those expected.
+///
+/// # Errors
+/// When it is not; in words.
+pub(super) fn compare(found: u16, expected: &[(u16, u16)]) -> Result<(), Failure> {
+    if expected.iter().any(|(low, high)| (*low..=*high).contains(&found)) {
+        return Ok(());
+    }
+    let ranges: Vec<String> = expected
+        .iter()
+        .map(|(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") })
+        .collect();
+    Err(Failure::Backend(format!("HTTP status {found}, expected {}", ranges.join(", "))))
+}
+
+fn failure(error: &hyper::Error) -> Failure {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let words = if error.is_parse_too_large() {
+        "HTTP head over 64 KiB or 100 fields".to_owned()
+    } else if error.is_parse() {
+        "the answer is not HTTP/1".to_owned()
+    } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        "closed without an HTTP answer".to_owned()
+    } else if let Some(cause) = cause {
+        match cause.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                "reset without an HTTP answer".to_owned()
+            }
+            _ => format!("no HTTP answer: {cause}"),
+        }
+    } else {
+        format!("no HTTP answer: {error}")
+    };
+    Failure::Backend(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, a status next to a range passes, or the log does not say what was expected.
+    #[test]
+    fn ranges_are_inclusive_and_named() {
+        let expected = [(200, 299), (418, 418)];
+        for good in [200, 299, 418] {
+            assert_eq!(compare(good, &expected), Ok(()));
+        }
+        for bad in [199, 300, 417, 419] {
+            let words = format!("HTTP status {bad}, expected 200-299, 418");
+            assert_eq!(compare(bad, &expected), Err(Failure::Backend(words)));
+        }
+    }
+
+    // If this fails, virtual hosts answer for the wrong site, or every probe fails.
+    #[test]
+    fn the_host_is_the_address_unless_configured() {
+        let address: SocketAddr = "[::1]:80".parse().unwrap();
+        let host = |host| {
+            let request = request("HEAD", "/h?a=1", host, address).unwrap();
+            assert_eq!(
+                (request.method().as_str(), request.uri().to_string()),
+                ("HEAD", "/h?a=1".into())
+            );
+            request.headers()[header::HOST].to_str().unwrap().to_owned()
+        };
+        assert_eq!(host(None), "[::1]:80");
+        assert_eq!(host(Some("www.example.com")), "www.example.com");
+    }
+
+    // If this fails, a path in our configuration takes every backend of its pool down.
+    #[test]
+    fn a_path_no_request_can_have_is_our_fault() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let refused = request("GET", "/a<b", None, address);
+        assert!(matches!(refused, Err(Failure::Ourselves(_))));
+    }
+}

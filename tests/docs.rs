@@ -1,0 +1,208 @@
+//! What the documents promise, checked: keys, metrics, examples and links.
+//!
+//! Reads the Markdown of the repository as text. Knows only as much Markdown as is used there.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use evenkeel::config::{self, keys};
+
+/// Bounds a read from the program under test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Every Markdown file that is ours.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![root()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !name.starts_with('.') && !name.starts_with("target") {
+                directories.push(path);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The section below a heading of any depth, up to the next heading.
+fn section<'a>(document: &'a str, heading: &str) -> Option<&'a str> {
+    let is_heading = |line: &str| line.trim_start_matches('#').trim() == heading;
+    let mut start = 0;
+    let line = document.lines().find(|line| {
+        let found = line.starts_with('#') && is_heading(line);
+        start += if found { 0 } else { line.len() + 1 };
+        found
+    })?;
+    let body = document.get(start + line.len()..)?;
+    Some(body.find("\n#").map_or(body, |end| body.get(..end).unwrap_or(body)))
+}
+
+/// Names in the first column of the tables of a text.
+fn rows(text: &str) -> BTreeSet<&str> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    cells.filter_map(|cell| cell.split('`').next()).collect()
+}
+
+/// If it fails, an operator looks for a key in vain, or finds one that is refused.
+#[test]
+fn every_key_is_documented_in_its_table() {
+    let document = text("docs/configuration.md");
+    let tables: BTreeSet<String> = keys::all().map(|key| key.table.to_string()).collect();
+    for table in tables {
+        let body = section(&document, &table);
+        assert!(body.is_some(), "docs/configuration.md has no section {table}");
+        let of_table = |key: &keys::Key| key.table.to_string() == table && key.built;
+        let known: BTreeSet<&str> = keys::all().filter(of_table).map(|key| key.name).collect();
+        assert_eq!(rows(body.unwrap()), known, "keys of {table}");
+    }
+    let later = section(&document, "Not supported yet").unwrap();
+    for key in keys::all().filter(|key| !key.built) {
+        assert!(later.contains(&format!("`{}`", key.name)), "{} of {}", key.name, key.table);
+    }
+}
+
+/// A demonstration on free ports; ends with its value.
+struct Demo {
+    child: Child,
+    page: String,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+            .args(["demo", "--port", "0", "--admin-port", "0", "--for", "60s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let look = "Look at http://";
+        let line = lines.map_while(Result::ok).find(|line| line.starts_with(look)).unwrap();
+        let page = line.strip_prefix(look).unwrap().split('/').next().unwrap().to_owned();
+        Self { child, page }
+    }
+
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.page).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        // TERM, so that it removes its directory.
+        let _gone = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let _reaped = self.child.wait();
+    }
+}
+
+/// If it fails, a metric is unexplained, or a dashboard is built on one that is not there.
+#[test]
+fn every_metric_is_documented() {
+    let metrics = Demo::start().metrics();
+    let kinds = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let served: BTreeSet<String> = kinds
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    assert!(served.len() > 20, "{metrics}");
+    let document = text("docs/metrics.md");
+    let named = rows(&document).into_iter();
+    let named: BTreeSet<String> = named
+        .filter(|name| name.starts_with("evenkeel_") || name.starts_with("process_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(named, served);
+    // Words that look like one of ours elsewhere: alerts, the README.
+    for path in ["docs/metrics.md", "docs/configuration.md", "README.md"] {
+        for word in text(path).split(|letter: char| !letter.is_alphanumeric() && letter != '_') {
+            if word.starts_with("evenkeel_") {
+                let family = word.trim_end_matches("_bucket").trim_end_matches("_count");
+                assert!(served.contains(family), "{path} speaks of {word}");
+            }
+        }
+    }
+}
+
+/// If it fails, an example that somebody copies is refused.
+#[test]
+fn examples_are_valid() {
+    let mut checked = 0;
+    for path in documents() {
+        let document = fs::read_to_string(&path).unwrap();
+        for block in document.split("```toml\n").skip(1) {
+            let block = block.split("\n```").next().unwrap();
+            if !block.contains("[listener") {
+                continue;
+            }
+            let parsed = config::parse(block, Path::new("example.toml"));
+            let shown = config::render(&parsed.problems, block, false);
+            assert!(parsed.problems.is_empty(), "{}:\n{shown}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "{checked} examples");
+}
+
+/// If it fails, a reader follows a link to nowhere.
+#[test]
+fn links_lead_somewhere() {
+    let mut wrong = Vec::new();
+    for path in documents() {
+        let document = fs::read_to_string(&path).unwrap();
+        for link in document.split("](").skip(1) {
+            let Some(target) = link.split(')').next() else { continue };
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let there = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
+            let is_there = there.exists()
+                && (anchor.is_empty()
+                    || fs::read_to_string(&there).unwrap_or_default().lines().any(|line| {
+                        line.starts_with('#') && anchor_of(line.trim_start_matches('#')) == anchor
+                    }));
+            if !is_there {
+                wrong.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The anchor that a Markdown renderer gives a heading.
+fn anchor_of(heading: &str) -> String {
+    let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}

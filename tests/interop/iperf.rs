@@ -1,0 +1,41 @@
+//! iperf3 through evenkeel, both ways: bulk over connections that last.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::in_front_of;
+use crate::program::{Server, program, text_of};
+use crate::support::Proxy;
+
+/// Less than a slow machine moves in a second, by far.
+const BYTES_MIN: u64 = 10_000_000;
+
+fn run(splice: &str, direction: &[&str]) {
+    // One for each run: after a test the server is busy for a moment and refuses the next one.
+    let server = Server::start(|address| {
+        let mut command = Command::new(program("iperf3"));
+        command.args(["-s", "-B", "127.0.0.1", "-p", &address.port().to_string()]);
+        command
+    });
+    let global = format!("[global]\nsplice = \"{splice}\"\n");
+    let proxy = Proxy::start(&(global + &in_front_of(&[server.address()], "")));
+    let port = proxy.address().port().to_string();
+    let mut command = Command::new(program("iperf3"));
+    command.args(["-c", "127.0.0.1", "-p", &port, "-t", "1", "-P", "2", "--json"]);
+    let said = text_of(command.args(direction));
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert!(report.get("error").is_none(), "{splice} {direction:?}: {said}");
+    let received = report["end"]["sum_received"]["bytes"].as_u64();
+    assert!(received > Some(BYTES_MIN), "{splice} {direction:?}: {received:?}");
+}
+
+/// If it fails, bulk stalls in one direction, or in one of the ways to move it.
+#[test]
+fn iperf_moves_bulk_both_ways() {
+    for splice in ["auto", "always", "never"] {
+        for direction in [&[][..], &["--reverse"], &["--bidir"]] {
+            run(splice, direction);
+        }
+    }
+}
