@@ -129,7 +129,7 @@ fn a_renamed_listener_keeps_its_socket() {
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "entrance")], 1.0);
 }
 
-// If this fails, an address that moves to another listener is closed for a moment or served wrongly.
+// If this fails, an address that moves to another listener is closed, or served by the wrong one.
 #[test]
 fn listeners_may_swap_their_addresses() {
     let backend = Backend::echo();
