@@ -25,6 +25,8 @@ use super::worker::Worker;
 /// Connections taken from one socket in one turn. Small batches beat large ones: the kernel
 /// completes handshakes while sessions are served.
 const ACCEPTS_PER_TURN: usize = 4;
+/// Connections taken from a socket before it is closed; the longest accept queue there is.
+const QUEUE_MAX: usize = 65_535;
 /// How long accepting pauses when the process is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -77,7 +79,11 @@ impl Worker {
     fn close_listening(&mut self, is_gone: impl Fn(SocketAddr) -> bool) {
         for position in self.listening.positions(is_gone) {
             let Some(listener) = self.listening.listener(position) else { continue };
-            while matches!(self.accept_one(position, &listener), Accepted::Next) {}
+            for _ in 0..QUEUE_MAX {
+                if !matches!(self.accept_one(position, &listener), Accepted::Next) {
+                    break;
+                }
+            }
             self.listening.close(position);
         }
         self.setup.state.listening.set(self.listening.count() as u64);
@@ -121,8 +127,9 @@ impl Worker {
             }
             Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => Accepted::Empty,
             Some(Err(error)) if is_exhaustion(&error) => self.shed(position, listener),
-            // The client left before we took it, a firewall forbade it, a signal came.
-            Some(Err(_)) => Accepted::Next,
+            Some(Err(error)) if is_of_the_connection(&error) => Accepted::Next,
+            // Nothing known to pass at once: asking again without a pause would spin.
+            Some(Err(_)) => Accepted::Exhausted,
         }
     }
 
@@ -212,6 +219,26 @@ impl Worker {
             Entry::Refused => (None, Some(RefuseReason::Concurrent)),
         }
     }
+}
+
+/// Errors of one connection, which is gone with them, and a signal: accept(2) says to go on.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NONET
+                | Errno::OPNOTSUPP
+        )
+    )
 }
 
 /// Errors that pass only when descriptors or kernel memory become free.
