@@ -28,5 +28,5 @@ mod report;
 mod scalar;
 
 pub use model::*;
-pub use parse::{Parsed, load, parse};
+pub use parse::{Parsed, admin_socket, load, parse};
 pub use problem::{Problem, Severity, render};
