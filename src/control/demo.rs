@@ -14,7 +14,8 @@ use axum::Router;
 use axum::http::Uri;
 use axum::routing::get;
 
-use super::run::{RunError, RunOptions, Served, failed, run};
+use super::run::{RunOptions, Served, run};
+use super::run_error::{RunError, failed};
 use crate::control::admin::http_server;
 
 /// Names of the backends.

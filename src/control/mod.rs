@@ -17,9 +17,11 @@ mod plane;
 mod prober;
 mod reload;
 mod run;
+mod run_error;
 mod sizing;
 pub mod status;
 mod verbs;
 
 pub use host::check;
-pub use run::{RunError, RunOptions, Served, run};
+pub use run::{RunOptions, Served, run};
+pub use run_error::RunError;

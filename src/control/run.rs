@@ -4,7 +4,6 @@
 //! nothing half-started. Stop: not ready, `shutdown_delay`, empty and close the listeners, drain,
 //! reset what is left at `drain_timeout`. A second signal resets at once.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +25,7 @@ use super::notify::{self, Watchdog};
 use super::plane::{Current, Phase, Plane, Workers};
 use super::prober::Prober;
 use super::reload::{hand_over, reload};
+use super::run_error::{RunError, failed};
 use super::sizing::{self, Sizes};
 use super::status::AdminAddresses;
 
@@ -56,44 +56,6 @@ pub struct Served {
     pub listeners: Vec<std::net::SocketAddr>,
     /// The admin socket and page.
     pub admin: AdminAddresses,
-}
-
-/// Why evenkeel did not run.
-#[derive(Debug)]
-pub enum RunError {
-    /// The configuration is refused; the text shows every problem.
-    Config(String),
-    /// Something else failed.
-    Failed {
-        /// What was attempted.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-        /// What to do about it; may be empty.
-        help: String,
-    },
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(text) => formatter.write_str(text),
-            Self::Failed { what, source, help } if help.is_empty() => {
-                write!(formatter, "{what}: {source}")
-            }
-            Self::Failed { what, source, help } => {
-                write!(formatter, "{what}: {source}\nhelp: {help}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-/// Names what was attempted when an operation of the system fails.
-pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
-    let what = what.into();
-    move |source| RunError::Failed { what, source, help: String::new() }
 }
 
 /// Runs until asked to stop.
