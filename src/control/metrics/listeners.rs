@@ -104,5 +104,11 @@ fn encode_limits(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fm
         let evictions = listener.limit.as_ref().map_or(0, |limit| limit.limiter.live_evictions());
         count(&mut family, &[("listener", &*listener.name)], evictions)?;
     }
+    let help = "Sessions let in uncounted because the table of max_concurrent was full";
+    let mut family = counter(encoder, "evenkeel_limit_overflows", help)?;
+    for listener in snapshot.open_listeners() {
+        let overflows = listener.limit.as_ref().map_or(0, |limit| limit.limiter.overflows());
+        count(&mut family, &[("listener", &*listener.name)], overflows)?;
+    }
     Ok(())
 }
