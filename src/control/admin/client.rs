@@ -59,7 +59,7 @@ impl ClientError {
                  `-c FILE`"
             }
             io::ErrorKind::PermissionDenied => {
-                "the socket is for the user evenkeel runs as; become that user or root"
+                "become the user evenkeel runs as, or root"
             }
             _ => "`evenkeel status` tells whether the process answers at all",
         }
@@ -79,9 +79,20 @@ pub fn socket_of(file: &Path) -> Result<PathBuf, ClientError> {
     Ok(config::admin_socket(&text).unwrap_or_else(default_socket))
 }
 
+/// The admin socket when the operator names neither it nor a file: what `default_file` says, if
+/// there is such a file.
+///
+/// # Errors
+/// When there is one and it cannot be read.
+pub fn socket_by_default(default_file: &Path) -> Result<PathBuf, ClientError> {
+    match socket_of(default_file) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(default_socket()),
+        outcome => outcome,
+    }
+}
+
 /// Where the admin socket is unless a file says otherwise.
-#[must_use]
-pub fn default_socket() -> PathBuf {
+fn default_socket() -> PathBuf {
     Admin::default().socket
 }
 
@@ -158,5 +169,19 @@ mod tests {
             backend_path("p", "[::1]:80", "drain"),
             "/v1/backends/p/%5B%3A%3A1%5D%3A80/drain"
         );
+    }
+
+    // If this fails, verbs without arguments talk to nobody although the service's own file says
+    // where it listens.
+    #[test]
+    fn the_default_file_tells_where_the_socket_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("evenkeel.toml");
+        assert_eq!(socket_by_default(&file).unwrap(), default_socket());
+        std::fs::write(&file, "[admin]\nsocket = \"/a.sock\"\n").unwrap();
+        assert_eq!(socket_by_default(&file).unwrap(), Path::new("/a.sock"));
+        std::fs::write(&file, "[listener.x]\n").unwrap();
+        assert_eq!(socket_by_default(&file).unwrap(), default_socket());
+        assert!(socket_by_default(directory.path()).is_err());
     }
 }
