@@ -21,6 +21,7 @@ mod run_error;
 mod sizing;
 pub mod status;
 mod verbs;
+mod words;
 
 pub use host::check;
 pub use run::{RunOptions, Served, run};

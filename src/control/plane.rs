@@ -21,6 +21,7 @@ use crate::shared::{
 use super::compile::{self, Inputs, Overrides};
 use super::listeners::Bound;
 use super::sizing::Sizes;
+use super::words::too_few_healthy;
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,11 +263,8 @@ impl Plane {
         let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
         if pool.state.set_panicking(panicking) != panicking {
             if panicking {
-                tracing::error!(
-                    "pool {}: {healthy} of {} backends healthy, trying all of them",
-                    pool.name,
-                    wanted.len()
-                );
+                let words = too_few_healthy(healthy as u64, wanted.len() as u64);
+                tracing::error!("pool {}: {words}", pool.name);
             } else {
                 tracing::warn!("pool {}: enough healthy backends again", pool.name);
             }

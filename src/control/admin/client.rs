@@ -58,9 +58,7 @@ impl ClientError {
                 "is evenkeel running? name its socket with `--socket PATH`, or its file with \
                  `-c FILE`"
             }
-            io::ErrorKind::PermissionDenied => {
-                "become the user evenkeel runs as, or root"
-            }
+            io::ErrorKind::PermissionDenied => "become the user evenkeel runs as, or root",
             _ => "`evenkeel status` tells whether the process answers at all",
         }
     }

@@ -114,7 +114,11 @@ fn pools(status: &Status, out: &mut String) {
              <th class=n>weight<th class=n>sessions<th class=n>total<th class=n>failed<th>reason",
             escaped(name),
             escaped(&pool.balance),
-            if pool.panic { ", too few healthy backends: trying all" } else { "" },
+            match (pool.panic, pool.backends.len()) {
+                (false, _) => "",
+                (true, 1) => ", not healthy: trying it anyway",
+                (true, _) => ", too few healthy backends: trying all",
+            },
         );
         for (name, backend) in &pool.backends {
             let _ = write!(

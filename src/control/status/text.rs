@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use crate::config::units::show_duration;
 
 use crate::control::status::{BackendStatus, ListenerStatus, Status};
+use crate::control::words::too_few_healthy;
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
@@ -59,12 +60,8 @@ impl Page<'_> {
         }
         for (pool_name, pool) in &status.pools {
             if pool.panic {
-                let text = format!(
-                    "pool {pool_name}: {} of {} backends healthy, trying all of them",
-                    pool.healthy,
-                    pool.backends.len()
-                );
-                lines.push(self.paint(RED, &text));
+                let words = too_few_healthy(pool.healthy, pool.backends.len() as u64);
+                lines.push(self.paint(RED, &format!("pool {pool_name}: {words}")));
             }
             for (name, backend) in &pool.backends {
                 if backend.state != "up" {
