@@ -229,6 +229,12 @@ impl Plane {
         self.judge_panic(pool);
     }
 
+    /// Records why a verdict stands that nothing has changed.
+    pub(crate) fn explain_verdict(&self, backend: BackendId, reason: String) {
+        let verdict = Verdict { reason, since: SystemTime::now() };
+        self.health.lock().verdicts.insert(backend, verdict);
+    }
+
     /// A pool without probes has no verdicts: its backends are up.
     fn lift_probeless(&self, config: &Config, snapshot: &Snapshot) {
         for (pool, _, built) in configured_backends(config, snapshot) {
