@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config::units::show_duration;
 use crate::config::{self, Config};
 use crate::dataplane::{Command, WorkerHandle, WorkerSetup};
 use crate::shared::{Publisher, WorkerState};
@@ -28,6 +29,7 @@ use super::reload::{hand_over, reload};
 use super::run_error::{RunError, failed};
 use super::sizing::{self, Sizes};
 use super::status::AdminAddresses;
+use super::words::count;
 
 /// How long workers may take to register the sockets they were given.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -203,15 +205,14 @@ async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunErr
 }
 
 fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) {
-    let sessions = plane.sizes.sessions(config);
     tracing::info!(
-        "evenkeel {} serves {} with {} workers, up to {sessions} sessions \
-         ({} descriptors, {} pipes)",
+        "evenkeel {} serves {} with {}, up to {} ({}, {})",
         env!("CARGO_PKG_VERSION"),
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
-        plane.workers.states.len(),
-        plane.sizes.descriptors,
-        plane.sizes.pipes(),
+        count(plane.workers.states.len() as u64, "worker"),
+        count(plane.sizes.sessions(config), "session"),
+        count(plane.sizes.descriptors, "descriptor"),
+        count(plane.sizes.pipes(), "pipe"),
     );
     notify::ready(&status_line(plane));
 }
@@ -219,8 +220,8 @@ fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) 
 fn status_line(plane: &Plane) -> String {
     let snapshot = plane.publisher.latest();
     format!(
-        "{} sessions, generation {}, {}",
-        plane.workers.sessions(),
+        "{}, generation {}, {}",
+        count(plane.workers.sessions(), "session"),
         snapshot.generation,
         if plane.is_ready() { "ready" } else { "not ready" }
     )
@@ -333,7 +334,16 @@ async fn stop(plane: &Plane, signals: &mut Signals) {
         let current = plane.current.lock();
         (current.config.global.shutdown_delay, current.config.global.drain_timeout)
     };
-    tracing::info!("stopping: {} sessions, waiting up to {drain:?}", plane.workers.sessions());
+    let sessions = count(plane.workers.sessions(), "session");
+    let drains = format!("waiting up to {}", show_duration(drain));
+    if delay.is_zero() {
+        tracing::info!("stopping: {sessions}, {drains}");
+    } else {
+        let delay = show_duration(delay);
+        tracing::info!(
+            "stopping: {sessions}, accepting for {delay} (shutdown_delay), then {drains}"
+        );
+    }
     tokio::select! {
         () = tokio::time::sleep(delay) => {}
         () = signals.stop() => return reset_and_exit(plane).await,

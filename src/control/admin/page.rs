@@ -16,6 +16,7 @@ use crate::config::units::show_duration;
 use crate::control::admin::Admin;
 use crate::control::admin::routes::status_of;
 use crate::control::status::Status;
+use crate::control::words::count;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -78,7 +79,7 @@ fn alarms(status: &Status, out: &mut String) {
         alarm(&"the last reload was refused: the file is not what runs");
     }
     if status.log_dropped > 0 {
-        alarm(&format_args!("{} log lines lost", status.log_dropped));
+        alarm(&format_args!("{} lost", count(status.log_dropped, "log line")));
     }
 }
 

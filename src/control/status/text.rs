@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use crate::config::units::show_duration;
 
 use crate::control::status::{BackendStatus, ListenerStatus, Status};
-use crate::control::words::too_few_healthy;
+use crate::control::words::{count, too_few_healthy};
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
@@ -81,7 +81,7 @@ impl Page<'_> {
             lines.push(self.paint(RED, &text));
         }
         if status.log_dropped > 0 {
-            let text = format!("{} log lines lost", status.log_dropped);
+            let text = format!("{} lost", count(status.log_dropped, "log line"));
             lines.push(self.paint(YELLOW, &text));
         }
         lines
