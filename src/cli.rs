@@ -44,7 +44,7 @@ pub(crate) enum Verb {
     Reload {
         #[command(flatten)]
         target: Target,
-        /// Only check what would happen.
+        /// Only check what would happen; new addresses are opened for a moment.
         #[arg(long)]
         dry_run: bool,
     },

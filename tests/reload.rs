@@ -164,6 +164,9 @@ fn a_bad_file_changes_nothing() {
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
     let bind = taken.1.to_string();
     let listeners = [("front", "127.0.0.1:0"), ("fresh", "127.0.0.3:0"), ("side", &*bind)];
+    proxy.rewrite(&with_listeners(&setup, &listeners));
+    let answer = proxy.ask("POST", "/v1/reload?dry_run=true", "");
+    assert!(answer.code == 422 && answer.body.contains(&bind), "{}", answer.body);
     let said = refuse(&proxy, &with_listeners(&setup, &listeners));
     assert!(said.contains(&bind), "{said}");
     std::fs::remove_file(proxy.config_file()).unwrap();
@@ -185,8 +188,14 @@ fn a_bad_file_changes_nothing() {
 fn a_hangup_reloads_and_a_dry_run_does_not() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let proxy = Setup::of(&[&one]).start();
-    proxy.rewrite(&Setup::of(&[&two]).text());
+    let more = "bind = [\"127.0.0.1:0\", \"127.0.0.2:0\"]";
+    proxy.rewrite(&Setup::of(&[&two]).listener(more).text());
+    let descriptors = proxy.descriptors();
     assert_eq!(proxy.ask("POST", "/v1/reload?dry_run=true", "").code, 200);
+    eventually("what was opened is closed", PATIENCE, || {
+        (proxy.descriptors() <= descriptors).then_some(())
+    });
+    proxy.rewrite(&Setup::of(&[&two]).text());
     assert_eq!(served_by(proxy.address()).unwrap(), "one");
     proxy.signal(Signal::HUP);
     proxy.wait_for_metric("evenkeel_config_reloads_total", &[("result", "ok")], 1.0);

@@ -83,10 +83,6 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     let mut changes = changes(&current.config, &config);
     changes.extend(kept_overrides(&current.overrides, &config));
     let warnings = parsed.problems.clone();
-    if dry_run {
-        let generation = plane.publisher.latest().generation.0;
-        return Ok(Reloaded { generation, changes, warnings });
-    }
     let workers = plane.workers.states.len();
     let plan =
         listeners::plan(&config, &current.bound, &mut Vec::new(), workers).map_err(|failures| {
@@ -95,6 +91,11 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
             }
             refused(&parsed, &text)
         })?;
+    if dry_run {
+        // Dropping the plan closes what was opened for it.
+        let generation = plane.publisher.latest().generation.0;
+        return Ok(Reloaded { generation, changes, warnings });
+    }
     let overrides = current.overrides.clone();
     let snapshot = plane.publish(&config, &plan.addresses, &overrides).map_err(|message| {
         parsed.refuse("pool", message, "change the pool so that a table can be built");
