@@ -109,6 +109,25 @@ fn listeners_come_and_go() {
     proxy.wait_for_sessions(1);
 }
 
+// If this fails, sessions and nodes look as if they had different configurations when they have
+// the same.
+#[test]
+fn a_reload_of_the_same_is_no_new_generation() {
+    let backends = [Backend::named("b1"), Backend::named("b2")];
+    let setup = Setup::of(&[&backends[0], &backends[1]]);
+    let proxy = setup.start();
+    let said = proxy.reload_with(&format!("# a comment\n{}", setup.text()));
+    assert!(said.contains("nothing changed"), "{said}");
+    proxy.tell("back/b1", "drain");
+    let said = proxy.reload_with(&setup.text());
+    assert!(said.contains("back/b1 stays drain"), "{said}");
+    assert_eq!(proxy.status().generation, 1);
+    assert_eq!(served_by(proxy.address()).unwrap(), "b2");
+    proxy.reload_with(&setup.pool("retries = 1").text());
+    assert_eq!(proxy.status().generation, 2);
+    assert!(support::admin::is_same(reloads(&proxy, "ok"), 3.0));
+}
+
 // If this fails, renaming a listener closes its port for a moment.
 #[test]
 fn a_renamed_listener_keeps_its_socket() {

@@ -87,7 +87,7 @@ fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, Failed> {
             Ok(ExitCode::SUCCESS)
         }
         (OK, false) => {
-            say(format_args!("reloaded as generation {generation}\n{text}"));
+            say(format_args!("reloaded, generation {generation} is in force\n{text}"));
             Ok(ExitCode::SUCCESS)
         }
         (REFUSED, _) => {

@@ -17,7 +17,7 @@ use super::plane::Plane;
 /// What came of a reload.
 #[derive(Debug, Clone)]
 pub(crate) struct Reloaded {
-    /// The generation in force afterwards.
+    /// The generation in force afterwards; the same as before when nothing changed.
     pub(crate) generation: u64,
     /// What changed, one line each; what was set at run time and stays, too.
     pub(crate) changes: Vec<String>,
@@ -53,7 +53,7 @@ pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> 
             } else {
                 reloaded.changes.join("; ")
             };
-            tracing::info!("reloaded as generation {}: {summary}", reloaded.generation);
+            tracing::info!("reloaded, generation {} is in force: {summary}", reloaded.generation);
         }
         Err(refused) => {
             plane.reloads.refused.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +93,11 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
         })?;
     if dry_run {
         // Dropping the plan closes what was opened for it.
+        let generation = plane.publisher.latest().generation.0;
+        return Ok(Reloaded { generation, changes, warnings });
+    }
+    if config == current.config {
+        // Whatever was set at run time is in force already: nothing to publish.
         let generation = plane.publisher.latest().generation.0;
         return Ok(Reloaded { generation, changes, warnings });
     }
