@@ -81,6 +81,12 @@ fn backends_come_and_go_under_sessions() {
         assert_alive(&mut old);
     }
     assert_eq!(proxy.sessions(), 1);
+    // The session's backend is gone; its name is another's now, so it has no series.
+    assert_eq!(proxy.metrics().count("evenkeel_backend_sessions_active", &[]), 1);
+    let renamed = Setup::of(&[&two]).text().replace("\"b1\"", "\"other\"");
+    proxy.reload_with(&renamed);
+    let of_b1 = proxy.metric("evenkeel_backend_sessions_active", &[("backend", "b1")]);
+    assert!(support::admin::is_same(of_b1, 1.0), "{of_b1}");
     old.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(support::read_all(&mut old).unwrap().is_empty());
     proxy.wait_for_sessions(0);
@@ -100,13 +106,18 @@ fn listeners_come_and_go() {
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
-    assert!(!proxy.status().listeners.contains_key("side"));
+    let gone = proxy.status().listeners["side"].clone();
+    assert!(gone.retired && gone.sessions == 1 && !proxy.status().listeners["front"].retired);
+    assert!(support::admin::is_same(proxy.metric("evenkeel_sessions_active", &[]), 2.0));
     assert_alive(&mut second);
     assert_alive(&mut first);
     assert_alive(&mut connect(proxy.address()));
     second.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(support::read_all(&mut second).unwrap().is_empty());
     proxy.wait_for_sessions(1);
+    assert!(!proxy.status().listeners.contains_key("side"));
+    let series = proxy.metrics().count("evenkeel_listener_accepted_total", &[]);
+    assert_eq!(series, 1);
 }
 
 // If this fails, sessions and nodes look as if they had different configurations when they have

@@ -16,6 +16,7 @@ mod notify;
 mod plane;
 mod prober;
 mod reload;
+mod retired;
 mod run;
 mod run_error;
 mod sizing;

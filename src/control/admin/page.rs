@@ -92,9 +92,10 @@ fn listeners(status: &Status, out: &mut String) {
         let addresses: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
+            "<tr><td>{}{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
              <td class=n>{}",
             escaped(name),
+            if listener.retired { " (retired)" } else { "" },
             escaped(addresses.join(" ")),
             escaped(&listener.pool),
             listener.sessions,

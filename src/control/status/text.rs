@@ -143,7 +143,7 @@ impl Page<'_> {
             };
             let bytes = |rate: Option<f64>| rate.map_or("-".to_owned(), show_bytes);
             table.add(vec![
-                Cell::plain(name),
+                Cell::plain(format!("{name}{}", if listener.retired { " (retired)" } else { "" })),
                 Cell::plain(addresses.join(" ")),
                 Cell::plain(&listener.pool),
                 Cell::plain(of_most(listener.sessions, listener.sessions_max)),
