@@ -8,6 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::keys::{self, Table};
 use super::nearest::nearest;
 use super::report::{Finding, Place, Report};
@@ -281,7 +282,8 @@ pub(super) fn not_supported(what: &str) -> Finding {
 fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
     let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
     let elsewhere: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
-    let near = nearest(name, known.iter().copied());
+    let foreign = foreign::key(name).iter().copied().find(|ours| known.contains(ours));
+    let near = foreign.or_else(|| nearest(name, known.iter().copied()));
     let hint = match (near, elsewhere.is_empty()) {
         (Some(near), true) => format!("did you mean `{near}`?"),
         (Some(near), false) => {
@@ -307,7 +309,9 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
 
 /// A proposal from any table, for a word that is near to nothing here.
 fn far_away(name: &str) -> Option<String> {
-    let near = nearest(name, keys::all().filter(|key| key.built).map(|key| key.name))?;
+    let foreign = foreign::key(name).first().copied();
+    let all = keys::all().filter(|key| key.built).map(|key| key.name);
+    let near = foreign.or_else(|| nearest(name, all))?;
     let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
     Some(format!("did you mean `{near}` of {}?", join_or(&tables)))
 }

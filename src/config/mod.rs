@@ -14,6 +14,7 @@ pub mod units;
 mod address;
 mod effective;
 mod file;
+mod foreign;
 mod health;
 mod limit;
 mod listener;
