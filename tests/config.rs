@@ -253,6 +253,16 @@ fn defaults_are_inherited_and_overridden() {
     assert_eq!((path(0).as_str(), path(1).as_str()), ("/healthz", "/ready"));
 }
 
+/// If it fails, a listener or a pool cannot be taken out of what `[defaults]` gives to all.
+#[test]
+fn defaults_can_be_switched_off() {
+    let valid = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
+    let config = config_of(&valid.join("defaults_switched_off.toml"));
+    let limits: Vec<bool> = config.listeners.iter().map(|one| one.limit.is_some()).collect();
+    let probes: Vec<bool> = config.pools.iter().map(|pool| pool.health.is_some()).collect();
+    assert_eq!((limits, probes), (vec![true, false], vec![true, false]));
+}
+
 /// If it fails, a file that cannot be read gives no useful message.
 #[test]
 fn unreadable_files_are_one_problem() {
