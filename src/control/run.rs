@@ -77,10 +77,13 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
     let plan =
         listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(|failures| {
+            let mut cause = None;
             for failure in failures {
                 parsed.refuse(&failure.key, failure.message, failure.hint);
+                cause.get_or_insert(failure.cause);
             }
-            RunError::Config(config::render(&parsed.problems, &text, false))
+            let cause = cause.unwrap_or_else(|| io::ErrorKind::Other.into());
+            RunError::Host { text: config::render(&parsed.problems, &text, false), cause }
         })?;
     let sockets = admin::open(&config.admin)?;
     let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;

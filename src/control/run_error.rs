@@ -8,6 +8,13 @@ use std::io;
 pub enum RunError {
     /// The configuration is refused; the text shows every problem.
     Config(String),
+    /// The file is good, and this host does not let evenkeel listen where it says.
+    Host {
+        /// Every address, with its place in the file.
+        text: String,
+        /// Why the first of them failed.
+        cause: io::Error,
+    },
     /// Something else failed.
     Failed {
         /// What was attempted.
@@ -22,7 +29,7 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(text) => formatter.write_str(text),
+            Self::Config(text) | Self::Host { text, .. } => formatter.write_str(text),
             Self::Failed { what, source, help } if help.is_empty() => {
                 write!(formatter, "{what}: {source}")
             }

@@ -141,6 +141,13 @@ pub fn ephemeral_ports() -> (u16, u16) {
         .unwrap_or((32768, 60999))
 }
 
+/// The lowest port that every process may listen on.
+#[must_use]
+pub fn unprivileged_port_start() -> u16 {
+    let start = sysctl_number("net/ipv4/ip_unprivileged_port_start");
+    start.and_then(|start| u16::try_from(start).ok()).unwrap_or(1024)
+}
+
 /// A kernel setting below /proc/sys that is one number.
 #[must_use]
 pub fn sysctl_number(path: &str) -> Option<u64> {
