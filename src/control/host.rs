@@ -7,6 +7,9 @@ use crate::sys::process;
 
 use super::sizing::{self, Sizes};
 
+/// A process that holds fewer is hardly meant.
+const FEW_SESSIONS: u64 = 100;
+
 /// Adds warnings about this host to a configuration that was parsed on it.
 pub fn check(parsed: &mut Parsed) {
     if let Some(config) = parsed.config.clone() {
@@ -34,6 +37,18 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
         parsed.warn("global.max_sessions", message, hint);
     }
     let most = sizes.sessions(config);
+    if most < FEW_SESSIONS && config.global.max_sessions.is_none() {
+        let message = match sizes.memory_bytes {
+            Some(bytes) if fits > most => {
+                format!("only {most} sessions fit into the {bytes} bytes of the control group")
+            }
+            _ => {
+                format!("only {most} sessions fit: the process may open {descriptors} descriptors")
+            }
+        };
+        let hint = "raise the limit (LimitNOFILE= or MemoryMax= of the systemd unit, `ulimit -n`)";
+        parsed.warn("global", message, hint);
+    }
     let mut sum = 0_u64;
     let mut each_fits = true;
     for listener in &config.listeners {
@@ -77,6 +92,10 @@ mod tests {
     use std::path::Path;
 
     fn warnings(global: &str, listener: &str) -> Vec<(String, String)> {
+        warnings_with(1024, global, listener)
+    }
+
+    fn warnings_with(descriptors: u64, global: &str, listener: &str) -> Vec<(String, String)> {
         let text = format!(
             "[global]\n{global}\n[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n{listener}\n\
              [pool.p]\nbackends = [\"127.0.0.1:2\"]\n"
@@ -84,7 +103,7 @@ mod tests {
         let mut parsed = crate::config::parse(&text, Path::new("a.toml"));
         let config = parsed.config.clone().unwrap();
         let sizes =
-            Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
+            Sizes { descriptors, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
         warn_of_sessions(&mut parsed, &config, &sizes);
         warn_of_backlog(&mut parsed, &config, Some(128));
         parsed.problems.into_iter().map(|problem| (problem.key, problem.message)).collect()
@@ -107,5 +126,15 @@ mod tests {
     #[test]
     fn what_fits_is_not_mentioned() {
         assert_eq!(warnings("", "max_sessions = 100\nbacklog = 128"), []);
+    }
+
+    // If this fails, a process that can hold next to nobody starts as if all were well.
+    #[test]
+    fn hardly_any_descriptors_are_worth_a_word() {
+        let found = warnings_with(200, "", "backlog = 128");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].1.contains("only 34 sessions fit: the process may open 200"), "{found:?}");
+        assert_eq!(warnings_with(200, "max_sessions = 20", "backlog = 128"), []);
+        assert_eq!(warnings_with(400, "", "backlog = 128"), []);
     }
 }
