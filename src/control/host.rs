@@ -15,6 +15,29 @@ pub fn check(parsed: &mut Parsed) {
     if let Some(config) = parsed.config.clone() {
         let sizes = Sizes::of_this_process(sizing::workers(&config));
         warn(parsed, &config, &sizes);
+        if !process::may_take_any_port() {
+            warn_of_ports(parsed, &config, process::unprivileged_port_start());
+        }
+    }
+}
+
+/// Not at start, which fails on its own account if it must, and where systemd may have opened them.
+fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
+    let mut addresses = Vec::new();
+    for listener in &config.listeners {
+        for (position, address) in listener.bind.iter().enumerate() {
+            addresses.push((format!("listener.{}.bind[{position}]", listener.name), *address));
+        }
+    }
+    addresses.extend(config.admin.http.map(|address| ("admin.http".to_owned(), address)));
+    for (key, address) in addresses {
+        if (1..first_free).contains(&address.port()) {
+            parsed.warn(
+                &key,
+                format!("this user may not listen on {address}: ports below {first_free} are kept"),
+                "run it as root or with CAP_NET_BIND_SERVICE, as the systemd unit does",
+            );
+        }
     }
 }
 
@@ -106,6 +129,7 @@ mod tests {
             Sizes { descriptors, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
         warn_of_sessions(&mut parsed, &config, &sizes);
         warn_of_backlog(&mut parsed, &config, Some(128));
+        warn_of_ports(&mut parsed, &config, 1);
         parsed.problems.into_iter().map(|problem| (problem.key, problem.message)).collect()
     }
 
@@ -136,5 +160,19 @@ mod tests {
         assert!(found[0].1.contains("only 34 sessions fit: the process may open 200"), "{found:?}");
         assert_eq!(warnings_with(200, "max_sessions = 20", "backlog = 128"), []);
         assert_eq!(warnings_with(400, "", "backlog = 128"), []);
+    }
+
+    // If this fails, an operator learns only at start that a port needs a privilege.
+    #[test]
+    fn ports_that_need_a_privilege_are_named() {
+        let text = "[admin]\nhttp = \"127.0.0.1:81\"\n[listener.a]\n\
+                    bind = [\"127.0.0.1:0\", \"127.0.0.1:443\", \"127.0.0.1:1024\"]\n\
+                    pool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:2\"]\n";
+        let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        warn_of_ports(&mut parsed, &config, 1024);
+        let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["listener.a.bind[1]", "admin.http"]);
+        assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
     }
 }

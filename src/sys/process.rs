@@ -148,6 +148,24 @@ pub fn unprivileged_port_start() -> u16 {
     start.and_then(|start| u16::try_from(start).ok()).unwrap_or(1024)
 }
 
+/// Whether this process may listen on any port.
+#[must_use]
+pub fn may_take_any_port() -> bool {
+    rustix::process::geteuid().is_root()
+        || std::fs::read_to_string("/proc/self/status")
+            .is_ok_and(|status| has_capability(&status, CAP_NET_BIND_SERVICE))
+}
+
+/// See capabilities(7) and linux/capability.h.
+const CAP_NET_BIND_SERVICE: u32 = 10;
+
+/// Whether the effective set of a /proc/PID/status has a capability.
+fn has_capability(status: &str, capability: u32) -> bool {
+    let mut lines = status.lines().filter_map(|line| line.strip_prefix("CapEff:"));
+    let effective = lines.next().and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set >> capability & 1 == 1)
+}
+
 /// A kernel setting below /proc/sys that is one number.
 #[must_use]
 pub fn sysctl_number(path: &str) -> Option<u64> {
@@ -215,6 +233,16 @@ mod tests {
                 expected.map(|group| Group::V1(format!("/sys/fs/cgroup/{controller}{group}")))
             );
         }
+    }
+
+    // If this fails, `check` warns of ports that may be taken, or not of those that may not.
+    #[test]
+    fn capabilities_are_read_from_the_effective_set() {
+        let status = |set: &str| format!("Name:\tx\nCapPrm:\t0000000000000400\nCapEff:\t{set}\n");
+        assert!(has_capability(&status("0000000000000400"), CAP_NET_BIND_SERVICE));
+        assert!(has_capability(&status("000001ffffffffff"), CAP_NET_BIND_SERVICE));
+        assert!(!has_capability(&status("0000000000000bff"), CAP_NET_BIND_SERVICE));
+        assert!(!has_capability("", CAP_NET_BIND_SERVICE));
     }
 
     // If this fails, a container with a quota of two CPUs gets a worker for each CPU of its host.
