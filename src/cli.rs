@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// The configuration file unless another is named.
+pub(crate) const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
+
 /// Shown below the help and in the man page.
 const AFTER: &str = "\
 Exit status: 0 done; 1 failed, or not ready; 2 wrong usage; 3 warnings with `check --strict`; \
@@ -41,7 +44,7 @@ pub(crate) enum Verb {
     Reload {
         #[command(flatten)]
         target: Target,
-        /// Only check what would happen.
+        /// Only check what would happen; new addresses are opened for a moment.
         #[arg(long)]
         dry_run: bool,
     },
@@ -97,7 +100,7 @@ pub(crate) struct ConfigFile {
         long = "config",
         value_name = "FILE",
         env = "EVENKEEL_CONFIG",
-        default_value = "/etc/evenkeel/evenkeel.toml"
+        default_value = DEFAULT_FILE
     )]
     pub(crate) file: PathBuf,
 }
@@ -127,10 +130,10 @@ pub(crate) enum Format {
 /// Which process is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
-    /// Admin socket of the running process.
+    /// Admin socket of the running process; otherwise a configuration file tells.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// Configuration file that names the admin socket.
+    /// Configuration file that names the admin socket; by default the one of `run`, if it exists.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "EVENKEEL_CONFIG")]
     pub(crate) file: Option<PathBuf>,
 }

@@ -62,6 +62,11 @@ fn end(outcome: Result<(), RunError>) -> ExitCode {
             fail("the configuration is refused", "`evenkeel check -c FILE` tells the same");
             ExitCode::from(exit::BAD_CONFIG)
         }
+        Err(RunError::Host { text, .. }) => {
+            complain(&text);
+            fail("cannot listen where the configuration says", "");
+            ExitCode::from(exit::BAD_CONFIG)
+        }
         Err(failed @ RunError::Failed { .. }) => {
             fail(failed, "");
             ExitCode::FAILURE

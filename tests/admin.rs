@@ -75,6 +75,7 @@ fn metrics_parse_and_are_complete_from_the_start() {
         ("evenkeel_sessions_closed", 8),
         ("evenkeel_limit_decisions", 3),
         ("evenkeel_limit_evictions", 1),
+        ("evenkeel_limit_overflows", 1),
         ("evenkeel_worker_busy_seconds", 2),
         ("evenkeel_pipes_in_use", 2),
         ("evenkeel_log_dropped", 1),

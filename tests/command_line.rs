@@ -192,7 +192,24 @@ fn run_refuses_a_bad_file_with_78() {
     let file = written(directory.path(), "[listener.db]\n");
     let output = evenkeel(&["run", "-c", file.to_str().unwrap()]);
     assert_eq!(code(&output), 78);
-    assert!(text(&output.stderr).contains("evenkeel: the configuration is refused"));
+    let said = text(&output.stderr);
+    assert!(said.contains("evenkeel: the configuration is refused"), "{said}");
+    assert!(said.contains("`evenkeel check -c FILE` tells the same"), "{said}");
+}
+
+// If this fails, an operator looks in a good file for a mistake that is none.
+#[test]
+fn an_address_that_is_taken_is_no_mistake_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = written(directory.path(), &GOOD.replace("127.0.0.1:0", &address));
+    let output = evenkeel(&["run", "-c", file.to_str().unwrap()]);
+    assert_eq!(code(&output), 78);
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    assert!(said.contains("evenkeel: cannot listen where the configuration says"), "{said}");
+    assert!(!said.contains("evenkeel check"), "{said}");
 }
 
 /// Addresses of a demonstration: the listener and the admin page.
@@ -250,9 +267,10 @@ fn the_demonstration_ends_by_itself_and_names_a_taken_port() {
     let port = taken.local_addr().unwrap().port().to_string();
     let listener = evenkeel(&["demo", "--port", &port, "--admin-port", "0", "--for", "9s"]);
     let page = evenkeel(&["demo", "--port", "0", "--admin-port", &port, "--for", "9s"]);
-    for output in [listener, page] {
-        assert_ne!(code(&output), 0);
+    for (output, option) in [(listener, "`--port N`"), (page, "`--admin-port N`")] {
+        assert_eq!(code(&output), 1);
         let said = text(&output.stderr);
         assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
+        assert!(said.contains(option) && !said.contains(".toml"), "{said}");
     }
 }

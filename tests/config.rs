@@ -214,6 +214,27 @@ fn the_effective_configuration_parses_to_itself() {
     }
 }
 
+/// If it fails, a file is accepted whose probes can never be sent, or a good path is refused.
+#[test]
+fn probe_paths_are_those_that_can_be_requested() {
+    use axum::http::uri::PathAndQuery;
+    let mut paths: Vec<String> = vec!["/".into(), "/a?".into(), "/é".into(), "/a b".into()];
+    for letter in (b' '..=b'~').map(char::from) {
+        paths.extend([format!("/a{letter}b"), format!("/a?b{letter}c"), format!("/a?b?{letter}")]);
+    }
+    for path in paths {
+        let text = format!(
+            "[listener.l]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[pool.p]\n\
+             backends = [\"127.0.0.1:2\"]\nhealth = {{ probe = \"http\", path = '''{path}''' }}\n"
+        );
+        let is_accepted = parse_text(&text).config.is_some();
+        // A fragment would be cut off, and what is not ASCII sent raw.
+        let sent = PathAndQuery::try_from(path.as_str());
+        let is_sent = path.is_ascii() && sent.is_ok_and(|sent| sent.as_str() == path);
+        assert_eq!(is_accepted, is_sent, "{path}");
+    }
+}
+
 /// If it fails, a table does not inherit what `[defaults]` gives, key by key.
 #[test]
 fn defaults_are_inherited_and_overridden() {
@@ -230,6 +251,16 @@ fn defaults_are_inherited_and_overridden() {
         config::Probe::Tcp => panic!("an HTTP probe"),
     };
     assert_eq!((path(0).as_str(), path(1).as_str()), ("/healthz", "/ready"));
+}
+
+/// If it fails, a listener or a pool cannot be taken out of what `[defaults]` gives to all.
+#[test]
+fn defaults_can_be_switched_off() {
+    let valid = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
+    let config = config_of(&valid.join("defaults_switched_off.toml"));
+    let limits: Vec<bool> = config.listeners.iter().map(|one| one.limit.is_some()).collect();
+    let probes: Vec<bool> = config.pools.iter().map(|pool| pool.health.is_some()).collect();
+    assert_eq!((limits, probes), (vec![true, false], vec![true, false]));
 }
 
 /// If it fails, a file that cannot be read gives no useful message.

@@ -179,7 +179,7 @@ impl Evenkeel {
         let id = i32::try_from(self.child.id()).unwrap();
         let id = rustix::process::Pid::from_raw(id).unwrap();
         rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
-        self.line("reloaded as generation", DEADLINE);
+        self.line("reloaded, generation", DEADLINE);
     }
 
     /// Waits for the next line that has `text`.

@@ -86,6 +86,12 @@ fn backends_come_and_go_under_sessions() {
         assert_alive(&mut old);
     }
     assert_eq!(proxy.sessions(), 1);
+    // The session's backend is gone; its name is another's now, so it has no series.
+    assert_eq!(proxy.metrics().count("evenkeel_backend_sessions_active", &[]), 1);
+    let renamed = Setup::of(&[&two]).text().replace("\"b1\"", "\"other\"");
+    proxy.reload_with(&renamed);
+    let of_b1 = proxy.metric("evenkeel_backend_sessions_active", &[("backend", "b1")]);
+    assert!(support::admin::is_same(of_b1, 1.0), "{of_b1}");
     old.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(support::read_all(&mut old).unwrap().is_empty());
     proxy.wait_for_sessions(0);
@@ -105,13 +111,37 @@ fn listeners_come_and_go() {
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
-    assert!(!proxy.status().listeners.contains_key("side"));
+    let gone = proxy.status().listeners["side"].clone();
+    assert!(gone.retired && gone.sessions == 1 && !proxy.status().listeners["front"].retired);
+    assert!(support::admin::is_same(proxy.metric("evenkeel_sessions_active", &[]), 2.0));
     assert_alive(&mut second);
     assert_alive(&mut first);
     assert_alive(&mut connect(proxy.address()));
     second.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(support::read_all(&mut second).unwrap().is_empty());
     proxy.wait_for_sessions(1);
+    assert!(!proxy.status().listeners.contains_key("side"));
+    let series = proxy.metrics().count("evenkeel_listener_accepted_total", &[]);
+    assert_eq!(series, 1);
+}
+
+// If this fails, sessions and nodes look as if they had different configurations when they have
+// the same.
+#[test]
+fn a_reload_of_the_same_is_no_new_generation() {
+    let backends = [Backend::named("b1"), Backend::named("b2")];
+    let setup = Setup::of(&[&backends[0], &backends[1]]);
+    let proxy = setup.start();
+    let said = proxy.reload_with(&format!("# a comment\n{}", setup.text()));
+    assert!(said.contains("nothing changed"), "{said}");
+    proxy.tell("back/b1", "drain");
+    let said = proxy.reload_with(&setup.text());
+    assert!(said.contains("back/b1 stays drain"), "{said}");
+    assert_eq!(proxy.status().generation, 1);
+    assert_eq!(served_by(proxy.address()).unwrap(), "b2");
+    proxy.reload_with(&setup.pool("retries = 1").text());
+    assert_eq!(proxy.status().generation, 2);
+    assert!(support::admin::is_same(reloads(&proxy, "ok"), 3.0));
 }
 
 // If this fails, renaming a listener closes its port for a moment.
@@ -240,6 +270,9 @@ fn a_bad_file_changes_nothing() {
     let taken = taken.local_addr().map(|address| (taken, address)).unwrap();
     let bind = taken.1.to_string();
     let listeners = [("front", "127.0.0.1:0"), ("fresh", "127.0.0.3:0"), ("side", &*bind)];
+    proxy.rewrite(&with_listeners(&setup, &listeners));
+    let answer = proxy.ask("POST", "/v1/reload?dry_run=true", "");
+    assert!(answer.code == 422 && answer.body.contains(&bind), "{}", answer.body);
     let said = refuse(&proxy, &with_listeners(&setup, &listeners));
     assert!(said.contains(&bind), "{said}");
     std::fs::remove_file(proxy.config_file()).unwrap();
@@ -261,8 +294,14 @@ fn a_bad_file_changes_nothing() {
 fn a_hangup_reloads_and_a_dry_run_does_not() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let proxy = Setup::of(&[&one]).start();
-    proxy.rewrite(&Setup::of(&[&two]).text());
+    let more = "bind = [\"127.0.0.1:0\", \"127.0.0.2:0\"]";
+    proxy.rewrite(&Setup::of(&[&two]).listener(more).text());
+    let descriptors = proxy.descriptors();
     assert_eq!(proxy.ask("POST", "/v1/reload?dry_run=true", "").code, 200);
+    eventually("what was opened is closed", PATIENCE, || {
+        (proxy.descriptors() <= descriptors).then_some(())
+    });
+    proxy.rewrite(&Setup::of(&[&two]).text());
     assert_eq!(served_by(proxy.address()).unwrap(), "one");
     proxy.signal(Signal::HUP);
     proxy.wait_for_metric("evenkeel_config_reloads_total", &[("result", "ok")], 1.0);

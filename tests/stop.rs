@@ -77,6 +77,7 @@ fn what_is_left_at_drain_timeout_is_reset() {
     let (mut proxy, mut client) = echoing(&backend, "drain_timeout = \"300ms\"");
     let asked = Instant::now();
     proxy.signal(Signal::TERM);
+    proxy.wait_for_line("stopping: 1 session, waiting up to 300ms");
     let error = client.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(asked.elapsed().as_millis() >= 300);
@@ -107,7 +108,9 @@ fn shutdown_delay_is_not_ready_and_still_accepting() {
     assert_eq!(proxy.ask("GET", "/readyz", "").code, 200);
     let asked = Instant::now();
     proxy.signal(Signal::TERM);
-    proxy.wait_for_line("stopping");
+    let line = proxy.wait_for_line("stopping: ");
+    let words = "0 sessions, accepting for 500ms (shutdown_delay), then waiting up to 5m";
+    assert!(line.contains(words), "{line}");
     assert_eq!(proxy.ask("GET", "/readyz", "").code, 503);
     assert_eq!(proxy.ask("GET", "/livez", "").code, 200);
     assert_eq!(served_by(proxy.address()).unwrap(), "one");

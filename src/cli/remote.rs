@@ -1,6 +1,6 @@
 //! Verbs that talk to a running process: `reload`, `status`, `drain`, `ready`, `maint`, `weight`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::cli::exit::BAD_CONFIG;
 use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
-use crate::cli::{OneBackend, Target};
+use crate::cli::{DEFAULT_FILE, OneBackend, Target};
 
 /// HTTP: done.
 const OK: u16 = 200;
@@ -58,7 +58,7 @@ fn socket(target: &Target) -> Result<PathBuf, ClientError> {
     match (&target.socket, &target.file) {
         (Some(socket), _) => Ok(socket.clone()),
         (None, Some(file)) => client::socket_of(file),
-        (None, None) => Ok(client::default_socket()),
+        (None, None) => client::socket_by_default(Path::new(DEFAULT_FILE)),
     }
 }
 
@@ -87,7 +87,7 @@ fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, Failed> {
             Ok(ExitCode::SUCCESS)
         }
         (OK, false) => {
-            say(format_args!("reloaded as generation {generation}\n{text}"));
+            say(format_args!("reloaded, generation {generation} is in force\n{text}"));
             Ok(ExitCode::SUCCESS)
         }
         (REFUSED, _) => {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::keys::{self, Table};
 use super::nearest::nearest;
 use super::report::{Finding, Place, Report};
@@ -157,7 +158,8 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// Opens a table inside this one, merged key by key with that of `[defaults]`.
+    /// Opens a table inside this one, merged key by key with that of `[defaults]`; `None` as well
+    /// when it is switched off.
     pub(super) fn open(
         &self,
         name: &str,
@@ -166,16 +168,14 @@ impl<'t> Section<'t> {
     ) -> Option<Section<'t>> {
         let mut layers = Vec::new();
         for value in self.layers.iter().filter_map(|layer| layer.get(name)) {
-            match Section::of(&value) {
-                Some(section) => {
+            match (Section::of(&value), value.data) {
+                (Some(section), _) => {
                     section.refuse_unknown(table, report);
                     layers.extend(section.layers);
                 }
-                None => report.error(
-                    &value.place,
-                    Finding::new(format!("`{name}` must be a table"))
-                        .expected(sample_table(name, table)),
-                ),
+                // Off, whatever [defaults] says behind it.
+                (None, DeValue::Boolean(false)) if table.can_be_off() => break,
+                (None, _) => report.error(&value.place, no_table(name, table, value.data)),
             }
         }
         if layers.is_empty() { None } else { Some(Section { layers, partial: self.partial }) }
@@ -281,7 +281,8 @@ pub(super) fn not_supported(what: &str) -> Finding {
 fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
     let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
     let elsewhere: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
-    let near = nearest(name, known.iter().copied());
+    let foreign = foreign::key(name).iter().copied().find(|ours| known.contains(ours));
+    let near = foreign.or_else(|| nearest(name, known.iter().copied()));
     let hint = match (near, elsewhere.is_empty()) {
         (Some(near), true) => format!("did you mean `{near}`?"),
         (Some(near), false) => {
@@ -307,9 +308,27 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
 
 /// A proposal from any table, for a word that is near to nothing here.
 fn far_away(name: &str) -> Option<String> {
-    let near = nearest(name, keys::all().filter(|key| key.built).map(|key| key.name))?;
+    let foreign = foreign::key(name).first().copied();
+    let all = keys::all().filter(|key| key.built).map(|key| key.name);
+    let near = foreign.or_else(|| nearest(name, all))?;
     let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
     Some(format!("did you mean `{near}` of {}?", join_or(&tables)))
+}
+
+/// What to say about something else where a table belongs.
+fn no_table(name: &str, table: Table, data: &DeValue<'_>) -> Finding {
+    let sample = sample_table(name, table);
+    let finding = Finding::new(format!("`{name}` must be a table"));
+    if !table.can_be_off() {
+        return finding.expected(sample);
+    }
+    let finding = Finding::new(format!("`{name}` must be a table or false"));
+    let finding = finding.expected(format!("{sample}, or `{name} = false`"));
+    if matches!(data, DeValue::Boolean(true)) {
+        finding.hint("a table turns it on; `false` turns off what [defaults] gives")
+    } else {
+        finding
+    }
 }
 
 /// How an inline table of that name is written.

@@ -14,6 +14,9 @@ use super::{Health, Probe};
 /// Most passes or failures in a row a verdict may ask for.
 const STREAK_MAX: u32 = 1_000;
 
+/// Longest path and query of a request; the HTTP client takes 65,534.
+const PATH_LENGTH_MAX: usize = 4096;
+
 /// What `probe` chooses, before its own keys are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -138,15 +141,29 @@ fn path(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
         Finding::new("`path` does not begin with `/`")
             .expected(EXPECTED)
             .hint(format!("write `path = {}`", quoted(&format!("/{text}"))))
-    } else if !text.chars().all(|letter| letter.is_ascii_graphic()) || text.contains('#') {
-        Finding::new("`path` holds a character that no request line may hold")
+    } else if let Some(letter) = unfit_for_a_request_line(&text) {
+        let mut bytes = [0; 4];
+        let bytes = letter.encode_utf8(&mut bytes).bytes();
+        let encoded: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
+        Finding::new(format!("`path` holds `{letter}`, which has to be encoded there"))
             .expected(EXPECTED)
-            .hint("percent-encode spaces and what is not ASCII")
+            .hint(format!("write {encoded} for it"))
+    } else if text.len() > PATH_LENGTH_MAX {
+        Finding::new("`path` is too long").expected(format!("at most {PATH_LENGTH_MAX} bytes"))
     } else {
         return Some(text);
     };
     report.error(&value.place, finding);
     None
+}
+
+/// The first character that the client of the probes would not send as it is.
+fn unfit_for_a_request_line(text: &str) -> Option<char> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    let unfit = |text: &str, also: &str| {
+        text.chars().find(|letter| !letter.is_ascii_graphic() || also.contains(*letter))
+    };
+    unfit(path, "<>`#").or_else(|| unfit(query, "<>\"#"))
 }
 
 /// Value of a Host header.

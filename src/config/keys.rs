@@ -36,6 +36,11 @@ pub enum Table {
 }
 
 impl Table {
+    /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
+    pub fn can_be_off(self) -> bool {
+        matches!(self, Self::Limit | Self::Health)
+    }
+
     /// Whether `self` is the table, or `[defaults]` standing in for it.
     fn holds(self, key: &Key) -> bool {
         match self {

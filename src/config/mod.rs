@@ -14,6 +14,7 @@ pub mod units;
 mod address;
 mod effective;
 mod file;
+mod foreign;
 mod health;
 mod limit;
 mod listener;
@@ -28,5 +29,5 @@ mod report;
 mod scalar;
 
 pub use model::*;
-pub use parse::{Parsed, load, parse};
+pub use parse::{Parsed, admin_socket, load, parse};
 pub use problem::{Problem, Severity, render};

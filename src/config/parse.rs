@@ -3,7 +3,7 @@
 //! Only TOML's own grammar stops at its first error; from there on each table is read to its end
 //! whatever was wrong before, so that one run of `check` shows everything there is to fix.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -146,6 +146,15 @@ pub fn parse(text: &str, file: &Path) -> Parsed {
     };
     let config = config.filter(|_| !report.has_errors());
     Parsed { config, problems: report.finish(), file: name, spots }
+}
+
+/// The control socket that a text names, whatever is wrong with the rest of it: `reload` of a
+/// broken file has to reach the process that would say what is broken.
+#[must_use]
+pub fn admin_socket(text: &str) -> Option<PathBuf> {
+    let (root, _broken_elsewhere) = DeTable::parse_recoverable(text);
+    let admin = root.get_ref().get("admin")?.get_ref().as_table()?;
+    admin.get("socket")?.get_ref().as_str().map(PathBuf::from)
 }
 
 /// Reports what TOML itself does not accept.
@@ -369,5 +378,20 @@ fn stranger(value: &Value<'_>) -> Finding {
         finding.hint(format!("did you mean {table}?"))
     } else {
         finding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it fails, `reload` of a broken file does not reach the process that would say what is
+    /// broken.
+    #[test]
+    fn a_broken_text_still_names_its_socket() {
+        let broken = "[admin]\nsocket = \"/a.sock\"\n[pool.x]\nbackends = [oops\n";
+        assert_eq!(admin_socket(broken), Some(PathBuf::from("/a.sock")));
+        assert_eq!(admin_socket("[pool.x]\nnonsense = 1\n"), None);
+        assert_eq!(admin_socket("[admin]\nsocket = 1\n"), None);
     }
 }

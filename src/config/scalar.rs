@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use super::Rate;
 use super::file::{Field, Section, Value, join_or, quoted, shown};
+use super::foreign;
 use super::nearest::nearest;
 use super::report::{Finding, Report};
 use super::units;
@@ -286,7 +287,8 @@ pub(super) fn word<T: Copy>(
         None => {
             let message = format!("`{name}` cannot be {}", shown(&quoted(text)));
             let finding = Finding::new(message).expected(expected);
-            let near = nearest(text, words.iter().map(|(word, _)| word.trim_end()));
+            let near = foreign::value(&value.name, text)
+                .or_else(|| nearest(text, words.iter().map(|(word, _)| word.trim_end())));
             report.error(
                 &value.place,
                 match near {

@@ -21,7 +21,7 @@ use self::socket::SocketFile;
 use super::logging::Logging;
 use super::plane::Plane;
 use super::prober::Prober;
-use super::run::RunError;
+use super::run_error::RunError;
 use super::status::AdminAddresses;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{

@@ -14,7 +14,8 @@ use axum::Router;
 use axum::http::Uri;
 use axum::routing::get;
 
-use super::run::{RunError, RunOptions, Served, failed, run};
+use super::run::{RunOptions, Served, run};
+use super::run_error::{RunError, failed};
 use crate::control::admin::http_server;
 
 /// Names of the backends.
@@ -48,7 +49,26 @@ pub fn demo(options: DemoOptions) -> Result<(), RunError> {
     let file = directory.0.join("evenkeel.toml");
     fs::write(&file, config(options, &directory.0, &backends))
         .map_err(failed(format!("cannot write {}", file.display())))?;
-    run(&RunOptions { file, stop_after: options.stop_after, on_ready: options.on_ready })
+    let outcome =
+        run(&RunOptions { file, stop_after: options.stop_after, on_ready: options.on_ready });
+    outcome.map_err(|error| in_terms_of_options(error, options.port))
+}
+
+/// The file is ours and gone at the end: what failed is told by the options that chose it.
+fn in_terms_of_options(error: RunError, port: u16) -> RunError {
+    match error {
+        RunError::Host { cause: source, .. } => RunError::Failed {
+            what: format!("cannot listen on 127.0.0.1:{port}"),
+            source,
+            help: "`--port N` takes another port, `--port 0` any free one".to_owned(),
+        },
+        RunError::Failed { what, source, .. } if what.contains("admin.http") => RunError::Failed {
+            what,
+            source,
+            help: "`--admin-port N` takes another port, `--admin-port 0` any free one".to_owned(),
+        },
+        error => error,
+    }
 }
 
 /// A directory for nobody else, removed on drop.

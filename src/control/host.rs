@@ -7,11 +7,37 @@ use crate::sys::process;
 
 use super::sizing::{self, Sizes};
 
+/// A process that holds fewer is hardly meant.
+const FEW_SESSIONS: u64 = 100;
+
 /// Adds warnings about this host to a configuration that was parsed on it.
 pub fn check(parsed: &mut Parsed) {
     if let Some(config) = parsed.config.clone() {
         let sizes = Sizes::of_this_process(sizing::workers(&config));
         warn(parsed, &config, &sizes);
+        if !process::may_take_any_port() {
+            warn_of_ports(parsed, &config, process::unprivileged_port_start());
+        }
+    }
+}
+
+/// Not at start, which fails on its own account if it must, and where systemd may have opened them.
+fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
+    let mut addresses = Vec::new();
+    for listener in &config.listeners {
+        for (position, address) in listener.bind.iter().enumerate() {
+            addresses.push((format!("listener.{}.bind[{position}]", listener.name), *address));
+        }
+    }
+    addresses.extend(config.admin.http.map(|address| ("admin.http".to_owned(), address)));
+    for (key, address) in addresses {
+        if (1..first_free).contains(&address.port()) {
+            parsed.warn(
+                &key,
+                format!("this user may not listen on {address}: ports below {first_free} are kept"),
+                "run it as root or with CAP_NET_BIND_SERVICE, as the systemd unit does",
+            );
+        }
     }
 }
 
@@ -34,6 +60,18 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
         parsed.warn("global.max_sessions", message, hint);
     }
     let most = sizes.sessions(config);
+    if most < FEW_SESSIONS && config.global.max_sessions.is_none() {
+        let message = match sizes.memory_bytes {
+            Some(bytes) if fits > most => {
+                format!("only {most} sessions fit into the {bytes} bytes of the control group")
+            }
+            _ => {
+                format!("only {most} sessions fit: the process may open {descriptors} descriptors")
+            }
+        };
+        let hint = "raise the limit (LimitNOFILE= or MemoryMax= of the systemd unit, `ulimit -n`)";
+        parsed.warn("global", message, hint);
+    }
     let mut sum = 0_u64;
     let mut each_fits = true;
     for listener in &config.listeners {
@@ -77,6 +115,10 @@ mod tests {
     use std::path::Path;
 
     fn warnings(global: &str, listener: &str) -> Vec<(String, String)> {
+        warnings_with(1024, global, listener)
+    }
+
+    fn warnings_with(descriptors: u64, global: &str, listener: &str) -> Vec<(String, String)> {
         let text = format!(
             "[global]\n{global}\n[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n{listener}\n\
              [pool.p]\nbackends = [\"127.0.0.1:2\"]\n"
@@ -84,9 +126,10 @@ mod tests {
         let mut parsed = crate::config::parse(&text, Path::new("a.toml"));
         let config = parsed.config.clone().unwrap();
         let sizes =
-            Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
+            Sizes { descriptors, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
         warn_of_sessions(&mut parsed, &config, &sizes);
         warn_of_backlog(&mut parsed, &config, Some(128));
+        warn_of_ports(&mut parsed, &config, 1);
         parsed.problems.into_iter().map(|problem| (problem.key, problem.message)).collect()
     }
 
@@ -107,5 +150,29 @@ mod tests {
     #[test]
     fn what_fits_is_not_mentioned() {
         assert_eq!(warnings("", "max_sessions = 100\nbacklog = 128"), []);
+    }
+
+    // If this fails, a process that can hold next to nobody starts as if all were well.
+    #[test]
+    fn hardly_any_descriptors_are_worth_a_word() {
+        let found = warnings_with(200, "", "backlog = 128");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].1.contains("only 34 sessions fit: the process may open 200"), "{found:?}");
+        assert_eq!(warnings_with(200, "max_sessions = 20", "backlog = 128"), []);
+        assert_eq!(warnings_with(400, "", "backlog = 128"), []);
+    }
+
+    // If this fails, an operator learns only at start that a port needs a privilege.
+    #[test]
+    fn ports_that_need_a_privilege_are_named() {
+        let text = "[admin]\nhttp = \"127.0.0.1:81\"\n[listener.a]\n\
+                    bind = [\"127.0.0.1:0\", \"127.0.0.1:443\", \"127.0.0.1:1024\"]\n\
+                    pool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:2\"]\n";
+        let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        warn_of_ports(&mut parsed, &config, 1024);
+        let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["listener.a.bind[1]", "admin.http"]);
+        assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
     }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::config;
+use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::Inherited;
 
@@ -55,6 +56,8 @@ pub(crate) struct ListenFailure {
     pub(crate) message: String,
     /// What to do.
     pub(crate) hint: String,
+    /// Why, as the system has it.
+    pub(crate) cause: io::Error,
 }
 
 /// The addresses of each listener, in the order of the configuration.
@@ -105,11 +108,13 @@ impl Failed {
                 key,
                 message: format!("mptcp of {address} cannot change while it is listened on"),
                 hint: "restart evenkeel to change it".into(),
+                cause: io::ErrorKind::Unsupported.into(),
             },
             Self::Open(error) => ListenFailure {
                 key,
                 message: format!("cannot listen on {address}: {error}"),
                 hint: remedy(&error, address),
+                cause: error,
             },
         }
     }
@@ -121,8 +126,15 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
             "another program listens there; `ss -ltnp sport = :{}` shows which",
             address.port()
         ),
+        io::ErrorKind::PermissionDenied if address.port() < process::unprivileged_port_start() => {
+            format!(
+                "ports below {} are for root and for CAP_NET_BIND_SERVICE, which the systemd unit \
+                 grants",
+                process::unprivileged_port_start()
+            )
+        }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE; the systemd unit grants it".into()
+            "a security policy of this host forbids it; its audit log tells which".into()
         }
         io::ErrorKind::AddrNotAvailable => {
             "this host has no such address; `ip address` lists those it has".into()

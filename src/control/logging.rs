@@ -263,7 +263,10 @@ mod tests {
         });
         logging.finish();
         let written = text(&written);
-        assert!(!written.contains("line 1") && written.contains(" info line 2\n"), "{written}");
+        assert!(
+            !written.contains("line 1") && written.contains(" message=\"line 2\"\n"),
+            "{written}"
+        );
     }
 
     // If this fails, workers make records that nobody wants, or none that somebody wants.

@@ -1,7 +1,8 @@
 //! `/metrics`: the counters of all workers, summed at the moment of the scrape.
 //!
 //! Nothing is registered and kept: each scrape walks the snapshot, so what is configured has all
-//! its series, at zero from the start, and what is gone has none. The text is OpenMetrics 1.0.
+//! its series, at zero from the start. A listener that is gone keeps them while it has sessions.
+//! The text is OpenMetrics 1.0.
 
 mod backends;
 mod listeners;

@@ -16,10 +16,14 @@ mod notify;
 mod plane;
 mod prober;
 mod reload;
+mod retired;
 mod run;
+mod run_error;
 mod sizing;
 pub mod status;
 mod verbs;
+mod words;
 
 pub use host::check;
-pub use run::{RunError, RunOptions, Served, run};
+pub use run::{RunOptions, Served, run};
+pub use run_error::RunError;

@@ -21,6 +21,7 @@ use crate::shared::{
 use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
 use super::sizing::Sizes;
+use super::words::too_few_healthy;
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +218,8 @@ impl Plane {
         self.health.lock().verdicts.insert(backend.id, verdict);
         let snapshot = self.publisher.latest();
         let Some(pool) = snapshot.pool(backend.pool) else { return };
+        // Whoever reads the line may count on what it says.
+        let panic = decide_panic(pool);
         let total = pool.backends().count();
         let left = pool.backends().filter(|b| b.state.is_up() && is_wanted(b)).count();
         let (word, tail) = if up { ("up", "up") } else { ("down", "left") };
@@ -225,7 +228,15 @@ impl Plane {
             backend.pool_name,
             backend.name,
         );
-        self.judge_panic(pool);
+        if let Some(panic) = panic {
+            tell_panic(pool, &panic);
+        }
+    }
+
+    /// Records why a verdict stands that nothing has changed.
+    pub(crate) fn explain_verdict(&self, backend: BackendId, reason: String) {
+        let verdict = Verdict { reason, since: SystemTime::now() };
+        self.health.lock().verdicts.insert(backend, verdict);
     }
 
     /// A pool without probes has no verdicts: its backends are up.
@@ -255,22 +266,36 @@ impl Plane {
         health.probes.remove(&backend);
     }
 
-    /// Decides anew whether a pool believes its probes.
+    /// Decides anew whether a pool believes its probes, and says it when that changes.
     pub(crate) fn judge_panic(&self, pool: &Pool) {
-        let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
-        let healthy = wanted.iter().filter(|backend| backend.state.is_up()).count();
-        let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
-        if pool.state.set_panicking(panicking) != panicking {
-            if panicking {
-                tracing::error!(
-                    "pool {}: {healthy} of {} backends healthy, trying all of them",
-                    pool.name,
-                    wanted.len()
-                );
-            } else {
-                tracing::warn!("pool {}: enough healthy backends again", pool.name);
-            }
+        if let Some(panic) = decide_panic(pool) {
+            tell_panic(pool, &panic);
         }
+    }
+}
+
+/// A change of whether a pool believes its probes.
+struct PanicChange {
+    panicking: bool,
+    healthy: usize,
+    wanted: usize,
+}
+
+/// Puts in force whether a pool believes its probes; what has changed by it.
+fn decide_panic(pool: &Pool) -> Option<PanicChange> {
+    let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
+    let healthy = wanted.iter().filter(|backend| backend.state.is_up()).count();
+    let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
+    let was_panicking = pool.state.set_panicking(panicking);
+    (was_panicking != panicking).then_some(PanicChange { panicking, healthy, wanted: wanted.len() })
+}
+
+fn tell_panic(pool: &Pool, change: &PanicChange) {
+    if change.panicking {
+        let words = too_few_healthy(change.healthy as u64, change.wanted as u64);
+        tracing::error!("pool {}: {words}", pool.name);
+    } else {
+        tracing::warn!("pool {}: enough healthy backends again", pool.name);
     }
 }
 

@@ -96,6 +96,7 @@ impl Prober {
             backend: Arc::clone(&backend),
             pace,
             has_told: false,
+            is_explained: false,
         };
         let abort = tokio::spawn(watched.run(receiver, first)).abort_handle();
         Task { backend, orders, abort }
@@ -122,6 +123,8 @@ struct Watched {
     pace: Pace,
     /// Whether the log knows that we cannot probe at present.
     has_told: bool,
+    /// Whether a probe has spoken for the verdict: before that a verdict is only an assumption.
+    is_explained: bool,
 }
 
 impl Watched {
@@ -195,14 +198,28 @@ impl Watched {
             (Change::Down, Some(reason)) => {
                 let reason = format!("{reason} ({row} of {row} probes failed)");
                 self.plane.set_verdict(&self.backend, false, &reason);
+                self.is_explained = true;
             }
             (Change::Up, None) => {
                 let reason = format!("{row} of {row} probes passed");
                 self.plane.set_verdict(&self.backend, true, &reason);
+                self.is_explained = true;
             }
+            (_, failure) if !self.is_explained => self.explain(failure),
             _ => {}
         }
         self.pace.wait(fastrand::u64(..))
+    }
+
+    /// Says why the verdict is what it was assumed to be, or what speaks against it up to now.
+    fn explain(&mut self, failure: Option<String>) {
+        let passed = failure.is_none();
+        let reason = match failure {
+            None => "probe passed".to_owned(),
+            Some(reason) => format!("probe failed: {reason}"),
+        };
+        self.plane.explain_verdict(self.backend.id, reason);
+        self.is_explained = passed == self.backend.state.is_up();
     }
 }
 

@@ -20,7 +20,7 @@ const WORKERS_DEADLINE: Duration = Duration::from_millis(100);
 /// What came of a reload.
 #[derive(Debug, Clone)]
 pub(crate) struct Reloaded {
-    /// The generation in force afterwards.
+    /// The generation in force afterwards; the same as before when nothing changed.
     pub(crate) generation: u64,
     /// What changed, one line each; what was set at run time and stays, too.
     pub(crate) changes: Vec<String>,
@@ -56,7 +56,7 @@ pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> 
             } else {
                 reloaded.changes.join("; ")
             };
-            tracing::info!("reloaded as generation {}: {summary}", reloaded.generation);
+            tracing::info!("reloaded, generation {} is in force: {summary}", reloaded.generation);
         }
         Err(refused) => {
             plane.reloads.refused.fetch_add(1, Ordering::Relaxed);
@@ -86,10 +86,6 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     let mut changes = changes(&current.config, &config);
     changes.extend(kept_overrides(&current.overrides, &config));
     let warnings = parsed.problems.clone();
-    if dry_run {
-        let generation = plane.publisher.latest().generation.0;
-        return Ok(Reloaded { generation, changes, warnings });
-    }
     await_workers(plane);
     let workers = plane.workers.states.len();
     let plan =
@@ -99,6 +95,16 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
             }
             refused(&parsed, &text)
         })?;
+    if dry_run {
+        // Dropping the plan closes what was opened for it.
+        let generation = plane.publisher.latest().generation.0;
+        return Ok(Reloaded { generation, changes, warnings });
+    }
+    if config == current.config {
+        // Whatever was set at run time is in force already: nothing to publish.
+        let generation = plane.publisher.latest().generation.0;
+        return Ok(Reloaded { generation, changes, warnings });
+    }
     let overrides = current.overrides.clone();
     let snapshot = plane.publish(&config, &plan.addresses, &overrides).map_err(|message| {
         parsed.refuse("pool", message, "change the pool so that a table can be built");

@@ -4,7 +4,6 @@
 //! nothing half-started. Stop: not ready, `shutdown_delay`, empty and close the listeners, drain,
 //! reset what is left at `drain_timeout`. A second signal resets at once.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config::units::show_duration;
 use crate::config::{self, Config};
 use crate::dataplane::{Command, WorkerHandle, WorkerSetup};
 use crate::shared::{Publisher, WorkerState};
@@ -26,8 +26,10 @@ use super::notify::{self, Watchdog};
 use super::plane::{Current, Phase, Plane, Workers};
 use super::prober::Prober;
 use super::reload::{hand_over, reload};
+use super::run_error::{RunError, failed};
 use super::sizing::{self, Sizes};
 use super::status::AdminAddresses;
+use super::words::count;
 
 /// How long workers may take to register the sockets they were given.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -58,44 +60,6 @@ pub struct Served {
     pub admin: AdminAddresses,
 }
 
-/// Why evenkeel did not run.
-#[derive(Debug)]
-pub enum RunError {
-    /// The configuration is refused; the text shows every problem.
-    Config(String),
-    /// Something else failed.
-    Failed {
-        /// What was attempted.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-        /// What to do about it; may be empty.
-        help: String,
-    },
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(text) => formatter.write_str(text),
-            Self::Failed { what, source, help } if help.is_empty() => {
-                write!(formatter, "{what}: {source}")
-            }
-            Self::Failed { what, source, help } => {
-                write!(formatter, "{what}: {source}\nhelp: {help}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
-
-/// Names what was attempted when an operation of the system fails.
-pub(crate) fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
-    let what = what.into();
-    move |source| RunError::Failed { what, source, help: String::new() }
-}
-
 /// Runs until asked to stop.
 ///
 /// # Errors
@@ -113,10 +77,13 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
     let plan =
         listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(|failures| {
+            let mut cause = None;
             for failure in failures {
                 parsed.refuse(&failure.key, failure.message, failure.hint);
+                cause.get_or_insert(failure.cause);
             }
-            RunError::Config(config::render(&parsed.problems, &text, false))
+            let cause = cause.unwrap_or_else(|| io::ErrorKind::Other.into());
+            RunError::Host { text: config::render(&parsed.problems, &text, false), cause }
         })?;
     let sockets = admin::open(&config.admin)?;
     let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
@@ -241,15 +208,14 @@ async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunErr
 }
 
 fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) {
-    let sessions = plane.sizes.sessions(config);
     tracing::info!(
-        "evenkeel {} serves {} with {} workers, up to {sessions} sessions \
-         ({} descriptors, {} pipes)",
+        "evenkeel {} serves {} with {}, up to {} ({}, {})",
         env!("CARGO_PKG_VERSION"),
         addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
-        plane.workers.states.len(),
-        plane.sizes.descriptors,
-        plane.sizes.pipes(),
+        count(plane.workers.states.len() as u64, "worker"),
+        count(plane.sizes.sessions(config), "session"),
+        count(plane.sizes.descriptors, "descriptor"),
+        count(plane.sizes.pipes(), "pipe"),
     );
     notify::ready(&status_line(plane));
 }
@@ -257,8 +223,8 @@ fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) 
 fn status_line(plane: &Plane) -> String {
     let snapshot = plane.publisher.latest();
     format!(
-        "{} sessions, generation {}, {}",
-        plane.workers.sessions(),
+        "{}, generation {}, {}",
+        count(plane.workers.sessions(), "session"),
         snapshot.generation,
         if plane.is_ready() { "ready" } else { "not ready" }
     )
@@ -371,7 +337,16 @@ async fn stop(plane: &Plane, signals: &mut Signals) {
         let current = plane.current.lock();
         (current.config.global.shutdown_delay, current.config.global.drain_timeout)
     };
-    tracing::info!("stopping: {} sessions, waiting up to {drain:?}", plane.workers.sessions());
+    let sessions = count(plane.workers.sessions(), "session");
+    let drains = format!("waiting up to {}", show_duration(drain));
+    if delay.is_zero() {
+        tracing::info!("stopping: {sessions}, {drains}");
+    } else {
+        let delay = show_duration(delay);
+        tracing::info!(
+            "stopping: {sessions}, accepting for {delay} (shutdown_delay), then {drains}"
+        );
+    }
     tokio::select! {
         () = tokio::time::sleep(delay) => {}
         () = signals.stop() => return reset_and_exit(plane).await,

@@ -75,7 +75,13 @@ impl Sizes {
 
 /// Threads of the data plane: as configured, or one for each CPU the process may use.
 pub(crate) fn workers(config: &Config) -> usize {
-    config.global.workers.unwrap_or_else(|| process::usable_cpus().map_or(1, |cpus| cpus.len()))
+    let usable = || process::usable_cpus().map_or(1, |cpus| cpus.len());
+    config.global.workers.unwrap_or_else(|| automatic_workers(usable(), process::cpu_quota()))
+}
+
+/// More workers than a quota has time for are all stopped at once when it is spent.
+fn automatic_workers(usable: usize, quota: Option<usize>) -> usize {
+    usable.min(quota.unwrap_or(usize::MAX)).max(1)
 }
 
 #[cfg(test)]
@@ -91,5 +97,14 @@ mod tests {
             let used = 2 * sizes.sessions_by_descriptors(4) + 2 * sizes.pipes();
             assert!(used <= descriptors, "{descriptors}: {used}");
         }
+    }
+
+    // If this fails, a quota makes every worker wait for the end of its period.
+    #[test]
+    fn a_quota_bounds_the_workers() {
+        assert_eq!(automatic_workers(8, None), 8);
+        assert_eq!(automatic_workers(8, Some(2)), 2);
+        assert_eq!(automatic_workers(2, Some(8)), 2);
+        assert_eq!(automatic_workers(0, None), 1);
     }
 }

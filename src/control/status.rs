@@ -1,7 +1,8 @@
 //! The state of the process as one document: `status --json`, `GET /v1/status`, the admin page.
 //!
-//! Only what is configured is listed. Numbers count from the start of the process; rates are the
-//! reader's business, who knows how often it looks. Names are the keys of objects, sorted.
+//! What is configured is listed, and listeners that are gone but still have sessions. Numbers count
+//! from the start of the process; rates are the reader's business, who knows how often it looks.
+//! Names are the keys of objects, sorted.
 
 pub mod text;
 
@@ -17,6 +18,7 @@ use crate::config;
 use crate::shared::{AdminState, Backend, Direction, Listener, ListenerState, Pool, Snapshot};
 
 use super::plane::{Current, HealthBook, Phase, Plane, is_wanted};
+use super::retired;
 
 /// The whole document.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -98,8 +100,10 @@ pub struct WorkerStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListenerStatus {
-    /// Where it accepts, real ports.
+    /// Where it accepts, real ports; of a retired one, where it did.
     pub addresses: Vec<SocketAddr>,
+    /// Whether it has left the configuration and only has sessions left.
+    pub retired: bool,
     /// Where its sessions go.
     pub pool: String,
     /// Connections accepted, refused ones too.
@@ -180,8 +184,8 @@ pub(crate) fn status(plane: &Plane, admin: &AdminAddresses, log_dropped: u64) ->
         config: config_status(plane),
         admin: admin.clone(),
         workers: workers(plane, uptime_seconds),
-        listeners: snapshot
-            .open_listeners()
+        listeners: retired::listeners(&snapshot)
+            .into_iter()
             .map(|listener| (listener.name.clone(), listener_status(listener, &snapshot)))
             .collect(),
         pools: pools
@@ -260,6 +264,7 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
         .collect();
     ListenerStatus {
         addresses: listener.addresses.clone(),
+        retired: retired::is_retired(listener, snapshot),
         pool: snapshot.pool(listener.pool).map(|pool| pool.name.clone()).unwrap_or_default(),
         accepted: state.sum(|block| &block.accepted),
         refused: state.refused(),

@@ -2,8 +2,9 @@
 //!
 //! A word is `tag (20 bits) | pending (1) | payload (43)`; 0 is an empty way. The low bits of the
 //! hashed key choose a set of eight ways (one cache line), the high bits are the tag. Two keys of
-//! one set with equal tags share a state: about one pair in 131,072 that meet in a set. Memory is
-//! fixed; when a set is full, what a word is worth decides which one gives way.
+//! one set with equal tags share a state: one pair in 1,048,576 that meet in a set, so about one
+//! newcomer in 131,072 to a full set of eight. Memory is fixed; when a set is full, what a word is
+//! worth decides which one gives way.
 //!
 //! **Synchronization.** A state is one word, so every change is one compare-exchange and no other
 //! memory is published with it. A hit needs nothing more. An insertion must not leave two words for

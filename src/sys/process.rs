@@ -1,7 +1,8 @@
 //! What this process is allowed to use: CPUs, descriptors, memory.
 //!
 //! Read at start, to size the worker pool and the session limit. See getrlimit(2),
-//! sched_setaffinity(2), cgroups(7), proc_sys_net(5).
+//! sched_setaffinity(2), cgroups(7), proc_sys_net(5), and the
+//! kernel's cgroup-v2.rst and sched-bwc.rst.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -43,19 +44,63 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// The memory this process may use by its cgroup, in bytes; `None` when nothing bounds it.
 #[must_use]
 pub fn memory_limit_bytes() -> Option<u64> {
-    let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    memory_limit_files(&membership)
+    groups_of_this_process("memory")
         .iter()
-        .filter_map(|file| std::fs::read_to_string(file).ok())
-        .filter_map(|text| text.trim().parse::<u64>().ok())
+        .filter_map(|group| match group {
+            Group::V1(path) => number(&format!("{path}/memory.limit_in_bytes")),
+            Group::V2(path) => number(&format!("{path}/memory.max")),
+        })
         // cgroup v1 writes "no limit" as a number near 2^63.
         .filter(|bytes| *bytes < 1 << 60)
         .min()
 }
 
-/// The limit files of a process and of every group above it, for both cgroup versions.
-fn memory_limit_files(membership: &str) -> Vec<String> {
-    let mut files = Vec::new();
+/// The CPUs this process's cgroup grants time for, rounded up; `None` when nothing bounds it.
+#[must_use]
+pub fn cpu_quota() -> Option<usize> {
+    groups_of_this_process("cpu")
+        .iter()
+        .filter_map(|group| match group {
+            Group::V1(path) => {
+                let quota = number(&format!("{path}/cpu.cfs_quota_us"))?;
+                whole_cpus(quota, number(&format!("{path}/cpu.cfs_period_us"))?)
+            }
+            Group::V2(path) => cpu_max(&std::fs::read_to_string(format!("{path}/cpu.max")).ok()?),
+        })
+        .min()
+}
+
+/// What a cpu.max grants: `QUOTA PERIOD`, and QUOTA may be `max`.
+fn cpu_max(text: &str) -> Option<usize> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    whole_cpus(quota.parse().ok()?, period.parse().ok()?)
+}
+
+fn whole_cpus(quota: u64, period: u64) -> Option<usize> {
+    let cpus = (period > 0).then(|| quota.div_ceil(period))?;
+    usize::try_from(cpus).ok().filter(|cpus| *cpus > 0)
+}
+
+/// The one number in a file; `None` when it is a word or negative, which both mean "no limit".
+fn number(file: &str) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The directory of a control group, by the version of its hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+enum Group {
+    V1(String),
+    V2(String),
+}
+
+fn groups_of_this_process(controller: &str) -> Vec<Group> {
+    let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    enclosing_groups(&membership, controller)
+}
+
+/// The groups of a process and every group above them that limit what `controller` is for.
+fn enclosing_groups(membership: &str, controller: &str) -> Vec<Group> {
+    let mut groups = Vec::new();
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) =
@@ -63,23 +108,24 @@ fn memory_limit_files(membership: &str) -> Vec<String> {
         else {
             continue;
         };
-        let (root, file) = if controllers.is_empty() {
-            ("/sys/fs/cgroup", "memory.max")
-        } else if controllers.split(',').any(|name| name == "memory") {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        } else {
+        let is_v2 = controllers.is_empty();
+        if !is_v2 && !controllers.split(',').any(|name| name == controller) {
             continue;
-        };
+        }
         let mut group = path.trim_end_matches('/');
         loop {
-            files.push(format!("{root}{group}/{file}"));
+            groups.push(if is_v2 {
+                Group::V2(format!("/sys/fs/cgroup{group}"))
+            } else {
+                Group::V1(format!("/sys/fs/cgroup/{controller}{group}"))
+            });
             match group.rfind('/') {
                 Some(parent) => group = &group[..parent],
                 None => break,
             }
         }
     }
-    files
+    groups
 }
 
 /// The range from which the kernel takes source ports; the kernel's default when unreadable.
@@ -93,6 +139,31 @@ pub fn ephemeral_ports() -> (u16, u16) {
         .ok()
         .and_then(parse)
         .unwrap_or((32768, 60999))
+}
+
+/// The lowest port that every process may listen on.
+#[must_use]
+pub fn unprivileged_port_start() -> u16 {
+    let start = sysctl_number("net/ipv4/ip_unprivileged_port_start");
+    start.and_then(|start| u16::try_from(start).ok()).unwrap_or(1024)
+}
+
+/// Whether this process may listen on any port.
+#[must_use]
+pub fn may_take_any_port() -> bool {
+    rustix::process::geteuid().is_root()
+        || std::fs::read_to_string("/proc/self/status")
+            .is_ok_and(|status| has_capability(&status, CAP_NET_BIND_SERVICE))
+}
+
+/// See capabilities(7) and linux/capability.h.
+const CAP_NET_BIND_SERVICE: u32 = 10;
+
+/// Whether the effective set of a /proc/PID/status has a capability.
+fn has_capability(status: &str, capability: u32) -> bool {
+    let mut lines = status.lines().filter_map(|line| line.strip_prefix("CapEff:"));
+    let effective = lines.next().and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set >> capability & 1 == 1)
 }
 
 /// A kernel setting below /proc/sys that is one number.
@@ -145,23 +216,49 @@ pub fn open_descriptors() -> u64 {
 mod tests {
     use super::*;
 
-    // If this fails, a memory ceiling set on a parent group is not seen and the kernel kills us.
+    // If this fails, a ceiling set on a parent group is not seen, and the kernel kills us or stops
+    // the workers.
     #[test]
     fn every_enclosing_group_is_asked() {
+        let v2 = ["/system.slice/evenkeel.service", "/system.slice", ""];
         assert_eq!(
-            memory_limit_files("0::/system.slice/evenkeel.service\n"),
-            [
-                "/sys/fs/cgroup/system.slice/evenkeel.service/memory.max",
-                "/sys/fs/cgroup/system.slice/memory.max",
-                "/sys/fs/cgroup/memory.max",
-            ]
+            enclosing_groups("0::/system.slice/evenkeel.service\n", "memory"),
+            v2.map(|group| Group::V2(format!("/sys/fs/cgroup{group}")))
         );
-        assert_eq!(
-            memory_limit_files("5:cpu:/x\n3:memory:/a\n"),
-            [
-                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
-                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            ]
-        );
+        let membership = "5:cpu,cpuacct:/x\n3:memory:/a\n1:name=systemd:/y\n";
+        for (controller, own) in [("memory", "/a"), ("cpu", "/x")] {
+            let expected = [own, ""];
+            assert_eq!(
+                enclosing_groups(membership, controller),
+                expected.map(|group| Group::V1(format!("/sys/fs/cgroup/{controller}{group}")))
+            );
+        }
+    }
+
+    // If this fails, `check` warns of ports that may be taken, or not of those that may not.
+    #[test]
+    fn capabilities_are_read_from_the_effective_set() {
+        let status = |set: &str| format!("Name:\tx\nCapPrm:\t0000000000000400\nCapEff:\t{set}\n");
+        assert!(has_capability(&status("0000000000000400"), CAP_NET_BIND_SERVICE));
+        assert!(has_capability(&status("000001ffffffffff"), CAP_NET_BIND_SERVICE));
+        assert!(!has_capability(&status("0000000000000bff"), CAP_NET_BIND_SERVICE));
+        assert!(!has_capability("", CAP_NET_BIND_SERVICE));
+    }
+
+    // If this fails, a container with a quota of two CPUs gets a worker for each CPU of its host.
+    #[test]
+    fn quotas_are_whole_cpus_rounded_up() {
+        let cases = [
+            ("max 100000\n", None),
+            ("200000 100000\n", Some(2)),
+            ("150000 100000\n", Some(2)),
+            ("1000 100000\n", Some(1)),
+            ("0 100000\n", None),
+            ("100000 0\n", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(cpu_max(text), expected, "{text:?}");
+        }
     }
 }

@@ -14,6 +14,9 @@ use rustix::net::{
 };
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+/// Connections that may be open before their handshake is over, TCP Fast Open.
+const FAST_OPEN_QUEUE: libc::c_int = 256;
+
 /// Options of a listening socket, inherited by what it accepts where Linux does that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenOptions {
@@ -101,7 +104,7 @@ fn apply_inherited(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
         socket.set_tcp_user_timeout(options.user_timeout)?;
     }
     if options.fast_open {
-        set_tcp_option(socket.as_fd(), libc::TCP_FASTOPEN, 256)?;
+        set_tcp_option(socket.as_fd(), libc::TCP_FASTOPEN, FAST_OPEN_QUEUE)?;
     }
     if options.defer_accept {
         set_tcp_option(socket.as_fd(), libc::TCP_DEFER_ACCEPT, 1)?;
@@ -129,6 +132,10 @@ pub fn retune(socket: BorrowedFd<'_>, options: &ListenOptions) -> io::Result<()>
     let socket = socket2::SockRef::from(&socket);
     apply_inherited(&socket, options)?;
     socket.set_tcp_user_timeout(options.user_timeout)?;
+    if !options.fast_open {
+        // What has come with a SYN already stays in the accept queue.
+        set_tcp_option(socket.as_fd(), libc::TCP_FASTOPEN, 0)?;
+    }
     set_tcp_option(socket.as_fd(), libc::TCP_DEFER_ACCEPT, i32::from(options.defer_accept))?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
 }
@@ -284,4 +291,52 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
     let _closed_with_fin = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(on: bool) -> ListenOptions {
+        let second = Duration::from_secs(1);
+        ListenOptions {
+            backlog: 16,
+            keepalive: KeepaliveOptions { idle: second, interval: second, count: 2 },
+            user_timeout: on.then_some(second),
+            fast_open: on,
+            defer_accept: on,
+            mptcp: false,
+        }
+    }
+
+    fn tcp_option(socket: &OwnedFd, name: libc::c_int) -> libc::c_int {
+        let mut value: libc::c_int = -1;
+        let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap();
+        // SAFETY: the descriptor is open, and the pointers are to a live `c_int` and to its length.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                name,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        value
+    }
+
+    // If this fails, what a reload switches off stays on until a restart.
+    #[test]
+    fn every_option_can_be_switched_on_and_off() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let sockets = listen(address, 1, &options(false)).unwrap();
+        let is_on = |name| tcp_option(&sockets[0], name) > 0;
+        for on in [true, false] {
+            retune(sockets[0].as_fd(), &options(on)).unwrap();
+            for name in [libc::TCP_FASTOPEN, libc::TCP_DEFER_ACCEPT, libc::TCP_USER_TIMEOUT] {
+                assert_eq!(is_on(name), on, "option {name}");
+            }
+        }
+    }
 }

@@ -177,7 +177,7 @@ fn write(directory: &Path, config: &str) {
     std::fs::write(directory.join("evenkeel.toml"), format!("{config}\n{admin}")).unwrap();
 }
 
-/// The addresses in `... evenkeel 1.2.3 serves ADDR ADDR with 2 workers ...`.
+/// The addresses in `... evenkeel 1.2.3 serves ADDR ADDR with 1 worker ...`.
 fn served_addresses(line: &str) -> Option<Vec<SocketAddr>> {
     let (_, after) = line.split_once(" serves ")?;
     Some(after.split_whitespace().map_while(|word| word.parse().ok()).collect())

@@ -16,7 +16,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::config::Admin;
+use crate::config::{self, Admin};
 
 /// How long the process may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -58,9 +58,7 @@ impl ClientError {
                 "is evenkeel running? name its socket with `--socket PATH`, or its file with \
                  `-c FILE`"
             }
-            io::ErrorKind::PermissionDenied => {
-                "the socket is for the user evenkeel runs as; become that user or root"
-            }
+            io::ErrorKind::PermissionDenied => "become the user evenkeel runs as, or root",
             _ => "`evenkeel status` tells whether the process answers at all",
         }
     }
@@ -76,16 +74,23 @@ pub fn socket_of(file: &Path) -> Result<PathBuf, ClientError> {
         what: format!("cannot read {}", file.display()),
         source,
     })?;
-    let (root, _broken_elsewhere) = toml::de::DeTable::parse_recoverable(&text);
-    let admin = root.get_ref().get("admin").and_then(|admin| admin.get_ref().as_table());
-    let socket =
-        admin.and_then(|admin| admin.get("socket")).and_then(|path| path.get_ref().as_str());
-    Ok(socket.map_or_else(default_socket, PathBuf::from))
+    Ok(config::admin_socket(&text).unwrap_or_else(default_socket))
+}
+
+/// The admin socket when the operator names neither it nor a file: what `default_file` says, if
+/// there is such a file.
+///
+/// # Errors
+/// When there is one and it cannot be read.
+pub fn socket_by_default(default_file: &Path) -> Result<PathBuf, ClientError> {
+    match socket_of(default_file) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(default_socket()),
+        outcome => outcome,
+    }
 }
 
 /// Where the admin socket is unless a file says otherwise.
-#[must_use]
-pub fn default_socket() -> PathBuf {
+fn default_socket() -> PathBuf {
     Admin::default().socket
 }
 
@@ -164,19 +169,17 @@ mod tests {
         );
     }
 
-    // If this fails, `reload` of a broken file does not reach the process that would say what is
-    // broken.
+    // If this fails, verbs without arguments talk to nobody although the service's own file says
+    // where it listens.
     #[test]
-    fn a_broken_file_still_names_its_socket() {
+    fn the_default_file_tells_where_the_socket_is() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("a.toml");
-        let cases = [
-            ("[admin]\nsocket = \"/a.sock\"\n[pool.x]\nbackends = [oops\n", "/a.sock"),
-            ("[pool.x]\nnonsense = 1\n", "/run/evenkeel/admin.sock"),
-        ];
-        for (text, expected) in cases {
-            std::fs::write(&file, text).unwrap();
-            assert_eq!(socket_of(&file).unwrap(), Path::new(expected), "{text}");
-        }
+        let file = directory.path().join("evenkeel.toml");
+        assert_eq!(socket_by_default(&file).unwrap(), default_socket());
+        std::fs::write(&file, "[admin]\nsocket = \"/a.sock\"\n").unwrap();
+        assert_eq!(socket_by_default(&file).unwrap(), Path::new("/a.sock"));
+        std::fs::write(&file, "[listener.x]\n").unwrap();
+        assert_eq!(socket_by_default(&file).unwrap(), default_socket());
+        assert!(socket_by_default(directory.path()).is_err());
     }
 }

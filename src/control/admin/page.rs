@@ -16,6 +16,7 @@ use crate::config::units::show_duration;
 use crate::control::admin::Admin;
 use crate::control::admin::routes::status_of;
 use crate::control::status::Status;
+use crate::control::words::count;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -78,7 +79,7 @@ fn alarms(status: &Status, out: &mut String) {
         alarm(&"the last reload was refused: the file is not what runs");
     }
     if status.log_dropped > 0 {
-        alarm(&format_args!("{} log lines lost", status.log_dropped));
+        alarm(&format_args!("{} lost", count(status.log_dropped, "log line")));
     }
 }
 
@@ -91,9 +92,10 @@ fn listeners(status: &Status, out: &mut String) {
         let addresses: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
         let _ = write!(
             out,
-            "<tr><td>{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
+            "<tr><td>{}{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
              <td class=n>{}",
             escaped(name),
+            if listener.retired { " (retired)" } else { "" },
             escaped(addresses.join(" ")),
             escaped(&listener.pool),
             listener.sessions,
@@ -114,7 +116,11 @@ fn pools(status: &Status, out: &mut String) {
              <th class=n>weight<th class=n>sessions<th class=n>total<th class=n>failed<th>reason",
             escaped(name),
             escaped(&pool.balance),
-            if pool.panic { ", too few healthy backends: trying all" } else { "" },
+            match (pool.panic, pool.backends.len()) {
+                (false, _) => "",
+                (true, 1) => ", not healthy: trying it anyway",
+                (true, _) => ", too few healthy backends: trying all",
+            },
         );
         for (name, backend) in &pool.backends {
             let _ = write!(

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::umask;
 
-use crate::control::run::RunError;
+use crate::control::run_error::RunError;
 
 /// The file of a bound socket; removed on drop if it is still that of this socket.
 #[derive(Debug)]

@@ -91,8 +91,8 @@ fn priority(level: Level, shape: Shape, out: &mut Vec<u8>) {
 }
 
 fn write_text_event(event: &Event, out: &mut Vec<u8>) -> std::io::Result<()> {
-    write!(out, "{} {} ", stamp(event.time), event.level.word())?;
-    escape(&event.message, out);
+    write!(out, "time={} level={} event=log message=", stamp(event.time), event.level.word())?;
+    write_value(&event.message, out);
     for (name, value) in &event.fields {
         write!(out, " {name}=")?;
         write_value(value, out);
@@ -299,9 +299,10 @@ mod tests {
     fn an_event_stays_on_one_line() {
         assert_eq!(
             shown(&event("a b\nc"), Shape::Text),
-            "2023-11-14T22:13:20.070Z warn a b\\nc error=\"no \\\"such\\\" file\\n\" plain=x\n"
+            "time=2023-11-14T22:13:20.070Z level=warn event=log message=\"a b\\nc\" \
+             error=\"no \\\"such\\\" file\\n\" plain=x\n"
         );
-        assert!(shown(&event("x"), Shape::Journal).starts_with("<4>2023-"));
+        assert!(shown(&event("x"), Shape::Journal).starts_with("<4>time=2023-"));
         let json = shown(&event("a\nb"), Shape::Json);
         assert_eq!(json.lines().count(), 1, "{json}");
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -18,6 +18,7 @@ use crate::shared::ClosedSession;
 use crate::control::logging::Settings;
 use crate::control::logging::event::{Event, Level};
 use crate::control::logging::line::{event_line, session_line};
+use crate::control::words::count;
 
 /// Written at once as soon as this much has been formatted.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -116,7 +117,7 @@ impl LogWriter {
         let lost = dropped.saturating_sub(self.dropped_told);
         if lost > 0 {
             self.dropped_told = dropped;
-            let message = format!("{lost} log lines lost: stderr takes them too slowly");
+            let message = format!("{} lost: stderr takes them too slowly", count(lost, "log line"));
             let event =
                 Event { time: SystemTime::now(), level: Level::Warn, message, fields: Vec::new() };
             event_line(&event, self.settings.shape(), &mut self.batch);

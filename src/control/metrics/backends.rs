@@ -10,6 +10,7 @@ use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot};
 
 use crate::control::metrics::{count, counter, gauge, histogram};
 use crate::control::plane::HealthBook;
+use crate::control::retired;
 
 /// Every metric with the labels `pool` and `backend`.
 pub(crate) fn encode_backends(
@@ -26,6 +27,9 @@ pub(crate) fn encode_backends(
     let mut family = gauge(encoder, "evenkeel_backend_sessions_active", help)?;
     for backend in backends(snapshot) {
         family.encode_family(&names(backend))?.encode_gauge(&backend.state.active())?;
+    }
+    for ((pool, name), active) in retired::backend_sessions(snapshot) {
+        family.encode_family(&[("pool", pool), ("backend", name)])?.encode_gauge(&active)?;
     }
     let mut family = counter(encoder, "evenkeel_backend_sessions", "Sessions connected")?;
     for backend in backends(snapshot) {

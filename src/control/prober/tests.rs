@@ -234,5 +234,20 @@ async fn fewer_failures_than_fall_change_nothing() {
         eventually("a pass", || control.counts("a").passed > passed).await;
     }
     assert!(control.is_up("a"));
-    assert_eq!(control.reason("a"), None);
+    assert_eq!(control.reason("a").unwrap(), "probe passed");
+}
+
+// If this fails, `status` says "not probed yet" of a backend that has been up for weeks.
+#[tokio::test]
+async fn the_first_result_explains_the_verdict() {
+    let (live, mut dead) = (Port::open().await, Port::closed().await);
+    let backends = [("live", live.address), ("dead", dead.address)];
+    let control = Control::new(&config(&backends, &format!("{HEALTH}\nfall = 1000")));
+    eventually("results", || control.reason("live").is_some() && control.reason("dead").is_some())
+        .await;
+    assert_eq!(control.reason("live").unwrap(), "probe passed");
+    assert_eq!(control.reason("dead").unwrap(), "probe failed: connect refused");
+    assert!(control.is_up("live") && control.is_up("dead"));
+    dead.open = Some(TcpListener::bind(dead.address).await.unwrap());
+    eventually("a pass", || control.reason("dead").unwrap() == "probe passed").await;
 }

@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use crate::config::units::show_duration;
 
 use crate::control::status::{BackendStatus, ListenerStatus, Status};
+use crate::control::words::{count, too_few_healthy};
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
@@ -59,12 +60,8 @@ impl Page<'_> {
         }
         for (pool_name, pool) in &status.pools {
             if pool.panic {
-                let text = format!(
-                    "pool {pool_name}: {} of {} backends healthy, trying all of them",
-                    pool.healthy,
-                    pool.backends.len()
-                );
-                lines.push(self.paint(RED, &text));
+                let words = too_few_healthy(pool.healthy, pool.backends.len() as u64);
+                lines.push(self.paint(RED, &format!("pool {pool_name}: {words}")));
             }
             for (name, backend) in &pool.backends {
                 if backend.state != "up" {
@@ -84,7 +81,7 @@ impl Page<'_> {
             lines.push(self.paint(RED, &text));
         }
         if status.log_dropped > 0 {
-            let text = format!("{} log lines lost", status.log_dropped);
+            let text = format!("{} lost", count(status.log_dropped, "log line"));
             lines.push(self.paint(YELLOW, &text));
         }
         lines
@@ -146,7 +143,7 @@ impl Page<'_> {
             };
             let bytes = |rate: Option<f64>| rate.map_or("-".to_owned(), show_bytes);
             table.add(vec![
-                Cell::plain(name),
+                Cell::plain(format!("{name}{}", if listener.retired { " (retired)" } else { "" })),
                 Cell::plain(addresses.join(" ")),
                 Cell::plain(&listener.pool),
                 Cell::plain(of_most(listener.sessions, listener.sessions_max)),

@@ -1,0 +1,29 @@
+//! How messages count: one session, two sessions.
+
+/// A number with its noun in the singular or in the plural with `s`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// What a pool does whose probes are not believed.
+pub(crate) fn too_few_healthy(healthy: u64, all: u64) -> String {
+    let trying = if all == 1 { "trying it anyway" } else { "trying all of them" };
+    format!("{healthy} of {} healthy, {trying}", count(all, "backend"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, messages speak of "1 sessions" and of "all" of a single backend.
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(
+            (count(1, "session"), count(0, "session")),
+            ("1 session".into(), "0 sessions".into())
+        );
+        assert_eq!(too_few_healthy(0, 1), "0 of 1 backend healthy, trying it anyway");
+        assert_eq!(too_few_healthy(1, 3), "1 of 3 backends healthy, trying all of them");
+    }
+}
