@@ -1,4 +1,5 @@
-//! What one message costs in a session over real sockets, and what a look for a newer snapshot costs.
+//! What one message costs in a session over real sockets, and what a look for a newer snapshot
+//! costs.
 //!
 //! A session between two socket pairs in one thread: the peer writes, the session moves, the other
 //! peer reads. The two peers' own calls are in the figure, the same for copying and splicing.
