@@ -153,6 +153,14 @@ fn an_observing_limit_counts_and_lets_through() {
         proxy.wait_for_metric("evenkeel_limit_decisions_total", &labels, count.into());
     }
     assert_refused(&proxy, "limit", 0);
+    let lines = proxy.wait_for_session_lines(5);
+    let tells = |line: &&serde_json::Value| {
+        line["reason"]
+            .as_str()
+            .is_some_and(|why| why.ends_with("(client over its rate, observed only)"))
+    };
+    let told = lines.iter().filter(tells).count();
+    assert_eq!(told, 3, "{lines:#?}");
 }
 
 // If this fails, a client has more sessions open than it may, or loses places for ever.
