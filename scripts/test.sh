@@ -14,6 +14,5 @@ step scripts/doc.sh
 step scripts/deny.sh
 # Faults can be put in by tests alone: nothing that runs has one by itself.
 step env EVENKEEL_SCHEDULES=1000000 cargo nextest run --locked --all-features --profile ci
-step scripts/loom.sh
 step cargo test --locked --doc --quiet
 printf '\n== all passed in %d s\n' "$SECONDS"

@@ -104,8 +104,8 @@ impl<P: Holds> Session<P> {
         backend.writable = true;
         // A hang-up reported while the handshake ran may have been false, and asking has shown no
         // error since. `over` stays: reads go on until they say how it ends.
-        backend.finished = false;
-        backend.failed = false;
+        backend.finished &= has(Defect::EarlyHangUp);
+        backend.failed &= has(Defect::EarlyHangUp);
     }
 
     /// Forgets what was known of the backend's socket; another attempt follows.

@@ -32,6 +32,10 @@ pub enum Defect {
     KeepPipe,
     /// A key finds whoever is in its slot now.
     StaleEvent,
+    /// A hang-up reported during the handshake is believed.
+    EarlyHangUp,
+    /// The half-closed bound starts only if the turn that saw EOF left nothing over.
+    LateHalfClosed,
     /// The timer of a session that has moved bytes is not armed again.
     ForgetTimer,
     /// A place is taken after a look, not by looking at what was taken.

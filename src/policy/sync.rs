@@ -1,4 +1,5 @@
-//! The atomics and the mutex of code that threads share: std's and parking_lot's, or loom's when a model explores every interleaving.
+//! The atomics and the mutex of code that threads share: std's and parking_lot's, or loom's when a
+//! model explores every interleaving.
 //!
 //! Models are built with `RUSTFLAGS="--cfg evenkeel_loom"`. The cfg is not called `loom`, because
 //! other crates change their interface under that name.

@@ -43,7 +43,9 @@ negative_controls! {
     urgent_data_goes_unnoticed, IgnoreUrgent, ["stalled", "before the last byte", "meant none"];
     closing_loses_what_is_not_acknowledged, NoLinger, ["at risk"];
     a_pipe_is_kept, KeepPipe, ["pipes are out", "never came back"];
-    a_stale_event_acts_on_a_reused_slot, StaleEvent, ["before the last byte", "meant none", "received"];
+    a_stale_event_acts_on_a_reused_slot, StaleEvent, ["the last byte", "meant none", "received"];
+    a_hang_up_while_connecting_is_believed, EarlyHangUp, ["before the last byte", "meant none"];
+    the_half_closed_bound_comes_late, LateHalfClosed, ["too long"];
     a_timer_is_forgotten, ForgetTimer, ["too long", "never ended"];
 }
 

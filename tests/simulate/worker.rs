@@ -273,7 +273,8 @@ impl<'a> Worker<'a> {
         if connection.session.delivered() != before.0 {
             connection.active = self.now;
         }
-        if connection.session.is_half_closed() && !was_half_closed {
+        let at_once = standing == Standing::Waiting || !put_in::late_half_closed();
+        if connection.session.is_half_closed() && !was_half_closed && at_once {
             connection.active = self.now;
             self.arm(key);
         }
@@ -356,8 +357,7 @@ pub(crate) fn deadline(settings: &Settings, connection: &Connection) -> Tick {
 }
 
 fn silence_end(session: &Session<Pipe>) -> End {
-    let reason =
-        if session.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
+    let reason = if session.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
     let reset = match (session.held(Side::Client) > 0, session.held(Side::Backend) > 0) {
         (false, false) => Reset::None,
         (true, false) => Reset::One(Side::Backend),
