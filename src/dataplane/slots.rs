@@ -82,6 +82,12 @@ pub struct Slots<T> {
     occupied: usize,
 }
 
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Slots<T> {
     /// No slots yet.
     pub fn new() -> Self {
@@ -148,12 +154,12 @@ impl<T> Slots<T> {
     }
 
     /// Values stored now.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.occupied
     }
 
     /// Slots that have ever been used: every index is below this.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.chunks.len() * CHUNK as usize
     }
 

@@ -12,6 +12,11 @@
 //! a million). With the feature `defects` each known fault is put in, and must be found.
 
 #![allow(clippy::cast_possible_truncation, reason = "a few hundred kilobytes, and hashes")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper that fails a test, or tells how a schedule goes, is part of the test"
+)]
 
 mod checks;
 #[cfg(feature = "defects")]
@@ -34,6 +39,19 @@ fn search(first: u64, schedules: u64) -> Option<(u64, Vec<String>)> {
         let problems = bench.run(seed);
         (!problems.is_empty()).then_some((seed, problems))
     })
+}
+
+/// Takes batches until there are none left.
+fn search_batches(first: u64, schedules: u64, next: &AtomicU64) {
+    loop {
+        let from = next.fetch_add(BATCH, Ordering::Relaxed);
+        if from >= schedules {
+            return;
+        }
+        if let Some((seed, problems)) = search(first + from, BATCH.min(schedules - from)) {
+            panic!("EVENKEEL_SEED={seed}: {problems:#?}");
+        }
+    }
 }
 
 // If this fails, the schedules no longer get to what they are to show, and pass for that.
@@ -68,22 +86,11 @@ fn every_schedule_keeps_the_promises() {
         std::env::var("EVENKEEL_SCHEDULES").map_or(50_000, |number| number.parse().unwrap());
     let first = fastrand::u64(..u64::MAX / 2);
     let started = Instant::now();
-    let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let from = next.fetch_add(BATCH, Ordering::Relaxed);
-                    if from >= schedules {
-                        return;
-                    }
-                    let found = search(first + from, BATCH.min(schedules - from));
-                    if let Some((seed, problems)) = found {
-                        panic!("EVENKEEL_SEED={seed}: {problems:#?}");
-                    }
-                }
-            });
+            scope.spawn(|| search_batches(first, schedules, &next));
         }
     });
     let elapsed = started.elapsed().as_secs_f64();

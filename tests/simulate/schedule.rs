@@ -98,7 +98,7 @@ fn kind(connection: &Connection, ended: Ended) -> String {
 
 fn finish(worker: Worker<'_>) -> Vec<String> {
     let mut problems = worker.kernel.problems;
-    if worker.kernel.lent != 0 || worker.slots.len() != 0 {
+    if worker.kernel.lent != 0 || !worker.slots.keys().is_empty() {
         problems.push(format!("{} pipes never came back", worker.kernel.lent));
     }
     problems
