@@ -12,12 +12,13 @@ targets="${2:-config limiter relay}"
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --debug cargo-fuzz --version 0.13.2
 
 for target in $targets; do
-  corpus="fuzz/corpus/$target"
-  mkdir -p "$corpus"
-  seeds=""
+  # What a run finds is kept for the next one; fuzz/corpus is small, reaches far and is committed.
+  found="fuzz/found/$target"
+  mkdir -p "$found"
+  seeds="fuzz/corpus/$target"
   # Files that people wrote reach further than random bytes.
-  [ "$target" != config ] || seeds="configs tests/config/valid tests/config/invalid"
+  [ "$target" != config ] || seeds="$seeds configs tests/config/valid tests/config/invalid"
   # shellcheck disable=SC2086 # words, not one name
-  cargo fuzz run -s none "$target" "$corpus" $seeds -- \
+  cargo fuzz run -s none "$target" "$found" $seeds -- \
     -max_total_time="$seconds" -timeout=10 -print_final_stats=1
 done

@@ -132,6 +132,33 @@ fn a_half_closed_session_ends_by_its_own_timer() {
     assert_eq!(proxy.wait_for_session_lines(1)[0]["bytes_to_backend"], 4);
 }
 
+// If this fails, an end that comes with a lot of data, so that the turn which sees it leaves work
+// over, does not start the shorter bound: the session stays for the whole idle_timeout.
+#[test]
+fn an_end_after_much_data_starts_the_half_closed_bound() {
+    const CLIENTS: u64 = 48;
+    let held = Mutex::new(Vec::new());
+    let silent = Backend::serving(move |mut stream, _| {
+        let end = io::copy(&mut stream, &mut io::sink()).map(drop);
+        held.lock().push(stream.try_clone()?);
+        end
+    });
+    let proxy = Setup::of(&[&silent])
+        .global("splice = \"never\"")
+        .listener("half_closed_timeout = \"150ms\"")
+        .start();
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|number| {
+            let mut client = connect(proxy.address());
+            stream::send(&mut client, 1, 65_536 * (number % 12) + 10_000 * (number % 7)).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            client
+        })
+        .collect();
+    closed(&proxy, "half_closed_timeout", u32::try_from(CLIENTS).unwrap());
+    drop(clients);
+}
+
 // If this fails, a client that did not get everything believes it did.
 #[test]
 fn a_timeout_with_bytes_left_is_seen_as_a_reset() {

@@ -99,6 +99,21 @@ fn an_eviction_and_a_hit_do_not_mix_states() {
 #[test]
 fn insertions_into_different_ways_see_each_other() {
     // If this fails, two workers that each found a different place count one client twice.
+    insertions_hold();
+}
+
+// If this fails, the model above proves nothing.
+#[cfg(feature = "defects")]
+#[test]
+fn without_the_look_at_other_ways_the_model_fails() {
+    use evenkeel::dataplane::defects::{Defect, set};
+    set(Some(Defect::TwoWordsForOneKey));
+    let outcome = std::panic::catch_unwind(insertions_hold);
+    set(None);
+    assert!(outcome.is_err(), "two words for one client pass for sound");
+}
+
+fn insertions_hold() {
     let mut model = loom::model::Builder::new();
     // Unbounded, two impatient workers may kill each other's words for ever.
     model.preemption_bound = Some(3);

@@ -313,7 +313,7 @@ fn walk(directory: &Path, extensions: &[&str], sources: &mut Vec<Source>) {
     for path in entries {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            let skipped = ["target", ".git", "corpus", "artifacts"];
+            let skipped = ["target", ".git", "corpus", "found", "artifacts"];
             if !skipped.contains(&name.as_str()) {
                 walk(&path, extensions, sources);
             }

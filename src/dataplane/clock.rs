@@ -4,44 +4,44 @@ use std::time::{Duration, Instant};
 
 /// A moment, in microseconds since the process started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Tick(u64);
+pub struct Tick(u64);
 
 impl Tick {
     /// The moment `micros` after the start.
-    pub(crate) const fn from_micros(micros: u64) -> Self {
+    pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
     /// Microseconds since the start.
-    pub(crate) const fn micros(self) -> u64 {
+    pub const fn micros(self) -> u64 {
         self.0
     }
 
     /// Time passed since an earlier moment; zero if it is not earlier.
-    pub(crate) fn since(self, earlier: Self) -> Duration {
+    pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
     /// The moment `delay` later.
-    pub(crate) fn after(self, delay: Duration) -> Self {
+    pub fn after(self, delay: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
     }
 }
 
 /// Where the time comes from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     start: Instant,
 }
 
 impl Clock {
     /// A clock that counts from `start`, which all workers share.
-    pub(crate) fn new(start: Instant) -> Self {
+    pub fn new(start: Instant) -> Self {
         Self { start }
     }
 
     /// Reads the clock.
-    pub(crate) fn now(self) -> Tick {
+    pub fn now(self) -> Tick {
         Tick(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 }

@@ -9,7 +9,7 @@
 
 mod accept;
 mod choose;
-mod clock;
+pub mod clock;
 mod connect;
 mod connection;
 mod ending;
@@ -17,10 +17,12 @@ mod listening;
 mod pipes;
 pub mod relay;
 pub mod session;
-mod slots;
-mod timers;
+pub mod slots;
+pub mod timers;
 pub mod wire;
 mod worker;
+
+pub use crate::policy::defects;
 
 use std::io;
 use std::net::SocketAddr;

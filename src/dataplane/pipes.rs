@@ -70,3 +70,27 @@ impl PipePool {
         self.idle.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    // If this fails, a session is sent what another's peer said; or every batch costs a new pipe.
+    #[test]
+    fn a_pipe_that_holds_bytes_is_closed_and_an_empty_one_kept() {
+        let (mut peer, inside) = UnixStream::pair().unwrap();
+        let mut pool = PipePool::new(1);
+        let mut pipe = pool.lend().unwrap();
+        assert!(pool.lend().is_none(), "no more than allowed are out");
+        peer.write_all(b"for one session only").unwrap();
+        assert_eq!(pipe.fill(inside.as_fd()).unwrap(), 20);
+        pool.take_back(pipe);
+        assert!(pool.idle.is_empty());
+        let pipe = pool.lend().unwrap();
+        pool.take_back(pipe);
+        assert_eq!((pool.idle.len(), pool.lent()), (1, 0));
+    }
+}

@@ -7,6 +7,7 @@
 
 use std::io::{self, ErrorKind};
 
+use crate::policy::defects::{Defect, has};
 use crate::shared::{PathKind, SpliceMode};
 
 use super::wire::{Holds, Side, Wire};
@@ -196,6 +197,9 @@ impl<P: Holds> Relay<P> {
     /// Returns the pipe, if one is out; for the end of a session.
     pub fn drop_held<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
         if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
+            if has(Defect::KeepPipe) {
+                return;
+            }
             wire.return_pipe(pipe);
         }
     }
@@ -228,7 +232,11 @@ impl<P: Holds> Relay<P> {
         let to = from.other();
         if !matches!(self.held, Held::Nothing)
             && let Err(flow) = self.deliver(ports.port(to), to, turn.wire)
+            && !(has(Defect::FinWhileHeld) && self.state == State::Ending)
         {
+            if has(Defect::FullPipeIsEmptySocket) {
+                self.fill_further(from, ports.port(from), turn.wire);
+            }
             return Some(flow);
         }
         match self.state {
@@ -274,10 +282,10 @@ impl<P: Holds> Relay<P> {
             Err(error) => return self.not_taken(source, error),
         };
         let drained = received < turn.scratch.len() && !source.urgent;
-        if drained && source.finished {
+        if drained && (source.finished || has(Defect::ShortReadIsEof)) {
             self.state = State::Ending;
         }
-        source.readable = !drained || source.over;
+        source.readable = !drained || (source.over && !has(Defect::NoOver));
         self.choose_path(received >= LARGE_READ_BYTES && turn.splice != SpliceMode::Never);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
         self.send_or_spill(bytes, ports.port(from.other()), from.other(), turn.wire)
@@ -298,7 +306,9 @@ impl<P: Holds> Relay<P> {
             Err(error) => return Err(Flow::TargetFailed(error)),
         };
         self.copied += sent as u64;
-        if let Some(rest @ [_, ..]) = bytes.get(sent..) {
+        if let Some(rest @ [_, ..]) = bytes.get(sent..)
+            && !(has(Defect::DropShortWrite) && sent > 0)
+        {
             self.held = Held::Buffer { bytes: rest.into(), sent: 0 };
         }
         if full {
@@ -388,7 +398,12 @@ impl<P: Holds> Relay<P> {
             };
             match outcome {
                 Ok(moved) => self.account(moved, spliced, wire),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => target.writable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if has(Defect::SpinOnFullTarget) {
+                        return Err(Flow::Busy);
+                    }
+                    target.writable = false;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Flow::TargetFailed(error)),
             }
@@ -407,6 +422,18 @@ impl<P: Holds> Relay<P> {
         }
         if self.held() == 0 {
             self.drop_held(wire);
+        }
+    }
+    /// The defect of [`Defect::FullPipeIsEmptySocket`]; nothing calls it otherwise.
+    fn fill_further<W: Wire<Pipe = P>>(&mut self, from: Side, source: &mut Port, wire: &mut W) {
+        if self.state == State::Open
+            && source.readable
+            && let Held::Pipe(pipe) = &mut self.held
+        {
+            match wire.fill(from, pipe) {
+                Ok(_) => {}
+                Err(_) => source.readable = false,
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::io;
 
+use crate::policy::defects::{Defect, has};
 use crate::shared::{CloseReason, PathKind, SpliceMode};
 
 use super::relay::{Flow, Port, Ports, Relay, Turn};
@@ -99,7 +100,12 @@ impl<P: Holds> Session<P> {
 
     /// The backend is connected: bytes may go.
     pub fn connected(&mut self) {
-        self.ports.backend.writable = true;
+        let backend = &mut self.ports.backend;
+        backend.writable = true;
+        // A hang-up reported while the handshake ran may have been false, and asking has shown no
+        // error since. `over` stays: reads go on until they say how it ends.
+        backend.finished &= has(Defect::EarlyHangUp);
+        backend.failed &= has(Defect::EarlyHangUp);
     }
 
     /// Forgets what was known of the backend's socket; another attempt follows.
@@ -115,8 +121,9 @@ impl<P: Holds> Session<P> {
         port.over |= readiness.read_closed | readiness.error;
         port.failed |= readiness.error;
         // After an error the queue may end in a reset: a short read proves nothing then.
-        port.finished = (port.finished | readiness.read_closed) & !port.failed & !port.reset;
-        port.urgent |= readiness.urgent;
+        let may_reset = (port.failed | port.reset) && !has(Defect::ShortReadHidesReset);
+        port.finished = (port.finished | readiness.read_closed) & !may_reset;
+        port.urgent |= readiness.urgent && !has(Defect::IgnoreUrgent);
     }
 
     /// Whether one side has sent EOF and the other has not.
@@ -201,6 +208,9 @@ impl<P: Holds> Session<P> {
             !session.relay(side).relay.has_ended()
                 && session.relay(side.other()).relay.is_finished()
         };
+        if has(Defect::NoLinger) {
+            return false;
+        }
         let stranded = [Side::Client, Side::Backend];
         let Some(side) = stranded.into_iter().find(|side| is_stranded(self, *side)) else {
             return false;
@@ -208,6 +218,7 @@ impl<P: Holds> Session<P> {
         for _ in 0..DISCARDS_PER_TURN {
             match turn.wire.receive(side, turn.scratch) {
                 Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Ok(0) | Err(_) => return false,
             }
@@ -277,6 +288,9 @@ impl<P: Holds> Session<P> {
 
     fn end(&self) -> Option<End> {
         if let Some(side) = self.aborted_by {
+            if has(Defect::ForgetReset) {
+                return Some(End { reason: CloseReason::Done, reset: Reset::None });
+            }
             let relay = match side {
                 Side::Client => &self.to_backend,
                 Side::Backend => &self.to_client,

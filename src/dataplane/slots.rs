@@ -6,6 +6,8 @@
 
 use mio::Token;
 
+use crate::policy::defects::{Defect, has};
+
 use super::wire::Side;
 
 const CHUNK: u32 = 128;
@@ -17,14 +19,16 @@ const WAKER: u32 = 0x7fff_ffff;
 
 /// Names one connection for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SlotKey {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
+pub struct SlotKey {
+    /// Which slot.
+    pub index: u32,
+    /// How many values the slot has had before.
+    pub generation: u32,
 }
 
 /// Whom an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Addressed {
+pub enum Addressed {
     /// The worker's waker.
     Waker,
     /// A listening socket, by its position in the worker's list.
@@ -35,7 +39,7 @@ pub(crate) enum Addressed {
 
 impl Addressed {
     /// The token to register with.
-    pub(crate) fn token(self) -> Token {
+    pub fn token(self) -> Token {
         let (generation, index, side) = match self {
             Self::Waker => (0, WAKER, 0),
             Self::Listener(position) => (0, FIRST_LISTENER + position, 0),
@@ -49,7 +53,7 @@ impl Addressed {
     }
 
     /// Whom a token names.
-    pub(crate) fn of(token: Token) -> Self {
+    pub fn of(token: Token) -> Self {
         let index =
             u32::try_from((token.0 >> SIDE_BITS) & ((1 << INDEX_BITS) - 1)).unwrap_or(WAKER);
         let generation = u32::try_from(token.0 >> (INDEX_BITS + SIDE_BITS)).unwrap_or(0);
@@ -72,20 +76,26 @@ struct Slot<T> {
 
 /// Connections of one worker.
 #[derive(Debug)]
-pub(crate) struct Slots<T> {
+pub struct Slots<T> {
     chunks: Vec<Box<[Slot<T>]>>,
     free: Vec<u32>,
     occupied: usize,
 }
 
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Slots<T> {
     /// No slots yet.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { chunks: Vec::new(), free: Vec::new(), occupied: 0 }
     }
 
     /// Stores a value; `None` gives it back when every index is in use.
-    pub(crate) fn insert(&mut self, value: T) -> Result<SlotKey, T> {
+    pub fn insert(&mut self, value: T) -> Result<SlotKey, T> {
         if self.free.is_empty() && !self.grow() {
             return Err(value);
         }
@@ -98,25 +108,26 @@ impl<T> Slots<T> {
     }
 
     /// The value of a key, unless it has ended.
-    pub(crate) fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
+    pub fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
         let slot = self.slot(key.index)?;
-        if slot.generation == key.generation { slot.value.as_mut() } else { None }
+        let is_current = slot.generation == key.generation || has(Defect::StaleEvent);
+        if is_current { slot.value.as_mut() } else { None }
     }
 
     /// The value of a key, unless it has ended.
-    pub(crate) fn get(&self, key: SlotKey) -> Option<&T> {
+    pub fn get(&self, key: SlotKey) -> Option<&T> {
         let slot = self.chunk(key.index)?.get(within(key.index))?;
         if slot.generation == key.generation { slot.value.as_ref() } else { None }
     }
 
     /// Lends the value out of its slot, which stays taken until [`Self::put_back`].
-    pub(crate) fn lift(&mut self, key: SlotKey) -> Option<T> {
+    pub fn lift(&mut self, key: SlotKey) -> Option<T> {
         let slot = self.slot(key.index)?;
         if slot.generation == key.generation { slot.value.take() } else { None }
     }
 
     /// Returns a value that was lifted.
-    pub(crate) fn put_back(&mut self, key: SlotKey, value: T) {
+    pub fn put_back(&mut self, key: SlotKey, value: T) {
         if let Some(slot) = self.slot(key.index) {
             debug_assert!(slot.value.is_none() && slot.generation == key.generation);
             slot.value = Some(value);
@@ -124,13 +135,13 @@ impl<T> Slots<T> {
     }
 
     /// The value now in a slot, whoever it is, with its key.
-    pub(crate) fn key_at(&self, index: u32) -> Option<SlotKey> {
+    pub fn key_at(&self, index: u32) -> Option<SlotKey> {
         let slot = self.chunk(index)?.get(within(index))?;
         slot.value.as_ref().map(|_| SlotKey { index, generation: slot.generation })
     }
 
     /// Takes a value out; its key is void from then on.
-    pub(crate) fn remove(&mut self, key: SlotKey) -> Option<T> {
+    pub fn remove(&mut self, key: SlotKey) -> Option<T> {
         let slot = self.slot(key.index)?;
         if slot.generation != key.generation {
             return None;
@@ -153,7 +164,7 @@ impl<T> Slots<T> {
     }
 
     /// Keys of all values stored now.
-    pub(crate) fn keys(&self) -> Vec<SlotKey> {
+    pub fn keys(&self) -> Vec<SlotKey> {
         let slots = u32::try_from(self.capacity()).unwrap_or(u32::MAX);
         (0..slots).filter_map(|index| self.key_at(index)).collect()
     }

@@ -25,7 +25,7 @@ struct Link {
 
 /// Timers by slot index.
 #[derive(Debug)]
-pub(crate) struct Timers {
+pub struct Timers {
     heads: [u32; BUCKETS],
     occupied: [u64; BUCKETS / 64],
     links: Vec<Link>,
@@ -35,7 +35,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     /// No timers, at `now`.
-    pub(crate) fn new(now: Tick) -> Self {
+    pub fn new(now: Tick) -> Self {
         Self {
             heads: [NONE; BUCKETS],
             occupied: [0; BUCKETS / 64],
@@ -45,7 +45,7 @@ impl Timers {
     }
 
     /// Arms the timer of a slot; one that is armed already is moved.
-    pub(crate) fn arm(&mut self, slot: u32, deadline: Tick) {
+    pub fn arm(&mut self, slot: u32, deadline: Tick) {
         self.cancel(slot);
         let due = (deadline.micros() >> TICK_SHIFT) + 1;
         let tick = due.clamp(self.done + 1, self.done + BUCKETS as u64 - 1);
@@ -66,7 +66,7 @@ impl Timers {
     }
 
     /// Disarms the timer of a slot, if it is armed.
-    pub(crate) fn cancel(&mut self, slot: u32) {
+    pub fn cancel(&mut self, slot: u32) {
         let Some(link) = self.links.get(slot as usize).copied() else { return };
         if link.bucket == NONE {
             return;
@@ -87,7 +87,7 @@ impl Timers {
 
     /// Disarms every timer that is due and appends its slot to `due`. The caller re-arms those
     /// whose true deadline lies further ahead.
-    pub(crate) fn expire(&mut self, now: Tick, due: &mut Vec<u32>) {
+    pub fn expire(&mut self, now: Tick, due: &mut Vec<u32>) {
         let current = now.micros() >> TICK_SHIFT;
         // After a long sleep every bucket is due once; more turns would find nothing new.
         let first = (self.done + 1).max(current.saturating_sub(BUCKETS as u64 - 1));
@@ -103,7 +103,7 @@ impl Timers {
     }
 
     /// When something may be due; `None` when nothing is armed.
-    pub(crate) fn next_due(&self) -> Option<Tick> {
+    pub fn next_due(&self) -> Option<Tick> {
         let start = self.done + 1;
         let first_bucket = bucket_of(start);
         // One word more than there are: the first is looked at again for its lower bits.

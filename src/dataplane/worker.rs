@@ -249,12 +249,13 @@ impl Worker {
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
         }
         let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
+        if half_closed_now {
+            // Whatever follows: with work left over, too, the shorter bound holds from here on.
+            connection.times.active = self.now;
+            let check = connection.next_check(snapshot, self.now);
+            self.table.timers.arm(key.index, check);
+        }
         match standing {
-            Standing::Waiting if half_closed_now => {
-                connection.times.active = self.now;
-                let check = connection.next_check(snapshot, self.now);
-                self.table.timers.arm(key.index, check);
-            }
             Standing::Waiting => {}
             Standing::Busy => {
                 if !connection.queued {

@@ -11,8 +11,12 @@ pub mod access;
 // Rate and concurrency per client, for all workers together; one bucket; the table of them.
 pub mod bucket;
 pub mod limiter;
-mod sync;
 pub mod table;
+// Atomics and a mutex that loom can replace.
+pub(crate) mod sync;
+
+// Faults that tests put in.
+pub mod defects;
 
 // The stable hash that every node agrees on, and the consistent hashing built on it.
 pub mod hash;

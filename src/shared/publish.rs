@@ -5,9 +5,9 @@
 //! mutex only when it has changed, so a worker that sees generation N finds snapshot N or newer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use crate::policy::defects::{Defect, has};
+use crate::policy::sync::{AtomicU64, Mutex, Ordering};
 
 use super::snapshot::Snapshot;
 
@@ -32,6 +32,9 @@ impl Publisher {
     /// Replaces the snapshot for everybody.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let generation = snapshot.generation.0;
+        if has(Defect::GenerationFirst) {
+            self.0.generation.store(generation, Ordering::Release);
+        }
         *self.0.snapshot.lock() = snapshot;
         self.0.generation.store(generation, Ordering::Release);
     }

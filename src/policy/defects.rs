@@ -1,0 +1,79 @@
+//! Faults that tests put in, to show that they would notice them.
+//!
+//! Without the feature `defects` nothing can be put in: [`has`] is a constant `false`, and the
+//! compiler removes what depends on it. With it, a thread puts one in for itself alone.
+
+/// A fault of the kind that other proxies have had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// FIN is passed on while bytes are held.
+    FinWhileHeld,
+    /// A pipe that holds bytes of one session is lent to the next.
+    DirtyPipe,
+    /// A pipe that holds bytes is filled further, and `EAGAIN` taken for an empty socket.
+    FullPipeIsEmptySocket,
+    /// A read that is short is the last one, FIN or not.
+    ShortReadIsEof,
+    /// The same after an error as well as after FIN.
+    ShortReadHidesReset,
+    /// A session whose peer was reset ends cleanly.
+    ForgetReset,
+    /// What a short write did not take is gone.
+    DropShortWrite,
+    /// "Nothing more will come" is not remembered, so nobody reads on after a short read.
+    NoOver,
+    /// A full target keeps its `writable`.
+    SpinOnFullTarget,
+    /// Urgent data is not noticed.
+    IgnoreUrgent,
+    /// Sockets are closed while their last bytes are not acknowledged and others are unread.
+    NoLinger,
+    /// The pipe of a session that ends is never given back.
+    KeepPipe,
+    /// A key finds whoever is in its slot now.
+    StaleEvent,
+    /// A hang-up reported during the handshake is believed.
+    EarlyHangUp,
+    /// The half-closed bound starts only if the turn that saw EOF left nothing over.
+    LateHalfClosed,
+    /// The timer of a session that has moved bytes is not armed again.
+    ForgetTimer,
+    /// A place is taken after a look, not by looking at what was taken.
+    CheckThenIncrement,
+    /// An insertion does not look for another of the same client.
+    TwoWordsForOneKey,
+    /// The number of a snapshot is published before the snapshot.
+    GenerationFirst,
+}
+
+/// Nobody can put one in.
+#[must_use]
+#[cfg(not(feature = "defects"))]
+#[inline(always)]
+pub const fn has(_: Defect) -> bool {
+    false
+}
+
+#[cfg(feature = "defects")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Defect;
+
+    std::thread_local! {
+        static PUT_IN: Cell<Option<Defect>> = const { Cell::new(None) };
+    }
+
+    /// Whether the calling thread has put this fault in.
+    #[must_use]
+    pub fn has(defect: Defect) -> bool {
+        PUT_IN.get() == Some(defect)
+    }
+
+    /// Puts a fault in for the calling thread, or takes it out.
+    pub fn set(defect: Option<Defect>) {
+        PUT_IN.set(defect);
+    }
+}
+#[cfg(feature = "defects")]
+pub use switch::{has, set};

@@ -1,0 +1,141 @@
+//! The promises, held against what the scripted kernel and peers know.
+
+use std::time::Duration;
+
+use evenkeel::dataplane::session::{End, Reset};
+use evenkeel::dataplane::wire::Side;
+use evenkeel::shared::CloseReason;
+
+use super::sockets::SIDES;
+use super::worker::{Connection, Ended, Settings, Stage, Worker, deadline};
+
+/// Two ticks of the wheel: one that rounds up, one in which the turn comes.
+const LATE_MAX: Duration = Duration::from_micros(2 << 14);
+
+/// After every turn: nothing lost, nothing stranded, no timer forgotten.
+pub(crate) fn check(worker: &mut Worker<'_>) {
+    let mut held_pipes = 0;
+    for index in 0..worker.keys.len() {
+        let (key, now, settings) = (worker.keys[index], worker.now, worker.settings);
+        let mut problems = Vec::new();
+        if let Some(connection) = worker.connection(key) {
+            check_balance(connection, &mut problems);
+            check_progress(connection, &mut problems);
+            check_timer(connection, &settings, now, &mut problems);
+            held_pipes += SIDES.iter().filter(|side| connection.session.held(**side) > 0).count();
+        }
+        worker.kernel.problems.append(&mut problems);
+    }
+    if worker.kernel.lent > held_pipes {
+        let what = format!("{} pipes are out, {held_pipes} sides hold bytes", worker.kernel.lent);
+        worker.kernel.problems.push(what);
+    }
+}
+
+/// Bytes in are bytes out and bytes held, both ways.
+fn check_balance(connection: &mut Connection, problems: &mut Vec<String>) {
+    for (from, (copied, spliced)) in SIDES.into_iter().zip(connection.session.delivered()) {
+        let held = connection.session.held(from) as u64;
+        let received = connection.pair.socket(from).received;
+        let target = connection.pair.socket(from.other());
+        let (out, taken) = (copied + spliced, target.taken());
+        // What was on its way to a peer that is gone is gone too.
+        if out != taken || (out + held != received && !target.reset) {
+            problems.push(format!(
+                "from {from:?}: {received} received, {out} counted, {taken} sent, {held} held"
+            ));
+        }
+    }
+}
+
+/// With no event on its way, nothing that could move may be left.
+fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
+    let pair = &mut connection.pair;
+    let told = SIDES.iter().any(|side| pair.socket(*side).edge.is_some());
+    if connection.queued || connection.stage != Stage::Moving || told {
+        return;
+    }
+    for from in SIDES {
+        let held = connection.session.held(from) as u64;
+        let source = pair.socket(from);
+        let (waiting, over) = (source.waiting(), source.peer_finished || source.reset);
+        let target = pair.socket(from.other());
+        let has_room = target.room() > 0 && !target.no_space && !target.reset && !target.shut;
+        if has_room && (waiting > 0 || held > 0 || over) {
+            problems.push(format!(
+                "stalled: {waiting} wait from {from:?}, {held} held, over: {over}, {:?}\n{:?}",
+                connection.session, connection.pair
+            ));
+            return;
+        }
+    }
+}
+
+fn check_timer(
+    connection: &Connection,
+    settings: &Settings,
+    now: evenkeel::dataplane::clock::Tick,
+    problems: &mut Vec<String>,
+) {
+    let due = deadline(settings, connection).after(LATE_MAX);
+    if connection.stage != Stage::Connecting && due < now {
+        let late = now.since(due);
+        problems.push(format!("silent {late:?} too long: {:?}", connection.session));
+    }
+}
+
+/// At its end: who is told of a clean end got every byte and FIN was meant; who lost something is
+/// told by a reset; and the close itself loses nothing.
+pub(crate) fn check_end(
+    connection: &Connection,
+    held: [usize; 2],
+    ended: Ended,
+    problems: &mut Vec<String>,
+) {
+    let (end, is_silence) = match ended {
+        Ended::Over(end) => (end, false),
+        Ended::Silent(end) => (end, true),
+        Ended::GivenUp => return,
+    };
+    let pair = &connection.pair;
+    for from in SIDES {
+        let (source, target) = match from {
+            Side::Client => (&pair.client, &pair.backend),
+            Side::Backend => (&pair.backend, &pair.client),
+        };
+        let to = from.other();
+        if target.reset {
+            continue;
+        }
+        let complete = source.peer_finished && target.taken() == source.sent;
+        if !is_told(end, to) && !complete && !is_silence {
+            problems.push(format!("{to:?} sees a clean end, {from:?} meant none: {end:?}"));
+        }
+        if !is_told(end, to) && target.taken() != source.received {
+            problems.push(format!("{to:?} sees a clean end, {} are held", held[from as usize]));
+        }
+        if is_aborted(end, from) && target.taken() != source.sent {
+            problems.push(format!("bytes that {from:?} sent before its reset are lost"));
+        }
+        if !is_silence && !is_told(end, to) && target.waiting() > 0 && target.buffered > 0 {
+            problems.push(format!("closed, with {} bytes for {to:?} at risk", target.buffered));
+        }
+    }
+    let clean = !pair.client.reset && !pair.backend.reset && !is_silence;
+    if clean && (end.reason, end.reset) != (CloseReason::Done, Reset::None) {
+        problems.push(format!("nobody was reset, but it ends with {end:?}"));
+    }
+}
+
+fn is_told(end: End, side: Side) -> bool {
+    end.reset == Reset::Both || end.reset == Reset::One(side)
+}
+
+/// Whether the session says that this side was reset before its stream was over.
+fn is_aborted(end: End, from: Side) -> bool {
+    let reason = match from {
+        Side::Client => CloseReason::ClientReset,
+        Side::Backend => CloseReason::BackendReset,
+    };
+    end.reset == Reset::Both && end.reason == reason
+}

@@ -1,0 +1,98 @@
+//! The session and relay state machines against scripted sockets and a fake clock: no kernel.
+//!
+//! A schedule is made from a seed: a few sessions come one after the other into the slots of one
+//! worker; their peers send (urgent data too), read, stall, finish and reset at random; connecting
+//! fails, takes its time or says HUP for nothing; the sockets give short writes, `EAGAIN`, `EINTR`,
+//! EOF and errors as Linux does; events are edge-triggered, may be late, merged, spurious, or for a
+//! session that is gone; pipes run short and have few slots; time passes. After every turn the
+//! promises are checked, and at the end that all of it ends: once nothing is in the way any more,
+//! or, when nobody says anything, by the timers. A failure prints the seed.
+//!
+//! `EVENKEEL_SEED=N` runs one schedule, `EVENKEEL_SCHEDULES=N` that many (50,000 otherwise; CI runs
+//! a million). With the feature `defects` each known fault is put in, and must be found.
+
+#![allow(clippy::cast_possible_truncation, reason = "a few hundred kilobytes, and hashes")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper that fails a test, or tells how a schedule goes, is part of the test"
+)]
+
+mod checks;
+#[cfg(feature = "defects")]
+mod faults;
+mod put_in;
+mod schedule;
+mod sockets;
+mod worker;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Schedules that a thread takes at once.
+const BATCH: u64 = 256;
+
+/// Runs schedules from `first` on; the first seed that shows a problem, with what it shows.
+fn search(first: u64, schedules: u64) -> Option<(u64, Vec<String>)> {
+    let mut bench = schedule::Bench::default();
+    (first..first + schedules).find_map(|seed| {
+        let problems = bench.run(seed);
+        (!problems.is_empty()).then_some((seed, problems))
+    })
+}
+
+/// Takes batches until there are none left.
+fn search_batches(first: u64, schedules: u64, next: &AtomicU64) {
+    loop {
+        let from = next.fetch_add(BATCH, Ordering::Relaxed);
+        if from >= schedules {
+            return;
+        }
+        if let Some((seed, problems)) = search(first + from, BATCH.min(schedules - from)) {
+            panic!("EVENKEEL_SEED={seed}: {problems:#?}");
+        }
+    }
+}
+
+// If this fails, the schedules no longer get to what they are to show, and pass for that.
+#[test]
+fn schedules_reach_every_kind_of_end() {
+    let mut bench = schedule::Bench::default();
+    for seed in 0..20_000 {
+        assert_eq!(bench.run(seed), Vec::<String>::new(), "EVENKEEL_SEED={seed}");
+    }
+    println!("{:#?}", bench.ends);
+    for reason in ["Done", "ClientReset", "BackendReset", "Idle", "HalfClosed", "GivenUp"] {
+        let found = bench.ends.iter().filter(|(end, _)| end.starts_with(reason));
+        let count: u64 = found.map(|(_, count)| count).sum();
+        assert!(count > 100, "{reason}: {count} of 20,000 schedules\n{:#?}", bench.ends);
+    }
+    for special in ["after lingering", "spliced"] {
+        assert!(bench.ends.keys().any(|end| end.contains(special)), "never {special}");
+    }
+}
+
+// If this fails, some order of events loses, repeats or strands bytes of a real session.
+#[test]
+fn every_schedule_keeps_the_promises() {
+    if let Ok(seed) = std::env::var("EVENKEEL_SEED") {
+        let mut bench = schedule::Bench::default();
+        bench.traces = true;
+        let problems = bench.run(seed.parse().unwrap());
+        assert!(problems.is_empty(), "seed {seed}: {problems:#?}");
+        return;
+    }
+    let schedules: u64 =
+        std::env::var("EVENKEEL_SCHEDULES").map_or(50_000, |number| number.parse().unwrap());
+    let first = fastrand::u64(..u64::MAX / 2);
+    let started = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| search_batches(first, schedules, &next));
+        }
+    });
+    let elapsed = started.elapsed().as_secs_f64();
+    println!("{schedules} schedules from seed {first} in {elapsed:.1} s on {threads} threads");
+}

@@ -1,0 +1,368 @@
+//! A worker without a kernel: the loop of `src/dataplane/worker.rs`, step by step, around the real
+//! sessions, slots, tokens and timers.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use mio::Token;
+
+use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::relay::Turn;
+use evenkeel::dataplane::session::{End, Readiness, Reset, Session, Standing};
+use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
+use evenkeel::dataplane::timers::Timers;
+use evenkeel::dataplane::wire::Side;
+use evenkeel::shared::{CloseReason, SpliceMode};
+
+use super::put_in;
+use super::sockets::{Kernel, Pair, Pipe, SIDES, Socket, Wires};
+
+/// How often to look at a lingering session.
+const LINGER_LOOK: Duration = Duration::from_millis(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+const RETRIES: u32 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Connecting,
+    Moving,
+    Lingering,
+}
+
+/// How the attempt under way will have gone, once the network says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Pending,
+    Established,
+    Failed,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) session: Session<Pipe>,
+    pub(crate) pair: Pair,
+    pub(crate) stage: Stage,
+    pub(crate) attempt: Attempt,
+    attempted: Tick,
+    pub(crate) active: Tick,
+    tries: u32,
+    pub(crate) queued: bool,
+}
+
+/// What a schedule fixes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) splice: SpliceMode,
+    pub(crate) scratch: usize,
+    pub(crate) idle: Duration,
+    pub(crate) half_closed: Duration,
+}
+
+/// Why a connection left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The session said so.
+    Over(End),
+    /// Its timer did.
+    Silent(End),
+    /// Before there was a backend.
+    GivenUp,
+}
+
+pub(crate) struct Worker<'a> {
+    pub(crate) settings: Settings,
+    pub(crate) kernel: Kernel,
+    pub(crate) slots: Slots<Connection>,
+    pub(crate) keys: Vec<SlotKey>,
+    timers: Timers,
+    ready: VecDeque<SlotKey>,
+    pub(crate) now: Tick,
+    scratch: &'a mut [u8],
+    /// Events that come a turn or more too late.
+    late: Vec<(Token, Readiness)>,
+    /// Connections that have left since they were last looked at.
+    pub(crate) gone: Vec<(Connection, Ended)>,
+}
+
+impl<'a> Worker<'a> {
+    pub(crate) fn new(settings: Settings, kernel: Kernel, scratch: &'a mut [u8]) -> Self {
+        let now = Tick::from_micros(1_000_000);
+        Self {
+            settings,
+            kernel,
+            slots: Slots::new(),
+            keys: Vec::new(),
+            timers: Timers::new(now),
+            ready: VecDeque::new(),
+            now,
+            scratch,
+            late: Vec::new(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// A client has come, and may have spoken already.
+    pub(crate) fn open(&mut self) {
+        let random = &mut self.kernel.random;
+        let mut pair = Pair { client: Socket::new(random), backend: Socket::new(random) };
+        let mut session = Session::new(self.settings.splice);
+        let client = &mut pair.client;
+        match random.u8(..4) {
+            0 => {
+                let early = random.u64(1..200);
+                client.sent = early + if random.bool() { random.u64(..50) } else { 0 };
+                client.received = early;
+                session.preload(client.stream.bytes(0, early), client.sent == early);
+                client.peer_finished = random.u8(..8) == 0;
+            }
+            1 if random.u8(..4) == 0 => {
+                client.peer_finished = true;
+                session.client_ended();
+            }
+            _ => {}
+        }
+        // Registering tells the state at once.
+        pair.client.raise();
+        let connection = Connection {
+            session,
+            pair,
+            stage: Stage::Connecting,
+            attempt: Attempt::Pending,
+            attempted: self.now,
+            active: self.now,
+            tries: 0,
+            queued: false,
+        };
+        if let Ok(key) = self.slots.insert(connection) {
+            self.keys.push(key);
+            self.arm(key);
+        }
+    }
+
+    pub(crate) fn connection(&mut self, key: SlotKey) -> Option<&mut Connection> {
+        // By the full key whatever is put in: the test's own view stays right.
+        if self.slots.key_at(key.index) == Some(key) { self.slots.get_mut(key) } else { None }
+    }
+
+    /// One turn of the loop.
+    pub(crate) fn turn(&mut self) {
+        for (token, readiness) in self.events() {
+            self.note(token, readiness);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            let Some(connection) = self.slots.get_mut(key) else { continue };
+            connection.queued = false;
+            if connection.stage != Stage::Connecting {
+                self.advance(key);
+            }
+        }
+        let mut due = Vec::new();
+        self.timers.expire(self.now, &mut due);
+        for slot in due {
+            if let Some(key) = self.slots.key_at(slot) {
+                self.timer_fired(key);
+            }
+        }
+    }
+
+    /// What epoll gives: in any order, not all at once, and now and then one that has been held
+    /// up in the batch while its session ended.
+    fn events(&mut self) -> Vec<(Token, Readiness)> {
+        let mut events = std::mem::take(&mut self.late);
+        for index in 0..self.keys.len() {
+            let key = self.keys[index];
+            for side in SIDES {
+                let (delivered, fresh, repeated) = {
+                    let random = &mut self.kernel.random;
+                    (random.u8(..4) != 0, random.bool(), random.u8(..8) == 0)
+                };
+                if !delivered || self.connection(key).is_none() {
+                    continue;
+                }
+                let connection = self.slots.get_mut(key);
+                let event = connection.and_then(|c| c.pair.socket(side).take_event(fresh));
+                let Some(event) = event else { continue };
+                let token = Addressed::Connection(key, side).token();
+                events.push((token, event));
+                if repeated && self.is_about_to_end(key) {
+                    self.late.push((token, event));
+                }
+            }
+        }
+        if self.kernel.random.bool() {
+            events.reverse();
+        }
+        events
+    }
+
+    /// An event can be too late only for a session that has ended: as long as it lives, its sockets
+    /// give what is so. Whether it will have ended by then is not known; both are tried.
+    fn is_about_to_end(&mut self, key: SlotKey) -> bool {
+        let Some(connection) = self.connection(key) else { return false };
+        if connection.stage == Stage::Connecting {
+            return false;
+        }
+        let pair = &connection.pair;
+        pair.client.peer_finished && pair.backend.peer_finished || pair.client.reset
+    }
+
+    fn note(&mut self, token: Token, readiness: Readiness) {
+        let Addressed::Connection(key, side) = Addressed::of(token) else { return };
+        let Some(connection) = self.slots.get_mut(key) else { return };
+        self.kernel.trace(|| format!(" {key:?} {side:?} {readiness:?}"));
+        connection.session.note(side, readiness);
+        if !connection.queued {
+            connection.queued = true;
+            self.ready.push_back(key);
+        }
+        if connection.stage == Stage::Connecting {
+            self.connecting_event(key, side, readiness);
+        }
+    }
+
+    fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+        let Some(connection) = self.slots.get_mut(key) else { return };
+        // Plainly writable is connected; otherwise SO_ERROR is asked, which clears it.
+        let plain = readiness.writable && !readiness.error && !readiness.read_closed;
+        if side == Side::Backend && !plain && connection.pair.backend.error.take().is_some() {
+            return self.retry(key);
+        }
+        match (side, connection.attempt) {
+            (Side::Client, _) if readiness.error => self.remove(key, Ended::GivenUp),
+            (Side::Client, _) => {}
+            (Side::Backend, Attempt::Pending) => connection.session.backend_replaced(),
+            (Side::Backend, Attempt::Failed) => self.retry(key),
+            (Side::Backend, Attempt::Established) => {
+                connection.stage = Stage::Moving;
+                connection.active = self.now;
+                connection.session.connected();
+                self.arm(key);
+            }
+        }
+    }
+
+    fn retry(&mut self, key: SlotKey) {
+        let Some(mut connection) = self.slots.lift(key) else { return };
+        connection.session.backend_replaced();
+        connection.tries += 1;
+        connection.pair.backend = Socket::new(&mut self.kernel.random);
+        connection.attempt = Attempt::Pending;
+        connection.attempted = self.now;
+        let gives_up = connection.tries > RETRIES;
+        self.slots.put_back(key, connection);
+        if gives_up {
+            self.remove(key, Ended::GivenUp);
+        } else {
+            self.arm(key);
+        }
+    }
+
+    fn advance(&mut self, key: SlotKey) {
+        let Some(connection) = self.slots.get_mut(key) else { return };
+        let was_half_closed = connection.session.is_half_closed();
+        let before = (connection.session.delivered(), self.kernel.moved);
+        let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
+        let mut turn = Turn {
+            wire: &mut wires,
+            scratch: self.scratch,
+            splice: self.settings.splice,
+            is_last: false,
+        };
+        let standing = connection.session.advance(&mut turn);
+        if connection.session.delivered() != before.0 {
+            connection.active = self.now;
+        }
+        let at_once = standing == Standing::Waiting || !put_in::late_half_closed();
+        if connection.session.is_half_closed() && !was_half_closed && at_once {
+            connection.active = self.now;
+            self.arm(key);
+        }
+        let Some(connection) = self.slots.get_mut(key) else { return };
+        match standing {
+            Standing::Waiting => {}
+            Standing::Busy => {
+                if self.kernel.moved == before.1 {
+                    let what = format!("busy with nothing: {:?}", connection.session);
+                    self.kernel.problems.push(what);
+                }
+                if !connection.queued {
+                    connection.queued = true;
+                    self.ready.push_back(key);
+                }
+            }
+            Standing::Lingering => {
+                connection.stage = Stage::Lingering;
+                self.arm(key);
+            }
+            Standing::Over(end) => self.remove(key, Ended::Over(end)),
+        }
+    }
+
+    fn timer_fired(&mut self, key: SlotKey) {
+        let now = self.now;
+        let Some(connection) = self.slots.get_mut(key) else { return };
+        if connection.stage == Stage::Connecting {
+            if connection.attempted.after(CONNECT_TIMEOUT) <= now {
+                return self.retry(key);
+            }
+            return self.arm(key);
+        }
+        if deadline(&self.settings, connection) <= now {
+            let end = silence_end(&connection.session);
+            return self.remove(key, Ended::Silent(end));
+        }
+        if connection.stage == Stage::Lingering {
+            return self.advance(key);
+        }
+        if !put_in::forgotten_timer() {
+            self.arm(key);
+        }
+    }
+
+    fn arm(&mut self, key: SlotKey) {
+        let Some(connection) = self.slots.get(key) else { return };
+        let check = match connection.stage {
+            Stage::Connecting => connection.attempted.after(CONNECT_TIMEOUT),
+            Stage::Moving => deadline(&self.settings, connection),
+            Stage::Lingering => {
+                deadline(&self.settings, connection).min(self.now.after(LINGER_LOOK))
+            }
+        };
+        self.timers.arm(key.index, check);
+    }
+
+    fn remove(&mut self, key: SlotKey, ended: Ended) {
+        self.timers.cancel(key.index);
+        if let Some(mut connection) = self.slots.remove(key) {
+            self.keys.retain(|known| *known != key);
+            let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
+            // What is held is gone with it; the checks want to know how much.
+            let held = SIDES.map(|side| connection.session.held(side));
+            connection.session.release(&mut wires);
+            super::checks::check_end(&connection, held, ended, &mut self.kernel.problems);
+            self.gone.push((connection, ended));
+        }
+    }
+}
+
+/// When silence ends a session.
+pub(crate) fn deadline(settings: &Settings, connection: &Connection) -> Tick {
+    let bound = if connection.session.is_half_closed() {
+        settings.half_closed.min(settings.idle)
+    } else {
+        settings.idle
+    };
+    connection.active.after(bound)
+}
+
+fn silence_end(session: &Session<Pipe>) -> End {
+    let reason = if session.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
+    let reset = match (session.held(Side::Client) > 0, session.held(Side::Backend) > 0) {
+        (false, false) => Reset::None,
+        (true, false) => Reset::One(Side::Backend),
+        (false, true) => Reset::One(Side::Client),
+        (true, true) => Reset::Both,
+    };
+    End { reason, reset }
+}
