@@ -100,12 +100,8 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
                 pairs.client.write_all(&sent).unwrap();
                 session.note(Side::Client, event);
                 session.note(Side::Backend, event);
-                let mut turn = Turn {
-                    wire: &mut pairs,
-                    scratch: &mut scratch,
-                    splice,
-                    is_last: false,
-                };
+                let mut turn =
+                    Turn { wire: &mut pairs, scratch: &mut scratch, splice, is_last: false };
                 while session.advance(&mut turn) == Standing::Busy {}
                 pairs.backend.read_exact(&mut got).unwrap();
             });
