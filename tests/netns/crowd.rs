@@ -17,7 +17,7 @@ use crate::streams::{HEADER, Mode, Script};
 use crate::support::within;
 
 /// Clients at once.
-const CLIENTS: u64 = 48;
+const CLIENTS: u64 = 96;
 
 /// What came of the sessions so far.
 #[derive(Debug, Default)]
@@ -204,7 +204,7 @@ fn visit(address: SocketAddr, script: &Script, ledger: &Ledger) {
     };
     stream.set_nodelay(true).unwrap();
     // Somebody who is gone at once says who he is, or not even that.
-    let is_mute = script.mode == Mode::ClientGone && script.seed % 2 == 0;
+    let is_mute = script.mode == Mode::ClientGone && script.seed.is_multiple_of(2);
     if !is_mute && let Err(error) = stream.write_all(&script.header()) {
         return ledger.judge(script, Err(format!("header: {error}")));
     }
@@ -223,9 +223,19 @@ pub(crate) struct Outcome {
 /// Plays `count` sessions through `address` to the stage, and prints a JSON line.
 pub(crate) fn play_all(
     net: &Net,
-    (case, address): (&str, SocketAddr),
+    case: (&str, SocketAddr),
     stage: &Stage,
     (first, count): (u64, u64),
+) -> Outcome {
+    play_some(net, case, stage, (first, count, |_| true))
+}
+
+/// Plays those of `count` sessions whose mode is wanted.
+pub(crate) fn play_some(
+    net: &Net,
+    (case, address): (&str, SocketAddr),
+    stage: &Stage,
+    (first, count, wanted): (u64, u64, fn(Mode) -> bool),
 ) -> Outcome {
     let ledger = &stage.ledger;
     let started = Instant::now();
@@ -239,7 +249,10 @@ pub(crate) fn play_all(
                     if seed >= first + count {
                         return;
                     }
-                    visit(address, &Script::of(seed), &ledger);
+                    let script = Script::of(seed);
+                    if wanted(script.mode) {
+                        visit(address, &script, &ledger);
+                    }
                 }
             })
         })

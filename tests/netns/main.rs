@@ -14,10 +14,25 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod actor;
 mod books;
 mod crowd;
+mod faulty_backends;
+mod faulty_calls;
+mod faulty_ends;
+mod faulty_links;
+mod floods;
 mod integrity;
+mod limits;
 mod meddler;
 mod net;
 mod peer;
+mod rest;
+mod strace;
 mod streams;
+mod syn_flood;
+
+/// The line of the fault matrix that a test fills in.
+fn show(injected: &str, expected: &str, seen: &str) {
+    println!("injected: {injected}\nexpected: {expected}\nseen: {seen}");
+}

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A thread that has entered a namespace opens its sockets there, and so do the threads it starts;
-//! evenkeel is run there by `ip netns exec`. Names carry the process id: a namespace whose process
+//! evenkeel is run there by nsenter. Names carry the process id: a namespace whose process
 //! is gone (a test that was killed) is removed by the next test that makes one.
 
 use std::fs::File;
@@ -67,7 +67,7 @@ impl Net {
         for name in &net.names {
             must(Command::new("ip").args(["netns", "add", name]));
             must(Command::new("ip").args(["-n", name, "link", "set", "lo", "up"]));
-            must(Command::new("ip").args(["netns", "exec", name, "sysctl", "-q", "-w"]).args([
+            must(inside(name, "sysctl").args(["-q", "-w"]).args([
                 // Many short sessions between few addresses.
                 "net.ipv4.tcp_tw_reuse=1",
                 "net.ipv4.ip_local_port_range=10240 65535",
@@ -106,8 +106,8 @@ impl Net {
         if !offloads {
             for name in [outer, inner] {
                 must(
-                    Command::new("ip")
-                        .args(["netns", "exec", name, "ethtool", "-K", device])
+                    inside(name, "ethtool")
+                        .args(["-K", device])
                         .args(["gro", "off", "gso", "off", "tso", "off", "sg", "off", "tx", "off"]),
                 );
             }
@@ -173,9 +173,7 @@ impl Net {
 
     /// A command on a side.
     pub(crate) fn command(&self, side: Side, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.name(side), program]);
-        command
+        inside(self.name(side), program)
     }
 
     /// Runs a program on a side that must succeed.
@@ -241,8 +239,8 @@ impl Net {
     #[track_caller]
     pub(crate) fn evenkeel_under(&self, wrapper: &[&str], config: &str) -> Proxy {
         let (directory, plain) = Proxy::command(config);
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.name(Side::Evenkeel)]).args(wrapper);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name(Side::Evenkeel))).args(wrapper);
         command.arg(plain.get_program()).args(plain.get_args());
         let mut proxy = Proxy::spawn(directory, command);
         proxy.wait_until_serving();
@@ -264,6 +262,13 @@ impl Drop for Net {
             remove(name);
         }
     }
+}
+
+/// A command in a namespace. `ip netns exec` would mount another /sys, without control groups.
+fn inside(name: &str, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{name}")).arg(program);
+    command
 }
 
 fn remove(name: &str) {

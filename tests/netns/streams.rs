@@ -98,6 +98,11 @@ impl Mode {
         Self::BackendReset,
         Self::ClientGone,
     ];
+
+    /// Whether a peer breaks off.
+    pub(crate) fn has_reset(self) -> bool {
+        matches!(self, Self::ClientReset | Self::BackendReset | Self::ClientGone)
+    }
 }
 
 /// One session.
