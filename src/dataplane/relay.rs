@@ -168,6 +168,12 @@ impl<P: Holds> Relay<P> {
         self.state == State::Finished
     }
 
+    /// Whether the target takes no more.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.state == State::Broken
+    }
+
     /// Whether the source has sent EOF.
     #[must_use]
     pub fn has_ended(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::shared::{CloseReason, PathKind, SpliceMode};
 use super::relay::{Flow, Port, Ports, Relay, Turn};
 use super::wire::{Holds, Side, Wire};
 
-/// Reads that one turn of a lingering session discards.
+/// Reads that one turn discards of what nobody is there to hear.
 const DISCARDS_PER_TURN: usize = 4;
 
 /// What an event said of one socket.
@@ -192,6 +192,7 @@ impl<P: Holds> Session<P> {
                 break;
             }
         }
+        busy |= self.discard_the_unheard(turn);
         match self.end() {
             Some(_) if self.must_linger(turn) => Standing::Lingering,
             Some(end) => Standing::Over(end),
@@ -224,6 +225,33 @@ impl<P: Holds> Session<P> {
             }
         }
         turn.wire.unacknowledged(side) > 0
+    }
+
+    /// One side takes no more, and what it sent before still has to go. Meanwhile the other side may
+    /// be one that writes before it reads: what it sends is thrown away, or both would wait for
+    /// each other. True when there may be more of it.
+    fn discard_the_unheard<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
+        let is_unheard = |session: &mut Self, side: Side| {
+            session.relay(side).relay.is_broken()
+                && !session.relay(side.other()).relay.is_over()
+                && session.port(side).readable
+        };
+        let unheard = [Side::Client, Side::Backend];
+        let Some(side) = unheard.into_iter().find(|side| is_unheard(self, *side)) else {
+            return false;
+        };
+        for _ in 0..DISCARDS_PER_TURN {
+            match turn.wire.receive(side, turn.scratch) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => {
+                    // An error comes again with the next write.
+                    self.ports.port(side).readable = false;
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Gives back what the session borrowed; call once, at its end.
