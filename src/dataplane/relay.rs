@@ -430,6 +430,7 @@ impl<P: Holds> Relay<P> {
             self.drop_held(wire);
         }
     }
+
     /// The defect of [`Defect::FullPipeIsEmptySocket`]; nothing calls it otherwise.
     fn fill_further<W: Wire<Pipe = P>>(&mut self, from: Side, source: &mut Port, wire: &mut W) {
         if self.state == State::Open
