@@ -1,6 +1,6 @@
 # An index: the work is in scripts/. `make` alone lists the targets.
 
-.PHONY: help check test lint doc interop loom fuzz bench demo static
+.PHONY: help check test lint doc interop loom fuzz soak bench demo static
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
@@ -18,6 +18,8 @@ loom: ## every interleaving of the lock-free code
 	@scripts/loom.sh
 fuzz: ## each fuzz target for a minute
 	@scripts/fuzz.sh
+soak: ## 10 minutes of sessions of every kind, then 1,000,000, in network namespaces
+	@scripts/soak.sh
 bench: ## micro benchmarks
 	@cargo bench
 demo: ## three servers, a load balancer and its page, in one process

@@ -6,9 +6,10 @@
 set -euo pipefail
 
 # program:package
-programs="curl:curl iperf3:iperf3 nginx:nginx openssl:openssl psql:postgresql-client
+programs="curl:curl ethtool:ethtool iperf3:iperf3 ip:iproute2 nft:nftables nginx:nginx
+nsenter:util-linux openssl:openssl prlimit:util-linux psql:postgresql-client
 redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools setpriv:util-linux
-systemd-analyze:systemd wrk:wrk"
+ss:iproute2 strace:strace sysctl:procps systemd-analyze:systemd tc:iproute2 wrk:wrk"
 # crate:version; fixed, so that a new release does not change what is tested.
 crates="cargo-nextest:0.9.143 cargo-deny:0.20.2"
 

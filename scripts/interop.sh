@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tests with programs nobody here wrote. Arguments go to nextest: a part of a test's name, say.
+# Tests with programs nobody here wrote, and in network namespaces (as root). Arguments go to
+# nextest: a part of a test's name, say.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/install-test-tools.sh
-cargo nextest run --locked --features interop --test interop "$@"
+cargo nextest run --locked --features interop --test interop --test netns "$@"

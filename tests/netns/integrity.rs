@@ -9,7 +9,7 @@ use crate::net::{Keys, Link, Net};
 /// Cases below.
 const CASES: u64 = 12;
 /// Sessions of all cases together, unless the environment says otherwise.
-const SESSIONS: u64 = 24_000;
+const SESSIONS: u64 = 100_008;
 
 fn sessions() -> u64 {
     let given = std::env::var("EVENKEEL_SESSIONS").ok();

@@ -261,3 +261,32 @@ fn a_tenth_of_a_core() {
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
     assert!(passed > 5.0 && up > 0.5);
 }
+
+/// If it fails, a client of a backend that is down is connected to evenkeel's own echo.
+#[test]
+fn connections_that_meet_themselves() {
+    let net = Net::new(Link::PLAIN);
+    // Source ports of evenkeel's namespace, and a backend that has one of them and is not there.
+    net.run(Side::Evenkeel, "sysctl", &["-q", "-w", "net.ipv4.ip_local_port_range=8001 8004"]);
+    let config = net.config(&[1], Keys { pool: "retries = 0", ..Keys::default() });
+    let config = config.replace(&net.backend(1).to_string(), "127.0.0.1:8001");
+    let proxy = net.evenkeel_under(&[], &config);
+    let books = Books::open(&proxy);
+    let echoed = net.on(Side::Client, || {
+        let visits = (0..200).filter(|_| {
+            let Ok(mut client) = try_connect(proxy.address()) else { return false };
+            client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).is_ok()
+        });
+        visits.count()
+    });
+    let failures =
+        |reason| proxy.metric("evenkeel_backend_connect_failures_total", &[("reason", reason)]);
+    let (loops, refused) = (failures("loop"), failures("refused"));
+    show(
+        "backend on a free port of this host, 4 source ports to choose from, 200 clients",
+        "a connection that met itself is recognised, counted and given up",
+        &format!("{loops} loops and {refused} refused counted, {echoed} clients heard their echo"),
+    );
+    assert!(echoed == 0 && loops > 0.5);
+    books.close(&proxy);
+}

@@ -58,6 +58,7 @@ impl Net {
     #[track_caller]
     pub(crate) fn new(link: Link) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        assert!(rustix::process::geteuid().is_root(), "network namespaces need root");
         remove_leftovers();
         let stem =
             format!("{PREFIX}{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));

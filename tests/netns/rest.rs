@@ -19,7 +19,7 @@ use crate::support::{Proxy, reset_when_dropped, try_connect, within};
 /// Sessions that rest at once.
 const RESTING: usize = 1000;
 /// How long they are watched.
-const WATCHED: Duration = Duration::from_secs(2);
+const WATCHED: Duration = Duration::from_millis(1500);
 
 fn sessions(net: &Net, proxy: &Proxy, count: usize) -> Vec<TcpStream> {
     net.on(Side::Client, || (0..count).map(|_| try_connect(proxy.address()).unwrap()).collect())

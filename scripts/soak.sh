@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Sessions of every kind for 10 minutes (or as many seconds as the argument says), then a million
+# over every kind of link unless EVENKEEL_SESSIONS says otherwise; a report at the end. Needs root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/install-test-tools.sh
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+run() {
+  # No runner: it would end what takes so long.
+  cargo test --locked --features interop --test netns -- --test-threads 1 --nocapture "$@" | tee -a "$log"
+}
+status=0
+EVENKEEL_SOAK="${1:-600}" run --exact rest::soak || status=1
+EVENKEEL_SESSIONS="${EVENKEEL_SESSIONS:-1000000}" run integrity:: || status=1
+
+printf '\n== report\n'
+grep '^soak: ' "$log" || true
+sed -n 's/^{"bytes":\([0-9]*\),"case":"\([^"]*\)","failures":\([0-9]*\),.*"seconds":\([0-9]*\).*"sessions":\([0-9]*\)}$/\2: \5 sessions, \3 failures, \1 bytes, \4 s/p' "$log" |
+  grep -v '^soak\|^warm-up' || true
+exit "$status"
