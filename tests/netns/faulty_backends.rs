@@ -37,7 +37,7 @@ fn failures(proxy: &Proxy, backend: &str, reason: &str) -> f64 {
 
 /// Sends until nothing more goes; how much that was.
 pub(crate) fn fill_up(client: &mut TcpStream, most: usize) -> usize {
-    client.set_write_timeout(Some(Duration::from_millis(700))).unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
     while sent < most {
         let at = sent % (4 << 20);

@@ -279,9 +279,8 @@ fn connections_that_meet_themselves() {
         });
         visits.count()
     });
-    let failures = |reason| {
-        proxy.metric("evenkeel_backend_connect_failures_total", &[("reason", reason)])
-    };
+    let failures =
+        |reason| proxy.metric("evenkeel_backend_connect_failures_total", &[("reason", reason)]);
     let (loops, refused) = (failures("loop"), failures("refused"));
     show(
         "backend on a free port of this host, 4 source ports to choose from, 200 clients",
