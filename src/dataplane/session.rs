@@ -227,9 +227,9 @@ impl<P: Holds> Session<P> {
         turn.wire.unacknowledged(side) > 0
     }
 
-    /// One side takes no more, and what it sent before still has to go. Meanwhile the other side may
-    /// be one that writes before it reads: what it sends is thrown away, or both would wait for
-    /// each other. True when there may be more of it.
+    /// One side takes no more, and what it sent before still has to go. Meanwhile the other side
+    /// may be one that writes before it reads: what it sends is thrown away, or both would wait
+    /// for each other. True when there may be more of it.
     fn discard_the_unheard<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
         let is_unheard = |session: &mut Self, side: Side| {
             session.relay(side).relay.is_broken()

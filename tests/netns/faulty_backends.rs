@@ -37,7 +37,7 @@ fn failures(proxy: &Proxy, backend: &str, reason: &str) -> f64 {
 
 /// Sends until nothing more goes; how much that was.
 pub(crate) fn fill_up(client: &mut TcpStream, most: usize) -> usize {
-    client.set_write_timeout(Some(Duration::from_millis(700))).unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
     while sent < most {
         let at = sent % (4 << 20);
@@ -219,7 +219,7 @@ fn a_backend_killed_in_mid_stream() {
     for client in &mut clients {
         client.read_exact(&mut vec![0; 1 << 20]).unwrap();
     }
-    // The kernel ends the connections of a killed process with FIN, those with unread bytes with RST.
+    // The kernel ends connections of a killed process with FIN, or with RST if bytes are unread.
     for client in &mut clients[..4] {
         client.write_all(b"unread").unwrap();
     }

@@ -62,7 +62,7 @@ fn all(act: impl Fn(&Net, &Proxy, &TcpListener, &str)) {
         let global = format!("splice = \"{splice}\"");
         let proxy = net.evenkeel(
             &[1],
-            Keys { global: &global, listener: "half_closed_timeout = \"3s\"", ..Keys::default() },
+            Keys { global: &global, listener: "half_closed_timeout = \"2s\"", ..Keys::default() },
         );
         let books = Books::open(&proxy);
         act(&net, &proxy, &listener, splice);
@@ -132,7 +132,7 @@ fn a_long_reply_after_the_clients_end() {
         let sender = std::thread::spawn(move || {
             assert_eq!(take(&mut backend, b"go"), (2, None));
             // Longer than a reader takes for dead, shorter than the half-closed timer.
-            within(Duration::from_secs(2), || None::<()>);
+            within(Duration::from_millis(1200), || None::<()>);
             for _ in 0..12 {
                 backend.write_all(&stream(1)[..4 * MIB]).unwrap();
             }
@@ -146,7 +146,7 @@ fn a_long_reply_after_the_clients_end() {
         let end = client.read(&mut [0]).unwrap();
         sender.join().unwrap();
         show(
-            &format!("client: FIN; 2 s later the backend sends 48 MiB; splice {splice}"),
+            &format!("client: FIN; 1.2 s later the backend sends 48 MiB; splice {splice}"),
             "all of it and a clean end",
             &format!("{count} bytes, then {end} bytes"),
         );
@@ -219,8 +219,8 @@ fn a_half_close_and_then_silence() {
         let ended = within(PATIENCE, || (proxy.sessions() == 0).then(|| gone.elapsed()));
         let end = backend.read(&mut [0]).map_err(|error| error.kind());
         show(
-            &format!("client: FIN and then nothing arrives; half_closed_timeout 3 s; {splice}"),
-            "ended after 3 s, the backend too",
+            &format!("client: FIN and then nothing arrives; half_closed_timeout 2 s; {splice}"),
+            "ended after 2 s, the backend too",
             &format!("{ended:?}, the backend saw {end:?}"),
         );
         assert!(ended.is_some_and(|elapsed| elapsed < Duration::from_secs(6)));
@@ -291,7 +291,7 @@ fn a_reset_while_held_up() {
         let listener = net.on(Side::Backend, || listen(net.backend(1), 64));
         let keys = Keys {
             global: &format!("splice = \"{splice}\""),
-            listener: "idle_timeout = \"4s\"",
+            listener: "idle_timeout = \"3s\"",
             ..Keys::default()
         };
         let proxy = net.evenkeel(&[1], keys);
@@ -305,7 +305,7 @@ fn a_reset_while_held_up() {
         let mut got = Vec::new();
         let end = backend.read_to_end(&mut got).map_err(|error| error.kind());
         show(
-            &format!("backend does not read; client resets; idle_timeout 4 s; splice {splice}"),
+            &format!("backend does not read; client resets; idle_timeout 3 s; splice {splice}"),
             "bytes read before the reset wait for the backend, until the idle timer; then a reset",
             &format!("{ended:?} later; the backend got {} of {sent} bytes, {end:?}", got.len()),
         );

@@ -77,6 +77,12 @@ impl Net {
             ]));
         }
         if let Link::Veth { mtu, offloads } = link {
+            if !offloads {
+                // As on a machine with many sessions: a slow reader soon holds evenkeel up.
+                let name = net.name(Side::Evenkeel);
+                let small = "net.ipv4.tcp_wmem=4096 16384 65536";
+                must(inside(name, "sysctl").args(["-q", "-w", small]));
+            }
             net.join([(Side::Client, "ek-up"), (Side::Evenkeel, "ek-up")], 1, (mtu, offloads));
             net.join([(Side::Backend, "ek-down"), (Side::Evenkeel, "ek-down")], 2, (mtu, offloads));
         }

@@ -130,7 +130,7 @@ fn connecting() {
 #[test]
 fn soak() {
     let given = std::env::var("EVENKEEL_SOAK").ok();
-    let time = Duration::from_secs(given.map_or(4, |given| given.parse().unwrap()));
+    let time = Duration::from_secs(given.map_or(2, |given| given.parse().unwrap()));
     let net = Net::new(Link::PLAIN);
     let stage = Stage::open(&net, net.backend(1));
     let global = "workers = 2\nlog = { sessions = false }";
