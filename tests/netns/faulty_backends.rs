@@ -238,7 +238,7 @@ fn a_backend_killed_in_mid_stream() {
     let resets = ends.iter().filter(|(_, end)| end.is_err()).count();
     let short = ends.iter().filter(|(count, _)| *count < POURED).count();
     show(
-        "backend killed (SIGKILL) while it sends to 8 clients, 4 of them with bytes it has not read",
+        "backend killed (SIGKILL) while it sends to 8 clients, 4 with bytes it has not read",
         "all end at once with right bytes, as the killed host's kernel ends them: 4 RST, 4 FIN",
         &format!("{resets} resets, {} ends within {elapsed:?}", 8 - resets),
     );

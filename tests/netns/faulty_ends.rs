@@ -283,7 +283,7 @@ fn a_client_that_never_reads() {
     books.close(&proxy);
 }
 
-/// If it fails, a client that breaks off an upload which the backend does not take is kept for ever.
+/// If it fails, a client that breaks off an upload which nobody takes is kept for ever.
 #[test]
 fn a_reset_while_held_up() {
     for splice in ["never", "always"] {

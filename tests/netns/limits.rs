@@ -210,8 +210,8 @@ fn memory_is_short() {
         "64 MiB of memory for the process, 400 clients that never read 64 MiB each",
         "sessions bounded by memory, the rest refused, not killed",
         &format!(
-            "at most {limit} sessions, {sessions} open, {refused} refused, resident {resident} KiB, \
-             peak {} of 67108864 bytes, {}",
+            "at most {limit} sessions, {sessions} open, {refused} refused, \
+             resident {resident} KiB, peak {} of 67108864 bytes, {}",
             peak.trim(),
             killed.split_whitespace().collect::<Vec<_>>().join(" ")
         ),

@@ -1,4 +1,4 @@
-//! The data plane between real sockets in network namespaces: every byte, every ending, every fault.
+//! The data plane between real sockets in network namespaces: bytes, endings, faults.
 //!
 //! Needs root and what scripts/install-test-tools.sh installs. All traffic stays in namespaces that
 //! the test makes and removes; docs/reliability.md has a table of what is injected and seen.
