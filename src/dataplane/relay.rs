@@ -403,7 +403,16 @@ impl<P: Holds> Relay<P> {
                 Held::Pipe(pipe) => (wire.drain(pipe, to), true),
             };
             match outcome {
-                Ok(moved) => self.account(moved, spliced, wire),
+                Ok(moved) => {
+                    self.account(moved, spliced, wire);
+                    // splice(2) sends in parts; a reset that stops it after the first is swallowed
+                    // with its error, and what is left looks like the end of a stream.
+                    if spliced && self.held() > 0 && !target.finished && wire.is_gone(to) {
+                        target.reset = true;
+                        target.over = true;
+                        target.readable = true;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if has(Defect::SpinOnFullTarget) {
                         return Err(Flow::Busy);
