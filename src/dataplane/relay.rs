@@ -394,6 +394,9 @@ impl<P: Holds> Relay<P> {
         to: Side,
         wire: &mut W,
     ) -> Result<(), Flow> {
+        // splice(2) sends in parts. A reset that stops it after the first goes unheard, and the call
+        // right after gives EPIPE, as if FIN had come first.
+        let mut cut_short = false;
         while target.writable {
             let (outcome, spliced) = match &mut self.held {
                 Held::Nothing => return Ok(()),
@@ -405,13 +408,7 @@ impl<P: Holds> Relay<P> {
             match outcome {
                 Ok(moved) => {
                     self.account(moved, spliced, wire);
-                    // splice(2) sends in parts; a reset that stops it after the first is swallowed
-                    // with its error, and what is left looks like the end of a stream.
-                    if spliced && self.held() > 0 && !target.finished && wire.is_gone(to) {
-                        target.reset = true;
-                        target.over = true;
-                        target.readable = true;
-                    }
+                    cut_short = spliced;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if has(Defect::SpinOnFullTarget) {
@@ -420,6 +417,9 @@ impl<P: Holds> Relay<P> {
                     target.writable = false;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_unheard_reset(&error, cut_short, target) => {
+                    return Err(Flow::TargetFailed(ErrorKind::ConnectionReset.into()));
+                }
                 Err(error) => return Err(Flow::TargetFailed(error)),
             }
         }
@@ -452,4 +452,11 @@ impl<P: Holds> Relay<P> {
             }
         }
     }
+}
+
+fn is_unheard_reset(error: &io::Error, cut_short: bool, target: &Port) -> bool {
+    cut_short
+        && error.kind() == ErrorKind::BrokenPipe
+        && !target.finished
+        && !has(Defect::UnheardReset)
 }

@@ -76,11 +76,6 @@ pub trait Wire {
     /// Bytes sent to one side that it has not acknowledged; 0 where nothing can get lost.
     fn unacknowledged(&mut self, to: Side) -> usize;
 
-    /// Whether the connection to one side is gone, whoever has been told of its error.
-    fn is_gone(&mut self, _side: Side) -> bool {
-        false
-    }
-
     /// An empty pipe, if there is one to be had.
     fn lend_pipe(&mut self) -> Option<Self::Pipe>;
 
@@ -136,10 +131,6 @@ impl Wire for KernelWire<'_> {
 
     fn unacknowledged(&mut self, to: Side) -> usize {
         socket::unacknowledged(self.socket(to))
-    }
-
-    fn is_gone(&mut self, side: Side) -> bool {
-        socket::is_gone(self.socket(side))
     }
 
     fn lend_pipe(&mut self) -> Option<Pipe> {

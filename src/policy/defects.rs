@@ -18,6 +18,8 @@ pub enum Defect {
     ShortReadHidesReset,
     /// A session whose peer was reset ends cleanly.
     ForgetReset,
+    /// EPIPE right after a splice that was cut short is taken for a reset that followed FIN.
+    UnheardReset,
     /// What a short write did not take is gone.
     DropShortWrite,
     /// "Nothing more will come" is not remembered, so nobody reads on after a short read.

@@ -277,13 +277,6 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::shutdown(socket, Shutdown::Write)?)
 }
 
-/// Whether a connection that was established is gone: reset, or closed by both sides. Unlike
-/// SO_ERROR this is so even after another call has taken the error.
-#[must_use]
-pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
-    matches!(rustix::net::getpeername(socket), Err(rustix::io::Errno::NOTCONN))
-}
-
 /// Bytes sent, and FIN, that the peer has not acknowledged yet; 0 for a socket that is gone.
 #[must_use]
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {

@@ -37,6 +37,7 @@ negative_controls! {
     a_short_read_is_taken_for_eof, ShortReadIsEof, ["before the last byte", "meant none"];
     a_short_read_hides_a_reset, ShortReadHidesReset, ["before the last byte", "meant none"];
     a_reset_is_forgotten, ForgetReset, ["meant none", "are held"];
+    a_reset_that_splice_swallows_goes_unheard, UnheardReset, ["before the last byte", "meant none"];
     a_short_write_loses_the_rest, DropShortWrite, ["received", "wrong bytes"];
     a_stream_that_is_over_is_not_read_on, NoOver, ["stalled"];
     a_full_target_is_tried_for_ever, SpinOnFullTarget, ["busy with nothing"];

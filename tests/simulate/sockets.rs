@@ -191,6 +191,15 @@ impl Socket {
         Ok(count)
     }
 
+    /// A reset comes while splice(2) sends in parts: the error went with the part that it stopped,
+    /// and nobody is told of it again.
+    fn reset_unheard(&mut self) {
+        if !self.reset {
+            self.reset = true;
+            self.raise();
+        }
+    }
+
     /// How many of `wanted` bytes a write takes.
     fn put(&mut self, wanted: u64, pressed: bool) -> io::Result<u64> {
         if let Some(error) = self.error.take() {
@@ -352,7 +361,12 @@ impl Wire for Wires<'_> {
 
     fn drain(&mut self, pipe: &mut Pipe, to: Side) -> io::Result<usize> {
         let Some((stream, start, held)) = pipe.batches.pop_front() else { return Ok(0) };
-        let outcome = self.put(to, held);
+        // Sent in parts, of which the second may meet a reset.
+        let broken = held > 1 && self.kernel.one_in(64);
+        let outcome = self.put(to, if broken { held / 2 } else { held });
+        if broken && outcome.is_ok() {
+            self.pair.socket(to).reset_unheard();
+        }
         let count = outcome.as_ref().map_or(0, |(_, count)| *count);
         if count < held {
             pipe.batches.push_front((stream, start + count, held - count));
