@@ -136,7 +136,12 @@ fn snapshot(bench: &mut Criterion) {
     });
     let mut subscriber = publisher.subscribe();
     publisher.publish(empty(2));
-    bench.bench_function("snapshot/take up", |bench| bench.iter(|| subscriber.refresh()));
+    bench.bench_function("snapshot/take up", |bench| {
+        bench.iter(|| {
+            let latest = subscriber.latest();
+            subscriber.take_up(latest)
+        })
+    });
 }
 
 criterion_group! {

@@ -4,7 +4,6 @@
 //! else is left is one tried again. A chosen backend has a place claimed for the session.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use ahash::AHashMap;
 
@@ -41,7 +40,7 @@ pub(crate) struct Asking<'a> {
 
 impl Chooser {
     /// Chooses a backend and claims a place there; `None` when none can serve.
-    pub(crate) fn choose(&mut self, pool: &Pool, asking: Asking<'_>) -> Option<Arc<Backend>> {
+    pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
         let fresh = self.choose_among(pool, asking);
         if fresh.is_some() || asking.tried.is_empty() {
             return fresh;
@@ -49,22 +48,22 @@ impl Chooser {
         self.choose_among(pool, Asking { tried: &[], ..asking })
     }
 
-    fn choose_among(&mut self, pool: &Pool, asking: Asking<'_>) -> Option<Arc<Backend>> {
+    fn choose_among<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
         let panicking = pool.state.is_panicking();
         [(&pool.primary, Which::Primary), (&pool.backup, Which::Backup)].into_iter().find_map(
             |(group, which)| {
                 let picker = Picker { pool, group, which, asking, panicking };
-                self.claim_one(&picker)
+                self.claim_one(&picker, group)
             },
         )
     }
 
-    fn claim_one(&mut self, picker: &Picker<'_>) -> Option<Arc<Backend>> {
+    fn claim_one<'a>(&mut self, picker: &Picker<'_>, group: &'a Group) -> Option<&'a Backend> {
         // Losing the race for a last place makes that backend ineligible, so this ends.
-        for _ in 0..=picker.group.members.len() {
-            let backend = picker.group.members.get(usize::from(self.pick(picker)?))?;
+        for _ in 0..=group.members.len() {
+            let backend = group.members.get(usize::from(self.pick(picker)?))?;
             if backend.state.claim(backend.sessions_max) == Claim::Taken {
-                return Some(Arc::clone(backend));
+                return Some(backend);
             }
         }
         None

@@ -14,12 +14,12 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use crate::shared::{
-    Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason,
+    Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason, Snapshot,
 };
 use crate::sys::socket::{self, ConnectOptions, ConnectStatus};
 
 use super::accept::is_exhaustion;
-use super::choose::Asking;
+use super::choose::{Asking, Chooser};
 use super::connection::{Admitted, Connection, Place, Stage, Times};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::{Addressed, SlotKey};
@@ -116,14 +116,13 @@ impl Worker {
     /// Chooses backends and starts to connect, until one attempt is under way.
     fn attempt(&mut self, connection: &mut Connection, spoke_first: bool) -> Result<(), Dead> {
         loop {
-            let backend = self.choose(connection).ok_or(Dead::Refused(RefuseReason::NoBackend))?;
+            let snapshot = self.snapshot.current();
+            let backend = choose(&mut self.chooser, snapshot, connection)
+                .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
             connection.place.backend = Some(backend.id);
             connection.times.attempted = self.now;
-            let user_timeout = self
-                .snapshot
-                .current()
-                .listener(connection.place.listener)
-                .and_then(|listener| listener.user_timeout);
+            let listener = snapshot.listener(connection.place.listener);
+            let user_timeout = listener.and_then(|listener| listener.user_timeout);
             let options = ConnectOptions { data_follows: spoke_first, user_timeout };
             match socket::connect(backend.address, options) {
                 Ok(socket) => {
@@ -134,21 +133,10 @@ impl Worker {
                     return Err(Dead::Refused(RefuseReason::Descriptors));
                 }
                 Err(error) => {
-                    self.attempt_failed(connection, &backend, ConnectFailure::of(&error))?;
+                    self.attempt_failed(connection, backend, ConnectFailure::of(&error))?;
                 }
             }
         }
-    }
-
-    fn choose(&mut self, connection: &Connection) -> Option<Arc<Backend>> {
-        let snapshot = self.snapshot.current();
-        let pool = snapshot.pool(connection.place.pool)?;
-        let asking = Asking {
-            client: connection.peer,
-            tried: &connection.tried,
-            generation: snapshot.generation,
-        };
-        self.chooser.choose(pool, asking)
     }
 
     /// Counts a failed attempt; an error when there must not be another.
@@ -212,7 +200,7 @@ impl Worker {
     }
 
     fn established(&mut self, key: SlotKey) {
-        let snapshot = Arc::clone(self.snapshot.current());
+        let snapshot = self.snapshot.current();
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) else {
             return;
@@ -255,7 +243,7 @@ impl Worker {
         connection: &mut Connection,
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
-        let snapshot = Arc::clone(self.snapshot.current());
+        let snapshot = self.snapshot.current();
         if let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) {
             self.attempt_failed(connection, backend, failure)?;
         }
@@ -287,4 +275,18 @@ impl Worker {
             }
         }
     }
+}
+
+/// A backend for a connection, with a place claimed there.
+fn choose<'a>(
+    chooser: &mut Chooser,
+    snapshot: &'a Snapshot,
+    connection: &Connection,
+) -> Option<&'a Backend> {
+    let asking = Asking {
+        client: connection.peer,
+        tried: &connection.tried,
+        generation: snapshot.generation,
+    };
+    chooser.choose(snapshot.pool(connection.place.pool)?, asking)
 }

@@ -69,8 +69,7 @@ impl Worker {
     /// Turns away a client that was admitted but could not be served.
     pub(super) fn refuse_opened(&mut self, connection: Connection, reason: RefuseReason) {
         connection.reset_client();
-        let snapshot = Arc::clone(self.snapshot.current());
-        if let Some(listener) = snapshot.listener(connection.place.listener) {
+        if let Some(listener) = self.snapshot.current().listener(connection.place.listener) {
             listener.state.counters(self.setup.number).refused_for(reason).add(1);
         }
         let term = match (reason, connection.failure) {
@@ -106,8 +105,7 @@ impl Worker {
                 pipes: &mut self.tools.pipes,
             });
         }
-        let snapshot = Arc::clone(self.snapshot.current());
-        if let Some(listener) = snapshot.listener(connection.place.listener) {
+        if let Some(listener) = self.snapshot.current().listener(connection.place.listener) {
             let counters = listener.state.counters(self.setup.number);
             counters.closed_for(end.reason).add(1);
             let elapsed = self.now.since(connection.times.opened);
@@ -169,10 +167,10 @@ impl Worker {
 
     /// A timer has come due: the connect took too long, or the session was silent too long.
     pub(super) fn timer_fired(&mut self, key: SlotKey) {
-        let snapshot = Arc::clone(self.snapshot.current());
+        let snapshot = self.snapshot.current();
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         if connection.stage == Stage::Connecting {
-            if connection.next_check(&snapshot, self.now) <= self.now {
+            if connection.next_check(snapshot, self.now) <= self.now {
                 return self.retry(key, ConnectFailure::Timeout);
             }
             return self.rearm(key);

@@ -394,8 +394,8 @@ impl<P: Holds> Relay<P> {
         to: Side,
         wire: &mut W,
     ) -> Result<(), Flow> {
-        // splice(2) sends in parts. A reset that stops it after the first goes unheard, and the call
-        // right after gives EPIPE, as if FIN had come first.
+        // splice(2) sends in parts. A reset that stops it after the first goes unheard, and the
+        // next call gives EPIPE, as if FIN had come first.
         let mut cut_short = false;
         while target.writable {
             let (outcome, spliced) = match &mut self.held {

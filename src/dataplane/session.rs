@@ -141,10 +141,7 @@ impl<P: Holds> Session<P> {
     /// Bytes taken from one side and not yet delivered to the other.
     #[must_use]
     pub fn held(&self, from: Side) -> usize {
-        match from {
-            Side::Client => self.to_backend.held(),
-            Side::Backend => self.to_client.held(),
-        }
+        self.relay(from).held()
     }
 
     /// What is known of one socket.
@@ -175,17 +172,17 @@ impl<P: Holds> Session<P> {
         for _ in 0..4 {
             let mut changed = false;
             for from in [Side::Client, Side::Backend] {
-                turn.is_last = self.relay(from.other()).relay.is_finished();
-                match self.relay(from).advance_in(from, turn) {
-                    Flow::Waiting | Flow::Finished => {}
-                    Flow::Busy => busy = true,
-                    Flow::SourceFailed(error) => {
-                        changed |= self.source_failed(from, &error, turn.wire)
+                turn.is_last = self.relay(from.other()).is_finished();
+                match self.move_from(from, turn) {
+                    Flow::Waiting | Flow::Finished => continue,
+                    Flow::Busy => {
+                        busy = true;
+                        continue;
                     }
-                    Flow::TargetFailed(error) => {
-                        changed |= self.target_failed(from, &error, turn.wire)
-                    }
+                    Flow::SourceFailed(_) => self.source_failed(from, turn.wire),
+                    Flow::TargetFailed(error) => self.target_failed(from, &error, turn.wire),
                 }
+                changed = true;
             }
             changed |= self.break_towards_the_failed(turn.wire);
             if !changed {
@@ -205,15 +202,13 @@ impl<P: Holds> Session<P> {
     /// what it still sends goes nowhere. Closed with that unread, or receiving it once closed, a
     /// socket sends a reset and drops what is not acknowledged (RFC 2525, section 2.17).
     fn must_linger<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
-        let is_stranded = |session: &mut Self, side: Side| {
-            !session.relay(side).relay.has_ended()
-                && session.relay(side.other()).relay.is_finished()
-        };
+        let is_stranded =
+            |side: Side| !self.relay(side).has_ended() && self.relay(side.other()).is_finished();
         if has(Defect::NoLinger) {
             return false;
         }
         let stranded = [Side::Client, Side::Backend];
-        let Some(side) = stranded.into_iter().find(|side| is_stranded(self, *side)) else {
+        let Some(side) = stranded.into_iter().find(|side| is_stranded(*side)) else {
             return false;
         };
         for _ in 0..DISCARDS_PER_TURN {
@@ -231,13 +226,13 @@ impl<P: Holds> Session<P> {
     /// may be one that writes before it reads: what it sends is thrown away, or both would wait
     /// for each other. True when there may be more of it.
     fn discard_the_unheard<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
-        let is_unheard = |session: &mut Self, side: Side| {
-            session.relay(side).relay.is_broken()
-                && !session.relay(side.other()).relay.is_over()
-                && session.port(side).readable
+        let is_unheard = |side: Side| {
+            self.relay(side).is_broken()
+                && !self.relay(side.other()).is_over()
+                && self.port(side).readable
         };
         let unheard = [Side::Client, Side::Backend];
-        let Some(side) = unheard.into_iter().find(|side| is_unheard(self, *side)) else {
+        let Some(side) = unheard.into_iter().find(|side| is_unheard(*side)) else {
             return false;
         };
         for _ in 0..DISCARDS_PER_TURN {
@@ -245,7 +240,8 @@ impl<P: Holds> Session<P> {
                 Ok(1..) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => {
-                    // An error comes again with the next write.
+                    // Its error is taken with that: the next write says EPIPE, which ends a session
+                    // whose other side is gone in the same way.
                     self.ports.port(side).readable = false;
                     return false;
                 }
@@ -260,12 +256,27 @@ impl<P: Holds> Session<P> {
         self.to_client.drop_held(wire);
     }
 
-    fn relay(&mut self, from: Side) -> Towards<'_, P> {
+    fn move_from<W: Wire<Pipe = P>>(&mut self, from: Side, turn: &mut Turn<'_, W>) -> Flow {
         let relay = match from {
             Side::Client => &mut self.to_backend,
             Side::Backend => &mut self.to_client,
         };
-        Towards { relay, ports: &mut self.ports }
+        relay.advance(from, &mut self.ports, turn)
+    }
+
+    /// The relay of what one side sends.
+    fn relay(&self, from: Side) -> &Relay<P> {
+        match from {
+            Side::Client => &self.to_backend,
+            Side::Backend => &self.to_client,
+        }
+    }
+
+    fn relay_mut(&mut self, from: Side) -> &mut Relay<P> {
+        match from {
+            Side::Client => &mut self.to_backend,
+            Side::Backend => &mut self.to_client,
+        }
     }
 
     /// A socket that fails after its FIN has been read gets no more reads that would say so: what
@@ -273,10 +284,10 @@ impl<P: Holds> Session<P> {
     fn break_towards_the_failed<W: Wire<Pipe = P>>(&mut self, wire: &mut W) -> bool {
         let mut changed = false;
         for side in [Side::Client, Side::Backend] {
-            let nothing_left_to_read = self.relay(side).relay.is_over();
-            let towards = self.relay(side.other()).relay;
+            let nothing_left_to_read = self.relay(side).is_over();
+            let towards = self.relay(side.other());
             if nothing_left_to_read && !towards.is_over() && self.port(side).failed {
-                self.relay(side.other()).relay.break_off(wire);
+                self.relay_mut(side.other()).break_off(wire);
                 changed = true;
             }
         }
@@ -284,25 +295,14 @@ impl<P: Holds> Session<P> {
     }
 
     /// `from` was reset: its bytes still go, nothing goes to it any more.
-    fn source_failed<W: Wire<Pipe = P>>(
-        &mut self,
-        from: Side,
-        _: &io::Error,
-        wire: &mut W,
-    ) -> bool {
+    fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, wire: &mut W) {
         self.aborted_by.get_or_insert(from);
-        self.relay(from).relay.abort();
-        self.relay(from.other()).relay.break_off(wire);
-        true
+        self.relay_mut(from).abort();
+        self.relay_mut(from.other()).break_off(wire);
     }
 
     /// The other side of `from` takes no more. What it sent before may still be unread.
-    fn target_failed<W: Wire<Pipe = P>>(
-        &mut self,
-        from: Side,
-        error: &io::Error,
-        wire: &mut W,
-    ) -> bool {
+    fn target_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) {
         let target = self.ports.port(from.other());
         target.readable = true;
         target.over = true;
@@ -310,8 +310,7 @@ impl<P: Holds> Session<P> {
         target.reset |=
             !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected);
         target.finished &= !target.reset;
-        self.relay(from).relay.break_off(wire);
-        true
+        self.relay_mut(from).break_off(wire);
     }
 
     fn end(&self) -> Option<End> {
@@ -319,15 +318,11 @@ impl<P: Holds> Session<P> {
             if has(Defect::ForgetReset) {
                 return Some(End { reason: CloseReason::Done, reset: Reset::None });
             }
-            let relay = match side {
-                Side::Client => &self.to_backend,
-                Side::Backend => &self.to_client,
-            };
             let reason = match side {
                 Side::Client => CloseReason::ClientReset,
                 Side::Backend => CloseReason::BackendReset,
             };
-            return (relay.held() == 0).then_some(End { reason, reset: Reset::Both });
+            return (self.relay(side).held() == 0).then_some(End { reason, reset: Reset::Both });
         }
         if !(self.to_backend.is_over() && self.to_client.is_over()) {
             return None;
@@ -340,16 +335,5 @@ impl<P: Holds> Session<P> {
             CloseReason::ClientReset
         };
         Some(End { reason, reset: Reset::None })
-    }
-}
-
-struct Towards<'a, P> {
-    relay: &'a mut Relay<P>,
-    ports: &'a mut Ports,
-}
-
-impl<P: Holds> Towards<'_, P> {
-    fn advance_in<W: Wire<Pipe = P>>(&mut self, from: Side, turn: &mut Turn<'_, W>) -> Flow {
-        self.relay.advance(from, self.ports, turn)
     }
 }

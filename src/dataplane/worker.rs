@@ -302,10 +302,10 @@ impl Worker {
     fn take_up_snapshot(&mut self) {
         let latest = self.snapshot.latest();
         self.close_gone_listeners(&latest);
-        let _old = self.snapshot.refresh();
-        let current = Arc::clone(self.snapshot.current());
-        self.listening.take_up(&current);
-        self.setup.state.generation.store(current.generation.0, Ordering::Release);
+        self.listening.take_up(&latest);
+        let generation = latest.generation.0;
+        drop(self.snapshot.take_up(latest));
+        self.setup.state.generation.store(generation, Ordering::Release);
     }
 
     fn report(&self) {

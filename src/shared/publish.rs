@@ -79,9 +79,9 @@ impl Subscriber {
         Arc::clone(&self.slot.snapshot.lock())
     }
 
-    /// Takes the newest snapshot and returns the one used until now.
-    pub fn refresh(&mut self) -> Arc<Snapshot> {
-        let latest = Arc::clone(&self.slot.snapshot.lock());
-        std::mem::replace(&mut self.current, latest)
+    /// Works with this snapshot, one that [`Self::latest`] gave, from now on; returns the one used
+    /// until now. If a newer one has come meanwhile, [`Self::is_stale`] stays true.
+    pub fn take_up(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        std::mem::replace(&mut self.current, snapshot)
     }
 }
