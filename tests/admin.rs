@@ -4,20 +4,20 @@
 
 #[path = "support/exposition.rs"]
 mod exposition;
-#[path = "support/operator.rs"]
 mod support;
 
+use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
-
-use support::{Backend, PATIENCE, Proxy, evenkeel, eventually, http, terminate, text, visit};
+use support::admin::{Answer, http};
+use support::verbs::{code, evenkeel, text};
+use support::{Backend, PATIENCE, Proxy, eventually, visit};
 
 /// One listener `web`, one pool `pool` with these backends.
 fn config(backends: &[&Backend]) -> String {
-    let list: Vec<String> = backends.iter().map(|b| format!("\"{}\"", b.address)).collect();
+    let list: Vec<String> = backends.iter().map(|b| format!("\"{}\"", b.address())).collect();
     format!(
         "[global]\nworkers = 2\n[listener.web]\nbind = [\"127.0.0.1:0\"]\npool = \"pool\"\n\
          [pool.pool]\nbalance = \"round-robin\"\nbackends = [{}]\n\
@@ -29,16 +29,16 @@ fn config(backends: &[&Backend]) -> String {
 // If this fails, scripts that read `status --json` break.
 #[test]
 fn status_has_what_it_promises_and_counts() {
-    let backend = Backend::start("one");
+    let backend = Backend::named("one");
     let proxy = Proxy::start(&config(&[&backend]));
-    assert_eq!(visit(proxy.address("web")), "one");
-    assert!(eventually(PATIENCE, || proxy.status()["listeners"]["web"]["sessions"] == 0));
-    let status = proxy.status();
+    assert_eq!(visit(proxy.address()), "one");
+    proxy.wait_for_sessions(0);
+    let status = proxy.document();
     assert_eq!(status["ready"], true);
     assert_eq!(status["generation"], 1);
     let listener = &status["listeners"]["web"];
     assert_eq!((&listener["accepted"], &listener["refused"]), (&1.into(), &0.into()));
-    let one = &status["pools"]["pool"]["backends"][backend.address.to_string()];
+    let one = &status["pools"]["pool"]["backends"][backend.address().to_string()];
     assert_eq!(one["state"], "up");
     assert!(one["reason"].is_string());
     assert_eq!((&one["weight"], &one["sessions"]), (&1.into(), &0.into()));
@@ -49,9 +49,9 @@ fn status_has_what_it_promises_and_counts() {
 // If this fails, a scraper refuses the metrics, or a series is missing until something happens.
 #[test]
 fn metrics_parse_and_are_complete_from_the_start() {
-    let backend = Backend::start("one");
+    let backend = Backend::named("one");
     let proxy = Proxy::start(&config(&[&backend]));
-    let (code, body) = proxy.http("GET", "/metrics", "");
+    let Answer { code, body } = proxy.ask("GET", "/metrics", "");
     assert_eq!(code, 200);
     let families = exposition::read(&body);
     let series = |family: &str| families.get(family).map_or(0, |family| family.samples.len());
@@ -86,51 +86,49 @@ fn metrics_parse_and_are_complete_from_the_start() {
     for (family, number) in expected {
         assert_eq!(series(family), number, "{family}\n{body}");
     }
-    assert_eq!(visit(proxy.address("web")), "one");
+    assert_eq!(visit(proxy.address()), "one");
     let accepted = "evenkeel_listener_accepted_total{listener=\"web\"}";
-    let scraped = || exposition::read(&proxy.http("GET", "/v1/metrics", "").1);
-    assert!(eventually(PATIENCE, || {
-        scraped()["evenkeel_listener_accepted"].samples[accepted] == 1.0
-    }));
+    let scraped = || exposition::read(&proxy.ask("GET", "/v1/metrics", "").body);
+    assert_eq!(scraped()["evenkeel_listener_accepted"].samples[accepted], 1.0);
 }
 
 // If this fails, an operator cannot take a backend out, or cannot bring it back.
 #[test]
 fn verbs_move_sessions_and_readiness() {
-    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
     let proxy = Proxy::start(&config(&[&one, &two]));
-    let web = proxy.address("web");
+    let web = proxy.address();
     let path = |backend: &Backend, verb: &str| {
-        format!("/v1/backends/pool/{}/{verb}", backend.address.to_string().replace(':', "%3A"))
+        format!("/v1/backends/pool/{}/{verb}", backend.address().to_string().replace(':', "%3A"))
     };
-    assert_eq!(proxy.http("POST", &path(&one, "drain"), "").0, 200);
+    assert_eq!(proxy.ask("POST", &path(&one, "drain"), "").code, 200);
     assert!((0..4).all(|_| visit(web) == "two"));
-    assert_eq!(proxy.http("GET", "/readyz", "").0, 200);
-    let (code, body) = proxy.http("POST", &path(&two, "maint"), "");
+    assert_eq!(proxy.ask("GET", "/readyz", "").code, 200);
+    let Answer { code, body } = proxy.ask("POST", &path(&two, "maint"), "");
     assert_eq!(code, 200);
     assert!(body.contains("no healthy backend"), "{body}");
-    assert_eq!(proxy.http("GET", "/readyz", "").0, 503);
-    assert_eq!(proxy.http("GET", "/livez", "").0, 200);
+    assert_eq!(proxy.ask("GET", "/readyz", "").code, 503);
+    assert_eq!(proxy.ask("GET", "/livez", "").code, 200);
     assert_eq!(visit(web), "");
-    let status = proxy.status();
+    let status = proxy.document();
     let state = |backend: &Backend| {
-        status["pools"]["pool"]["backends"][backend.address.to_string()]["state"].clone()
+        status["pools"]["pool"]["backends"][backend.address().to_string()]["state"].clone()
     };
     assert_eq!((state(&one), state(&two)), ("drain".into(), "maint".into()));
-    assert_eq!(proxy.http("POST", &path(&one, "ready"), "").0, 200);
+    assert_eq!(proxy.ask("POST", &path(&one, "ready"), "").code, 200);
     assert_eq!(visit(web), "one");
-    assert_eq!(proxy.http("POST", &path(&one, "weight"), "{\"weight\": 7}").0, 200);
+    assert_eq!(proxy.ask("POST", &path(&one, "weight"), "{\"weight\": 7}").code, 200);
     let weight =
-        proxy.status()["pools"]["pool"]["backends"][one.address.to_string()]["weight"].clone();
+        proxy.document()["pools"]["pool"]["backends"][one.address().to_string()]["weight"].clone();
     assert_eq!(weight, 7);
 }
 
 // If this fails, a typo in a request does something, or tells nothing.
 #[test]
 fn bad_requests_are_named() {
-    let one = Backend::start("one");
+    let one = Backend::named("one");
     let proxy = Proxy::start(&config(&[&one]));
-    let name = one.address.to_string();
+    let name = one.address().to_string();
     let cases = [
         ("POST", "/v1/backends/pool/nobody/drain".to_owned(), "", 404, name.as_str()),
         ("POST", format!("/v1/backends/poll/{name}/drain"), "", 404, "pool"),
@@ -144,19 +142,19 @@ fn bad_requests_are_named() {
         ("GET", "/v1/nothing".to_owned(), "", 404, "/v1/nothing"),
     ];
     for (method, path, body, expected, word) in cases {
-        let (code, answer) = proxy.http(method, &path, body);
+        let Answer { code, body: answer } = proxy.ask(method, &path, body);
         assert_eq!(code, expected, "{method} {path}: {answer}");
         assert!(answer.contains(word), "{method} {path}: {answer}");
     }
-    let (code, _) = proxy.http("POST", "/v1/reload", &"x".repeat(65 * 1024));
+    let Answer { code, .. } = proxy.ask("POST", "/v1/reload", &"x".repeat(65 * 1024));
     assert_eq!(code, 413);
-    assert_eq!(proxy.status()["generation"], 1);
+    assert_eq!(proxy.document()["generation"], 1);
 }
 
 // If this fails, whoever may connect can stop the process with a few bytes.
 #[test]
 fn garbage_does_no_harm() {
-    let one = Backend::start("one");
+    let one = Backend::named("one");
     let proxy = Proxy::start(&config(&[&one]));
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(600_000));
     let garbage: [&[u8]; 5] = [
@@ -167,7 +165,7 @@ fn garbage_does_no_harm() {
         long.as_bytes(),
     ];
     for bytes in garbage {
-        let mut unix = UnixStream::connect(proxy.socket()).unwrap();
+        let mut unix = UnixStream::connect(proxy.admin_socket()).unwrap();
         unix.set_read_timeout(Some(PATIENCE)).unwrap();
         // It may have hung up before everything was sent.
         let _early = unix.write_all(bytes).and_then(|()| unix.shutdown(std::net::Shutdown::Write));
@@ -177,37 +175,37 @@ fn garbage_does_no_harm() {
         let _early = tcp.write_all(bytes).and_then(|()| tcp.shutdown(std::net::Shutdown::Write));
         let _reset = tcp.read_to_end(&mut Vec::new());
     }
-    assert_eq!(proxy.http("GET", "/livez", "").0, 200);
-    assert_eq!(proxy.status()["generation"], 1);
+    assert_eq!(proxy.ask("GET", "/livez", "").code, 200);
+    assert_eq!(proxy.document()["generation"], 1);
 }
 
 // If this fails, a refused file changes something, or a good one does not get in force.
 #[test]
 fn reload_is_all_or_nothing() {
-    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
     let proxy = Proxy::start(&config(&[&one]));
-    let web = proxy.address("web");
+    let web = proxy.address();
     proxy.rewrite(&config(&[&two]));
-    let (code, body) = proxy.http("POST", "/v1/reload?dry_run=true", "");
+    let Answer { code, body } = proxy.ask("POST", "/v1/reload?dry_run=true", "");
     assert_eq!(code, 200, "{body}");
     assert!(body.contains("added"), "{body}");
-    assert_eq!((proxy.status()["generation"].clone(), visit(web)), (1.into(), "one".into()));
+    assert_eq!((proxy.document()["generation"].clone(), visit(web)), (1.into(), "one".into()));
 
-    assert_eq!(proxy.http("POST", "/v1/reload", "").0, 200);
-    assert_eq!((proxy.status()["generation"].clone(), visit(web)), (2.into(), "two".into()));
+    assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
+    assert_eq!((proxy.document()["generation"].clone(), visit(web)), (2.into(), "two".into()));
 
     proxy.rewrite(&config(&[&one]).replace("round-robin", "round-robn"));
-    let (code, body) = proxy.http("POST", "/v1/reload", "");
+    let Answer { code, body } = proxy.ask("POST", "/v1/reload", "");
     assert_eq!(code, 422);
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(answer["result"], "refused");
     assert_eq!(answer["generation"], 2);
     assert_eq!(answer["problems"][0]["key"], "pool.pool.balance");
     assert!(answer["text"].as_str().unwrap().contains("round-robin"), "{body}");
-    let status = proxy.status();
+    let status = proxy.document();
     assert_eq!((&status["generation"], visit(web).as_str()), (&2.into(), "two"));
     assert_eq!(status["config"]["last_reload_ok"], false);
-    let families = exposition::read(&proxy.http("GET", "/metrics", "").1);
+    let families = exposition::read(&proxy.ask("GET", "/metrics", "").body);
     let reloads = &families["evenkeel_config_reloads"].samples;
     assert_eq!(reloads["evenkeel_config_reloads_total{result=\"ok\"}"], 1.0);
     assert_eq!(reloads["evenkeel_config_reloads_total{result=\"refused\"}"], 1.0);
@@ -216,94 +214,84 @@ fn reload_is_all_or_nothing() {
 // If this fails, whoever reaches the page can change something, or sees the configuration.
 #[test]
 fn the_page_only_shows() {
-    let one = Backend::start("one");
+    let one = Backend::named("one");
     let proxy = Proxy::start(&config(&[&one]));
     let page = proxy.page();
     let ask = |method: &str, path: &str| http(TcpStream::connect(page).unwrap(), method, path, "");
-    let (code, body) = ask("GET", "/");
+    let Answer { code, body } = ask("GET", "/");
     assert_eq!(code, 200);
     assert!(
-        body.contains(&one.address.to_string()) && body.contains("<tr class=\"up\">"),
+        body.contains(&one.address().to_string()) && body.contains("<tr class=\"up\">"),
         "{body}"
     );
     for path in ["/metrics", "/livez", "/readyz", "/v1/status"] {
-        assert_eq!(ask("GET", path).0, 200, "{path}");
+        assert_eq!(ask("GET", path).code, 200, "{path}");
     }
-    let drain = format!("/v1/backends/pool/{}/drain", one.address);
+    let drain = format!("/v1/backends/pool/{}/drain", one.address());
     for (method, path) in
         [("POST", "/v1/reload"), ("POST", drain.as_str()), ("GET", "/v1/config"), ("POST", "/")]
     {
-        let (code, body) = ask(method, path);
+        let Answer { code, body } = ask(method, path);
         assert!(code == 404 || code == 405, "{method} {path}: {code} {body}");
     }
-    assert_eq!(proxy.status()["pools"]["pool"]["healthy"], 1);
+    assert_eq!(proxy.document()["pools"]["pool"]["healthy"], 1);
 }
 
 // If this fails, others on the host control the process, or a second one steals its socket.
 #[test]
 fn the_socket_is_private_and_stays_with_its_process() {
-    let one = Backend::start("one");
+    let one = Backend::named("one");
     let mut proxy = Proxy::start(&config(&[&one]));
-    let mode = std::fs::metadata(proxy.socket()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(proxy.admin_socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let second = evenkeel(&["run", "-c", proxy.file().to_str().unwrap()]);
-    assert_eq!(support::code(&second), 1);
+    let second = evenkeel(&["run", "-c", proxy.config_file().to_str().unwrap()]);
+    assert_eq!(code(&second), 1);
     let said = text(&second.stderr);
     assert!(said.contains("another process answers there") && said.contains("help:"), "{said}");
-    assert_eq!(proxy.http("GET", "/livez", "").0, 200);
-    terminate(&proxy.child);
-    assert!(proxy.child.wait().unwrap().success());
-    assert!(!proxy.socket().exists());
+    assert_eq!(proxy.ask("GET", "/livez", "").code, 200);
+    assert!(proxy.stop().success());
+    assert!(!proxy.admin_socket().exists());
 }
 
 // If this fails, the session log lacks a session, or cannot be switched off while running.
 #[test]
 fn sessions_are_logged_while_asked_for() {
-    let one = Backend::start("one");
+    let one = Backend::named("one");
     let proxy = Proxy::start(&config(&[&one]));
-    let web = proxy.address("web");
+    let web = proxy.address();
     visit(web);
-    let sessions = || proxy.lines(|line| line["event"] == "session");
-    assert!(eventually(PATIENCE, || sessions().len() == 1), "{}", proxy.log());
-    let line = &sessions()[0];
+    let line = &proxy.wait_for_session_lines(1)[0];
     assert_eq!(line["listener"], "web");
-    assert_eq!(line["backend"], one.address.to_string());
-    assert_eq!(line["bytes_to_client"], 3);
+    assert_eq!(line["backend"], one.address().to_string());
+    assert_eq!(line["bytes_to_client"], 4);
     assert_eq!(line["term"], "--");
     proxy.rewrite(
         &config(&[&one]).replace("workers = 2", "workers = 2\nlog = { sessions = false }"),
     );
-    assert_eq!(proxy.http("POST", "/v1/reload", "").0, 200);
+    assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
     visit(web);
-    let closed = "evenkeel_sessions_closed_total{listener=\"web\",reason=\"done\"}";
-    assert!(eventually(PATIENCE, || {
-        let families = exposition::read(&proxy.http("GET", "/metrics", "").1);
-        families["evenkeel_sessions_closed"].samples[closed] == 2.0
-    }));
+    let closed = [("listener", "web"), ("reason", "done")];
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &closed, 2.0);
     // A line that comes later has passed the queue in which a second session would have been.
-    proxy.http("POST", "/v1/reload", "");
-    let reloads = || proxy.lines(|line| line["message"].to_string().contains("reloaded")).len();
-    assert!(eventually(PATIENCE, || reloads() == 2), "{}", proxy.log());
-    assert_eq!(sessions().len(), 1);
+    assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
+    eventually("both reloads are logged", PATIENCE, || {
+        (proxy.said().matches("reloaded").count() == 2).then_some(())
+    });
+    assert_eq!(proxy.session_lines().len(), 1);
 }
 
 // If this fails, a log reader that stops stops the load balancer, or its end.
 #[test]
 fn a_blocked_stderr_blocks_nothing() {
-    let one = Backend::start("one");
-    let mut proxy = Proxy::start_with_stderr(&config(&[&one]), Stdio::piped());
-    let path = format!("/v1/backends/pool/{}/ready", one.address);
+    let one = Backend::named("one");
+    let (mut proxy, _unread) = Proxy::start_unread(&config(&[&one]));
+    let path = format!("/v1/backends/pool/{}/ready", one.address());
     let overflows = (0..20_000).any(|round| {
-        assert_eq!(proxy.http("POST", &path, "").0, 200);
-        round % 100 == 0 && proxy.status()["log_dropped"].as_u64().unwrap() > 0
+        assert_eq!(proxy.ask("POST", &path, "").code, 200);
+        round % 100 == 0 && proxy.document()["log_dropped"].as_u64().unwrap() > 0
     });
     assert!(overflows, "no line was ever dropped");
-    assert_eq!(visit(proxy.address("web")), "one");
-    terminate(&proxy.child);
-    let mut ended = None;
-    assert!(eventually(PATIENCE, || {
-        ended = proxy.child.try_wait().unwrap();
-        ended.is_some()
-    }));
-    assert!(ended.unwrap().success());
+    assert_eq!(visit(proxy.address()), "one");
+    proxy.signal(Signal::TERM);
+    assert!(proxy.wait_for_exit().success());
 }

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
-#[path = "support/operator.rs"]
 mod support;
 
 use std::io::{BufRead, BufReader};
@@ -10,9 +9,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use support::{
-    Backend, PATIENCE, Proxy, code, command, evenkeel, eventually, http, terminate, text,
-};
+use rustix::process::{Pid, Signal, kill_process};
+use support::admin::{Answer, http};
+use support::verbs::{code, command, evenkeel, text};
+use support::{Backend, PATIENCE, Proxy, eventually};
 
 const GOOD: &str = "[listener.db]\nbind = [\"127.0.0.1:0\"]\npool = \"pg\"\nbacklog = 16\n\
                     [pool.pg]\nbackends = [\"127.0.0.1:9\"]\n";
@@ -145,17 +145,17 @@ fn nobody_there_is_said_with_a_remedy() {
 // If this fails, operators cannot steer a running process by its file or its socket.
 #[test]
 fn verbs_reach_the_process() {
-    let one = Backend::start("one");
+    let one = Backend::named("one");
     let config = format!(
         "[listener.web]\nbind = [\"127.0.0.1:0\"]\npool = \"pool\"\n\
          [pool.pool]\nbackends = [\"{}\"]\n",
-        one.address
+        one.address()
     );
     let proxy = Proxy::start(&config);
-    let file = proxy.file();
+    let file = proxy.config_file();
     let by_file =
         |arguments: &[&str]| evenkeel(&[arguments, &["-c", file.to_str().unwrap()]].concat());
-    let name = format!("pool/{}", one.address);
+    let name = format!("pool/{}", one.address());
     assert_eq!(code(&by_file(&["status", "-q"])), 0);
     let shown = text(&by_file(&["status"]).stdout);
     assert!(shown.starts_with("ready:") && shown.contains(&name), "{shown}");
@@ -169,12 +169,12 @@ fn verbs_reach_the_process() {
     assert_eq!(code(&by_file(&["weight", &name, "3"])), 0);
     let document = text(&by_file(&["status", "--json"]).stdout);
     let document: serde_json::Value = serde_json::from_str(&document).unwrap();
-    let backend = &document["pools"]["pool"]["backends"][one.address.to_string()];
+    let backend = &document["pools"]["pool"]["backends"][one.address().to_string()];
     assert_eq!((&backend["state"], &backend["weight"]), (&"up".into(), &3.into()));
 
     let unknown = by_file(&["drain", "pool/nobody"]);
     assert_eq!(code(&unknown), 1);
-    assert!(text(&unknown.stderr).contains(&one.address.to_string()));
+    assert!(text(&unknown.stderr).contains(&one.address().to_string()));
 
     assert_eq!(code(&by_file(&["reload"])), 0);
     proxy.rewrite(&format!("{config}\nnonsense = 1\n"));
@@ -242,18 +242,19 @@ fn the_demonstration_shows_three_backends_and_leaves_nothing() {
     let (listener, page) = demo_addresses(lines);
     let mut bodies: Vec<String> = (0..3)
         .map(|_| {
-            let (code, body) = http(TcpStream::connect(listener).unwrap(), "GET", "/hello", "");
+            let Answer { code, body } =
+                http(TcpStream::connect(listener).unwrap(), "GET", "/hello", "");
             assert_eq!(code, 200);
             body
         })
         .collect();
     bodies.sort();
     assert_eq!(bodies, ["blue answers /hello\n", "green answers /hello\n", "red answers /hello\n"]);
-    let (code, body) = http(TcpStream::connect(page).unwrap(), "GET", "/", "");
+    let Answer { code, body } = http(TcpStream::connect(page).unwrap(), "GET", "/", "");
     assert!(code == 200 && body.contains("colours"), "{body}");
-    terminate(&child);
-    assert!(eventually(PATIENCE, || child.try_wait().unwrap().is_some()));
-    assert!(child.wait().unwrap().success());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = eventually("the demonstration ends", PATIENCE, || child.try_wait().unwrap());
+    assert!(ended.success());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 

@@ -79,7 +79,8 @@ fn turn(worker: &mut Subscriber) -> u64 {
         let taken = latest.generation.0;
         let old = worker.take_up(latest);
         assert_eq!(old.generation.0, before);
-        assert!(taken > before, "said to be stale, and is not");
+        // Equal where this one was taken up before its number was published.
+        assert!(taken >= before, "went back");
     }
     assert_eq!(worker.current().sessions_max, worker.current().generation.0, "a mixture");
     worker.current().generation.0

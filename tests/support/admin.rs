@@ -1,6 +1,7 @@
 //! Questions to the admin socket, asked in plain HTTP so that the answer is what a stranger gets.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 
@@ -43,23 +44,40 @@ impl Metrics {
     }
 }
 
+/// One request over a fresh connection.
+pub fn http(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Answer {
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: evenkeel\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses a body resets the connection behind its answer.
+    let _reset = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let code = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Answer { code, body: body.to_owned() }
+}
+
 impl Proxy {
     /// Asks the admin socket.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
-        let mut stream = UnixStream::connect(self.admin_socket()).unwrap();
+        let stream = UnixStream::connect(self.admin_socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nHost: evenkeel\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let code = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-        Answer { code, body: body.to_owned() }
+        http(stream, method, path, body)
+    }
+
+    /// `GET /v1/status` as a script sees it.
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ask("GET", "/v1/status", "").body).unwrap()
+    }
+
+    /// The real address of the read-only page.
+    pub fn page(&self) -> SocketAddr {
+        self.document()["admin"]["http"].as_str().unwrap().parse().unwrap()
     }
 
     /// `GET /v1/status`.

@@ -10,9 +10,10 @@ pub mod backend;
 pub mod proxy;
 pub mod setup;
 pub mod stream;
+pub mod verbs;
 
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -100,4 +101,13 @@ pub fn read_line(stream: &mut TcpStream) -> std::io::Result<String> {
 /// The name of the [`Backend::named`] that serves a new connection to `address`.
 pub fn served_by(address: SocketAddr) -> std::io::Result<String> {
     read_line(&mut try_connect(address)?)
+}
+
+/// What a [`Backend::named`] says to a client that says nothing; empty when it is turned away.
+pub fn visit(address: SocketAddr) -> String {
+    let mut stream = connect(address);
+    let _gone = stream.shutdown(Shutdown::Write);
+    let mut said = Vec::new();
+    let _reset = stream.read_to_end(&mut said);
+    String::from_utf8(said).unwrap().trim_end().to_owned()
 }

@@ -42,8 +42,8 @@ impl Proxy {
         proxy
     }
 
-    /// The command that would run this configuration, and the directory the file is in. Without an
-    /// `[admin]` table it gets its socket in that directory.
+    /// The command that would run this configuration, and the directory the file is in. Unless it
+    /// names a socket it gets one in that directory.
     pub fn command(config: &str) -> (TempDir, Command) {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), config);
@@ -61,6 +61,21 @@ impl Proxy {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = capture(child.stderr.take().unwrap());
         Self { child, stderr, addresses: Vec::new(), directory }
+    }
+
+    /// Runs with this configuration and a stderr that nobody reads; returns when it serves.
+    #[track_caller]
+    pub fn start_unread(config: &str) -> (Self, ChildStderr) {
+        let (directory, mut command) = Self::command(config);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let unread = child.stderr.take().unwrap();
+        let mut proxy = Self { child, stderr: Arc::default(), addresses: Vec::new(), directory };
+        eventually("it serves", PATIENCE, || {
+            std::os::unix::net::UnixStream::connect(proxy.admin_socket()).ok()
+        });
+        let addresses = &proxy.document()["listeners"]["web"]["addresses"];
+        proxy.addresses = serde_json::from_value(addresses.clone()).unwrap();
+        (proxy, unread)
     }
 
     /// Runs a configuration that must not serve, and gives how it ended and what it said.
@@ -168,13 +183,15 @@ impl Drop for Proxy {
 }
 
 fn write(directory: &Path, config: &str) {
-    let socket = directory.join("admin.sock");
-    let admin = if config.contains("[admin]") {
-        String::new()
-    } else {
-        format!("\n[admin]\nsocket = \"{}\"\n", socket.display())
+    let socket = format!("socket = {:?}\n", directory.join("admin.sock"));
+    let config = match config.split_once("[admin]\n") {
+        Some((before, after)) if !after.contains("socket = ") => {
+            format!("{before}[admin]\n{socket}{after}")
+        }
+        Some(_) => config.to_owned(),
+        None => format!("{config}\n[admin]\n{socket}"),
     };
-    std::fs::write(directory.join("evenkeel.toml"), format!("{config}\n{admin}")).unwrap();
+    std::fs::write(directory.join("evenkeel.toml"), config).unwrap();
 }
 
 /// The addresses in `... evenkeel 1.2.3 serves ADDR ADDR with 1 worker ...`.
