@@ -267,8 +267,8 @@ struct Free {
 impl Free {
     fn new(size: u32) -> Self {
         let taken = vec![0; size.div_ceil(64) as usize].into_boxed_slice();
-        // One slot of the list costs several steps, and a turn costs the list's length.
-        Self { taken, last: Vec::new(), before_last: size - size.isqrt() / 3, size }
+        // Measured: a turn costs the list's length, and the steps it saves grow with its logarithm.
+        Self { taken, last: Vec::new(), before_last: size - size.isqrt() * 2 / 3, size }
     }
 
     /// Takes the first free slot at or after the cursor in this member's permutation.
@@ -293,7 +293,10 @@ impl Free {
     fn take_last(&mut self, turn: &Turns) -> u32 {
         let size = u64::from(self.size);
         let inverse = inverse(u64::from(turn.skip), size);
-        let steps = |slot: u32| (u64::from(slot) + size - u64::from(turn.cursor)) * inverse % size;
+        let modulus = Modulus::new(size);
+        let steps = |slot: u32| {
+            modulus.remainder((u64::from(slot) + size - u64::from(turn.cursor)) * inverse)
+        };
         let nearest = (0..self.last.len()).min_by_key(|&index| steps(self.last[index]));
         nearest.map_or(turn.cursor, |index| self.last.swap_remove(index))
     }
@@ -301,6 +304,27 @@ impl Free {
     #[inline]
     fn is_taken(&self, slot: u32) -> bool {
         self.taken[slot as usize / 64] >> (slot % 64) & 1 == 1
+    }
+}
+
+/// Remainders of values below 2^63 by one number, without division (Barrett reduction).
+#[derive(Clone, Copy)]
+struct Modulus {
+    number: u64,
+    /// 2^64 / number, rounded down.
+    reciprocal: u64,
+}
+
+impl Modulus {
+    fn new(number: u64) -> Self {
+        Self { number, reciprocal: u64::MAX / number }
+    }
+
+    #[inline]
+    fn remainder(self, value: u64) -> u64 {
+        // Scaling gives the quotient or one less.
+        let rest = value - scale(value, self.reciprocal) * self.number;
+        if rest >= self.number { rest - self.number } else { rest }
     }
 }
 

@@ -255,3 +255,11 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    // If this fails, the last slots go to other members than the paper's fill gives them to.
+    #[test]
+    fn remainders_without_division_hold(number in 2_u64..1 << 32, value in 0_u64..1 << 63) {
+        prop_assert_eq!(Modulus::new(number).remainder(value), value % number);
+    }
+}
