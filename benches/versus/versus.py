@@ -4,7 +4,8 @@
 One proxy worker on one core, client and backend on the other; targets interleaved A B C A B C;
 medians of the rounds. What is counted is the CPU time of the proxy's own threads
 (/proc/PID/task/*/schedstat), which a busy neighbour disturbs less than throughput. On loopback the
-receiver's work is done in the sender's context for every proxy alike, so quote the ratios.
+receiver's work is done in the sender's context for every proxy alike, so quote the ratios. The
+backend sends files as Debian's nginx does by default, with sendfile.
 
     python3 benches/versus/versus.py [--rounds 5] [--seconds 3] [--binary target/release/evenkeel]
 
@@ -31,7 +32,7 @@ RESERVED = pathlib.Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 HTTP = """
 worker_processes 1; daemon off; pid {dir}/backend.pid; error_log {dir}/backend.log;
 events {{ worker_connections 16000; }}
-http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
+http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; keepalive_timeout 600s;
   client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3;
   uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
   server {{ listen 127.0.0.1:{port} backlog=4096; root {dir}/www; }} }}
