@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Barrier};
@@ -95,7 +95,7 @@ fn two_processes_with_the_same_file_agree() {
     let (one, other) = (setup.start(), setup.global("workers = 2").start());
     let here = homes(one.address());
     assert_eq!(here, homes(other.address()));
-    assert!(here.values().collect::<std::collections::BTreeSet<_>>().len() == 4);
+    assert!(here.values().collect::<BTreeSet<_>>().len() == 4);
 }
 
 // If this fails, one server that is taken out moves the clients of all others.
@@ -153,7 +153,7 @@ fn a_hash_prefix_groups_clients() {
     let home = |third, host| {
         served_from(IpAddr::from(Ipv4Addr::new(127, 10, third, host)), proxy.address())
     };
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for third in 0..16 {
         let first = home(third, 1);
         assert_eq!(home(third, 77), first);
@@ -204,6 +204,50 @@ fn least_connections_fills_the_emptiest() {
     for (served, _) in hold(proxy.address(), 1) {
         assert_eq!(served, "b2");
     }
+}
+
+// If this fails, `random-two` serves by the busier of two, or counts only one worker's sessions.
+#[test]
+fn random_two_serves_by_the_freer() {
+    let backends = named(2);
+    let proxy = pool_of(&backends)
+        .global("workers = 2")
+        .pool("balance = \"random-two\"")
+        .backend(2, "weight = 2")
+        .start();
+    // Of two, both are always drawn: nothing is left to chance but ties.
+    let held = hold(proxy.address(), 12);
+    let count = |name: &str| held.iter().filter(|(served, _)| served == name).count();
+    assert_eq!([count("b1"), count("b2")], [4, 8]);
+}
+
+// If this fails, `random` leaves somebody out, or ignores weights of 0.
+#[test]
+fn random_reaches_everybody_with_a_weight() {
+    let backends = named(3);
+    let proxy = pool_of(&backends).pool("balance = \"random\"").backend(2, "weight = 0").start();
+    let seen: BTreeSet<String> = turns(&proxy, 60).into_iter().collect();
+    // Sixty draws that all miss one of two: once in 2^59 runs.
+    assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), ["b1", "b3"]);
+}
+
+// If this fails, a server further down is used while one before it has room.
+#[test]
+fn first_fills_one_server_before_the_next() {
+    let backends = named(3);
+    let proxy = pool_of(&backends)
+        .pool("balance = \"first\"")
+        .backend(1, "max_sessions = 2")
+        .backend(2, "max_sessions = 1")
+        .start();
+    let mut held = hold(proxy.address(), 4);
+    let served = |held: &[(String, TcpStream)]| {
+        held.iter().map(|(served, _)| served.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(served(&held), ["b1", "b1", "b2", "b3"]);
+    held.remove(0);
+    proxy.wait_for_sessions(3);
+    assert_eq!(served(&hold(proxy.address(), 1)), ["b1"], "the first has room again");
 }
 
 // If this fails, a backup serves while it should not, or does not when it must.

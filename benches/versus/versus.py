@@ -32,7 +32,8 @@ RESERVED = pathlib.Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 HTTP = """
 worker_processes 1; daemon off; pid {dir}/backend.pid; error_log {dir}/backend.log;
 events {{ worker_connections 16000; }}
-http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; keepalive_timeout 600s;
+http {{ access_log off; sendfile on; tcp_nopush on;
+  keepalive_requests 100000000; keepalive_timeout 600s;
   client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3;
   uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
   server {{ listen 127.0.0.1:{port} backlog=4096; root {dir}/www; }} }}

@@ -234,6 +234,9 @@ impl fmt::Display for Balance {
             Self::Maglev => "maglev",
             Self::RoundRobin => "round-robin",
             Self::LeastConnections => "least-connections",
+            Self::RandomTwo => "random-two",
+            Self::Random => "random",
+            Self::First => "first",
         })
     }
 }

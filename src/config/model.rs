@@ -232,6 +232,12 @@ pub enum Balance {
     RoundRobin,
     /// Fewest open sessions for its weight.
     LeastConnections,
+    /// Two by chance, of which the one with fewer sessions for its weight.
+    RandomTwo,
+    /// One by chance, by weight.
+    Random,
+    /// The first in the file that can serve.
+    First,
 }
 
 /// What `maglev` hashes.

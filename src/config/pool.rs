@@ -27,9 +27,9 @@ const BALANCE: &Words<Balance> = &[
     ("maglev", Some(Balance::Maglev)),
     ("round-robin", Some(Balance::RoundRobin)),
     ("least-connections", Some(Balance::LeastConnections)),
-    ("random-two", None),
-    ("random", None),
-    ("first", None),
+    ("random-two", Some(Balance::RandomTwo)),
+    ("random", Some(Balance::Random)),
+    ("first", Some(Balance::First)),
     ("least-latency", None),
 ];
 

@@ -314,6 +314,9 @@ fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<G
         match pool.balance {
             config::Balance::RoundRobin => Balance::RoundRobin(weights()),
             config::Balance::LeastConnections => Balance::LeastConnections(weights()),
+            config::Balance::RandomTwo => Balance::RandomTwo(weights()),
+            config::Balance::Random => Balance::Random(weights()),
+            config::Balance::First => Balance::First,
             config::Balance::Maglev => {
                 let list: Vec<(&str, u32)> =
                     members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use ahash::AHashMap;
 
 use crate::policy::hash::client_key;
-use crate::policy::least_connections;
 use crate::policy::round_robin::RoundRobin;
+use crate::policy::{least_connections, random};
 use crate::shared::{
     Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId,
 };
@@ -80,6 +80,16 @@ impl Chooser {
             Balance::LeastConnections(weights) => {
                 let load = |member: u16| picker.load(member);
                 least_connections::pick(weights, load, eligible, fastrand::u64(..))
+            }
+            Balance::RandomTwo(weights) => {
+                let load = |member: u16| picker.load(member);
+                let random_two = [fastrand::u64(..), fastrand::u64(..)];
+                random::pick_two(weights, load, eligible, random_two)
+            }
+            Balance::Random(weights) => random::pick(weights, eligible, fastrand::u64(..)),
+            Balance::First => {
+                let members = (0..=u16::MAX).zip(&picker.group.members);
+                members.map(|(member, _)| member).find(|member| eligible(*member))
             }
             Balance::Empty => None,
         }

@@ -22,7 +22,7 @@ pub fn pick(
         if weight == 0 || !eligible(member) {
             continue;
         }
-        let candidate = Candidate { member, load: u64::from(load(member)) + 1, weight };
+        let candidate = Candidate::new(member, load(member), weight);
         match best.map(|held| candidate.compare(held)) {
             None | Some(std::cmp::Ordering::Less) => {
                 best = Some(candidate);
@@ -41,8 +41,9 @@ pub fn pick(
     best.map(|held| held.member)
 }
 
+/// A member with what it would carry.
 #[derive(Clone, Copy)]
-struct Candidate {
+pub(super) struct Candidate {
     member: u16,
     /// Sessions, and the one to come.
     load: u64,
@@ -50,8 +51,12 @@ struct Candidate {
 }
 
 impl Candidate {
+    pub(super) fn new(member: u16, sessions: u32, weight: u32) -> Self {
+        Self { member, load: u64::from(sessions) + 1, weight }
+    }
+
     /// Orders by load / weight; a product is at most 2^32 * (2^32 - 1).
-    fn compare(self, other: Self) -> std::cmp::Ordering {
+    pub(super) fn compare(self, other: Self) -> std::cmp::Ordering {
         (self.load * u64::from(other.weight)).cmp(&(other.load * u64::from(self.weight)))
     }
 }

@@ -3,8 +3,8 @@
 //! imports nothing else of the crate.
 //!
 //! The map: who may come in (`access`, and `limiter` over `bucket` and `table`), which backend
-//! serves (`maglev` over `hash`, `round_robin`, `least_connections`, `panic_mode`), and what is
-//! believed of a backend (`health`, `backoff`).
+//! serves (`maglev` over `hash`, `round_robin`, `least_connections`, `random`, `panic_mode`), and
+//! what is believed of a backend (`health`, `backoff`).
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -21,8 +21,9 @@ pub mod defects;
 // The stable hash that every node agrees on, and the consistent hashing built on it.
 pub mod hash;
 pub mod maglev;
-// The backend whose turn it is; the one with the fewest sessions for its weight.
+// The backend whose turn it is; the one with the fewest sessions for its weight; one by chance.
 pub mod least_connections;
+pub mod random;
 pub mod round_robin;
 // When too few backends are healthy to believe the verdicts.
 pub mod panic_mode;

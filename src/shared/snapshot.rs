@@ -210,6 +210,12 @@ pub enum Balance {
     RoundRobin(Vec<u32>),
     /// Fewest sessions for its weight.
     LeastConnections(Vec<u32>),
+    /// Two by chance, of which the one with fewer sessions for its weight.
+    RandomTwo(Vec<u32>),
+    /// One by chance.
+    Random(Vec<u32>),
+    /// The first that can serve.
+    First,
     /// Nobody to choose.
     Empty,
 }
