@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::actor::{Actor, Habit, POURED};
 use crate::books::{Books, load, resident_kib};
-use crate::crowd::{Stage, play_all, play_some};
+use crate::crowd::{Stage, play_some};
 use crate::faulty_backends::drink;
 use crate::net::{Keys, Link, Net, Side};
 use crate::show;
@@ -25,10 +25,8 @@ fn lossy(percent: u32, sessions: u64) {
         net.drop_arriving(side, &format!("meta l4proto tcp numgen random mod 100 < {percent}"));
     }
     let name = format!("{percent} % loss");
-    // Nobody sends a lost reset again: docs/kernel-notes.md.
-    let wanted: fn(Mode) -> bool = |mode| !mode.has_reset();
     let case = (name.as_str(), proxy.address());
-    let outcome = play_some(&net, case, &stage, (77 << 32, sessions, wanted));
+    let outcome = play_some(&net, case, &stage, (77 << 32, sessions, ends_whatever_is_lost));
     show(
         &format!("{percent} % of packets lost on each hop"),
         "slower, none stalled or wrong",
@@ -36,6 +34,11 @@ fn lossy(percent: u32, sessions: u64) {
     );
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
     books.close(&proxy);
+}
+
+/// Not those with a reset: nobody sends a lost reset again (docs/kernel-notes.md).
+fn ends_whatever_is_lost(mode: Mode) -> bool {
+    !mode.has_reset()
 }
 
 /// If it fails, a session waits for ever after a packet was lost.
@@ -66,7 +69,8 @@ fn loss_in_bursts() {
     }
     let stage = Stage::open(&net, net.backend(1));
     let proxy = net.evenkeel(&[1], Keys::default());
-    let outcome = play_all(&net, ("short queue", proxy.address()), &stage, (78 << 32, 300));
+    let case = ("short queue", proxy.address());
+    let outcome = play_some(&net, case, &stage, (78 << 32, 400, ends_whatever_is_lost));
     show(
         "queues of 30 KiB that drop in bursts, so that whole windows come again",
         "no effect on what arrives",
