@@ -185,6 +185,11 @@ fn hold(address: SocketAddr, count: usize) -> Vec<(String, TcpStream)> {
     (0..count).map(|_| open()).collect()
 }
 
+/// How many of the held connections one backend serves.
+fn share(held: &[(String, TcpStream)], name: &str) -> usize {
+    held.iter().filter(|(served, _)| served == name).count()
+}
+
 // If this fails, a busy backend gets more while others are idle.
 #[test]
 fn least_connections_fills_the_emptiest() {
@@ -195,10 +200,7 @@ fn least_connections_fills_the_emptiest() {
         .backend(3, "weight = 2")
         .start();
     let mut held = hold(proxy.address(), 12);
-    let count = |held: &[(String, TcpStream)], name| {
-        held.iter().filter(|(served, _)| served == name).count()
-    };
-    assert_eq!([count(&held, "b1"), count(&held, "b2"), count(&held, "b3")], [3, 3, 6]);
+    assert_eq!(["b1", "b2", "b3"].map(|name| share(&held, name)), [3, 3, 6]);
     held.retain(|(served, _)| served != "b2");
     proxy.wait_for_sessions(9);
     for (served, _) in hold(proxy.address(), 1) {
@@ -217,8 +219,7 @@ fn random_two_serves_by_the_freer() {
         .start();
     // Of two, both are always drawn: nothing is left to chance but ties.
     let held = hold(proxy.address(), 12);
-    let count = |name: &str| held.iter().filter(|(served, _)| served == name).count();
-    assert_eq!([count("b1"), count("b2")], [4, 8]);
+    assert_eq!(["b1", "b2"].map(|name| share(&held, name)), [4, 8]);
 }
 
 // If this fails, `random` leaves somebody out, or ignores weights of 0.
@@ -241,13 +242,11 @@ fn first_fills_one_server_before_the_next() {
         .backend(2, "max_sessions = 1")
         .start();
     let mut held = hold(proxy.address(), 4);
-    let served = |held: &[(String, TcpStream)]| {
-        held.iter().map(|(served, _)| served.clone()).collect::<Vec<_>>()
-    };
-    assert_eq!(served(&held), ["b1", "b1", "b2", "b3"]);
+    let served: Vec<&str> = held.iter().map(|(served, _)| served.as_str()).collect();
+    assert_eq!(served, ["b1", "b1", "b2", "b3"]);
     held.remove(0);
     proxy.wait_for_sessions(3);
-    assert_eq!(served(&hold(proxy.address(), 1)), ["b1"], "the first has room again");
+    assert_eq!(turns(&proxy, 1), ["b1"], "the first has room again");
 }
 
 // If this fails, a backup serves while it should not, or does not when it must.

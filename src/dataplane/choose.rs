@@ -83,13 +83,12 @@ impl Chooser {
             }
             Balance::RandomTwo(weights) => {
                 let load = |member: u16| picker.load(member);
-                let random_two = [fastrand::u64(..), fastrand::u64(..)];
-                random::pick_two(weights, load, eligible, random_two)
+                random::pick_two(weights, load, eligible, [fastrand::u64(..), fastrand::u64(..)])
             }
             Balance::Random(weights) => random::pick(weights, eligible, fastrand::u64(..)),
             Balance::First => {
-                let members = (0..=u16::MAX).zip(&picker.group.members);
-                members.map(|(member, _)| member).find(|member| eligible(*member))
+                let count = u16::try_from(picker.group.members.len()).unwrap_or(u16::MAX);
+                (0..count).find(|member| eligible(*member))
             }
             Balance::Empty => None,
         }
