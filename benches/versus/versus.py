@@ -160,6 +160,7 @@ LOADS = [
     ("small request, 64 kept, µs", "tiny", 64, False, 0),
     ("16 KiB reply, 32 kept, µs", "16k", 32, False, 0),
     ("1 MiB replies, s/GB", "1m", 16, False, 1 << 20),
+    ("64 MiB replies, s/GB", "64m", 4, False, 1 << 26),
 ]
 
 
@@ -192,7 +193,7 @@ def main():
     directory = pathlib.Path(tempfile.mkdtemp(prefix="evenkeel-versus-"))
     directory.chmod(0o755)
     (directory / "www").mkdir()
-    for name, size in (("tiny", 64), ("16k", 16 << 10), ("1m", 1 << 20)):
+    for name, size in (("tiny", 64), ("16k", 16 << 10), ("1m", 1 << 20), ("64m", 1 << 26)):
         (directory / "www" / name).write_bytes(os.urandom(size))
     reserved = RESERVED.read_text()
     RESERVED.write_text("17000-17200")
