@@ -99,8 +99,8 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
             let event = Readiness { readable: true, writable: true, ..Readiness::default() };
             bench.iter(|| {
                 pairs.client.write_all(&sent).unwrap();
-                session.note(Side::Client, event);
-                session.note(Side::Backend, event);
+                let _news = session.note(Side::Client, event);
+                let _news = session.note(Side::Backend, event);
                 let mut turn =
                     Turn { wire: &mut pairs, scratch: &mut scratch, splice, is_last: false };
                 while session.advance(&mut turn) == Standing::Busy {}

@@ -297,7 +297,7 @@ impl Run {
     }
 
     fn note(&mut self, side: Side, readiness: Readiness) {
-        self.session.note(side, readiness);
+        let _whatever_the_news = self.session.note(side, readiness);
         self.busy = true;
     }
 

@@ -7,11 +7,8 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-
-use mio::Interest;
-use mio::unix::SourceFd;
 
 use crate::shared::{
     Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason, Snapshot,
@@ -22,7 +19,7 @@ use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
 use super::connection::{Admitted, Connection, Place, Stage, Times};
 use super::session::{End, Readiness, Reset, Session};
-use super::slots::{Addressed, SlotKey};
+use super::slots::SlotKey;
 use super::wire::Side;
 use super::worker::Worker;
 
@@ -159,20 +156,6 @@ impl Worker {
             return Err(Dead::Refused(RefuseReason::NoBackend));
         }
         Ok(())
-    }
-
-    fn register(&self, key: SlotKey, side: Side) -> std::io::Result<()> {
-        let Some(connection) = self.table.slots.get(key) else { return Ok(()) };
-        let raw = match side {
-            Side::Client => connection.client.as_raw_fd(),
-            Side::Backend => match &connection.backend {
-                Some(backend) => backend.as_raw_fd(),
-                None => return Ok(()),
-            },
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let token = Addressed::Connection(key, side).token();
-        self.poll.registry().register(&mut SourceFd(&raw), token, interest)
     }
 
     /// Something happened to a connection that is still being connected.

@@ -13,6 +13,7 @@ pub mod clock;
 mod connect;
 mod connection;
 mod ending;
+mod interest;
 mod listening;
 mod pipes;
 pub mod relay;

@@ -42,6 +42,8 @@ pub struct Port {
     /// A write was answered by a reset, which clears the socket's error: the 0 that reads give
     /// from then on is no clean EOF.
     pub reset: bool,
+    /// Nobody wants to hear that more has come: see [`super::session::News::OnlyMore`].
+    pub muted: bool,
 }
 
 /// Both sockets of a session.

@@ -31,6 +31,17 @@ pub struct Readiness {
     pub urgent: bool,
 }
 
+/// What an event was worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum News {
+    /// The session may be able to move.
+    Some,
+    /// More has come from a side that already waits for a full target. Each arrival tells this
+    /// anew, so whoever waits for events mutes the side.
+    OnlyMore,
+}
+
 /// How a session stands after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -114,7 +125,8 @@ impl<P: Holds> Session<P> {
     }
 
     /// Records what an event said; does no work.
-    pub fn note(&mut self, side: Side, readiness: Readiness) {
+    pub fn note(&mut self, side: Side, readiness: Readiness) -> News {
+        let before = self.port(side);
         let port = self.ports.port(side);
         port.readable |= readiness.readable | readiness.read_closed | readiness.error;
         port.writable |= readiness.writable | readiness.error;
@@ -122,8 +134,41 @@ impl<P: Holds> Session<P> {
         port.failed |= readiness.error;
         // After an error the queue may end in a reset: a short read proves nothing then.
         let may_reset = (port.failed | port.reset) && !has(Defect::ShortReadHidesReset);
-        port.finished = (port.finished | readiness.read_closed) & !may_reset;
+        // A muted side is not told of urgent data, which ends reads early, too.
+        let is_plain = readiness.read_closed && !port.muted;
+        port.finished = (port.finished | is_plain) & !may_reset;
         port.urgent |= readiness.urgent && !has(Defect::IgnoreUrgent);
+        if self.port(side) == before && self.is_held_back(side) {
+            News::OnlyMore
+        } else {
+            News::Some
+        }
+    }
+
+    /// Whether what one side sent waits for the other to take it, with more behind it.
+    fn is_held_back(&self, from: Side) -> bool {
+        self.port(from).readable && !self.port(from.other()).writable && self.held(from) > 0
+    }
+
+    /// Whether any side is muted.
+    #[must_use]
+    pub fn is_muted(&self) -> bool {
+        self.ports.client.muted | self.ports.backend.muted
+    }
+
+    /// Remembers that one side is muted; false when it was already.
+    pub fn mute(&mut self, side: Side) -> bool {
+        !std::mem::replace(&mut self.ports.port(side).muted, true)
+    }
+
+    /// Whether a muted side has to be heard again, which is then taken as done.
+    #[must_use]
+    pub fn unmute(&mut self, side: Side) -> bool {
+        let is_due = self.port(side).muted && !self.is_held_back(side);
+        if is_due {
+            self.ports.port(side).muted = false;
+        }
+        is_due && !has(Defect::StayMuted)
     }
 
     /// Whether one side has sent EOF and the other has not.

@@ -15,14 +15,14 @@ use crossbeam::channel::Receiver;
 use mio::event::Event;
 use mio::{Events, Poll, Waker};
 
-use crate::shared::{Direction, PathKind, Snapshot, Subscriber};
+use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
 
 use super::choose::Chooser;
 use super::clock::{Clock, Tick};
 use super::connection::{Connection, Stage};
 use super::listening::Listening;
 use super::pipes::PipePool;
-use super::session::{Readiness, Standing};
+use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::timers::Timers;
 use super::{Command, WorkerSetup};
@@ -197,7 +197,10 @@ impl Worker {
             Addressed::Connection(key, side) => {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
-                connection.session.note(side, readiness);
+                let news = connection.session.note(side, readiness);
+                if news == News::OnlyMore && connection.stage != Stage::Connecting {
+                    return self.mute(key, side);
+                }
                 if !connection.queued {
                     connection.queued = true;
                     self.table.ready.push_back(key);
@@ -255,13 +258,21 @@ impl Worker {
             let check = connection.next_check(snapshot, self.now);
             self.table.timers.arm(key.index, check);
         }
+        if connection.session.is_muted() && self.unmute(key).is_err() {
+            let end = End { reason: CloseReason::Internal, reset: Reset::Both };
+            return self.end(key, end);
+        }
+        self.act_on(key, standing);
+    }
+
+    fn act_on(&mut self, key: SlotKey, standing: Standing) {
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
         match standing {
             Standing::Waiting => {}
+            Standing::Busy if connection.queued => {}
             Standing::Busy => {
-                if !connection.queued {
-                    connection.queued = true;
-                    self.table.ready.push_back(key);
-                }
+                connection.queued = true;
+                self.table.ready.push_back(key);
             }
             Standing::Lingering => {
                 connection.stage = Stage::Lingering;

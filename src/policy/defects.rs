@@ -26,6 +26,8 @@ pub enum Defect {
     NoOver,
     /// A full target keeps its `writable`.
     SpinOnFullTarget,
+    /// A source that was muted while its target was full is not heard again.
+    StayMuted,
     /// Urgent data is not noticed.
     IgnoreUrgent,
     /// Sockets are closed while their last bytes are not acknowledged and others are unread.

@@ -64,6 +64,8 @@ pub(crate) struct Socket {
     pub(crate) capacity: u64,
     /// A write found no room, so an edge is owed once there is some.
     pub(crate) no_space: bool,
+    /// Registered for room to write only.
+    pub(crate) muted: bool,
     /// We have sent FIN.
     pub(crate) shut: bool,
     /// The peer reads no more.
@@ -123,7 +125,14 @@ impl Socket {
     /// The event, if one is due. Linux looks at the socket when it is asked (`fresh`).
     pub(crate) fn take_event(&mut self, fresh: bool) -> Option<Readiness> {
         let edge = self.edge.take()?;
-        let event = if fresh { self.state() } else { edge };
+        let mut event = if fresh { self.state() } else { edge };
+        if self.muted {
+            // A hang-up and an error are told whatever was asked for.
+            let hung_up = self.reset || self.peer_finished && self.shut;
+            event.readable = false;
+            event.urgent = false;
+            event.read_closed &= hung_up;
+        }
         (event != Readiness::default()).then_some(event)
     }
 

@@ -8,7 +8,7 @@ use mio::Token;
 
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::relay::Turn;
-use evenkeel::dataplane::session::{End, Readiness, Reset, Session, Standing};
+use evenkeel::dataplane::session::{End, News, Readiness, Reset, Session, Standing};
 use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
 use evenkeel::dataplane::timers::Timers;
 use evenkeel::dataplane::wire::Side;
@@ -185,7 +185,7 @@ impl<'a> Worker<'a> {
                 let Some(event) = event else { continue };
                 let token = Addressed::Connection(key, side).token();
                 events.push((token, event));
-                if repeated && self.is_about_to_end(key) {
+                if repeated && self.is_about_to_end(key, side) {
                     self.late.push((token, event));
                 }
             }
@@ -197,13 +197,17 @@ impl<'a> Worker<'a> {
     }
 
     /// An event can be too late only for a session that has ended: as long as it lives, its sockets
-    /// give what is so. Whether it will have ended by then is not known; both are tried.
-    fn is_about_to_end(&mut self, key: SlotKey) -> bool {
+    /// give what is so. Whether it will have ended by then is not known; both are tried, but not
+    /// for what a muted side was told: a turn takes up all events before it unmutes anything.
+    fn is_about_to_end(&mut self, key: SlotKey, side: Side) -> bool {
         let Some(connection) = self.connection(key) else { return false };
         if connection.stage == Stage::Connecting {
             return false;
         }
-        let pair = &connection.pair;
+        let pair = &mut connection.pair;
+        if pair.socket(side).muted {
+            return false;
+        }
         pair.client.peer_finished && pair.backend.peer_finished || pair.client.reset
     }
 
@@ -211,7 +215,11 @@ impl<'a> Worker<'a> {
         let Addressed::Connection(key, side) = Addressed::of(token) else { return };
         let Some(connection) = self.slots.get_mut(key) else { return };
         self.kernel.trace(|| format!(" {key:?} {side:?} {readiness:?}"));
-        connection.session.note(side, readiness);
+        let news = connection.session.note(side, readiness);
+        if news == News::OnlyMore && connection.stage != Stage::Connecting {
+            connection.pair.socket(side).muted |= connection.session.mute(side);
+            return;
+        }
         if !connection.queued {
             connection.queued = true;
             self.ready.push_back(key);
@@ -279,6 +287,13 @@ impl<'a> Worker<'a> {
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
+        for side in SIDES {
+            if connection.session.unmute(side) {
+                connection.pair.socket(side).muted = false;
+                // A changed registration is answered with what is so now.
+                connection.pair.socket(side).raise();
+            }
+        }
         match standing {
             Standing::Waiting => {}
             Standing::Busy => {
