@@ -13,11 +13,12 @@ use std::sync::Arc;
 use crate::shared::{
     Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason, Snapshot,
 };
-use crate::sys::socket::{self, ConnectOptions, ConnectStatus};
+use crate::sys::socket::{self, ConnectOptions};
 
 use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
-use super::connection::{Admitted, Connection, Place, Stage, Times};
+use super::connection::{Admitted, Connection, Place, Times};
+use super::phase::{Handshake, Phase, may_retry};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::wire::Side;
@@ -73,7 +74,7 @@ impl Worker {
             session: Session::new(snapshot.splice),
             client,
             backend: None,
-            stage: Stage::Connecting,
+            phase: Phase::new(now),
             peer,
             place: Place {
                 number: self.table.opened * self.setup.workers + self.setup.number as u64,
@@ -84,7 +85,7 @@ impl Worker {
                 counted: admitted.counted,
                 observed: admitted.observed,
             },
-            times: Times { opened: now, attempted: now, connected: None, active: now },
+            times: Times { opened: now, connected: None },
             tried: Vec::new(),
             failure: None,
             queued: false,
@@ -117,7 +118,7 @@ impl Worker {
             let backend = choose(&mut self.chooser, snapshot, connection)
                 .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
             connection.place.backend = Some(backend.id);
-            connection.times.attempted = self.now;
+            connection.phase.attempted = self.now;
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
             let options = ConnectOptions { data_follows: spoke_first, user_timeout };
@@ -152,7 +153,7 @@ impl Worker {
         connection.failure = Some(failure);
         let retries =
             self.snapshot.current().pool(connection.place.pool).map_or(0, |pool| pool.retries);
-        if connection.tried.len() > retries as usize {
+        if !may_retry(connection.tried.len(), retries) {
             return Err(Dead::Refused(RefuseReason::NoBackend));
         }
         Ok(())
@@ -160,25 +161,15 @@ impl Worker {
 
     /// Something happened to a connection that is still being connected.
     pub(super) fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
-        match side {
-            Side::Client if readiness.error => self.give_up(key, Dead::Gone),
-            Side::Client => {}
-            Side::Backend => self.backend_event(key, readiness),
-        }
-    }
-
-    fn backend_event(&mut self, key: SlotKey, readiness: Readiness) {
         let Some(connection) = self.table.slots.get_mut(key) else { return };
-        let Some(socket) = &connection.backend else { return };
-        // Plainly writable is connected. Anything else is proven by asking: some kernels report
-        // HUP while the handshake still runs.
-        let plain = readiness.writable && !readiness.error && !readiness.read_closed;
-        let status =
-            if plain { ConnectStatus::Established } else { socket::connect_status(socket.as_fd()) };
-        match status {
-            ConnectStatus::Pending => connection.session.backend_replaced(),
-            ConnectStatus::Failed(error) => self.retry(key, ConnectFailure::of(&error)),
-            ConnectStatus::Established => self.established(key),
+        let socket = connection.backend.as_ref();
+        let ask = || socket.map(|socket| socket::connect_status(socket.as_fd()));
+        match Handshake::judge(side, readiness, ask) {
+            Handshake::Waits => {}
+            Handshake::Unproven => connection.session.backend_replaced(),
+            Handshake::Done => self.established(key),
+            Handshake::Failed(error) => self.retry(key, ConnectFailure::of(&error)),
+            Handshake::Abandoned => self.give_up(key, Dead::Gone),
         }
     }
 
@@ -197,12 +188,11 @@ impl Worker {
         }
         let counters = backend.state.counters(self.setup.number);
         counters.sessions.add(1);
-        let elapsed = self.now.since(connection.times.attempted);
+        let elapsed = self.now.since(connection.phase.attempted);
         counters.connect_seconds.record(elapsed, &CONNECT_SECONDS);
-        connection.stage = Stage::Young;
+        connection.phase.connected(self.now);
         connection.tried = Vec::new();
         connection.times.connected = Some(self.now);
-        connection.times.active = self.now;
         connection.session.connected();
         self.rearm(key);
     }

@@ -7,18 +7,13 @@ use std::time::Duration;
 
 use crate::policy::limiter::{LimitKey, Limiter};
 use crate::shared::{
-    BackendId, ConnectFailure, Generation, Listener, ListenerId, PoolId, RefuseReason, Snapshot,
+    BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
 };
 use crate::sys::splice::Pipe;
 
 use super::clock::Tick;
+use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
-
-/// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
-/// never pay for it; the client's socket inherits it from the listening one.
-const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
-/// How often to look whether a lingering session may be closed: no event tells.
-const LINGER_LOOK: Duration = Duration::from_millis(20);
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -26,7 +21,7 @@ pub(crate) struct Connection {
     pub(crate) session: Session<Pipe>,
     pub(crate) client: OwnedFd,
     pub(crate) backend: Option<OwnedFd>,
-    pub(crate) stage: Stage,
+    pub(crate) phase: Phase,
     pub(crate) peer: SocketAddr,
     pub(crate) place: Place,
     pub(crate) times: Times,
@@ -36,19 +31,6 @@ pub(crate) struct Connection {
     pub(crate) failure: Option<ConnectFailure>,
     /// In the ready queue.
     pub(crate) queued: bool,
-}
-
-/// How far a connection has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Waiting for a backend's handshake.
-    Connecting,
-    /// Moving bytes; keepalive is not set on the backend's socket yet.
-    Young,
-    /// Moving bytes.
-    Settled,
-    /// Over, but for the last bytes in the kernel.
-    Lingering,
 }
 
 /// Where a connection belongs.
@@ -91,39 +73,30 @@ pub(crate) struct Admitted {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) opened: Tick,
-    /// When the latest connection attempt began.
-    pub(crate) attempted: Tick,
     /// When the backend was connected.
     pub(crate) connected: Option<Tick>,
-    /// When a byte last moved.
-    pub(crate) active: Tick,
 }
 
 impl Connection {
     /// When its timer has to be looked at.
     pub(crate) fn next_check(&self, snapshot: &Snapshot, now: Tick) -> Tick {
-        if self.stage == Stage::Connecting {
-            let timeout =
-                snapshot.pool(self.place.pool).map_or(Duration::ZERO, |pool| pool.connect_timeout);
-            return self.times.attempted.after(timeout);
-        }
-        let Some(listener) = snapshot.listener(self.place.listener) else { return now };
-        let deadline = self.silence_deadline(listener);
-        match self.stage {
-            Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
-            Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
-            Stage::Connecting | Stage::Settled => deadline,
-        }
+        self.phase.next_check(&self.session, self.bounds(snapshot), now)
     }
 
-    /// When silence ends the session.
-    pub(crate) fn silence_deadline(&self, listener: &Listener) -> Tick {
-        let bound = if self.session.is_half_closed() {
-            listener.half_closed_timeout.min(listener.idle_timeout)
-        } else {
-            listener.idle_timeout
-        };
-        self.times.active.after(bound)
+    /// What its timer, which has fired, asks for.
+    pub(crate) fn due(&mut self, snapshot: &Snapshot, now: Tick) -> Due {
+        let bounds = self.bounds(snapshot);
+        self.phase.due(&self.session, bounds, now)
+    }
+
+    fn bounds(&self, snapshot: &Snapshot) -> Bounds {
+        let listener = snapshot.listener(self.place.listener);
+        let pool = snapshot.pool(self.place.pool);
+        Bounds {
+            connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
+            idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
+            half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),
+        }
     }
 
     /// Makes the coming close of the backend's socket send a reset.

@@ -13,7 +13,8 @@ use crate::shared::{
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
-use super::connection::{Connection, Stage};
+use super::connection::Connection;
+use super::phase::Due;
 use super::session::{End, Reset};
 use super::slots::SlotKey;
 use super::wire::{KernelWire, Side};
@@ -169,23 +170,16 @@ impl Worker {
     pub(super) fn timer_fired(&mut self, key: SlotKey) {
         let snapshot = self.snapshot.current();
         let Some(connection) = self.table.slots.get_mut(key) else { return };
-        if connection.stage == Stage::Connecting {
-            if connection.next_check(snapshot, self.now) <= self.now {
-                return self.retry(key, ConnectFailure::Timeout);
+        match connection.due(snapshot, self.now) {
+            Due::Later => {}
+            Due::Retry => return self.retry(key, ConnectFailure::Timeout),
+            Due::Look => return self.advance(key),
+            Due::End(end) => return self.end(key, end),
+            Due::Keepalive => {
+                if let Some(listener) = snapshot.listener(connection.place.listener) {
+                    set_keepalive(connection, listener);
+                }
             }
-            return self.rearm(key);
-        }
-        let Some(listener) = snapshot.listener(connection.place.listener) else { return };
-        if connection.silence_deadline(listener) <= self.now {
-            let end = silence_end(connection);
-            return self.end(key, end);
-        }
-        if connection.stage == Stage::Lingering {
-            return self.advance(key);
-        }
-        if connection.stage == Stage::Young {
-            connection.stage = Stage::Settled;
-            set_keepalive(connection, listener);
         }
         self.rearm(key);
     }
@@ -201,25 +195,6 @@ impl Worker {
 fn is_closed_orderly(limit: Option<&Limit>, reason: RefuseReason) -> bool {
     matches!(reason, RefuseReason::Limit | RefuseReason::Concurrent)
         && limit.is_some_and(|limit| limit.action == LimitAction::Close)
-}
-
-/// A silent session ends with FIN, but a side that has not received everything sees a reset: a
-/// clean end would be a lie.
-fn silence_end(connection: &Connection) -> End {
-    let reason = if connection.session.is_half_closed() {
-        CloseReason::HalfClosed
-    } else {
-        CloseReason::Idle
-    };
-    let to_backend = connection.session.held(Side::Client) > 0;
-    let to_client = connection.session.held(Side::Backend) > 0;
-    let reset = match (to_backend, to_client) {
-        (false, false) => Reset::None,
-        (true, false) => Reset::One(Side::Backend),
-        (false, true) => Reset::One(Side::Client),
-        (true, true) => Reset::Both,
-    };
-    End { reason, reset }
 }
 
 fn set_keepalive(connection: &Connection, listener: &Listener) {

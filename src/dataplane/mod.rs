@@ -15,6 +15,7 @@ mod connection;
 mod ending;
 mod interest;
 mod listening;
+pub mod phase;
 mod pipes;
 pub mod relay;
 pub mod session;

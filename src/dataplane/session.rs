@@ -295,6 +295,21 @@ impl<P: Holds> Session<P> {
         true
     }
 
+    /// How silence ends it: with FIN, but a side that has not received everything sees a reset. A
+    /// clean end would be a lie.
+    #[must_use]
+    pub fn silence_end(&self) -> End {
+        let reason =
+            if self.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
+        let reset = match (self.held(Side::Client) > 0, self.held(Side::Backend) > 0) {
+            (false, false) => Reset::None,
+            (true, false) => Reset::One(Side::Backend),
+            (false, true) => Reset::One(Side::Client),
+            (true, true) => Reset::Both,
+        };
+        End { reason, reset }
+    }
+
     /// Gives back what the session borrowed; call once, at its end.
     pub fn release<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
         self.to_backend.drop_held(wire);

@@ -19,8 +19,9 @@ use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
 
 use super::choose::Chooser;
 use super::clock::{Clock, Tick};
-use super::connection::{Connection, Stage};
+use super::connection::Connection;
 use super::listening::Listening;
+use super::phase::Stage;
 use super::pipes::PipePool;
 use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
@@ -198,14 +199,14 @@ impl Worker {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
                 let news = connection.session.note(side, readiness);
-                if news == News::OnlyMore && connection.stage != Stage::Connecting {
+                if news == News::OnlyMore && connection.phase.stage != Stage::Connecting {
                     return self.mute(key, side);
                 }
                 if !connection.queued {
                     connection.queued = true;
                     self.table.ready.push_back(key);
                 }
-                if connection.stage == Stage::Connecting {
+                if connection.phase.stage == Stage::Connecting {
                     self.connecting_event(key, side, readiness);
                 }
             }
@@ -218,7 +219,7 @@ impl Worker {
             let Some(key) = self.table.ready.pop_front() else { return };
             if let Some(connection) = self.table.slots.get_mut(key) {
                 connection.queued = false;
-                if connection.stage != Stage::Connecting {
+                if connection.phase.stage != Stage::Connecting {
                     self.advance(key);
                 }
             }
@@ -248,13 +249,13 @@ impl Worker {
         };
         let after = connection.session.delivered();
         if before != after {
-            connection.times.active = self.now;
+            connection.phase.active = self.now;
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
         }
         let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
         if half_closed_now {
             // Whatever follows: with work left over, too, the shorter bound holds from here on.
-            connection.times.active = self.now;
+            connection.phase.active = self.now;
             let check = connection.next_check(snapshot, self.now);
             self.table.timers.arm(key.index, check);
         }
@@ -275,7 +276,7 @@ impl Worker {
                 self.table.ready.push_back(key);
             }
             Standing::Lingering => {
-                connection.stage = Stage::Lingering;
+                connection.phase.stage = Stage::Lingering;
                 self.rearm(key);
             }
             Standing::Over(end) => self.end(key, end),

@@ -38,6 +38,12 @@ pub enum Defect {
     StaleEvent,
     /// A hang-up reported during the handshake is believed.
     EarlyHangUp,
+    /// Any event of a connecting socket is taken for the end of its handshake.
+    BelieveAnyEvent,
+    /// One backend more is tried than allowed.
+    OneRetryMore,
+    /// The bound of a handshake is not looked at.
+    ForgetConnectTimeout,
     /// The half-closed bound starts only if the turn that saw EOF left nothing over.
     LateHalfClosed,
     /// The timer of a session that has moved bytes is not armed again.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::phase::Stage;
 use evenkeel::dataplane::session::{End, Reset};
 use evenkeel::dataplane::wire::Side;
 use evenkeel::shared::CloseReason;
 
 use super::sockets::SIDES;
-use super::worker::{Connection, Ended, Settings, Stage, Worker, deadline};
+use super::worker::{Attempt, Connection, Ended, RETRIES, Settings, Worker};
 
 /// Two ticks of the wheel: one that rounds up, one in which the turn comes.
 const LATE_MAX: Duration = Duration::from_micros(2 << 14);
@@ -22,6 +24,7 @@ pub(crate) fn check(worker: &mut Worker<'_>) {
             check_balance(connection, &mut problems);
             check_progress(connection, &mut problems);
             check_timer(connection, &settings, now, &mut problems);
+            check_handshake(connection, &settings, now, &mut problems);
             held_pipes += SIDES.iter().filter(|side| connection.session.held(**side) > 0).count();
         }
         worker.kernel.problems.append(&mut problems);
@@ -52,7 +55,7 @@ fn check_balance(connection: &mut Connection, problems: &mut Vec<String>) {
 fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     let pair = &mut connection.pair;
     let told = SIDES.iter().any(|side| pair.socket(*side).edge.is_some());
-    if connection.queued || connection.stage != Stage::Moving || told {
+    if connection.queued || !is_moving(connection.phase.stage) || told {
         return;
     }
     for from in SIDES {
@@ -71,16 +74,43 @@ fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     }
 }
 
+fn is_moving(stage: Stage) -> bool {
+    matches!(stage, Stage::Young | Stage::Settled)
+}
+
 fn check_timer(
     connection: &Connection,
     settings: &Settings,
-    now: evenkeel::dataplane::clock::Tick,
+    now: Tick,
     problems: &mut Vec<String>,
 ) {
-    let due = deadline(settings, connection).after(LATE_MAX);
-    if connection.stage != Stage::Connecting && due < now {
+    let due =
+        connection.phase.silence_deadline(&connection.session, settings.bounds()).after(LATE_MAX);
+    if connection.phase.stage != Stage::Connecting && due < now {
         let late = now.since(due);
         problems.push(format!("silent {late:?} too long: {:?}", connection.session));
+    }
+}
+
+/// Nothing moves before the handshake is done; it takes no longer and no more tries than allowed.
+fn check_handshake(
+    connection: &Connection,
+    settings: &Settings,
+    now: Tick,
+    problems: &mut Vec<String>,
+) {
+    if connection.phase.stage != Stage::Connecting {
+        if connection.attempt != Attempt::Established {
+            problems.push(format!("in use before its handshake is done: {connection:?}"));
+        }
+        return;
+    }
+    let due = connection.phase.attempted.after(settings.bounds().connect).after(LATE_MAX);
+    if due < now {
+        problems.push(format!("a handshake waited for {:?} too long", now.since(due)));
+    }
+    if connection.failed > RETRIES as usize {
+        problems.push(format!("too many backends tried: {}", connection.failed));
     }
 }
 
@@ -95,7 +125,12 @@ pub(crate) fn check_end(
     let (end, is_silence) = match ended {
         Ended::Over(end) => (end, false),
         Ended::Silent(end) => (end, true),
-        Ended::GivenUp => return,
+        Ended::GivenUp => {
+            if !connection.pair.client.reset && connection.failed <= RETRIES as usize {
+                problems.push(format!("given up after {} backends", connection.failed));
+            }
+            return;
+        }
     };
     let pair = &connection.pair;
     for from in SIDES {

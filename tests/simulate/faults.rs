@@ -47,6 +47,9 @@ negative_controls! {
     a_pipe_is_kept, KeepPipe, ["pipes are out", "never came back"];
     a_stale_event_acts_on_a_reused_slot, StaleEvent, ["the last byte", "meant none", "received"];
     a_hang_up_while_connecting_is_believed, EarlyHangUp, ["before the last byte", "meant none"];
+    an_unproven_handshake_is_believed, BelieveAnyEvent, ["before its handshake"];
+    one_backend_too_many_is_tried, OneRetryMore, ["too many"];
+    a_handshake_is_waited_for_too_long, ForgetConnectTimeout, ["handshake waited for"];
     the_half_closed_bound_comes_late, LateHalfClosed, ["too long"];
     a_timer_is_forgotten, ForgetTimer, ["too long", "never ended"];
 }

@@ -5,12 +5,13 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::phase::Stage;
 use evenkeel::dataplane::session::Readiness;
 use evenkeel::shared::SpliceMode;
 
 use super::checks;
 use super::sockets::{Kernel, SIDES};
-use super::worker::{Attempt, Connection, Ended, Settings, Stage, Worker};
+use super::worker::{Attempt, Connection, Ended, Settings, Worker};
 
 /// More steps than any schedule needs.
 const STEPS_MAX: usize = 30_000;
@@ -90,7 +91,7 @@ fn kind(connection: &Connection, ended: Ended) -> String {
         Ended::Silent(end) => format!("{:?}", end.reason),
         Ended::GivenUp => "GivenUp".into(),
     };
-    let lingered = if connection.stage == Stage::Lingering { " after lingering" } else { "" };
+    let lingered = if connection.phase.stage == Stage::Lingering { " after lingering" } else { "" };
     let [(_, up), (_, down)] = connection.session.delivered();
     let spliced = if up + down > 0 { ", spliced" } else { "" };
     format!("{end}{lingered}{spliced}")
@@ -149,7 +150,7 @@ impl Plan {
     fn check_calm_ends(&self, worker: &mut Worker<'_>) {
         let problems = &mut worker.kernel.problems;
         for (connection, ended) in worker.gone.iter() {
-            let was_calm = self.calm_since.is_some_and(|since| since < connection.active);
+            let was_calm = self.calm_since.is_some_and(|since| since < connection.phase.active);
             if matches!(ended, Ended::Silent(_)) && was_calm && !self.silent {
                 let what = format!("ended by silence, with nothing in its way: {connection:?}");
                 problems.push(what);
@@ -162,7 +163,7 @@ impl Plan {
 fn heal(connection: &mut Connection) {
     if connection.attempt == Attempt::Pending {
         connection.attempt = Attempt::Established;
-        connection.pair.backend.raise();
+        connection.pair.backend.answer();
     }
     for side in SIDES {
         let is_there = is_there(connection, side);
@@ -192,7 +193,7 @@ fn disturb(worker: &mut Worker<'_>, large: bool) {
     let (action, kind) = (random.u8(..100), random.u8(..8));
     let (key, traces) = (worker.keys[index], worker.kernel.traces);
     let Some(connection) = worker.connection(key) else { return };
-    if connection.stage == Stage::Connecting && action >= 50 {
+    if connection.phase.stage == Stage::Connecting && action >= 50 {
         return connect(connection, action);
     }
     if !is_there(connection, side) {
@@ -225,7 +226,7 @@ fn connect(connection: &mut Connection, action: u8) {
     match (connection.attempt, action) {
         (Attempt::Pending, 50..80) => {
             connection.attempt = Attempt::Established;
-            backend.raise();
+            backend.answer();
         }
         (Attempt::Pending, 80..88) => {
             connection.attempt = Attempt::Failed;

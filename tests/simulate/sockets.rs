@@ -45,6 +45,8 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
     pub(crate) stream: Stream,
+    /// The handshake still runs: there is nothing to tell.
+    pub(crate) dialing: bool,
     /// Sent by the peer, and how much of it has been received.
     pub(crate) sent: u64,
     pub(crate) received: u64,
@@ -84,6 +86,17 @@ impl Socket {
         }
     }
 
+    /// One whose handshake with the peer has begun.
+    pub(crate) fn dial(random: &mut fastrand::Rng) -> Self {
+        Self { dialing: true, ..Self::new(random) }
+    }
+
+    /// The handshake is done.
+    pub(crate) fn answer(&mut self) {
+        self.dialing = false;
+        self.raise();
+    }
+
     pub(crate) fn waiting(&self) -> u64 {
         self.sent - self.received
     }
@@ -99,6 +112,9 @@ impl Socket {
 
     /// What epoll says of the socket now, in mio's words.
     pub(crate) fn state(&self) -> Readiness {
+        if self.dialing && self.error.is_none() {
+            return Readiness::default();
+        }
         let over = self.peer_finished || self.reset;
         let hung_up = self.reset || self.peer_finished && self.shut;
         let urgent = self.mark.is_some();

@@ -2,32 +2,27 @@
 //! sessions, slots, tokens and timers.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use mio::Token;
 
 use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::phase::{Bounds, Due, Handshake, Phase, Stage, may_retry};
 use evenkeel::dataplane::relay::Turn;
-use evenkeel::dataplane::session::{End, News, Readiness, Reset, Session, Standing};
+use evenkeel::dataplane::session::{End, News, Readiness, Session, Standing};
 use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
 use evenkeel::dataplane::timers::Timers;
 use evenkeel::dataplane::wire::Side;
-use evenkeel::shared::{CloseReason, SpliceMode};
+use evenkeel::shared::SpliceMode;
+use evenkeel::sys::socket::ConnectStatus;
 
 use super::put_in;
 use super::sockets::{Kernel, Pair, Pipe, SIDES, Socket, Wires};
 
-/// How often to look at a lingering session.
-const LINGER_LOOK: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
-const RETRIES: u32 = 2;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Connecting,
-    Moving,
-    Lingering,
-}
+/// Backends tried after the first.
+pub(crate) const RETRIES: u32 = 2;
 
 /// How the attempt under way will have gone, once the network says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +36,10 @@ pub(crate) enum Attempt {
 pub(crate) struct Connection {
     pub(crate) session: Session<Pipe>,
     pub(crate) pair: Pair,
-    pub(crate) stage: Stage,
+    pub(crate) phase: Phase,
     pub(crate) attempt: Attempt,
-    attempted: Tick,
-    pub(crate) active: Tick,
-    tries: u32,
+    /// Backends that failed it.
+    pub(crate) failed: usize,
     pub(crate) queued: bool,
 }
 
@@ -56,6 +50,12 @@ pub(crate) struct Settings {
     pub(crate) scratch: usize,
     pub(crate) idle: Duration,
     pub(crate) half_closed: Duration,
+}
+
+impl Settings {
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { connect: CONNECT_TIMEOUT, idle: self.idle, half_closed: self.half_closed }
+    }
 }
 
 /// Why a connection left.
@@ -104,7 +104,7 @@ impl<'a> Worker<'a> {
     /// A client has come, and may have spoken already.
     pub(crate) fn open(&mut self) {
         let random = &mut self.kernel.random;
-        let mut pair = Pair { client: Socket::new(random), backend: Socket::new(random) };
+        let mut pair = Pair { client: Socket::new(random), backend: Socket::dial(random) };
         let mut session = Session::new(self.settings.splice);
         let client = &mut pair.client;
         match random.u8(..4) {
@@ -126,11 +126,9 @@ impl<'a> Worker<'a> {
         let connection = Connection {
             session,
             pair,
-            stage: Stage::Connecting,
+            phase: Phase::new(self.now),
             attempt: Attempt::Pending,
-            attempted: self.now,
-            active: self.now,
-            tries: 0,
+            failed: 0,
             queued: false,
         };
         if let Ok(key) = self.slots.insert(connection) {
@@ -153,7 +151,7 @@ impl<'a> Worker<'a> {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(connection) = self.slots.get_mut(key) else { continue };
             connection.queued = false;
-            if connection.stage != Stage::Connecting {
+            if connection.phase.stage != Stage::Connecting {
                 self.advance(key);
             }
         }
@@ -201,7 +199,7 @@ impl<'a> Worker<'a> {
     /// for what a muted side was told: a turn takes up all events before it unmutes anything.
     fn is_about_to_end(&mut self, key: SlotKey, side: Side) -> bool {
         let Some(connection) = self.connection(key) else { return false };
-        if connection.stage == Stage::Connecting {
+        if connection.phase.stage == Stage::Connecting {
             return false;
         }
         let pair = &mut connection.pair;
@@ -216,7 +214,7 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots.get_mut(key) else { return };
         self.kernel.trace(|| format!(" {key:?} {side:?} {readiness:?}"));
         let news = connection.session.note(side, readiness);
-        if news == News::OnlyMore && connection.stage != Stage::Connecting {
+        if news == News::OnlyMore && connection.phase.stage != Stage::Connecting {
             connection.pair.socket(side).muted |= connection.session.mute(side);
             return;
         }
@@ -224,26 +222,28 @@ impl<'a> Worker<'a> {
             connection.queued = true;
             self.ready.push_back(key);
         }
-        if connection.stage == Stage::Connecting {
+        if connection.phase.stage == Stage::Connecting {
             self.connecting_event(key, side, readiness);
         }
     }
 
     fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
         let Some(connection) = self.slots.get_mut(key) else { return };
-        // Plainly writable is connected; otherwise SO_ERROR is asked, which clears it.
-        let plain = readiness.writable && !readiness.error && !readiness.read_closed;
-        if side == Side::Backend && !plain && connection.pair.backend.error.take().is_some() {
-            return self.retry(key);
-        }
-        match (side, connection.attempt) {
-            (Side::Client, _) if readiness.error => self.remove(key, Ended::GivenUp),
-            (Side::Client, _) => {}
-            (Side::Backend, Attempt::Pending) => connection.session.backend_replaced(),
-            (Side::Backend, Attempt::Failed) => self.retry(key),
-            (Side::Backend, Attempt::Established) => {
-                connection.stage = Stage::Moving;
-                connection.active = self.now;
+        // Asking takes SO_ERROR, which clears it.
+        let (error, attempt) = (&mut connection.pair.backend.error, connection.attempt);
+        let ask = || match (error.take(), attempt) {
+            (Some(error), _) => Some(ConnectStatus::Failed(error.into())),
+            (None, Attempt::Failed) => Some(ConnectStatus::Failed(ErrorKind::TimedOut.into())),
+            (None, Attempt::Pending) => Some(ConnectStatus::Pending),
+            (None, Attempt::Established) => Some(ConnectStatus::Established),
+        };
+        match Handshake::judge(side, readiness, ask) {
+            Handshake::Waits => {}
+            Handshake::Unproven => connection.session.backend_replaced(),
+            Handshake::Failed(_) => self.retry(key),
+            Handshake::Abandoned => self.remove(key, Ended::GivenUp),
+            Handshake::Done => {
+                connection.phase.connected(self.now);
                 connection.session.connected();
                 self.arm(key);
             }
@@ -253,11 +253,11 @@ impl<'a> Worker<'a> {
     fn retry(&mut self, key: SlotKey) {
         let Some(mut connection) = self.slots.lift(key) else { return };
         connection.session.backend_replaced();
-        connection.tries += 1;
-        connection.pair.backend = Socket::new(&mut self.kernel.random);
+        connection.failed += 1;
+        connection.pair.backend = Socket::dial(&mut self.kernel.random);
         connection.attempt = Attempt::Pending;
-        connection.attempted = self.now;
-        let gives_up = connection.tries > RETRIES;
+        connection.phase.attempted = self.now;
+        let gives_up = !may_retry(connection.failed, RETRIES);
         self.slots.put_back(key, connection);
         if gives_up {
             self.remove(key, Ended::GivenUp);
@@ -279,11 +279,11 @@ impl<'a> Worker<'a> {
         };
         let standing = connection.session.advance(&mut turn);
         if connection.session.delivered() != before.0 {
-            connection.active = self.now;
+            connection.phase.active = self.now;
         }
         let at_once = standing == Standing::Waiting || !put_in::late_half_closed();
         if connection.session.is_half_closed() && !was_half_closed && at_once {
-            connection.active = self.now;
+            connection.phase.active = self.now;
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
@@ -307,7 +307,7 @@ impl<'a> Worker<'a> {
                 }
             }
             Standing::Lingering => {
-                connection.stage = Stage::Lingering;
+                connection.phase.stage = Stage::Lingering;
                 self.arm(key);
             }
             Standing::Over(end) => self.remove(key, Ended::Over(end)),
@@ -315,20 +315,13 @@ impl<'a> Worker<'a> {
     }
 
     fn timer_fired(&mut self, key: SlotKey) {
-        let now = self.now;
+        let (now, bounds) = (self.now, self.settings.bounds());
         let Some(connection) = self.slots.get_mut(key) else { return };
-        if connection.stage == Stage::Connecting {
-            if connection.attempted.after(CONNECT_TIMEOUT) <= now {
-                return self.retry(key);
-            }
-            return self.arm(key);
-        }
-        if deadline(&self.settings, connection) <= now {
-            let end = silence_end(&connection.session);
-            return self.remove(key, Ended::Silent(end));
-        }
-        if connection.stage == Stage::Lingering {
-            return self.advance(key);
+        match connection.phase.due(&connection.session, bounds, now) {
+            Due::Retry => return self.retry(key),
+            Due::End(end) => return self.remove(key, Ended::Silent(end)),
+            Due::Look => return self.advance(key),
+            Due::Later | Due::Keepalive => {}
         }
         if !put_in::forgotten_timer() {
             self.arm(key);
@@ -337,13 +330,8 @@ impl<'a> Worker<'a> {
 
     fn arm(&mut self, key: SlotKey) {
         let Some(connection) = self.slots.get(key) else { return };
-        let check = match connection.stage {
-            Stage::Connecting => connection.attempted.after(CONNECT_TIMEOUT),
-            Stage::Moving => deadline(&self.settings, connection),
-            Stage::Lingering => {
-                deadline(&self.settings, connection).min(self.now.after(LINGER_LOOK))
-            }
-        };
+        let bounds = self.settings.bounds();
+        let check = connection.phase.next_check(&connection.session, bounds, self.now);
         self.timers.arm(key.index, check);
     }
 
@@ -359,25 +347,4 @@ impl<'a> Worker<'a> {
             self.gone.push((connection, ended));
         }
     }
-}
-
-/// When silence ends a session.
-pub(crate) fn deadline(settings: &Settings, connection: &Connection) -> Tick {
-    let bound = if connection.session.is_half_closed() {
-        settings.half_closed.min(settings.idle)
-    } else {
-        settings.idle
-    };
-    connection.active.after(bound)
-}
-
-fn silence_end(session: &Session<Pipe>) -> End {
-    let reason = if session.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
-    let reset = match (session.held(Side::Client) > 0, session.held(Side::Backend) > 0) {
-        (false, false) => Reset::None,
-        (true, false) => Reset::One(Side::Backend),
-        (false, true) => Reset::One(Side::Client),
-        (true, true) => Reset::Both,
-    };
-    End { reason, reset }
 }

@@ -1,0 +1,175 @@
+//! What a connection waits for, for how long, and what an event or a due timer means for it.
+//!
+//! Nothing here knows the kernel: the worker and its simulation act on the same decisions.
+
+use std::io;
+use std::time::Duration;
+
+use crate::policy::defects::{Defect, has};
+use crate::sys::socket::ConnectStatus;
+
+use super::clock::Tick;
+use super::session::{End, Readiness, Session};
+use super::wire::{Holds, Side};
+
+/// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
+/// never pay for it; the client's socket inherits it from the listening one.
+const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
+/// How often to look whether a lingering session may be closed: no event tells.
+const LINGER_LOOK: Duration = Duration::from_millis(20);
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for a backend's handshake.
+    Connecting,
+    /// Moving bytes; keepalive is not set on the backend's socket yet.
+    Young,
+    /// Moving bytes.
+    Settled,
+    /// Over, but for the last bytes in the kernel.
+    Lingering,
+}
+
+/// How long a connection may take over what it waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// One backend's handshake.
+    pub connect: Duration,
+    /// Silence both ways.
+    pub idle: Duration,
+    /// Silence after one side's EOF, where that is shorter.
+    pub half_closed: Duration,
+}
+
+/// A stage, and the moments from which its bounds count.
+#[derive(Debug, Clone, Copy)]
+pub struct Phase {
+    /// How far the connection has come.
+    pub stage: Stage,
+    /// When the latest connection attempt began.
+    pub attempted: Tick,
+    /// When a byte last moved, or the connection came to where it is.
+    pub active: Tick,
+}
+
+/// What a due timer asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet: something has moved since it was armed.
+    Later,
+    /// This backend takes too long: another one.
+    Retry,
+    /// Setting keepalive on the backend's socket.
+    Keepalive,
+    /// A look whether the last bytes have arrived.
+    Look,
+    /// The end: too long a silence.
+    End(End),
+}
+
+impl Phase {
+    /// A connection that begins its first attempt now.
+    #[must_use]
+    pub const fn new(now: Tick) -> Self {
+        Self { stage: Stage::Connecting, attempted: now, active: now }
+    }
+
+    /// A backend's handshake is done: bytes may move.
+    pub const fn connected(&mut self, now: Tick) {
+        self.stage = Stage::Young;
+        self.active = now;
+    }
+
+    /// When silence ends the session.
+    #[must_use]
+    pub fn silence_deadline<P: Holds>(&self, session: &Session<P>, bounds: Bounds) -> Tick {
+        let bound = if session.is_half_closed() {
+            bounds.half_closed.min(bounds.idle)
+        } else {
+            bounds.idle
+        };
+        self.active.after(bound)
+    }
+
+    /// When the timer has to fire next.
+    #[must_use]
+    pub fn next_check<P: Holds>(&self, session: &Session<P>, bounds: Bounds, now: Tick) -> Tick {
+        let deadline = self.silence_deadline(session, bounds);
+        match self.stage {
+            Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
+            Stage::Connecting => self.attempted.after(bounds.connect),
+            Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
+            Stage::Settled => deadline,
+            Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
+        }
+    }
+
+    /// The timer has fired. Unless the connection ends or tries again, it has to be armed anew.
+    pub fn due<P: Holds>(&mut self, session: &Session<P>, bounds: Bounds, now: Tick) -> Due {
+        if self.stage == Stage::Connecting {
+            let is_late = self.attempted.after(bounds.connect) <= now;
+            return if is_late { Due::Retry } else { Due::Later };
+        }
+        if self.silence_deadline(session, bounds) <= now {
+            return Due::End(session.silence_end());
+        }
+        match self.stage {
+            Stage::Young => {
+                self.stage = Stage::Settled;
+                Due::Keepalive
+            }
+            Stage::Lingering => Due::Look,
+            Stage::Connecting | Stage::Settled => Due::Later,
+        }
+    }
+}
+
+/// What an event says of a connection attempt that was under way.
+#[derive(Debug)]
+pub enum Handshake {
+    /// Nothing.
+    Waits,
+    /// Nothing, and what it said of the backend's socket is not to be believed.
+    Unproven,
+    /// It is done.
+    Done,
+    /// It failed.
+    Failed(io::Error),
+    /// The client is gone.
+    Abandoned,
+}
+
+impl Handshake {
+    /// Judges an event. Plainly writable is connected; anything else is proven by asking, since
+    /// some kernels report HUP while the handshake still runs.
+    pub fn judge(
+        side: Side,
+        readiness: Readiness,
+        ask: impl FnOnce() -> Option<ConnectStatus>,
+    ) -> Self {
+        match side {
+            Side::Client if readiness.error => return Self::Abandoned,
+            Side::Client => return Self::Waits,
+            Side::Backend => {}
+        }
+        if readiness.writable && !readiness.error && !readiness.read_closed {
+            return Self::Done;
+        }
+        if has(Defect::BelieveAnyEvent) {
+            return Self::Done;
+        }
+        match ask() {
+            Some(ConnectStatus::Established) => Self::Done,
+            Some(ConnectStatus::Pending) => Self::Unproven,
+            Some(ConnectStatus::Failed(error)) => Self::Failed(error),
+            None => Self::Waits,
+        }
+    }
+}
+
+/// Whether another backend is to be tried once `failed` have failed.
+#[must_use]
+pub fn may_retry(failed: usize, retries: u32) -> bool {
+    failed <= retries as usize + has(Defect::OneRetryMore) as usize
+}
