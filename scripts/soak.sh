@@ -18,7 +18,7 @@ EVENKEEL_SESSIONS="${EVENKEEL_SESSIONS:-1000000}" run integrity:: || status=1
 printf '\n== report\n'
 # A run that reported nothing has shown nothing.
 grep '^soak: ' "$log" || { echo 'no report of the soak'; status=1; }
-sed -n 's/^{"bytes":\([0-9]*\),"case":"\([^"]*\)","failures":\([0-9]*\),.*"seconds":\([0-9]*\).*"sessions":\([0-9]*\)}$/\2: \5 sessions, \3 failures, \1 bytes, \4 s/p' "$log" |
+sed -n 's/^.*{"bytes":\([0-9]*\),"case":"\([^"]*\)","failures":\([0-9]*\),.*"seconds":\([0-9]*\).*"sessions":\([0-9]*\)}$/\2: \5 sessions, \3 failures, \1 bytes, \4 s/p' "$log" |
   awk '!/^(soak|warm-up)/ { print; cases++ } END { exit !cases }' ||
   { echo 'no report of the integrity cases'; status=1; }
 exit "$status"

@@ -14,6 +14,11 @@ use cli::{Cli, Demo, Verb, exit, offline, remote, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();
+    #[cfg(feature = "defects")]
+    if let Err(message) = put_in_a_defect() {
+        fail(message, "");
+        return ExitCode::from(exit::USAGE);
+    }
     match Cli::parse().verb {
         Verb::Run(config) => {
             end(run(&RunOptions { file: config.file, stop_after: None, on_ready: |_| {} }))
@@ -39,6 +44,17 @@ fn main() -> ExitCode {
         Verb::Completions { shell } => offline::completions(shell),
         Verb::Man { verb } => offline::man(verb.as_deref()),
         Verb::Version { json } => offline::version(json),
+    }
+}
+
+/// Puts in the fault that a test has named.
+#[cfg(feature = "defects")]
+fn put_in_a_defect() -> Result<(), String> {
+    match std::env::var("EVENKEEL_DEFECT") {
+        Ok(name) if !evenkeel::policy::defects::set_everywhere(&name) => {
+            Err(format!("EVENKEEL_DEFECT={name}: there is no such defect"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::config;
+use crate::policy::defects::{Defect, has};
 use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::Inherited;
@@ -154,6 +155,11 @@ impl Plan {
         if let Some(known) = known {
             if known.options.mptcp != options.mptcp {
                 return Err(Failed::Multipath);
+            }
+            if has(Defect::BindAnew) {
+                let sockets = socket::listen_beside(known.real, workers, &options);
+                let sockets = sockets.map_err(Failed::Open)?;
+                self.opened.push(Opened { address: known.real, sockets });
             }
             let kept = BoundAddress { real: known.real, options };
             if known.options != options {

@@ -14,6 +14,7 @@ use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::io::Errno;
 
+use crate::policy::defects::{Defect, has};
 use crate::policy::limiter::{Decision, Entry, LimitKey};
 use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
@@ -47,6 +48,11 @@ impl Worker {
             // Gone again before this worker heard of it: closing is all there is to do.
             return;
         };
+        if has(Defect::BindAnew) {
+            for old in self.listening.positions(|its| its == address) {
+                self.listening.close(old);
+            }
+        }
         let position = self.listening.add(listener, address, socket);
         if self.register_listening(position).is_err() {
             // Without an epoll entry this queue would never be served; better that the kernel

@@ -1,7 +1,8 @@
 //! Faults that tests put in, to show that they would notice them.
 //!
 //! Without the feature `defects` nothing can be put in: [`has`] is a constant `false`, and the
-//! compiler removes what depends on it. With it, a thread puts one in for itself alone.
+//! compiler removes what depends on it. With it, a thread puts one in for itself alone, or the
+//! program for all of its threads.
 
 /// A fault of the kind that other proxies have had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub enum Defect {
     LateHalfClosed,
     /// The timer of a session that has moved bytes is not armed again.
     ForgetTimer,
+    /// A reload opens new sockets on the addresses that stay, and closes the old ones.
+    BindAnew,
     /// A place is taken after a look, not by looking at what was taken.
     CheckThenIncrement,
     /// An insertion does not look for another of the same client.
@@ -67,23 +70,41 @@ pub const fn has(_: Defect) -> bool {
 #[cfg(feature = "defects")]
 mod switch {
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
     use super::Defect;
+
+    static EVERYWHERE: OnceLock<Defect> = OnceLock::new();
 
     std::thread_local! {
         static PUT_IN: Cell<Option<Defect>> = const { Cell::new(None) };
     }
 
-    /// Whether the calling thread has put this fault in.
+    /// Whether the calling thread or the program has put this fault in.
     #[must_use]
     pub fn has(defect: Defect) -> bool {
-        PUT_IN.get() == Some(defect)
+        PUT_IN.get() == Some(defect) || EVERYWHERE.get() == Some(&defect)
     }
 
     /// Puts a fault in for the calling thread, or takes it out.
     pub fn set(defect: Option<Defect>) {
         PUT_IN.set(defect);
     }
+
+    /// Puts one of the faults that show in a whole program in for all threads, by its name; false
+    /// if there is none of that name, or one is put in already.
+    #[must_use]
+    pub fn set_everywhere(name: &str) -> bool {
+        let shown = [
+            Defect::FinWhileHeld,
+            Defect::DropShortWrite,
+            Defect::ForgetReset,
+            Defect::KeepPipe,
+            Defect::BindAnew,
+        ];
+        let found = shown.into_iter().find(|defect| format!("{defect:?}") == name);
+        found.is_some_and(|defect| EVERYWHERE.set(defect).is_ok())
+    }
 }
 #[cfg(feature = "defects")]
-pub use switch::{has, set};
+pub use switch::{has, set, set_everywhere};

@@ -16,6 +16,8 @@ mod support;
 
 mod actor;
 mod books;
+#[cfg(feature = "defects")]
+mod broken_builds;
 mod crowd;
 mod faulty_backends;
 mod faulty_calls;

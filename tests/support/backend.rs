@@ -1,5 +1,6 @@
 //! Servers to put behind evenkeel, each with one habit.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -25,7 +26,8 @@ pub struct Shared {
     stopping: AtomicBool,
     accepted: AtomicUsize,
     received: AtomicUsize,
-    open: Mutex<Vec<TcpStream>>,
+    /// By a number of their own: a connection that is gone has no address to know it by.
+    open: Mutex<HashMap<usize, TcpStream>>,
 }
 
 impl Backend {
@@ -100,7 +102,7 @@ impl Backend {
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let shared = Arc::<Shared>::default();
         // A queue of length 0 holds one.
-        shared.open.lock().push(TcpStream::connect(address).unwrap());
+        shared.open.lock().insert(0, TcpStream::connect(address).unwrap());
         Self { address, shared, acceptor: None, _bound: Some(socket.into()) }
     }
 
@@ -148,7 +150,7 @@ impl Drop for Backend {
         // Wakes the acceptor, which then looks at `stopping`.
         let _woken = TcpStream::connect(self.address);
         let _ended = acceptor.join();
-        for stream in self.shared.open.lock().drain(..) {
+        for (_, stream) in self.shared.open.lock().drain() {
             let _gone = stream.shutdown(Shutdown::Both);
         }
     }
@@ -163,19 +165,14 @@ where
             return;
         }
         let Ok(stream) = stream else { continue };
-        shared.accepted.fetch_add(1, Ordering::SeqCst);
-        let number = {
-            let mut open = shared.open.lock();
-            open.push(stream.try_clone().unwrap());
-            open.last().map(|stream| stream.peer_addr().ok())
-        };
+        let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
+        shared.open.lock().insert(number, stream.try_clone().unwrap());
         let (shared, serve) = (Arc::clone(shared), Arc::clone(serve));
         std::thread::spawn(move || {
             // A client that leaves early is no failure of the server.
             let _outcome = serve(stream, &shared);
             // The clone would keep the connection open.
-            let mut open = shared.open.lock();
-            open.retain(|stream| Some(stream.peer_addr().ok()) != number);
+            shared.open.lock().remove(&number);
         });
     }
 }

@@ -1,0 +1,180 @@
+//! A hundred reloads while clients come as fast as they can: nobody is refused, reset or left
+//! waiting, long sessions go on, and nothing is left open.
+//!
+//! A reload comes after so many more clients have been served, so the test has the same power on
+//! any machine: about a hundred connections meet each. The negative control is a build that opens the
+//! listening sockets anew at each reload.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper that fails a test is part of the test"
+)]
+
+mod support;
+
+use std::io::{Error, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually, stream, try_connect, within};
+
+const RELOADS: u64 = 100;
+/// Clients that are served between two reloads, at least.
+const CLIENTS_A_RELOAD: u64 = 100;
+/// Clients at once.
+const AT_ONCE: usize = 8;
+const WORD_BYTES: usize = 500;
+const GLOBAL: &str = "workers = 2\nlog = { sessions = false }";
+
+/// Ends the clients, even when the test has failed: the scope waits for them.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What became of the clients.
+#[derive(Debug, Default)]
+struct Tally {
+    stopping: AtomicBool,
+    served: AtomicU64,
+    failures: Mutex<Vec<Error>>,
+}
+
+impl Tally {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// New clients, one after the other, until told to stop.
+    fn visit(&self, address: SocketAddr, first_key: u64) {
+        for key in (first_key..).step_by(AT_ONCE) {
+            if self.is_stopping() {
+                return;
+            }
+            match exchange(address, key) {
+                Ok(()) => drop(self.served.fetch_add(1, Ordering::SeqCst)),
+                Err(error) => self.failures.lock().push(error),
+            }
+        }
+    }
+
+    /// One session that says something now and then, and ends when told to stop.
+    fn stay(&self, address: SocketAddr) {
+        let mut client = connect(address);
+        let word = stream::bytes(u64::MAX, WORD_BYTES);
+        let mut heard = vec![0; WORD_BYTES];
+        while !self.is_stopping() {
+            client.write_all(&word).unwrap();
+            client.read_exact(&mut heard).unwrap();
+            assert!(heard == word, "wrong bytes");
+            // It is there to be cut, not to take a core.
+            within(Duration::from_millis(10), || self.is_stopping().then_some(()));
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut heard).unwrap(), 0);
+    }
+}
+
+/// One client, from its connect to its end.
+fn exchange(address: SocketAddr, key: u64) -> std::io::Result<()> {
+    let word = stream::bytes(key, WORD_BYTES);
+    let mut client = try_connect(address)?;
+    client.write_all(&word)?;
+    client.shutdown(Shutdown::Write)?;
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard)?;
+    if heard == word { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+/// What is reloaded in turn: another pool, another listener beside, other options of the one that
+/// stays, and a file with a mistake.
+fn texts(backends: &[Backend; 2]) -> Vec<(String, u16)> {
+    let one = Setup::of(&[&backends[0]]).global(GLOBAL);
+    let two = Setup::of(&[&backends[1], &backends[0]]).global(GLOBAL);
+    let beside =
+        format!("{}[listener.side]\nbind = [\"127.0.0.2:0\"]\npool = \"back\"\n", two.text());
+    let retuned = two.clone().listener("backlog = 1000\nidle_timeout = \"5m\"");
+    let mistaken = one.text().replace("workers", "wrokers");
+    vec![(beside, 200), (one.text(), 200), (mistaken, 422), (retuned.text(), 200)]
+}
+
+/// Reloads under load; failures, after everything is given back.
+fn reload_under_load(backends: &[Backend; 2], proxy: &Proxy) -> Vec<Error> {
+    let address = proxy.address();
+    exchange(address, u64::MAX).unwrap();
+    let before = proxy.descriptors();
+    let tally = Tally::default();
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let stopper = Stopper(&tally.stopping);
+        let long = scope.spawn(|| tally.stay(address));
+        for first_key in (0..).take(AT_ONCE) {
+            let tally = &tally;
+            scope.spawn(move || tally.visit(address, first_key));
+        }
+        let texts = texts(backends);
+        for (turn, (text, code)) in (1..=RELOADS).zip(texts.iter().cycle()) {
+            eventually("clients are served", PATIENCE, || {
+                let met = tally.served.load(Ordering::SeqCst) >= turn * CLIENTS_A_RELOAD;
+                (met || !tally.failures.lock().is_empty()).then_some(())
+            });
+            proxy.rewrite(text);
+            let answer = proxy.ask("POST", "/v1/reload", "");
+            assert_eq!(answer.code, *code, "{}", answer.body);
+        }
+        drop(stopper);
+        long.join().unwrap();
+    });
+    let served = tally.served.load(Ordering::SeqCst);
+    let rate = served as f64 / started.elapsed().as_secs_f64();
+    let failures = tally.failures.into_inner();
+    println!(
+        "{RELOADS} reloads under {rate:.0} new connections a second; {served} served, {} failures",
+        failures.len()
+    );
+    proxy.wait_for_sessions(0);
+    // An idle pipe or two may be kept.
+    eventually("descriptors are given back", PATIENCE, || {
+        (proxy.descriptors() <= before + 4).then_some(())
+    });
+    failures
+}
+
+// If this fails, clients are refused or cut off while an operator reloads, or descriptors leak.
+#[test]
+fn a_hundred_reloads_lose_nobody() {
+    let backends = [Backend::echo(), Backend::echo()];
+    let proxy = Setup::of(&[&backends[0]]).global(GLOBAL).start();
+    let failures = reload_under_load(&backends, &proxy);
+    assert!(failures.is_empty(), "{failures:#?}");
+    for (name, labels) in [
+        ("evenkeel_listener_refused_total", &[][..]),
+        ("evenkeel_sessions_closed_total", &[("reason", "internal")][..]),
+    ] {
+        let counted = proxy.metrics().sum(name, labels);
+        assert!(support::admin::is_same(counted, 0.0), "{name} is {counted}");
+    }
+}
+
+// If this fails, the test above would pass a program that opens its sockets anew at each reload.
+#[cfg(feature = "defects")]
+#[test]
+fn sockets_that_are_opened_anew_are_noticed() {
+    let backends = [Backend::echo(), Backend::echo()];
+    let text = Setup::of(&[&backends[0]]).global(GLOBAL).text();
+    let (directory, mut command) = Proxy::command(&text);
+    command.env("EVENKEEL_DEFECT", "BindAnew");
+    let mut proxy = Proxy::spawn(directory, command);
+    proxy.wait_until_serving();
+    let failures = reload_under_load(&backends, &proxy);
+    assert!(!failures.is_empty(), "nothing noticed");
+    println!("seen: {:?}", failures.first());
+}
