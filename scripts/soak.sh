@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sessions of every kind for 10 minutes (or as many seconds as the argument says), then a million
-# over every kind of link unless EVENKEEL_SESSIONS says otherwise; a report at the end. Needs root.
+# Sessions of every kind for 10 minutes (or as many seconds as the argument says), the faults with
+# GRO, GSO and TSO on, then a million sessions over every kind of link unless EVENKEEL_SESSIONS says
+# otherwise; a report at the end. Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +14,8 @@ run() {
 }
 status=0
 EVENKEEL_SOAK="${1:-600}" run --exact rest::soak || status=1
+# The faults once more, with large packets.
+EVENKEEL_OFFLOADS=1 run faulty_ || status=1
 EVENKEEL_SESSIONS="${EVENKEEL_SESSIONS:-1000000}" run integrity:: || status=1
 
 printf '\n== report\n'

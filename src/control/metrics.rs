@@ -155,6 +155,11 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Re
         let labels = [("worker", number.to_string())];
         family.encode_family(&labels)?.encode_gauge(&state.pipes_in_use.value())?;
     }
+    let name = "evenkeel_worker_stalls";
+    let mut family = counter(encoder, name, "Times a worker was found stuck")?;
+    for (number, state) in states.iter().enumerate() {
+        count(&mut family, &[("worker", number.to_string())], state.stalls.value())?;
+    }
     let mut family = gauge(encoder, "evenkeel_worker_sessions", "Sessions of a worker")?;
     for (number, state) in states.iter().enumerate() {
         let labels = [("worker", number.to_string())];

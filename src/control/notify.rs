@@ -40,36 +40,54 @@ pub(crate) fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
-/// Feeds the watchdog while all workers turn.
+/// How often the workers are looked at, at least.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Sees whether all workers turn, and feeds systemd's watchdog while they do.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    turns: Vec<u64>,
+    seen: Vec<Seen>,
+    feeds: bool,
+}
+
+/// What was last seen of a worker.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    turns: u64,
+    is_stuck: bool,
 }
 
 impl Watchdog {
-    /// How often to look: half of what systemd allows, so that a sleeping worker has been woken
-    /// once in between; `None` without a watchdog.
-    pub(crate) fn interval() -> Option<Duration> {
-        sd_notify::watchdog_enabled().map(|period| period / 2)
-    }
-
     /// Before the first look.
     pub(crate) fn new(workers: &Workers) -> Self {
-        Self { turns: vec![u64::MAX; workers.states.len()] }
+        let seen = vec![Seen { turns: u64::MAX, is_stuck: false }; workers.states.len()];
+        Self { seen, feeds: sd_notify::watchdog_enabled().is_some() }
     }
 
-    /// Feeds the watchdog if every worker has turned since the last look, and wakes them all.
+    /// How often to look: at half of what systemd allows, so that a sleeping worker has been woken
+    /// once in between.
+    pub(crate) fn interval() -> Duration {
+        sd_notify::watchdog_enabled().map_or(LOOK_INTERVAL, |period| LOOK_INTERVAL.min(period / 2))
+    }
+
+    /// Says which workers have not turned since the last look, or do so again, and wakes them all.
+    /// Feeds the watchdog if all have turned.
     pub(crate) fn look(&mut self, workers: &Workers) {
-        let mut all_turned = true;
-        for (number, (state, seen)) in workers.states.iter().zip(&mut self.turns).enumerate() {
+        for (number, (state, seen)) in workers.states.iter().zip(&mut self.seen).enumerate() {
             let turns = state.turns.value();
-            if *seen == turns {
-                all_turned = false;
-                tracing::error!("worker-{number} is stuck: its event loop has not turned");
+            let is_stuck = seen.turns == turns;
+            if is_stuck && !seen.is_stuck {
+                state.stalls.add(1);
+                tracing::error!(
+                    "worker-{number} is stuck: its event loop does not turn; its share of the \
+                     connections waits"
+                );
+            } else if seen.is_stuck && !is_stuck {
+                tracing::warn!("worker-{number} turns again");
             }
-            *seen = turns;
+            *seen = Seen { turns, is_stuck };
         }
-        if all_turned {
+        if self.feeds && self.seen.iter().all(|seen| !seen.is_stuck) {
             tell(&[NotifyState::Watchdog]);
         }
         workers.wake();

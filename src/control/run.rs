@@ -260,8 +260,7 @@ impl Signals {
 async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Option<Duration>) {
     let plane = &context.plane;
     let mut watchdog = Watchdog::new(&plane.workers);
-    let mut look = tokio::time::interval(Watchdog::interval().unwrap_or(STATUS_INTERVAL));
-    let feeds = Watchdog::interval().is_some();
+    let mut look = tokio::time::interval(Watchdog::interval());
     let mut status = tokio::time::interval(STATUS_INTERVAL);
     let end = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
     tokio::pin!(end);
@@ -283,8 +282,7 @@ async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Optio
             }
             Asked::Reopen => tracing::info!("USR1: no log file to reopen, logging goes to stderr"),
             Asked::Upgrade => tracing::warn!("USR2: upgrade is not supported yet"),
-            Asked::Look if feeds => watchdog.look(&plane.workers),
-            Asked::Look => {}
+            Asked::Look => watchdog.look(&plane.workers),
             Asked::Status => notify::status(&status_line(plane)),
         }
     }

@@ -298,6 +298,8 @@ impl ListenerState {
 pub struct WorkerState {
     /// Turns of the event loop; the watchdog wants to see it move.
     pub turns: CachePadded<Counter>,
+    /// Times its loop was found not to have turned; written by whoever watches it.
+    pub stalls: Counter,
     /// The kernel's id of the thread, by which its CPU time is read; 0 before it runs.
     pub thread: Counter,
     /// Pipes that hold bytes of a session.

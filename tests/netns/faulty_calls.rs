@@ -257,7 +257,7 @@ fn a_stalled_worker() {
     let proxy = net.evenkeel(&[1], Keys { global: "workers = 2", ..Keys::default() });
     let books = Books::open(&proxy);
     let mut steady: Vec<Steady> = (0..10).map(|_| Steady::open(&net, &proxy)).collect();
-    let injection = Injection::start(&proxy, &["epoll_wait:delay_enter=3000000:when=1"]);
+    let injection = Injection::start(&proxy, &["epoll_wait:delay_enter=5000000:when=1"]);
     // Woken, it stalls.
     net.on(Side::Client, || drop(try_connect(proxy.address())));
     let started = Instant::now();
@@ -268,17 +268,19 @@ fn a_stalled_worker() {
     let alive = steady.iter_mut().filter_map(|session| session.lives().ok()).count();
     let waited = times.iter().filter(|time| **time > Duration::from_millis(500)).count();
     let _changed = injection.stop();
+    let stalls = proxy.metrics().sum("evenkeel_worker_stalls_total", &[]);
     show(
-        "one of two workers stands still for 3 s",
-        "what the other worker has goes on; what waits is served when it goes on; nothing is lost",
+        "one of two workers stands still for 5 s",
+        "what the other worker has goes on; what waits is served when it goes on; nothing is lost; \
+         it is noticed",
         &format!(
             "{} of 40 new clients waited and all were served within {:?}, {alive} of 10 sessions \
-             alive",
+             alive; {stalls} stall noticed",
             waited,
             started.elapsed()
         ),
     );
-    assert!(alive == 10 && waited < 40);
+    assert!(alive == 10 && waited < 40 && stalls > 0.5);
     drop(steady);
     books.close(&proxy);
 }

@@ -38,7 +38,7 @@ fn whole(case: u64, link: Link, splice: &str) {
     books.close(&proxy);
 }
 
-const OFFLOADED: Link = Link::Veth { mtu: 1500, offloads: true };
+const OFFLOADED: Link = Link::OFFLOADED;
 const SMALL: Link = Link::Veth { mtu: 576, offloads: false };
 
 macro_rules! cases {

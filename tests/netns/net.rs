@@ -42,8 +42,11 @@ pub(crate) enum Link {
 }
 
 impl Link {
-    /// MTU 1500 and one packet for each segment: what a pipe sees of a real network.
+    /// MTU 1500 and one packet for each segment: what a pipe sees of a real network. With
+    /// `EVENKEEL_OFFLOADS` in the environment, GRO, GSO and TSO are on all the same.
     pub(crate) const PLAIN: Self = Self::Veth { mtu: 1500, offloads: false };
+    /// MTU 1500 with GRO, GSO and TSO: few and large packets.
+    pub(crate) const OFFLOADED: Self = Self::Veth { mtu: 1500, offloads: true };
 }
 
 /// The namespaces; removed when dropped.
@@ -59,6 +62,10 @@ impl Net {
     pub(crate) fn new(link: Link) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         assert!(rustix::process::geteuid().is_root(), "network namespaces need root");
+        let link = match link {
+            Link::PLAIN if std::env::var_os("EVENKEEL_OFFLOADS").is_some() => Link::OFFLOADED,
+            link => link,
+        };
         remove_leftovers();
         let stem =
             format!("{PREFIX}{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));

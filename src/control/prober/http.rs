@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::control::prober::probe::Failure;
 
@@ -47,7 +47,7 @@ pub(super) fn request(
 /// # Errors
 /// When no HTTP answer came; in words.
 pub(super) async fn status(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Empty<Bytes>>,
 ) -> Result<u16, Failure> {
     let mut builder = http1::Builder::new();
@@ -106,6 +106,12 @@ fn failure(error: &hyper::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use proptest::string::string_regex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     // If this fails, a status next to a range passes, or the log does not say what was expected.
@@ -118,6 +124,54 @@ mod tests {
         for bad in [199, 300, 417, 419] {
             let words = format!("HTTP status {bad}, expected 200-299, 418");
             assert_eq!(compare(bad, &expected), Err(Failure::Backend(words)));
+        }
+    }
+
+    /// What a probe makes of these bytes as an answer, sent in two parts.
+    fn judge(answer: &[u8], cut: usize) -> Result<u16, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let cut = cut % (answer.len() + 1);
+        let asked = request("GET", "/", None, SocketAddr::from(([127, 0, 0, 1], 80))).unwrap();
+        runtime.block_on(async {
+            let serve = async {
+                let mut asked = [0; 64];
+                assert!(theirs.read(&mut asked).await.unwrap() > 0);
+                for part in [&answer[..cut], &answer[cut..]] {
+                    // The probe may have heard enough.
+                    let _early = theirs.write_all(part).await;
+                    tokio::task::yield_now().await;
+                }
+                drop(theirs);
+            };
+            tokio::join!(status(ours, asked), serve).0
+        })
+    }
+
+    fn answers() -> impl Strategy<Value = Vec<u8>> {
+        let head = "HTTP/1\\.[01] [0-9]{3}( [ -~]{0,9})?\r\n([a-z-]{1,12}: [ -~]{0,20}\r\n){0,4}";
+        let head = string_regex(head).unwrap();
+        let whole = head.prop_map(|head| format!("{head}\r\n").into_bytes()).boxed();
+        let spoilt =
+            (whole.clone(), any::<Index>(), any::<u8>()).prop_map(|(mut bytes, at, byte)| {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                bytes
+            });
+        prop_oneof![whole, spoilt, vec(any::<u8>(), 0..200)]
+    }
+
+    proptest! {
+        // If this fails, a backend can end the process, or hang or fool its probe, by what it
+        // answers or by how its answer is cut into packets.
+        #[test]
+        fn any_answer_is_judged_and_alike_wherever_it_is_cut(answer in answers(), cut: usize) {
+            let judged = judge(&answer, cut);
+            prop_assert_eq!(&judge(&answer, 0), &judged);
+            if let Ok(status) = judged {
+                let digits = std::str::from_utf8(&answer[9..12]).unwrap();
+                prop_assert!(answer.starts_with(b"HTTP/1.") && digits == status.to_string());
+            }
         }
     }
 
