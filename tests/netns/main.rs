@@ -22,6 +22,7 @@ mod faulty_calls;
 mod faulty_ends;
 mod faulty_links;
 mod floods;
+mod full_disk;
 mod integrity;
 mod limits;
 mod meddler;
