@@ -29,6 +29,7 @@ mod meddler;
 mod net;
 mod peer;
 mod rest;
+mod shuffler;
 mod strace;
 mod streams;
 mod syn_flood;
