@@ -17,6 +17,7 @@ mod support;
 mod actor;
 mod books;
 mod crowd;
+mod destroyed;
 mod faulty_backends;
 mod faulty_calls;
 mod faulty_ends;
