@@ -16,6 +16,7 @@ mod support;
 
 mod actor;
 mod books;
+mod clocks;
 mod crowd;
 mod destroyed;
 mod faulty_backends;
