@@ -32,6 +32,7 @@ mod net;
 mod peer;
 mod rest;
 mod shuffler;
+mod sources;
 mod strace;
 mod streams;
 mod syn_flood;
