@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 #[cfg(feature = "defects")]
 fn put_in_a_defect() -> Result<(), String> {
     match std::env::var("EVENKEEL_DEFECT") {
-        Ok(name) if !evenkeel::policy::defects::set_everywhere(&name) => {
+        Ok(name) if !evenkeel::control::defects::set_everywhere(&name) => {
             Err(format!("EVENKEEL_DEFECT={name}: there is no such defect"))
         }
         _ => Ok(()),

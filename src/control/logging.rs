@@ -140,7 +140,7 @@ impl Logging {
         tracing::callsite::rebuild_interest_cache();
     }
 
-    /// Lines that were lost because nobody read stderr fast enough.
+    /// Lines that stderr did not take, or not in time.
     pub(crate) fn dropped(&self) -> u64 {
         self.settings.dropped.load(Ordering::Relaxed)
     }

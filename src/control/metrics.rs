@@ -59,7 +59,7 @@ impl Collector for Source {
         encode_backends(&mut encoder, &snapshot, &health)?;
         drop(health);
         encode_workers(&mut encoder, plane)?;
-        let help = "Log lines lost because nobody read them fast enough";
+        let help = "Log lines that stderr did not take, or not in time";
         one(&mut counter(&mut encoder, "evenkeel_log_dropped", help)?, self.logging.dropped())?;
         encode_process(&mut encoder, plane)
     }

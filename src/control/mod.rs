@@ -24,6 +24,8 @@ pub mod status;
 mod verbs;
 mod words;
 
+#[cfg(feature = "defects")]
+pub use crate::policy::defects;
 pub use host::check;
 pub use run::{RunOptions, Served, run};
 pub use run_error::RunError;

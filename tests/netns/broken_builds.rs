@@ -1,7 +1,7 @@
 //! Negative controls of the integrity cases: the program itself with a known fault put in.
 //!
-//! `meddler.rs` shows that the judges see what a proxy may do wrong; this shows that the cases bring
-//! the program into the states in which a fault of its own would do it.
+//! `meddler.rs` shows that the judges see what a proxy may do wrong; this shows that the cases
+//! bring the program into the states in which a fault of its own would do that.
 
 use crate::crowd::{Stage, play_all};
 use crate::net::{Keys, Link, Net};

@@ -1,4 +1,4 @@
-//! Faults of the network: loss, slow links, duplicates and the smallest of segments.
+//! Faults of the network: loss, slow links, other orders, duplicates, the smallest of segments.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -8,10 +8,11 @@ use socket2::{Domain, Socket, Type};
 
 use crate::actor::{Actor, Habit, POURED};
 use crate::books::{Books, load, resident_kib};
-use crate::crowd::{Stage, play_some};
+use crate::crowd::{Stage, play_all, play_some};
 use crate::faulty_backends::drink;
 use crate::net::{Keys, Link, Net, Side};
 use crate::show;
+use crate::shuffler::Shuffler;
 use crate::streams::{Mode, stream};
 use crate::support::try_connect;
 
@@ -77,6 +78,51 @@ fn loss_in_bursts() {
         &format!("{} sessions, {} failures", outcome.sessions, outcome.failures.len()),
     );
     assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+}
+
+/// A number of /proc/net/netstat in a side's namespace.
+fn tcp_count(net: &Net, side: Side, name: &str) -> u64 {
+    let table = net.on(side, || std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap());
+    let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut both = names.split_whitespace().zip(numbers.split_whitespace());
+    both.find(|(found, _)| *found == name).unwrap().1.parse().unwrap()
+}
+
+/// If it fails, bytes are wrong, or an end is lost, when packets arrive late or twice.
+#[test]
+fn reordered_and_duplicated_packets() {
+    for splice in ["never", "always"] {
+        let mut net = Net::new(Link::PLAIN);
+        let shuffler = Shuffler::between(&mut net, 79);
+        let stage = Stage::open(&net, net.backend(1));
+        let global = format!("splice = \"{splice}\"");
+        let proxy = net.evenkeel(&[1], Keys { global: &global, ..Keys::default() });
+        let books = Books::open(&proxy);
+        let case = ("shuffled", proxy.address());
+        let outcome = play_all(&net, case, &stage, (79 << 32, 1500));
+        books.close(&proxy);
+        let (shuffled, lost) = shuffler.end();
+        let count =
+            |name| tcp_count(&net, Side::Client, name) + tcp_count(&net, Side::Evenkeel, name);
+        let (early, twice) = (count("TCPOFOQueue"), count("TCPDSACKRecv"));
+        show(
+            &format!("frames between client and evenkeel overtaken and doubled; splice {splice}"),
+            "no effect on what arrives, resets and ends included",
+            &format!(
+                "{} sessions, {} failures; of {} frames {} overtaken, {} doubled, {lost} lost; \
+                 TCP saw {early} early segments and was told of {twice} that came twice",
+                outcome.sessions,
+                outcome.failures.len(),
+                shuffled.came,
+                shuffled.overtaken,
+                shuffled.doubled,
+            ),
+        );
+        assert!(outcome.failures.is_empty(), "{:#?}", outcome.failures);
+        assert!(shuffled.overtaken > 100 && shuffled.doubled > 100, "{shuffled:?}");
+        assert!(early > 0 && twice > 0 && lost == 0);
+    }
 }
 
 /// A client whose segments have at most so many bytes, and a small receive buffer.

@@ -100,32 +100,37 @@ impl Net {
     fn join(&self, ends: [(Side, &str); 2], third: u8, (mtu, offloads): (u32, bool)) {
         let [(outer, device), (inner, _)] = ends;
         let (outer, inner) = (self.name(outer), self.name(inner));
-        must(
-            Command::new("ip")
-                .args(["link", "add", "name", device, "netns", outer])
-                .args(["type", "veth", "peer", "name", device, "netns", inner]),
-        );
+        plug([(outer, device), (inner, device)], (mtu, offloads));
         let mut batch = String::new();
         for last in 1..10 {
             batch.push_str(&format!("address add 10.{third}.0.{last}/24 dev {device}\n"));
         }
-        batch.push_str(&format!("link set {device} mtu {mtu} up\n"));
         ip_batch(outer, &batch);
-        ip_batch(
-            inner,
-            &format!(
-                "address add 10.{third}.0.254/24 dev {device}\nlink set {device} mtu {mtu} up\n"
-            ),
-        );
-        if !offloads {
-            for name in [outer, inner] {
-                must(
-                    inside(name, "ethtool")
-                        .args(["-K", device])
-                        .args(["gro", "off", "gso", "off", "tso", "off", "sg", "off", "tx", "off"]),
-                );
+        ip_batch(inner, &format!("address add 10.{third}.0.254/24 dev {device}\n"));
+    }
+
+    /// Cuts the client's cable and leads both ends into a namespace of their own, where nothing
+    /// passes from one to the other unless a program forwards it. Its name; the last byte of a
+    /// frame's source address tells whose it is: 1 is the client, 2 evenkeel.
+    pub(crate) fn cut_open(&mut self) -> String {
+        let middle = format!("{}m", self.name(Side::Client).trim_end_matches('c'));
+        must(Command::new("ip").args(["netns", "add", &middle]));
+        // No word of its own.
+        must(inside(&middle, "sysctl").args(["-q", "-w", "net.ipv6.conf.default.disable_ipv6=1"]));
+        self.run(Side::Client, "ip", &["link", "del", "ek-up"]);
+        for (side, device, last) in
+            [(Side::Client, "ek-c", 1..10), (Side::Evenkeel, "ek-e", 254..255)]
+        {
+            let (name, number) = (self.name(side), side as usize + 1);
+            plug([(name, "ek-up"), (&middle, device)], (1500, false));
+            let mut batch = format!("link set ek-up address 02:00:00:00:00:0{number}\n");
+            for last in last {
+                batch.push_str(&format!("address add 10.1.0.{last}/24 dev ek-up\n"));
             }
+            ip_batch(name, &batch);
         }
+        self.names.push(middle.clone());
+        middle
     }
 
     /// The name of a side's namespace.
@@ -156,8 +161,7 @@ impl Net {
 
     /// Moves the calling thread, and all it starts from now on, into a side's namespace.
     pub(crate) fn enter(&self, side: Side) {
-        let file = File::open(Path::new("/run/netns").join(self.name(side))).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        enter(self.name(side));
     }
 
     /// Runs `act` on a thread of a side.
@@ -278,11 +282,37 @@ impl Drop for Net {
     }
 }
 
+/// Moves the calling thread, and all it starts from now on, into a namespace.
+pub(crate) fn enter(name: &str) {
+    let file = File::open(Path::new("/run/netns").join(name)).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
 /// A command in a namespace. `ip netns exec` would mount another /sys, without control groups.
-fn inside(name: &str, program: &str) -> Command {
+pub(crate) fn inside(name: &str, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{name}")).arg(program);
     command
+}
+
+/// A veth pair between two namespaces, both ends up.
+fn plug(ends: [(&str, &str); 2], (mtu, offloads): (u32, bool)) {
+    let [(outer, device), (inner, other)] = ends;
+    must(
+        Command::new("ip")
+            .args(["link", "add", "name", device, "netns", outer])
+            .args(["type", "veth", "peer", "name", other, "netns", inner]),
+    );
+    for (name, device) in ends {
+        ip_batch(name, &format!("link set {device} mtu {mtu} up\n"));
+        if !offloads {
+            must(
+                inside(name, "ethtool")
+                    .args(["-K", device])
+                    .args(["gro", "off", "gso", "off", "tso", "off", "sg", "off", "tx", "off"]),
+            );
+        }
+    }
 }
 
 fn remove(name: &str) {
