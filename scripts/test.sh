@@ -19,5 +19,6 @@ if [ "$(id -u)" != 0 ]; then
 fi
 # Faults can be put in by tests alone: nothing that runs has one by itself.
 step env EVENKEEL_SCHEDULES=1000000 cargo nextest run "${everything[@]}"
+step scripts/loom.sh
 step cargo test --locked --doc --quiet
 printf '\n== all passed in %d s\n' "$SECONDS"
