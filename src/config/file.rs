@@ -174,7 +174,10 @@ impl<'t> Section<'t> {
                     layers.extend(section.layers);
                 }
                 // Off, whatever [defaults] says behind it.
-                (None, DeValue::Boolean(false)) if table.can_be_off() => break,
+                (None, DeValue::Boolean(false)) if table.can_be_off() && !self.partial => break,
+                (None, DeValue::Boolean(false)) if table.can_be_off() => {
+                    report.error(&value.place, nothing_to_turn_off(name));
+                }
                 (None, _) => report.error(&value.place, no_table(name, table, value.data)),
             }
         }
@@ -329,6 +332,13 @@ fn no_table(name: &str, table: Table, data: &DeValue<'_>) -> Finding {
     } else {
         finding
     }
+}
+
+/// What to say about `false` in `[defaults]` itself.
+fn nothing_to_turn_off(name: &str) -> Finding {
+    Finding::new(format!("`{name} = false` turns nothing off in [defaults]"))
+        .expected(format!("a table `{name}`, or no such key"))
+        .hint("`false` belongs into a listener or pool, to turn off what [defaults] gives")
 }
 
 /// How an inline table of that name is written.
