@@ -151,6 +151,22 @@ fn bad_requests_are_named() {
     assert_eq!(proxy.document()["generation"], 1);
 }
 
+// If this fails, who says that it has asked all (`socat`, `nc -N`) now and then gets no answer.
+#[test]
+fn an_end_after_the_question_does_not_cost_the_answer() {
+    let one = Backend::named("one");
+    let proxy = Proxy::start(&config(&[&one]));
+    for number in 0..300 {
+        let mut unix = UnixStream::connect(proxy.admin_socket()).unwrap();
+        unix.set_read_timeout(Some(PATIENCE)).unwrap();
+        unix.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        unix.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        unix.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "question {number}: {answer:?}");
+    }
+}
+
 // If this fails, whoever may connect can stop the process with a few bytes.
 #[test]
 fn garbage_does_no_harm() {

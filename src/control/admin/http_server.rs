@@ -79,6 +79,8 @@ pub(crate) async fn serve(listener: impl Accept, routes: Router, connections_max
 
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router) {
     let connection = http1::Builder::new()
+        // A client may say that it has asked all and still waits for the answer.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
