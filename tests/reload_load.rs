@@ -1,5 +1,5 @@
-//! A hundred reloads while clients come as fast as they can: nobody is refused, reset or left
-//! waiting, long sessions go on, and nothing is left open.
+//! A hundred reloads, and a stop, while clients come as fast as they can: nobody is refused, reset
+//! or left waiting, long sessions go on, and nothing is left open.
 //!
 //! A reload comes after so many more clients, so the test has the same power on any machine:
 //! about a hundred connections meet each. The negative control is a build that opens the listening
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::process::Signal;
 use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually, stream, try_connect, within};
 
 const RELOADS: u64 = 100;
@@ -71,6 +72,16 @@ impl Tally {
                 Err(error) => self.failures.lock().push(error),
             }
         }
+    }
+
+    /// New clients, one after the other, until one is not served.
+    fn visit_while_served(&self, address: SocketAddr) {
+        let failure = (0..).find_map(|key| {
+            let outcome = exchange(address, key);
+            self.served.fetch_add(u64::from(outcome.is_ok()), Ordering::SeqCst);
+            outcome.err()
+        });
+        self.failures.lock().extend(failure);
     }
 
     /// One session that says something now and then, and ends when told to stop.
@@ -183,4 +194,28 @@ fn sockets_that_are_opened_anew_are_noticed() {
     let failures = reload_under_load(&backends, &proxy);
     assert!(!failures.is_empty(), "nothing noticed");
     println!("seen: {:?}", failures.first());
+}
+
+// If this fails, a stop cuts clients off that evenkeel has accepted, or leaves them waiting.
+#[test]
+fn a_stop_under_load_cuts_nobody() {
+    let backend = Backend::echo();
+    let mut proxy = Setup::of(&[&backend]).global("workers = 2").start();
+    let (address, tally) = (proxy.address(), Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| tally.visit_while_served(address));
+        }
+        eventually("clients come", PATIENCE, || (tally.visits() > 1000).then_some(()));
+        proxy.signal(Signal::TERM);
+    });
+    assert_eq!(proxy.wait_for_exit().code(), Some(0));
+    // Who came as the port was closed is refused, or reset without having been accepted.
+    let failures = tally.failures.into_inner();
+    let is_told = |kind| matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
+    assert!(failures.iter().all(|error| is_told(error.kind())), "{failures:#?}");
+    let lines = proxy.session_lines();
+    let whole = lines.iter().filter(|line| line["bytes_to_client"] == WORD_BYTES);
+    assert_eq!(whole.count(), lines.len(), "{:#?}", lines.last());
+    assert_eq!(lines.len() as u64, tally.served.into_inner());
 }
