@@ -377,3 +377,21 @@ fn nobody_there_is_said_at_once() {
     eventually("it is ready again", PATIENCE, || proxy.status().ready.then_some(()));
     assert_eq!(served_by(proxy.address()).unwrap(), "b2");
 }
+
+// If this fails, every worker sends its first client after a reload to the same backend.
+#[test]
+fn round_robin_begins_elsewhere_after_each_reload() {
+    let backends = [Backend::named("one"), Backend::named("two"), Backend::named("three")];
+    let [one, two, three] = &backends;
+    let setup = Setup::of(&[one, two, three]).pool("balance = \"round-robin\"");
+    let proxy = setup.clone().global("workers = 1").start();
+    let mut first: Vec<String> = (1..=3)
+        .map(|minutes| {
+            let idle = format!("idle_timeout = \"{minutes}m\"");
+            proxy.reload_with(&setup.clone().global("workers = 1").listener(&idle).text());
+            served_by(proxy.address()).unwrap()
+        })
+        .collect();
+    first.sort();
+    assert_eq!(first, ["one", "three", "two"]);
+}

@@ -15,8 +15,10 @@ use crate::shared::{
 };
 
 /// A worker's own turns of round-robin groups, and the snapshot they belong to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Chooser {
+    /// The worker's number.
+    worker: u64,
     turns: AHashMap<(PoolId, Which), (Generation, RoundRobin)>,
 }
 
@@ -39,6 +41,11 @@ pub(crate) struct Asking<'a> {
 }
 
 impl Chooser {
+    /// Nobody has had a turn yet.
+    pub(crate) fn new(worker: usize) -> Self {
+        Self { worker: worker as u64, turns: AHashMap::new() }
+    }
+
     /// Chooses a backend and claims a place there; `None` when none can serve.
     pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
         let fresh = self.choose_among(pool, asking);
@@ -97,9 +104,13 @@ impl Chooser {
     fn turn(&mut self, picker: &Picker<'_>, weights: &[u32]) -> &mut RoundRobin {
         let generation = picker.asking.generation;
         let key = (picker.pool.id, picker.which);
-        let turns = self.turns.entry(key).or_insert_with(|| (generation, RoundRobin::new(weights)));
+        // Not all workers, nor one worker after each reload, begin with the same backend; the first
+        // worker of the first generation begins with the first.
+        let first = self.worker + generation.0.saturating_sub(1);
+        let afresh = || (generation, RoundRobin::starting_at(weights, first));
+        let turns = self.turns.entry(key).or_insert_with(afresh);
         if turns.0 != generation {
-            *turns = (generation, RoundRobin::new(weights));
+            *turns = afresh();
         }
         &mut turns.1
     }

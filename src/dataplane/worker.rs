@@ -101,7 +101,7 @@ impl Worker {
                 scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
                 pipes: PipePool::new(setup.pipes_max),
             },
-            chooser: Chooser::default(),
+            chooser: Chooser::new(setup.number),
             now,
             woken: true,
             setup: Setup {

@@ -27,12 +27,13 @@ impl RoundRobin {
         Self::starting_at(weights, 0)
     }
 
-    /// The same, with ties broken from member `first` on: workers that start apart do not all send
-    /// their first session to the same backend.
+    /// The same, with ties broken from member `first` on, modulo their number: workers that start
+    /// apart do not all send their first session to the same backend.
     #[must_use]
-    pub fn starting_at(weights: &[u32], first: usize) -> Self {
+    pub fn starting_at(weights: &[u32], first: u64) -> Self {
         let turns = weights.iter().map(|&weight| Turn { weight, credit: 0 }).collect();
-        Self { turns, first: first.checked_rem(weights.len()).unwrap_or(0) }
+        let first = first.checked_rem(weights.len() as u64).unwrap_or(0);
+        Self { turns, first: usize::try_from(first).unwrap_or(0) }
     }
 
     /// The member whose turn it is among the eligible ones; `None` when there is none.
@@ -109,7 +110,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_cycle_is_exact_and_every_prefix_close(
-            weights in prop::collection::vec(0_u32..20, 1..12), first: usize,
+            weights in prop::collection::vec(0_u32..20, 1..12), first: u64,
         ) {
             // If this fails, backends do not get their configured share.
             let total: u32 = weights.iter().sum();
