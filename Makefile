@@ -1,6 +1,6 @@
 # An index: the work is in scripts/. `make` alone lists the targets.
 
-.PHONY: help check test lint doc interop loom fuzz soak bench demo static
+.PHONY: help check test lint doc interop loom fuzz soak bench versus demo static
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
@@ -22,6 +22,8 @@ soak: ## 10 minutes of sessions of every kind, then 1,000,000, in network namesp
 	@scripts/soak.sh
 bench: ## micro benchmarks
 	@cargo bench
+versus: ## evenkeel beside HAProxy, nginx, Envoy and a bare relay, 5 rounds; as root
+	@scripts/versus.sh
 demo: ## three servers, a load balancer and its page, in one process
 	@cargo run --release -- demo
 static: ## one static binary, and proof that it is

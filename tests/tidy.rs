@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 /// Lines of a source file without its unit tests, and of a `mod.rs`.
 const FILE_LINES_MAX: usize = 600;
 const MOD_LINES_MAX: usize = 150;
+/// Lines of a program in Python.
+const PYTHON_LINES_MAX: usize = 400;
 const COLUMNS_MAX: usize = 100;
 
 /// What each part of the crate may import of the others.
@@ -256,6 +258,19 @@ fn opening(source: &Source) -> Vec<String> {
     vec![source.says(0, "begins without `//!`: say in a sentence what the file is about")]
 }
 
+/// A program in Python: its size, and a sentence at its beginning.
+fn python(source: &Source) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let lines = source.text.lines().count();
+    if lines > PYTHON_LINES_MAX {
+        wrong.push(source.says(PYTHON_LINES_MAX, &format!("{lines} lines")));
+    }
+    if !source.text.lines().take(2).any(|line| line.starts_with("\"\"\"")) {
+        wrong.push(source.says(0, "begins without a docstring"));
+    }
+    wrong
+}
+
 fn columns(source: &Source) -> Vec<String> {
     let long = source.text.lines().enumerate();
     let long = long.filter(|(_, line)| line.chars().count() > COLUMNS_MAX);
@@ -324,9 +339,14 @@ fn walk(directory: &Path, extensions: &[&str], sources: &mut Vec<Source>) {
     }
 }
 
-fn sources(extensions: &[&str]) -> Vec<Source> {
+fn sources_of(extensions: &[&str]) -> Vec<Source> {
     let mut sources = Vec::new();
     walk(Path::new(env!("CARGO_MANIFEST_DIR")), extensions, &mut sources);
+    sources
+}
+
+fn sources(extensions: &[&str]) -> Vec<Source> {
+    let sources = sources_of(extensions);
     assert!(sources.len() > 20, "only {} files found", sources.len());
     sources
 }
@@ -360,10 +380,19 @@ fn every_file_says_what_it_is_about() {
     hold(opening);
 }
 
-/// If it fails, rustfmt has given up on a line.
+/// If it fails, rustfmt has given up on a line, or Python has lines that only some can read.
 #[test]
 fn lines_are_short() {
     hold(columns);
+    let wrong: Vec<String> = sources_of(&[".py", ".lua"]).iter().flat_map(columns).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, a program in Python has grown out of being read at once.
+#[test]
+fn programs_in_python_are_small_and_say_what_they_are() {
+    let wrong: Vec<String> = sources_of(&[".py"]).iter().flat_map(python).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 /// If it fails, there is a place where anything fits.
@@ -393,7 +422,8 @@ fn decisions_read_no_clock_and_no_random_source() {
 /// If it fails, the repository works on one machine only.
 #[test]
 fn no_machine_is_named() {
-    let kinds = [".rs", ".toml", ".md", ".sh", ".yml", ".service", ".socket", "Makefile", "run"];
+    let kinds =
+        [".rs", ".py", ".toml", ".md", ".sh", ".yml", ".service", ".socket", "Makefile", "run"];
     let wrong: Vec<String> = sources(&kinds).iter().flat_map(machine_paths).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
@@ -485,6 +515,7 @@ fn the_rules_about_files_see_files() {
     tried(columns, "src/a.rs", &"x".repeat(101), &"µ".repeat(100), &["100 columns"]);
     assert_eq!(names(&Source::new("src/common/utils.rs", "")).len(), 2);
     assert!(names(&Source::new("src/policy/hash.rs", "")).is_empty());
+    tried(python, "a.py", &"\n".repeat(401), "#!x\n\"\"\"What it is.", &["401 lines", "docstring"]);
     let home = concat!("let home = \"/ro", "ot/x\";");
     tried(machine_paths, "Makefile", home, "/etc/evenkeel", &[":1: "]);
 }

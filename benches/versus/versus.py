@@ -1,239 +1,180 @@
 #!/usr/bin/env python3
-"""CPU time per unit of work: evenkeel, HAProxy and nginx stream in front of the same nginx.
+"""evenkeel beside HAProxy, nginx stream, Envoy and a bare relay, in front of the same nginx.
 
-One proxy worker on one core, client and backend on the other; targets interleaved A B C A B C;
-medians of the rounds. What is counted is the CPU time of the proxy's own threads
-(/proc/PID/task/*/schedstat), which a busy neighbour disturbs less than throughput. On loopback the
-receiver's work is done in the sender's context for every proxy alike, so quote the ratios. The
-backend sends files as Debian's nginx does by default, with sendfile.
+One proxy worker on one core, client and backend on another. All targets do one load after the
+other, A B C, and again in the next round, which begins with another target: a neighbour that comes
+and goes disturbs all alike. Results go to a directory: `report.md`, `rounds.csv`, charts.
 
-    python3 benches/versus/versus.py [--rounds 5] [--seconds 3] [--binary target/release/evenkeel]
+    scripts/versus.sh [--rounds 5] [--seconds 3] [--network loopback|veth|veth-offload]
 
-Needs wrk, haproxy, nginx with the stream module. Ports are fixed: 17000 to 17200 are reserved
-(net.ipv4.ip_local_reserved_ports) while it runs.
+installs and builds what is needed and runs this. docs/performance.md tells how to read it.
 """
 import argparse
+import datetime
 import os
 import pathlib
-import re
+import platform
+import resource
+import shlex
 import shutil
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-BACKEND = 17100
-PORTS = {"evenkeel": 17001, "haproxy": 17002, "haproxy-tuned": 17004, "nginx": 17003}
-PROXY_CPU, OTHER_CPU = "0", "1"
-RESERVED = pathlib.Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
+import chart
+import loads
+import network
+import report
+import targets
+from processes import Children, Failed, deaf_to_signals, on_signals
 
-HTTP = """
-worker_processes 1; daemon off; pid {dir}/backend.pid; error_log {dir}/backend.log;
-events {{ worker_connections 16000; }}
-http {{ access_log off; sendfile on; tcp_nopush on;
-  keepalive_requests 100000000; keepalive_timeout 600s;
-  client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3;
-  uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
-  server {{ listen 127.0.0.1:{port} backlog=4096; root {dir}/www; }} }}
-"""
-NGINX = """
-{module}
-worker_processes 1; daemon off; pid {dir}/proxy.pid; error_log {dir}/proxy.log;
-events {{ worker_connections 32000; }}
-stream {{ server {{ listen 127.0.0.1:{port} backlog=4096 reuseport; access_log off;
-  proxy_pass 127.0.0.1:{backend}; proxy_timeout 600s; }} }}
-"""
-HAPROXY = """
-global
-  nbthread 1
-  maxconn 6000
-  {tuning}
-defaults
-  mode tcp
-  timeout connect 3s
-  timeout client 600s
-  timeout server 600s
-  {options}
-listen web
-  bind 127.0.0.1:{port} backlog 4096
-  server one 127.0.0.1:{backend}
-"""
-EVENKEEL = """
-[global]
-workers = 1
-log = {{ sessions = false, level = "error" }}
-[admin]
-socket = "{dir}/admin.sock"
-[listener.web]
-bind = ["127.0.0.1:{port}"]
-pool = "web"
-[pool.web]
-backends = ["127.0.0.1:{backend}"]
-"""
-TUNED = {
-    "tuning": "tune.pipesize 1048576",
-    "options": "option splice-request\n  option splice-response\n"
-    "  option tcp-smart-connect\n  option tcp-smart-accept",
-}
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PORTS = 200
+NETWORKS = ("loopback", "veth", "veth-offload")
+DESCRIPTORS = 100_000
 
 
-def write(path, text):
-    path.write_text(text)
-    return str(path)
+def numbers(text):
+    """`2000,10000` as a list."""
+    return [int(part) for part in text.split(",")]
 
 
-def wait_for(port):
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    sys.exit(f"nothing answers on port {port}")
+def options():
+    """The command line."""
+    built = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
+    add = parser.add_argument
+    add("--rounds", type=int, default=5)
+    add("--seconds", type=int, default=3, help="of each load, target and round")
+    add("--network", choices=NETWORKS, default="loopback")
+    add("--only", nargs="+", choices=targets.NAMES, default=list(targets.NAMES), metavar="TARGET",
+        help=", ".join(targets.NAMES))
+    add("--loads", nargs="+", metavar="LOAD", help="all of them unless some are named")
+    add("--rates", type=numbers, default=[2000, 10000, 20000], help="of the open loop, a second")
+    add("--out", type=pathlib.Path, default=built / "versus")
+    add("--built", type=pathlib.Path, default=built / "release", help="where examples/ is")
+    add("--binary", type=pathlib.Path, help="evenkeel, if not the one that was built")
+    add("--envoy", type=pathlib.Path, default=built / "versus-envoy" / "bin" / "envoy")
+    add("--port", type=int, default=17000, help=f"the first of {PORTS} that are used")
+    add("--proxy-cpu", type=int, default=0)
+    add("--other-cpu", type=int, default=1)
+    chosen = parser.parse_args()
+    for name in ("built", "binary", "envoy", "out"):
+        if getattr(chosen, name):
+            setattr(chosen, name, getattr(chosen, name).absolute())
+    chosen.binary = chosen.binary or chosen.built / "evenkeel"
+    return chosen
 
 
-def pinned(cpu, command):
-    return subprocess.Popen(
-        ["taskset", "-c", cpu, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def chosen_loads(chosen):
+    """The loads that were asked for, in their order."""
+    known = loads.every(chosen.rates)
+    names = [load.name for load in known]
+    unknown = [name for name in chosen.loads or [] if name not in names]
+    if unknown:
+        raise Failed(f"no load is called {', '.join(unknown)}; there are {', '.join(names)}")
+    return [load for load in known if not chosen.loads or load.name in chosen.loads]
 
 
-def start(directory, binary, processes):
-    common = {"dir": directory, "backend": BACKEND}
-    module = next(pathlib.Path("/usr/lib/nginx/modules").glob("ngx_stream_module.so"), None)
-    load = f"load_module {module};" if module else ""
-    http = write(directory / "backend.conf", HTTP.format(dir=directory, port=BACKEND))
-    processes["backend"] = pinned(OTHER_CPU, ["nginx", "-c", http])
-    keel = write(directory / "keel.toml", EVENKEEL.format(port=PORTS["evenkeel"], **common))
-    processes["evenkeel"] = pinned(PROXY_CPU, [binary, "run", "-c", keel])
-    for name, extra in (("haproxy", {"tuning": "", "options": ""}), ("haproxy-tuned", TUNED)):
-        text = HAPROXY.format(port=PORTS[name], **common, **extra)
-        conf = write(directory / f"{name}.cfg", text)
-        processes[name] = pinned(PROXY_CPU, ["haproxy", "-f", conf, "-db"])
-    text = NGINX.format(port=PORTS["nginx"], module=load, **common)
-    conf = write(directory / "stream.conf", text)
-    processes["nginx"] = pinned(PROXY_CPU, ["nginx", "-c", conf])
-    for port in [BACKEND, *PORTS.values()]:
-        wait_for(port)
+def about(chosen):
+    """What a reader of the results must know."""
+    processor = "unknown"
+    for row in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if row.startswith("model name"):
+            processor = row.split(":", 1)[1].strip()
+            break
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "kernel": platform.release(),
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "network": chosen.network,
+        "rounds": f"{chosen.rounds} of {chosen.seconds} s",
+        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    return {**facts, **targets.versions(chosen, chosen.only)}
 
 
-def family(pid):
-    """A process and its descendants: nginx works in a child."""
-    pids = [pid]
-    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            pids += family(int(child))
-    return pids
+def load_average():
+    """How busy the machine is before anything runs."""
+    return float(pathlib.Path("/proc/loadavg").read_text().split()[0])
 
 
-def cpu_ns(pid):
-    total = 0
-    for member in family(pid):
-        for task in pathlib.Path(f"/proc/{member}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[0])
-    return total
+def run_rounds(bench, wanted, rounds):
+    """Every load through every target, in turns."""
+    chosen = bench.options
+    total = chosen.rounds * len(wanted)
+    for number in range(chosen.rounds):
+        turn = number % len(chosen.only)
+        order = chosen.only[turn:] + chosen.only[:turn]
+        for position, load in enumerate(wanted):
+            done = number * len(wanted) + position
+            print(f"[{done + 1}/{total}] round {number + 1}, {load.title}", file=sys.stderr)
+            for name in order:
+                if name in load.without:
+                    continue
+                started = datetime.datetime.now().isoformat(timespec="seconds")
+                shown = loads.row(load, load.run(bench, name))
+                place = {"round": number + 1, "load": load.name, "target": name}
+                rounds.add({**place, "network": chosen.network, "started": started, **shown})
 
 
-def resident_kib(pid):
-    total = 0
-    for member in family(pid):
-        status = pathlib.Path(f"/proc/{member}/status").read_text()
-        total += int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
-    return total
+def write(chosen, wanted, rounds, facts):
+    """Report and charts of what has been measured so far."""
+    titles = {name: targets.TITLES[name] for name in targets.NAMES if name in chosen.only}
+    text = report.markdown(rounds, wanted, titles, facts)
+    (chosen.out / "report.md").write_text(text, encoding="utf-8")
+    counted = len({row["round"] for row in rounds.rows})
+    subtitle = f"bars: median of {counted} rounds, whiskers: least and most · {chosen.network}"
+    for measure in report.MEASURES:
+        drawn = chart.draw(rounds, measure, wanted, titles, subtitle)
+        path = chosen.out / f"{measure.name}.svg"
+        if drawn:
+            path.write_text(drawn, encoding="utf-8")
+        else:
+            # That of an earlier run would say what this one has not seen.
+            path.unlink(missing_ok=True)
+    print(text)
+    print(f"written to {chosen.out}", file=sys.stderr)
 
 
-def wrk(port, path, connections, seconds, close):
-    header = ["-H", "Connection: close"] if close else []
-    command = ["taskset", "-c", OTHER_CPU, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
-    out = subprocess.run(
-        [*command, *header, f"http://127.0.0.1:{port}/{path}"],
-        capture_output=True, text=True, check=True,
-    ).stdout
-    return int(re.search(r"(\d+) requests in", out).group(1))
-
-
-LOADS = [
-    # name, path, connections, close, bytes a reply (0: count requests)
-    ("short connection, µs", "tiny", 64, True, 0),
-    ("small request, 64 kept, µs", "tiny", 64, False, 0),
-    ("16 KiB reply, 32 kept, µs", "16k", 32, False, 0),
-    ("1 MiB replies, s/GB", "1m", 16, False, 1 << 20),
-    ("64 MiB replies, s/GB", "64m", 4, False, 1 << 26),
-]
-
-
-def measure(pid, port, load, seconds):
-    _, path, connections, close, size = load
-    before = cpu_ns(pid)
-    requests = wrk(port, path, connections, seconds, close)
-    spent = cpu_ns(pid) - before
-    return spent / 1e9 / (requests * size / 1e9) if size else spent / 1e3 / requests
-
-
-def idle_bytes(pid, port, count=4000):
-    before = resident_kib(pid)
-    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
-    time.sleep(1.5)
-    grown = resident_kib(pid) - before
-    for one in held:
-        one.close()
-    time.sleep(0.5)
-    return grown * 1024 / count
+def measure_all(chosen, directory):
+    """A whole run; what it starts and changes is ended and put back, however it ends."""
+    wanted = chosen_loads(chosen)
+    targets.check_files(chosen, chosen.only)
+    facts = about(chosen)
+    facts["load average before"] = load_average()
+    print("\n".join(f"{name}: {value}" for name, value in facts.items()), file=sys.stderr)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    rounds = report.Rounds(chosen.out / "rounds.csv")
+    ports = (chosen.port, chosen.port + PORTS - 1)
+    with network.of_name(chosen.network, ports) as between:
+        children = Children(directory, between)
+        try:
+            proxies = targets.Targets(children, chosen, chosen.only)
+            proxies.start_all()
+            run_rounds(loads.Bench(children, proxies, chosen), wanted, rounds)
+        finally:
+            deaf_to_signals()
+            children.end_all()
+            if rounds.rows:
+                write(chosen, wanted, rounds, facts)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--binary", default="target/release/evenkeel")
-    parser.add_argument("--only", nargs="*", default=list(PORTS))
-    options = parser.parse_args()
+    """Runs everything; 1 if that fails, 130 if it is interrupted."""
+    on_signals()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, most), most))
     directory = pathlib.Path(tempfile.mkdtemp(prefix="evenkeel-versus-"))
     directory.chmod(0o755)
-    (directory / "www").mkdir()
-    for name, size in (("tiny", 64), ("16k", 16 << 10), ("1m", 1 << 20), ("64m", 1 << 26)):
-        (directory / "www" / name).write_bytes(os.urandom(size))
-    reserved = RESERVED.read_text()
-    RESERVED.write_text("17000-17200")
-    processes = {}
     try:
-        start(directory, options.binary, processes)
-        results = {}
-        for round_number in range(options.rounds):
-            for load in LOADS:
-                for name in options.only:
-                    value = measure(processes[name].pid, PORTS[name], load, options.seconds)
-                    results.setdefault((load[0], name), []).append(value)
-            print(f"round {round_number + 1} of {options.rounds}", file=sys.stderr)
-        for name in options.only:
-            value = idle_bytes(processes[name].pid, PORTS[name])
-            results[("idle session, resident bytes", name)] = [value]
-        show(results, options.only)
+        measure_all(options(), directory)
+    except Failed as error:
+        sys.exit(f"versus: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            process.wait()
-        RESERVED.write_text(reserved)
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def show(results, names):
-    print("| work | " + " | ".join(names) + " | evenkeel/haproxy |")
-    print("| --- |" + " --- |" * (len(names) + 1))
-    for load in dict.fromkeys(load for load, _ in results):
-        cells = []
-        for name in names:
-            values = results[(load, name)]
-            median = statistics.median(values)
-            cells.append(f"{median:.3g} ({min(values):.3g}–{max(values):.3g})")
-        ratio = "-"
-        if {"evenkeel", "haproxy"} <= set(names):
-            ours, theirs = results[(load, "evenkeel")], results[(load, "haproxy")]
-            ratio = f"{statistics.median(ours) / statistics.median(theirs):.2f}"
-        print(f"| {load} | " + " | ".join(cells) + f" | {ratio} |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,173 @@
+"""The loads: what is asked of every proxy, and the unit its work is counted in."""
+import dataclasses
+import pathlib
+import time
+
+import measure
+from processes import Failed
+
+HERE = pathlib.Path(__file__).resolve().parent
+IDLE_SESSIONS = 4000
+STORM_CONNECTIONS = 1000
+UPLOAD_BYTES = 1 << 20
+OPEN_CONNECTIONS = 64
+# How much longer than planned a load may take: connecting, and a last slow reply.
+PATIENCE = 60
+SETTLE_SECONDS = 1.0
+GB = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """One kind of work; `run(bench, target)` does it once."""
+
+    name: str
+    title: str
+    unit: str
+    run: object
+    # Targets that cannot do it.
+    without: tuple = ()
+
+
+class Bench:
+    """What every load needs: targets, seconds, and a core for the client."""
+
+    def __init__(self, children, targets, options):
+        self.children = children
+        self.targets = targets
+        self.options = options
+
+    def client(self, *command):
+        """Runs a client to its end; what it says it has done."""
+        patience = self.options.seconds + PATIENCE
+        return self.children.ask("client", self.options.other_cpu, command, patience)
+
+    def measured(self, target, act):
+        """Runs `act` between two looks at the clocks of a target."""
+        before = measure.read(self.targets.pid(target))
+        done = act()
+        spent = measure.read(self.targets.pid(target)).since(before)
+        return {**done, "spent": spent}
+
+    def generator(self, target, mode, *more, listener="web"):
+        """The project's own client in one of its modes."""
+        place = self.targets.place(target, listener)
+        return self.client(self.targets.load, place, mode, *more)
+
+    def hold(self, target, count, listener="web"):
+        """Opens silent connections, which last until `release`."""
+        place = self.targets.place(target, listener)
+        command = [self.targets.load, place, "hold", "--connections", count]
+        process = self.children.start("hold", "client", self.options.other_cpu, command)
+        if not process.stdout.readline().startswith(b"held"):
+            raise Failed(f"cannot hold {count} connections to {target}")
+
+    def release(self):
+        """Ends the connections of `hold`."""
+        self.children.end("hold")
+
+
+def wrk(path, connections, close=False):
+    """Requests by wrk, each as soon as its connection has the last reply."""
+
+    def run(bench, target):
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{bench.options.seconds}s"]
+        command += ["--timeout", "10s", "-s", HERE / "count.lua"]
+        command += ["-H", "Connection: close"] if close else []
+        url = f"http://{bench.targets.place(target)}/{path}"
+        return bench.measured(target, lambda: bench.client(*command, url))
+
+    return run
+
+
+def upload(bench, target):
+    """POST bodies; the server reads them and drops them."""
+    more = ["--connections", 4, "--bytes", UPLOAD_BYTES, "--seconds", bench.options.seconds]
+    return bench.measured(target, lambda: bench.generator(target, "upload", *more))
+
+
+def storm(bench, target):
+    """A thousand connections at once, each with a request, and again when all have ended."""
+    more = ["--connections", STORM_CONNECTIONS, "--waves", "--seconds", bench.options.seconds]
+    done = bench.measured(target, lambda: bench.generator(target, "arrivals", *more))
+    return {**done, "units": done["served"], "errors": done["errors"] + done["refused"]}
+
+
+def refused(bench, target):
+    """A client over its limit that goes on connecting, 64 at once."""
+    more = ["--connections", 64, "--seconds", bench.options.seconds]
+
+    def act():
+        return bench.generator(target, "arrivals", *more, listener="limited")
+
+    # This one is what the limit allows.
+    bench.hold(target, 1, "limited")
+    done = bench.measured(target, act)
+    bench.release()
+    errors = done["errors"] + done["served"]
+    return {**done, "units": done["refused"], "errors": errors, "latency": {}}
+
+
+def open_loop(rate):
+    """Small requests at a fixed rate; latency counts from when each was due."""
+
+    def run(bench, target):
+        more = ["--connections", OPEN_CONNECTIONS, "--rate", rate]
+        more += ["--seconds", bench.options.seconds]
+        return bench.measured(target, lambda: bench.generator(target, "open", *more))
+
+    return run
+
+
+def idle(bench, target):
+    """What a fresh process grows by for connections that say nothing."""
+    bench.targets.restart(target)
+    pid = bench.targets.pid(target)
+    before = measure.resident_bytes(pid)
+    bench.hold(target, IDLE_SESSIONS)
+    time.sleep(SETTLE_SECONDS)
+    grown = measure.resident_bytes(pid) - before
+    bench.release()
+    return {"units": IDLE_SESSIONS, "errors": 0, "resident_bytes": grown / IDLE_SESSIONS}
+
+
+def every(rates):
+    """All loads, those at a fixed rate once for each rate."""
+    loads = [
+        Load("short", "short connection", "connection", wrk("tiny", 64, close=True)),
+        Load("kept-1", "small request, 1 kept", "request", wrk("tiny", 1)),
+        Load("kept-64", "small request, 64 kept", "request", wrk("tiny", 64)),
+        Load("kept-1000", "small request, 1,000 kept", "request", wrk("tiny", 1000)),
+        Load("kept-4000", "small request, 4,000 kept", "request", wrk("tiny", 4000)),
+        Load("16k", "16 KiB replies, 32 kept", "request", wrk("16k", 32)),
+        Load("1m", "1 MiB replies, 16 kept", "GB", wrk("1m", 16)),
+        Load("64m", "64 MiB replies, 4 kept", "GB", wrk("64m", 4)),
+        Load("upload", "1 MiB uploads, 4 kept", "GB", upload),
+        Load("refused", "refused connection", "refusal", refused, without=("bare",)),
+        Load("storm", "1,000 connections at once", "connection", storm),
+    ]
+    loads += [
+        Load(f"open-{rate}", f"open loop, {rate:,}/s", "request", open_loop(rate))
+        for rate in rates
+    ]
+    return [*loads, Load("idle", "idle session", "session", idle)]
+
+
+def row(load, done):
+    """What one run has shown, in the columns of the table of rounds."""
+    units = done["bytes"] / GB if load.unit == "GB" else done["units"]
+    spent = done.get("spent")
+    seconds = done.get("seconds")
+    # A run that has done nothing has no time for a unit of work: it must not go unseen.
+    errors = done["errors"] + (units == 0)
+    shown = {"units": units, "unit": load.unit, "errors": errors, "seconds": seconds}
+    if spent and units:
+        shown["cpu_us"] = spent.proxy / 1e3 / units
+        shown["system_us"] = spent.system / 1e3 / units
+        shown["cpu_share"] = spent.proxy / 1e9 / seconds
+        shown["stolen_s"] = spent.stolen / 1e9
+        shown["throughput"] = units / seconds
+    shown.update(done.get("latency", {}))
+    shown["late_p99_us"] = done.get("lateness", {}).get("p99_us")
+    shown["resident_bytes"] = done.get("resident_bytes")
+    return shown

@@ -1,0 +1,155 @@
+"""The proxies that are compared, and the backend behind them: how each is started and named."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import configurations
+from processes import Failed
+
+NAMES = ("evenkeel", "haproxy", "haproxy-tuned", "nginx", "envoy", "bare")
+TITLES = {
+    "evenkeel": "evenkeel",
+    "haproxy": "HAProxy",
+    "haproxy-tuned": "HAProxy, tuned",
+    "nginx": "nginx stream",
+    "envoy": "Envoy",
+    "bare": "bare relay",
+}
+# Ports of one target above the first one of all: two for each.
+PORTS_EACH = 2
+BACKEND_OFFSET = 100
+FILES = (("tiny", 64), ("16k", 16 << 10), ("1m", 1 << 20), ("64m", 1 << 26))
+PATIENCE = 30
+REMEDY = "scripts/install-versus-tools.sh installs it, or leave it out by --only"
+
+
+class Targets:
+    """Backend and proxies of one run."""
+
+    def __init__(self, children, options, names):
+        self.children = children
+        self.options = options
+        self.names = names
+        self.directory = children.directory
+        self.load = options.built / "examples" / "load"
+
+    def place(self, name, listener="web"):
+        """Address and port where a target listens."""
+        number = NAMES.index(name) * PORTS_EACH + (listener == "limited")
+        return f"{self.children.network.proxy_host}:{self.options.port + number}"
+
+    def backend(self):
+        """Address and port of the server behind."""
+        host = self.children.network.backend_host
+        return f"{host}:{self.options.port + BACKEND_OFFSET}"
+
+    def write(self, name, text):
+        """A configuration in the directory of the run."""
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+    def command(self, name):
+        """The command line of a target, with its configuration written."""
+        web, limited = self.place(name), self.place(name, "limited")
+        places = {"dir": self.directory, "backend": self.backend(), "web": web, "limited": limited}
+        if name == "evenkeel":
+            text = configurations.EVENKEEL.format(**places)
+            return [self.options.binary, "run", "-c", self.write("keel.toml", text)]
+        if name in ("haproxy", "haproxy-tuned"):
+            text = configurations.haproxy(places, name == "haproxy-tuned")
+            return [program("haproxy"), "-f", self.write(f"{name}.cfg", text), "-db"]
+        if name == "nginx":
+            text = configurations.nginx(places, stream_module())
+            return [program("nginx"), "-c", self.write("stream.conf", text)]
+        if name == "envoy":
+            path = self.write("envoy.json", configurations.envoy(places))
+            quiet = ["--log-level", "error", "--concurrency", "1", "--disable-hot-restart"]
+            return [self.options.envoy, "-c", path, *quiet]
+        return [self.options.built / "examples" / "bare-relay", f"{web}={self.backend()}"]
+
+    def start(self, name):
+        """Starts a target and waits until it serves."""
+        cpu = self.options.proxy_cpu
+        self.children.start(name, "proxy", cpu, self.command(name))
+        self.wait_for(name, self.place(name))
+
+    def restart(self, name):
+        """A fresh process, which has seen no load."""
+        self.children.end(name)
+        self.start(name)
+
+    def start_all(self):
+        """The backend with its files, then every target."""
+        www = self.directory / "www"
+        www.mkdir()
+        for name, size in FILES:
+            (www / name).write_bytes(os.urandom(size))
+        places = {"dir": self.directory, "backend": self.backend()}
+        conf = self.write("backend.conf", configurations.BACKEND.format(**places))
+        cpu = self.options.other_cpu
+        self.children.start("backend", "backend", cpu, [program("nginx"), "-c", conf])
+        for name in self.names:
+            self.start(name)
+
+    def wait_for(self, name, place):
+        """Until something listens there."""
+        command = [self.load, place, "wait"]
+        try:
+            self.children.ask("client", self.options.other_cpu, command, PATIENCE)
+        except Failed as error:
+            self.children.pid(name)
+            raise Failed(f"{name} does not answer at {place}") from error
+        self.children.pid(name)
+
+    def pid(self, name):
+        """The process of a target, which must be running."""
+        return self.children.pid(name)
+
+
+def program(name):
+    """A program, also where Debian keeps those of administrators."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if not found:
+        raise Failed(f"{name} is missing: {REMEDY}")
+    return found
+
+
+def stream_module():
+    """Where nginx keeps its stream module, if that is a file of its own."""
+    return next(pathlib.Path("/usr/lib/nginx/modules").glob("ngx_stream_module.so"), None)
+
+
+def check_files(options, names):
+    """What has to be built or installed beforehand."""
+    built = [options.binary, options.built / "examples" / "load"]
+    built += [options.built / "examples" / "bare-relay"] if "bare" in names else []
+    for path in built:
+        if not path.exists():
+            raise Failed(f"{path} is missing: `make versus` builds it")
+    if "envoy" in names and not options.envoy.exists():
+        raise Failed(f"{options.envoy} is missing: {REMEDY}")
+
+
+def versions(options, names):
+    """What each program calls itself."""
+    asked = {
+        "evenkeel": [options.binary, "version"],
+        "haproxy": ["haproxy", "-v"],
+        "nginx": ["nginx", "-v"],
+        "envoy": [options.envoy, "--version"],
+    }
+    wanted = [name for name in asked if any(one.startswith(name) for one in (*names, "nginx"))]
+    found = {}
+    for name in wanted:
+        command = [program(name) if name in ("haproxy", "nginx") else asked[name][0]]
+        done = subprocess.run(
+            [*command, *asked[name][1:]], capture_output=True, text=True, check=False
+        )
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        found[name] = re.sub(r"^.*envoy\s+version: ", "", lines[0].strip()) if lines else "?"
+    wrk = subprocess.run([program("wrk"), "-v"], capture_output=True, text=True, check=False)
+    found["wrk"] = (wrk.stdout + wrk.stderr).splitlines()[0].strip()
+    return found
