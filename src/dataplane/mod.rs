@@ -17,6 +17,7 @@ mod interest;
 mod listening;
 pub mod phase;
 mod pipes;
+pub mod port;
 pub mod relay;
 pub mod session;
 pub mod slots;

@@ -10,7 +10,8 @@ use std::io;
 use crate::policy::defects::{Defect, has};
 use crate::shared::{CloseReason, PathKind, SpliceMode};
 
-use super::relay::{Flow, Port, Ports, Relay, Turn};
+use super::port::{Port, Ports};
+use super::relay::{Flow, Relay, Turn};
 use super::wire::{Holds, Side, Wire};
 
 /// Reads that one turn discards of what nobody is there to hear.
