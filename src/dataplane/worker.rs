@@ -259,7 +259,8 @@ impl Worker {
             let check = connection.next_check(snapshot, self.now);
             self.table.timers.arm(key.index, check);
         }
-        if connection.session.is_muted() && self.unmute(key).is_err() {
+        let goes_on = !matches!(standing, Standing::Over(_));
+        if goes_on && connection.session.is_muted() && self.unmute(key).is_err() {
             let end = End { reason: CloseReason::Internal, reset: Reset::Both };
             return self.end(key, end);
         }

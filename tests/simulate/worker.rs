@@ -287,8 +287,9 @@ impl<'a> Worker<'a> {
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
+        let goes_on = !matches!(standing, Standing::Over(_));
         for side in SIDES {
-            if connection.session.unmute(side) {
+            if goes_on && connection.session.unmute(side) {
                 connection.pair.socket(side).muted = false;
                 // A changed registration is answered with what is so now.
                 connection.pair.socket(side).raise();
