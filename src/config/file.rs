@@ -174,9 +174,11 @@ impl<'t> Section<'t> {
                     layers.extend(section.layers);
                 }
                 // Off, whatever [defaults] says behind it.
-                (None, DeValue::Boolean(false)) if table.can_be_off() && !self.partial => break,
                 (None, DeValue::Boolean(false)) if table.can_be_off() => {
-                    report.error(&value.place, nothing_to_turn_off(name));
+                    if self.partial {
+                        report.error(&value.place, nothing_to_turn_off(name));
+                    }
+                    break;
                 }
                 (None, _) => report.error(&value.place, no_table(name, table, value.data)),
             }
