@@ -134,11 +134,11 @@ pub(crate) fn run(
 ) -> io::Result<Value> {
     let poll = Poll::new()?;
     let slots = (0..connections).map(|_| None).collect();
-    let (served, refused, failed, time) = (0, 0, 0, histogram());
+    let (served, refused, failed, time) = (0, 0, 0, histogram()?);
     let mut arrivals = Arrivals { address, poll, slots, open: 0, served, refused, failed, time };
     let mut events = Events::with_capacity(EVENTS);
     let mut buffer = vec![0; REPLY_BYTES];
-    let mut wave_time = histogram();
+    let mut wave_time = histogram()?;
     let start = Instant::now();
     while start.elapsed() < length {
         let wave = Instant::now();

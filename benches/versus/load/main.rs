@@ -76,9 +76,8 @@ enum Mode {
 }
 
 /// Three digits, up to [`LATENCY_MAX_NS`]: what took longer is recorded as that.
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3)
-        .unwrap_or_else(|_| unreachable!("the bounds are valid"))
+fn histogram() -> io::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).map_err(io::Error::other)
 }
 
 /// Percentiles in microseconds of a histogram of nanoseconds.

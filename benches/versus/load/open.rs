@@ -95,7 +95,7 @@ impl Generator {
             let line = VecDeque::new();
             connections.push(Connection { stream, out: None, line, received: 0 });
         }
-        let (latency, lateness) = (histogram(), histogram());
+        let (latency, lateness) = (histogram()?, histogram()?);
         Ok(Self { poll, timer, connections, reply_bytes, latency, lateness, waiting: 0 })
     }
 
