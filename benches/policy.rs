@@ -10,15 +10,18 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use evenkeel::policy::bucket::Quota;
+use evenkeel::policy::admission::Rules;
+use evenkeel::policy::gate::Gate;
 use evenkeel::policy::hash::{Prefix, client_key};
 use evenkeel::policy::least_connections;
 use evenkeel::policy::limiter::{Decision, LimitKey, Limiter};
 use evenkeel::policy::maglev::Maglev;
+use evenkeel::policy::meter::Meter;
 use evenkeel::policy::round_robin::RoundRobin;
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const MILLION: u32 = 1_000_000;
+const SECOND: Duration = Duration::from_secs(1);
 
 fn members(count: usize) -> Vec<(String, u32)> {
     (0..count).map(|n| (format!("10.0.{}.{}:5432", n / 256, n % 256), 1)).collect()
@@ -71,8 +74,8 @@ fn maglev(c: &mut Criterion) {
 }
 
 /// A limit that admits everything asked of it here.
-fn generous() -> Option<Quota> {
-    Quota::new(1_000_000, Duration::from_secs(1), 1_000_000_000)
+fn generous() -> Option<Meter> {
+    Meter::token_bucket(1_000_000, SECOND, 1_000_000_000)
 }
 
 fn keys(limiter: &Limiter, count: u32) -> Vec<LimitKey> {
@@ -81,7 +84,7 @@ fn keys(limiter: &Limiter, count: u32) -> Vec<LimitKey> {
 
 fn limiter(c: &mut Criterion) {
     let Some(quota) = generous() else { return };
-    let Some(strict) = Quota::new(1, Duration::from_secs(3_600), 1) else { return };
+    let Some(strict) = Meter::token_bucket(1, Duration::from_secs(3_600), 1) else { return };
     let mut group = c.benchmark_group("limiter");
     let limiter = Limiter::new(1 << 21, Some(65_536), SEEDS);
     let address = client(1);
@@ -119,8 +122,48 @@ fn limiter(c: &mut Criterion) {
     group.finish();
 }
 
+/// The other algorithms, and a listener's rate beside a client's.
+fn windows(c: &mut Criterion) {
+    let mut group = c.benchmark_group("limiter/windows");
+    let limiter = Limiter::new(65_536, None, SEEDS);
+    let gate = Gate::default();
+    let mut now_us = 1_000_000;
+    for (name, admits, strict, mut host) in [
+        ("sliding", Meter::sliding_window(100_000, SECOND), Meter::sliding_window(1, SECOND), 1),
+        ("fixed", Meter::fixed_window(100_000, SECOND), Meter::fixed_window(1, SECOND), 2),
+    ] {
+        let (Some(admits), Some(strict)) = (admits, strict) else { return };
+        let address = client(host);
+        group.bench_function(format!("{name}/key+admit"), |b| {
+            b.iter(|| {
+                // Below the rate: a connection each 20 µs.
+                now_us += 20;
+                limiter.admit(limiter.key(black_box(address), Prefix::WHOLE), now_us, &admits)
+            });
+        });
+        host += 10;
+        let other = limiter.key(client(host), Prefix::WHOLE);
+        group.bench_function(format!("{name}/refuse"), |b| {
+            b.iter(|| limiter.admit(black_box(other), 1_000_000, &strict) == Decision::Allowed);
+        });
+    }
+    let Some(meter) = generous() else { return };
+    let rules = Rules { rate: Some(meter), concurrent_max: None, listener_rate: Some(meter) };
+    let own = Rules { listener_rate: None, ..rules };
+    for (name, rules) in [("rules/rate", own), ("rules/rate+listener_rate", rules)] {
+        let key = limiter.key(client(20), Prefix::WHOLE);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                now_us += 1;
+                rules.admit(&limiter, &gate, black_box(key), now_us).is_ok()
+            });
+        });
+    }
+    group.finish();
+}
+
 /// Two threads that admit `iters` times each; the mean time of one.
-fn on_two_threads(limiter: &Limiter, quota: &Quota, keys: &[LimitKey], iters: u64) -> Duration {
+fn on_two_threads(limiter: &Limiter, quota: &Meter, keys: &[LimitKey], iters: u64) -> Duration {
     let barrier = Barrier::new(2);
     let work = |offset: usize| {
         barrier.wait();
@@ -181,6 +224,6 @@ criterion_group!(
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = maglev, limiter, contended, choices
+    targets = maglev, limiter, windows, contended, choices
 );
 criterion_main!(benches);

@@ -39,8 +39,15 @@ const SERIES: &[(&str, usize)] = &[
 ];
 
 /// Reasons a client is refused for.
-const REFUSED: &[&str] =
-    &["limit", "concurrent", "access", "max_sessions", "descriptors", "no_backend"];
+const REFUSED: &[&str] = &[
+    "limit",
+    "concurrent",
+    "listener_rate",
+    "access",
+    "max_sessions",
+    "descriptors",
+    "no_backend",
+];
 /// Reasons a session ends for.
 const CLOSED: &[&str] = &[
     "done",

@@ -191,6 +191,175 @@ fn a_failed_session_gives_its_place_back() {
     assert_refused(&proxy, "concurrent", 0);
 }
 
+// If this fails, an algorithm that is configured is not the one that is enforced.
+#[test]
+fn windows_admit_so_many_and_no_more() {
+    for algorithm in ["sliding-window", "fixed-window"] {
+        let backend = greeter();
+        let limit = format!("algorithm = \"{algorithm}\"\nrate = \"3/h\"");
+        let proxy = Setup::of(&[&backend]).global("workers = 2").limit(&limit).start();
+        assert_eq!(race(proxy.address(), 16).len(), 3, "{algorithm}");
+        assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Reset);
+        assert_eq!(met(proxy.address(), [0, 0, 2]), Met::Served);
+        assert_refused(&proxy, "limit", 14);
+        for (decision, count) in [("allowed", 4), ("refused", 14)] {
+            let labels = [("decision", decision)];
+            proxy.wait_for_metric("evenkeel_limit_decisions_total", &labels, count.into());
+        }
+        let tells = |line: &&serde_json::Value| line["reason"] == "client over its rate";
+        assert_eq!(proxy.wait_for_session_lines(18).iter().filter(tells).count(), 14);
+    }
+}
+
+// If this fails, a window never ends, or ends too early.
+#[test]
+fn the_budget_of_a_window_comes_back() {
+    // A fixed window is back a second after its first connection. Of a sliding one a third has slid
+    // out a third of a second into the next window, which may begin at any moment.
+    for (algorithm, milliseconds) in [("fixed-window", 950), ("sliding-window", 650)] {
+        let backend = greeter();
+        let limit = format!("algorithm = \"{algorithm}\"\nrate = \"3/s\"");
+        let proxy = Setup::of(&[&backend]).limit(&limit).start();
+        let began = Instant::now();
+        let mut served = 0_u32;
+        eventually("three more are served", PATIENCE, || {
+            served += u32::from(met(proxy.address(), [0, 0, 1]) == Met::Served);
+            (served == 6).then_some(())
+        });
+        let least = Duration::from_millis(milliseconds);
+        assert!(began.elapsed() > least, "{algorithm}: {:?}", began.elapsed());
+        assert!(refused(&proxy, "limit") > 0.5);
+    }
+}
+
+// If this fails, a listener takes more than its rate when there are many clients or workers.
+#[test]
+fn the_rate_of_a_listener_is_exact_over_clients_and_workers() {
+    for algorithm in ["token-bucket", "sliding-window", "fixed-window"] {
+        let backend = greeter();
+        let limit = format!("algorithm = \"{algorithm}\"\nlistener_rate = \"10/h\"");
+        let proxy = Setup::of(&[&backend]).global("workers = 2").limit(&limit).start();
+        let open = race(proxy.address(), 32);
+        assert_eq!(open.len(), 10, "{algorithm}");
+        assert_eq!(met(proxy.address(), [0, 0, 2]), Met::Reset);
+        assert_refused(&proxy, "listener_rate", 23);
+        assert_refused(&proxy, "limit", 0);
+        for (decision, count) in [("allowed", 10), ("refused", 23), ("would_refuse", 0)] {
+            let labels = [("decision", decision)];
+            proxy.wait_for_metric("evenkeel_limit_decisions_total", &labels, count.into());
+        }
+        let by = proxy.document()["listeners"]["front"]["refused_by"]["listener_rate"].clone();
+        assert_eq!(by, 23);
+        drop(open);
+        let lines = proxy.wait_for_session_lines(33);
+        let tells = |line: &&serde_json::Value| {
+            line["term"] == "PR" && line["reason"] == "listener over its rate"
+        };
+        assert_eq!(lines.iter().filter(tells).count(), 23, "{lines:#?}");
+    }
+}
+
+// If this fails, one client that floods keeps all others out.
+#[test]
+fn a_client_over_its_own_rate_costs_the_listener_nothing() {
+    let backend = greeter();
+    let limit = "rate = \"2/h\"\nmax_concurrent = 1\nlistener_rate = \"5/h\"\naction = \"close\"";
+    let proxy = Setup::of(&[&backend]).limit(limit).start();
+    let (_, first) = visit(proxy.address(), [0, 0, 1]);
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Closed);
+    for _ in 0..5 {
+        assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Closed);
+    }
+    for host in 2..=5 {
+        assert_eq!(met(proxy.address(), [0, 0, host]), Met::Served);
+    }
+    assert_eq!(met(proxy.address(), [0, 0, 6]), Met::Closed);
+    // Its own limit is named, whatever the listener's says.
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Closed);
+    for (reason, count) in [("limit", 6), ("concurrent", 1), ("listener_rate", 1)] {
+        assert_refused(&proxy, reason, count);
+    }
+    drop(first);
+}
+
+// If this fails, a client pays for connections that others have kept it from.
+#[test]
+fn who_is_refused_for_the_listener_keeps_its_own_budget() {
+    let backend = greeter();
+    let own = "rate = \"2/h\"\nmax_concurrent = 1\n";
+    let setup = Setup::of(&[&backend]).limit(&format!("{own}listener_rate = \"1/h\""));
+    let proxy = setup.start();
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Served);
+    for _ in 0..5 {
+        assert_eq!(met(proxy.address(), [0, 0, 2]), Met::Reset);
+    }
+    assert_refused(&proxy, "listener_rate", 5);
+    proxy.reload_with(&setup.limit(own).text());
+    for _ in 0..2 {
+        assert_eq!(met(proxy.address(), [0, 0, 2]), Met::Served);
+        proxy.wait_for_sessions(0);
+    }
+    assert_eq!(met(proxy.address(), [0, 0, 2]), Met::Reset);
+    assert_refused(&proxy, "limit", 1);
+}
+
+// If this fails, the rate of a listener cannot be tried out, or turns health checkers away.
+#[test]
+fn the_rate_of_a_listener_observes_and_exempts() {
+    let backend = greeter();
+    let limit = "listener_rate = \"2/h\"\nmode = \"observe\"\nexempt = [\"127.1.0.0/16\"]";
+    let proxy = Setup::of(&[&backend]).limit(limit).start();
+    for host in [[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 2], [0, 0, 3], [0, 0, 4], [1, 0, 1]] {
+        assert_eq!(met(proxy.address(), host), Met::Served);
+    }
+    for (decision, count) in [("allowed", 2), ("would_refuse", 2), ("refused", 0)] {
+        let labels = [("decision", decision)];
+        proxy.wait_for_metric("evenkeel_limit_decisions_total", &labels, count.into());
+    }
+    assert_refused(&proxy, "listener_rate", 0);
+    let lines = proxy.wait_for_session_lines(7);
+    let tells = |line: &&serde_json::Value| {
+        line["reason"]
+            .as_str()
+            .is_some_and(|why| why.ends_with("(listener over its rate, observed only)"))
+    };
+    assert_eq!(lines.iter().filter(tells).count(), 2, "{lines:#?}");
+}
+
+// If this fails, a reload gives floods a fresh budget, or forgets sessions that are open.
+#[test]
+fn what_was_counted_stays_while_it_is_counted_the_same_way() {
+    let backend = greeter();
+    let limit = |algorithm: &str, rate: u32, all: u32| {
+        let how = format!("algorithm = \"{algorithm}\"\nmax_concurrent = 2");
+        format!("{how}\nrate = \"{rate}/h\"\nlistener_rate = \"{all}/h\"")
+    };
+    let setup = Setup::of(&[&backend]).limit(&limit("fixed-window", 2, 4));
+    let proxy = setup.start();
+    let (_, first) = visit(proxy.address(), [0, 0, 1]);
+    let (_, second) = visit(proxy.address(), [0, 0, 2]);
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Served);
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Reset);
+    assert_refused(&proxy, "limit", 1);
+    // Two of three are used by the client, three of four by all.
+    proxy.reload_with(&setup.clone().limit(&limit("fixed-window", 3, 4)).text());
+    proxy.wait_for_sessions(2);
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Served);
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Reset);
+    assert_refused(&proxy, "limit", 2);
+    assert_eq!(met(proxy.address(), [0, 0, 3]), Met::Reset);
+    assert_refused(&proxy, "listener_rate", 1);
+    // Rates begin anew; the session that is open still counts.
+    proxy.reload_with(&setup.clone().limit(&limit("sliding-window", 9, 9)).text());
+    proxy.wait_for_sessions(2);
+    let (met_with, third) = visit(proxy.address(), [0, 0, 1]);
+    assert_eq!(met_with, Met::Served);
+    assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Reset);
+    assert_refused(&proxy, "concurrent", 1);
+    drop((first, second, third));
+    proxy.wait_for_sessions(0);
+}
+
 // If this fails, addresses that must not connect do, or those that may are refused.
 #[test]
 fn deny_wins_over_allow() {

@@ -8,12 +8,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel::policy::bucket::Quota;
+use evenkeel::policy::admission::{Over, Rules};
+use evenkeel::policy::gate::Gate;
 use evenkeel::policy::hash::Prefix;
 use evenkeel::policy::limiter::{Decision, Entry, LimitKey, Limiter};
+use evenkeel::policy::meter::Meter;
 use evenkeel::policy::table::{Table, Update, Worth};
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
+const SECOND: Duration = Duration::from_secs(1);
+
+/// One of each algorithm, which admits so many at once.
+fn meters(count: u32) -> [Meter; 3] {
+    [
+        Meter::token_bucket(count.into(), SECOND, count).unwrap(),
+        Meter::sliding_window(count.into(), SECOND).unwrap(),
+        Meter::fixed_window(count.into(), SECOND).unwrap(),
+    ]
+}
 
 fn key(limiter: &Limiter, last: u8) -> LimitKey {
     limiter.key([192, 0, 2, last].into(), Prefix::WHOLE)
@@ -33,13 +45,77 @@ fn both<T: Send + 'static>(work: impl Fn(u64) -> T + Send + Sync + 'static) -> (
 #[test]
 fn a_new_client_with_burst_one_is_admitted_once() {
     // If this fails, two workers that meet a client for the first time both let it in.
-    loom::model(|| {
-        let limiter = Arc::new(Limiter::new(2, None, SEEDS));
-        let quota = Quota::new(1, Duration::from_secs(1), 1).unwrap();
-        let (one, two) = both(move |_| limiter.admit(key(&limiter, 1), 1_000_000, &quota));
+    for meter in meters(1) {
+        loom::model(move || {
+            let limiter = Arc::new(Limiter::new(2, None, SEEDS));
+            let (one, two) = both(move |_| limiter.admit(key(&limiter, 1), 1_000_000, &meter));
+            let allowed = [one, two].iter().filter(|d| **d == Decision::Allowed).count();
+            assert_eq!(allowed, 1);
+        });
+    }
+}
+
+#[test]
+fn the_last_of_a_listeners_rate_goes_to_one() {
+    // If this fails, a listener takes more than its rate when two workers ask at once.
+    for meter in meters(2) {
+        gate_holds(meter);
+    }
+}
+
+// If this fails, the model above proves nothing.
+#[cfg(feature = "defects")]
+#[test]
+fn with_a_store_instead_of_an_exchange_the_model_fails() {
+    use evenkeel::dataplane::defects::{Defect, set};
+    set(Some(Defect::CheckThenIncrement));
+    let outcome = std::panic::catch_unwind(|| gate_holds(meters(2)[0]));
+    set(None);
+    assert!(outcome.is_err(), "a rate that is not exact passes for sound");
+}
+
+fn gate_holds(meter: Meter) {
+    loom::model(move || {
+        let gate = Arc::new(Gate::default());
+        assert_eq!(gate.admit(1_000_000, &meter), Decision::Allowed);
+        let shared = Arc::clone(&gate);
+        let (one, two) = both(move |_| shared.admit(1_000_000, &meter));
         let allowed = [one, two].iter().filter(|d| **d == Decision::Allowed).count();
         assert_eq!(allowed, 1);
+        assert_ne!(gate.peek(1_000_000, &meter), Decision::Allowed);
     });
+}
+
+#[test]
+fn who_meets_the_end_of_a_listeners_rate_has_used_nothing() {
+    // If this fails, a client loses budget or a place because another worker was faster.
+    for meter in meters(1) {
+        let rules =
+            Rules { rate: Some(meter), concurrent_max: Some(1), listener_rate: Some(meter) };
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let state = Arc::new((Limiter::new(2, Some(2), SEEDS), Gate::default()));
+            let shared = Arc::clone(&state);
+            let admits = move |client: u64| {
+                let (limiter, gate) = &*shared;
+                let key = key(limiter, if client == 0 { 1 } else { 2 });
+                rules.admit(limiter, gate, key, 1_000_000)
+            };
+            let (one, two) = both(admits);
+            let refused = match (one, two) {
+                (Ok(_), Err(Over::ListenerRate)) => 2,
+                (Err(Over::ListenerRate), Ok(_)) => 1,
+                other => panic!("{other:?}"),
+            };
+            let limiter = &state.0;
+            assert_eq!(limiter.sessions(key(limiter, refused)), 0);
+            assert_eq!(limiter.sessions(key(limiter, 3 - refused)), 1);
+            let own = |client| limiter.peek(key(limiter, client), 1_000_000, &meter);
+            assert_eq!(own(refused), Decision::Allowed);
+            assert_ne!(own(3 - refused), Decision::Allowed);
+        });
+    }
 }
 
 #[test]

@@ -96,10 +96,12 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
 
 fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[listener.{listener}.limit]")?;
-    writeln!(out, "algorithm = \"token-bucket\"")?;
+    writeln!(out, "algorithm = \"{}\"", limit.algorithm)?;
     if let Some(rate) = limit.rate {
         writeln!(out, "rate = \"{}\"", show_rate(rate))?;
-        writeln!(out, "burst = {}", limit.burst)?;
+        if limit.algorithm == Algorithm::TokenBucket {
+            writeln!(out, "burst = {}", limit.burst)?;
+        }
     }
     if let Some(most) = limit.max_concurrent {
         writeln!(out, "max_concurrent = {most}")?;
@@ -112,7 +114,11 @@ fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
     writeln!(out, "action = \"{action}\"")?;
     writeln!(out, "mode = \"{}\"", if limit.observe { "observe" } else { "enforce" })?;
     writeln!(out, "exempt = {}", strings::<IpNet>(&limit.exempt))?;
-    writeln!(out, "table_size = {}", limit.table_size)
+    writeln!(out, "table_size = {}", limit.table_size)?;
+    match limit.listener_rate {
+        Some(rate) => writeln!(out, "listener_rate = \"{}\"", show_rate(rate)),
+        None => Ok(()),
+    }
 }
 
 fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
@@ -224,6 +230,16 @@ impl fmt::Display for LogFormat {
             Self::Auto => "auto",
             Self::Text => "text",
             Self::Json => "json",
+        })
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::TokenBucket => "token-bucket",
+            Self::SlidingWindow => "sliding-window",
+            Self::FixedWindow => "fixed-window",
         })
     }
 }

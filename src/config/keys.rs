@@ -142,7 +142,7 @@ const TABLES: &[Rows] = &[
             ("mode", BUILT),
             ("exempt", BUILT),
             ("table_size", BUILT),
-            ("listener_rate", LATER),
+            ("listener_rate", BUILT),
         ],
     ),
     (Table::LimitKey, &[("v4", BUILT), ("v6", BUILT)]),

@@ -8,7 +8,7 @@ use super::network;
 use super::report::{Finding, Place, Report};
 use super::scalar::{self, Words};
 use super::units::{show_duration, show_rate};
-use super::{Limit, LimitAction, Prefixes, Rate};
+use super::{Algorithm, Limit, LimitAction, Prefixes, Rate};
 
 /// Time a spent budget may take to come back: what the limiter's clock can hold.
 const HORIZON: Duration = Duration::from_secs(30 * 86_400);
@@ -16,8 +16,14 @@ const HORIZON: Duration = Duration::from_secs(30 * 86_400);
 const TABLE_SIZE_MIN: u32 = 8;
 const TABLE_SIZE_MAX: u32 = 16_777_216;
 
-const ALGORITHM: &Words<()> =
-    &[("token-bucket", Some(())), ("sliding-window", None), ("fixed-window", None)];
+/// Most that is counted in one window: what the limiter's word has room for.
+const WINDOW_COUNT_MAX: u64 = 100_000;
+
+const ALGORITHM: &Words<Algorithm> = &[
+    ("token-bucket", Some(Algorithm::TokenBucket)),
+    ("sliding-window", Some(Algorithm::SlidingWindow)),
+    ("fixed-window", Some(Algorithm::FixedWindow)),
+];
 
 const ACTION: &Words<LimitAction> = &[
     ("reset", Some(LimitAction::Reset)),
@@ -33,17 +39,22 @@ const MODE: &Words<bool> = &[("enforce", Some(false)), ("observe", Some(true))];
 pub(super) fn limit(listener: &Section<'_>, report: &mut Report<'_>) -> Option<Limit> {
     let section = listener.open("limit", Table::Limit, report)?;
     let section = &section;
-    section.word("algorithm", ALGORITHM, report).checked();
+    let algorithm = section.word("algorithm", ALGORITHM, report).or(Algorithm::TokenBucket);
     let rate = section.read("rate", report, scalar::rate);
+    let listener_rate = section.read("listener_rate", report, scalar::rate);
     let burst = section.count32("burst", 1..=u32::MAX, report);
     let max_concurrent = section.count32("max_concurrent", 1..=u32::MAX, report);
     if !section.partial {
         require_something(section, report);
-        compare_burst(section, &rate, &burst, report);
+        compare_burst(section, algorithm, (&rate, &burst), report);
+        for rate in [&rate, &listener_rate] {
+            check_window(algorithm, rate, report);
+        }
     }
     let rate = rate.value();
     let natural = rate.map_or(1, |rate| u32::try_from(rate.count).unwrap_or(u32::MAX));
     Some(Limit {
+        algorithm,
         rate,
         burst: burst.or(natural),
         max_concurrent: max_concurrent.value(),
@@ -54,6 +65,7 @@ pub(super) fn limit(listener: &Section<'_>, report: &mut Report<'_>) -> Option<L
         table_size: section
             .count32("table_size", TABLE_SIZE_MIN..=TABLE_SIZE_MAX, report)
             .or(65_536),
+        listener_rate: listener_rate.value(),
     })
 }
 
@@ -62,7 +74,7 @@ fn require_something(section: &Section<'_>, report: &mut Report<'_>) {
     let limits = ["rate", "max_concurrent", "listener_rate"];
     if limits.iter().all(|name| section.get(name).is_none()) {
         let finding = Finding::new("this limit limits nothing")
-            .expected("`rate` or `max_concurrent`")
+            .expected("`rate`, `max_concurrent` or `listener_rate`")
             .hint("add `rate = \"100/s\"`");
         report.error(&section.header(), finding);
     }
@@ -71,14 +83,14 @@ fn require_something(section: &Section<'_>, report: &mut Report<'_>) {
 /// Checks `burst` against the algorithm and the rate.
 fn compare_burst(
     section: &Section<'_>,
-    rate: &Field<Rate>,
-    burst: &Field<u32>,
+    algorithm: Algorithm,
+    (rate, burst): (&Field<Rate>, &Field<u32>),
     report: &mut Report<'_>,
 ) {
+    let is_bucket = algorithm == Algorithm::TokenBucket;
     if let Some(value) = section.get("burst") {
-        let algorithm = section.get("algorithm");
-        let other = algorithm.filter(|algorithm| algorithm.text() != Some("token-bucket"));
-        if let Some(algorithm) = other.filter(|algorithm| algorithm.text().is_some()) {
+        let algorithm = section.get("algorithm").filter(|_| !is_bucket);
+        if let Some(algorithm) = algorithm {
             let finding = Finding::new("`burst` has a meaning for \"token-bucket\" only")
                 .hint("remove `burst`, or choose `algorithm = \"token-bucket\"`")
                 .beside(&algorithm.place, "the algorithm");
@@ -90,7 +102,7 @@ fn compare_burst(
             report.error(&value.place, finding);
         }
     }
-    if let Field::Given(rate, place) = rate {
+    if let (Field::Given(rate, place), true) = (rate, is_bucket) {
         let natural = u32::try_from(rate.count).unwrap_or(u32::MAX);
         let (burst, place) = match burst {
             Field::Given(burst, place) => (*burst, place),
@@ -99,6 +111,18 @@ fn compare_burst(
         };
         check_horizon(*rate, burst, place, report);
     }
+}
+
+/// Checks that a window can count as far as its rate.
+fn check_window(algorithm: Algorithm, rate: &Field<Rate>, report: &mut Report<'_>) {
+    let Field::Given(rate, place) = rate else { return };
+    if algorithm == Algorithm::TokenBucket || rate.count <= WINDOW_COUNT_MAX {
+        return;
+    }
+    let finding = Finding::new(format!("a window counts no further than {WINDOW_COUNT_MAX}"))
+        .expected(format!("at most {WINDOW_COUNT_MAX} in each period"))
+        .hint("use a shorter period, or `algorithm = \"token-bucket\"`");
+    report.error(place, finding);
 }
 
 /// Checks that a spent burst comes back before the limiter forgets.

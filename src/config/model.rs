@@ -153,9 +153,11 @@ pub struct Keepalive {
 /// `[listener.NAME.limit]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limit {
+    /// How rates are measured.
+    pub algorithm: Algorithm,
     /// Connections per time and client.
     pub rate: Option<Rate>,
-    /// Connections a quiet client may make at once.
+    /// Connections a quiet client may make at once; of a token bucket.
     pub burst: u32,
     /// Open sessions per client.
     pub max_concurrent: Option<u32>,
@@ -167,8 +169,21 @@ pub struct Limit {
     pub observe: bool,
     /// Networks that are never limited.
     pub exempt: Vec<IpNet>,
-    /// Buckets in the table (fixed memory, 8 bytes each).
+    /// Clients in the table (fixed memory, 8 bytes each).
     pub table_size: u32,
+    /// Connections per time of all clients together.
+    pub listener_rate: Option<Rate>,
+}
+
+/// How the rates of a limit are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// A burst at once, then evenly.
+    TokenBucket,
+    /// About so many in any period.
+    SlidingWindow,
+    /// So many in a period that begins with the first.
+    FixedWindow,
 }
 
 /// `count` events per `period`.

@@ -14,8 +14,9 @@ use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::io::Errno;
 
+use crate::policy::admission::Over;
 use crate::policy::defects::{Defect, has};
-use crate::policy::limiter::{Decision, Entry, LimitKey};
+use crate::policy::limiter::{Entry, LimitKey};
 use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
 
@@ -213,16 +214,13 @@ impl Worker {
 
     /// Where the session was counted, and why it should be refused.
     fn ask_limiter(&self, limit: &Limit, key: LimitKey) -> (Option<Counted>, Option<RefuseReason>) {
-        if let Some(quota) = &limit.quota
-            && let Decision::Refused { .. } = limit.limiter.admit(key, self.now.micros(), quota)
-        {
-            return (None, Some(RefuseReason::Limit));
-        }
-        let Some(max) = limit.concurrent_max else { return (None, None) };
-        match limit.limiter.enter(key, max) {
-            Entry::Counted => (Some(Counted { limiter: Arc::clone(&limit.limiter), key }), None),
-            Entry::Uncounted => (None, None),
-            Entry::Refused => (None, Some(RefuseReason::Concurrent)),
+        let Limit { limiter, gate, rules, .. } = limit;
+        match rules.admit(limiter, gate, key, self.now.micros()) {
+            Ok(Entry::Counted) => (Some(Counted { limiter: Arc::clone(limiter), key }), None),
+            Ok(_) => (None, None),
+            Err(Over::Rate) => (None, Some(RefuseReason::Limit)),
+            Err(Over::Concurrent) => (None, Some(RefuseReason::Concurrent)),
+            Err(Over::ListenerRate) => (None, Some(RefuseReason::ListenerRate)),
         }
     }
 }

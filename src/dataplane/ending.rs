@@ -193,7 +193,8 @@ impl Worker {
 }
 
 fn is_closed_orderly(limit: Option<&Limit>, reason: RefuseReason) -> bool {
-    matches!(reason, RefuseReason::Limit | RefuseReason::Concurrent)
+    use RefuseReason as Why;
+    matches!(reason, Why::Limit | Why::Concurrent | Why::ListenerRate)
         && limit.is_some_and(|limit| limit.action == LimitAction::Close)
 }
 

@@ -17,7 +17,7 @@ const FINEST_SHIFT: i32 = 8;
 /// Coarsest tick: 2^20 µs, about a second. Only bursts worth more than a month need coarse ticks.
 const COARSEST_SHIFT: i32 = -20;
 /// Clocks of workers, each read once per loop turn, differ by less than this.
-const SKEW_US: u64 = 4_000_000;
+pub(super) const SKEW_US: u64 = 4_000_000;
 
 /// A rate and a burst, converted to the ticks in which buckets count.
 ///
@@ -122,6 +122,19 @@ impl Quota {
         })
     }
 
+    /// Whether the TATs that `earlier` stored mean the same.
+    #[must_use]
+    pub fn reads(&self, earlier: &Self) -> bool {
+        self.shift == earlier.shift
+    }
+
+    /// The TAT without one admission; `None` when the bucket is as good as new.
+    #[must_use]
+    pub fn give_back(&self, tat: u64, now: u64) -> Option<u64> {
+        let left = self.ahead(tat, now).checked_sub(self.interval)?;
+        Some((now + left) & TIME_MASK)
+    }
+
     /// Ticks as µs, rounded up.
     fn micros(&self, ticks: u64) -> u64 {
         if self.shift >= 0 {
@@ -217,6 +230,17 @@ mod tests {
             let now = quota.ticks(1_000_000).wrapping_sub(behind_us) & TIME_MASK;
             assert!(matches!(quota.ask(full, now), Answer::Refuse(_)), "{behind_us}");
         }
+    }
+
+    #[test]
+    fn an_admission_given_back_leaves_the_bucket_as_it_was() {
+        // If this fails, a client pays for what the listener's rate refused, or gains by it.
+        let quota = Quota::new(10, SECOND, 3).unwrap();
+        for (now, tat) in [(5_000, 5_000), (5_000, 105_000), (TIME_MASK, TIME_MASK)] {
+            let Answer::Admit { new_tat } = quota.ask(tat, now) else { panic!() };
+            assert_eq!(quota.give_back(new_tat, now), Some(tat));
+        }
+        assert_eq!(quota.give_back(4_000, 5_000), None);
     }
 
     #[test]

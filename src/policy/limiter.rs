@@ -1,25 +1,28 @@
 //! How much one client may ask for: connections per time, and sessions at once.
 //!
 //! Two tables of fixed size that all workers share, keyed by the masked address under a random hash
-//! seed (attackers choose addresses). Rates: the payload is the TAT of a [`Quota`]; a past one
-//! equals a new one, so a quiet client is forgotten for nothing. When a set is full of clients in
-//! use the one closest to quiet is forgotten and counted: the limiter fails open. Concurrency: the
-//! payload is a count; only a 0 may go, else the newcomer is let in uncounted, and that is counted.
+//! seed (attackers choose addresses). Rates: the payload is the state of a [`Meter`]; one that is
+//! past equals a new one, so a quiet client is forgotten for nothing. When a set is full of clients
+//! in use the one closest to quiet is forgotten and counted: the limiter fails open. Concurrency:
+//! the payload is a count; only a 0 may go, else the newcomer is let in uncounted, and that is
+//! counted.
 //!
 //! **Synchronization.** None beyond [`Table`]'s: each decision is one word, admitted by
 //! compare-exchange from a state that allows it, so limits are exact whoever races.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use crossbeam::utils::CachePadded;
 
-use super::bucket::{Answer, Quota, Refusal, TIME_BITS};
+use super::bucket::TIME_BITS;
 use super::hash::{Prefix, mask};
+use super::meter::{Measure, Meter};
 use super::sync::{AtomicU64, Ordering};
 use super::table::{PAYLOAD_BITS, Table, Update, Worth};
 
-const _: () = assert!(TIME_BITS == PAYLOAD_BITS, "a TAT is what a word of the table holds");
+const _: () = assert!(TIME_BITS == PAYLOAD_BITS, "a state is what a word of the table holds");
 
 /// One client, as far as limits go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +37,7 @@ pub enum Decision {
     Refused {
         /// Until one more is allowed; at least 1.
         retry_after_us: u64,
-        /// Until the whole burst is back.
+        /// Until the whole budget is back.
         full_after_us: u64,
     },
 }
@@ -56,23 +59,43 @@ pub enum Entry {
 pub struct Limiter {
     hasher: RandomState,
     rates: Table,
-    concurrent: Option<Table>,
+    sessions: Option<Arc<Sessions>>,
+}
+
+/// Open sessions by client.
+#[derive(Debug)]
+struct Sessions {
+    table: Table,
     overflows: CachePadded<AtomicU64>,
 }
 
 impl Limiter {
     /// Room for `table_size` clients' rates and, if wanted, `concurrent_size` clients' sessions.
     ///
-    /// The seeds must be random per process. A limiter serves one [`Quota`]; under another one a
-    /// known client's bucket may at first be anywhere between empty and full.
+    /// The seeds must be random per process. A limiter serves one [`Meter`], or meters of which
+    /// each [`Meter::reads`] the one before.
     #[must_use]
     pub fn new(table_size: u32, concurrent_size: Option<u32>, random_seeds: [u64; 4]) -> Self {
         let [seed, seed2, seed3, seed4] = random_seeds;
+        let sessions = |size| {
+            let overflows = CachePadded::new(AtomicU64::new(0));
+            Arc::new(Sessions { table: Table::new(size), overflows })
+        };
         Self {
             hasher: RandomState::with_seeds(seed, seed2, seed3, seed4),
             rates: Table::new(table_size),
-            concurrent: concurrent_size.map(Table::new),
-            overflows: CachePadded::new(AtomicU64::new(0)),
+            sessions: concurrent_size.map(sessions),
+        }
+    }
+
+    /// The same sessions of the same clients, and rates of `table_size` clients as if nobody had
+    /// ever come: for a meter that cannot read the states of the one before.
+    #[must_use]
+    pub fn with_new_rates(&self, table_size: u32) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            rates: Table::new(table_size).counting_on_from(&self.rates),
+            sessions: self.sessions.clone(),
         }
     }
 
@@ -95,45 +118,48 @@ impl Limiter {
 
     /// Asks for one more connection at `now_us`, which all workers count from the same start.
     #[inline]
-    pub fn admit(&self, key: LimitKey, now_us: u64, quota: &Quota) -> Decision {
-        let now = quota.ticks(now_us);
+    pub fn admit(&self, key: LimitKey, now_us: u64, meter: &Meter) -> Decision {
+        match meter {
+            Meter::TokenBucket(quota) => self.admit_by(key, now_us, quota),
+            Meter::SlidingWindow(window) => self.admit_by(key, now_us, window),
+            Meter::FixedWindow(window) => self.admit_by(key, now_us, window),
+        }
+    }
+
+    #[inline]
+    fn admit_by(&self, key: LimitKey, now_us: u64, meter: &impl Measure) -> Decision {
         let update = self.rates.update(
             key.0,
-            |tat| match quota.ask(tat.unwrap_or(now), now) {
-                Answer::Admit { new_tat } => Ok(new_tat),
-                Answer::Refuse(refusal) => Err(refusal),
-            },
-            |tat| match quota.ahead(tat, now) {
+            |state| meter.ask(state, now_us),
+            |state| match meter.used(state, now_us) {
                 0 => Worth::Nothing,
-                ahead => Worth::Live(ahead),
+                used => Worth::Live(used),
             },
         );
         match update {
             // Full: every way is being inserted into at this moment. Fail open.
             Update::Stored | Update::Full => Decision::Allowed,
-            Update::Refused(Refusal { retry_after_us, full_after_us }) => {
-                Decision::Refused { retry_after_us, full_after_us }
-            }
+            Update::Refused(refusal) => refusal.into(),
         }
     }
 
     /// What [`Limiter::admit`] would answer, without counting anything.
     #[must_use]
-    pub fn peek(&self, key: LimitKey, now_us: u64, quota: &Quota) -> Decision {
-        let now = quota.ticks(now_us);
-        match quota.ask(self.rates.get(key.0).unwrap_or(now), now) {
-            Answer::Admit { .. } => Decision::Allowed,
-            Answer::Refuse(Refusal { retry_after_us, full_after_us }) => {
-                Decision::Refused { retry_after_us, full_after_us }
-            }
-        }
+    pub fn peek(&self, key: LimitKey, now_us: u64, meter: &Meter) -> Decision {
+        meter.ask(self.rates.get(key.0), now_us).into()
+    }
+
+    /// Takes back what [`Limiter::admit`] allowed at `now_us`. Gives nothing to a client that has
+    /// been forgotten since.
+    pub fn give_back(&self, key: LimitKey, now_us: u64, meter: &Meter) {
+        self.rates.update_if_present(key.0, |state| meter.give_back(state, now_us));
     }
 
     /// Asks for one more session at once, of `max`. Without a table for it: always `Uncounted`.
     #[inline]
     pub fn enter(&self, key: LimitKey, max: u32) -> Entry {
-        let Some(table) = &self.concurrent else { return Entry::Uncounted };
-        let update = table.update(
+        let Some(sessions) = &self.sessions else { return Entry::Uncounted };
+        let update = sessions.table.update(
             key.0,
             |count| match count.unwrap_or(0) {
                 count if count < u64::from(max) => Ok(count + 1),
@@ -145,7 +171,7 @@ impl Limiter {
             Update::Stored => Entry::Counted,
             Update::Refused(()) => Entry::Refused,
             Update::Full => {
-                self.overflows.fetch_add(1, Ordering::Relaxed);
+                sessions.overflows.fetch_add(1, Ordering::Relaxed);
                 Entry::Uncounted
             }
         }
@@ -154,8 +180,8 @@ impl Limiter {
     /// A session that was [`Entry::Counted`] has ended.
     #[inline]
     pub fn leave(&self, key: LimitKey) {
-        if let Some(table) = &self.concurrent {
-            let counted = table.update_if_present(key.0, |count| count.checked_sub(1));
+        if let Some(sessions) = &self.sessions {
+            let counted = sessions.table.update_if_present(key.0, |count| count.checked_sub(1));
             debug_assert!(counted, "a session left that was never counted");
         }
     }
@@ -163,14 +189,13 @@ impl Limiter {
     /// Sessions this client holds now, as far as they are counted.
     #[must_use]
     pub fn sessions(&self, key: LimitKey) -> u64 {
-        self.concurrent.as_ref().and_then(|table| table.get(key.0)).unwrap_or(0)
+        self.sessions.as_ref().and_then(|sessions| sessions.table.get(key.0)).unwrap_or(0)
     }
 
     /// Forgets quiet clients; returns how many are left. Not needed for correctness: keeps an idle
     /// table's stored times from ever wrapping.
-    pub fn sweep(&self, now_us: u64, quota: &Quota) -> usize {
-        let now = quota.ticks(now_us);
-        self.rates.sweep(|tat| quota.ahead(tat, now) == 0)
+    pub fn sweep(&self, now_us: u64, meter: &Meter) -> usize {
+        self.rates.sweep(|state| meter.used(state, now_us) == 0)
     }
 
     /// Clients in use whose rate was forgotten for want of room.
@@ -182,13 +207,14 @@ impl Limiter {
     /// Sessions let in uncounted for want of room.
     #[must_use]
     pub fn overflows(&self) -> u64 {
-        self.overflows.load(Ordering::Relaxed)
+        self.sessions.as_ref().map_or(0, |sessions| sessions.overflows.load(Ordering::Relaxed))
     }
 
     /// Memory, all of it taken at the start.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.rates.memory_bytes() + self.concurrent.as_ref().map_or(0, Table::memory_bytes)
+        let sessions = self.sessions.as_ref().map_or(0, |sessions| sessions.table.memory_bytes());
+        self.rates.memory_bytes() + sessions
     }
 }
 

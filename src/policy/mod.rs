@@ -2,16 +2,23 @@
 //! time, seeds and random numbers come in as arguments, so every decision can be replayed. It
 //! imports nothing else of the crate.
 //!
-//! The map: who may come in (`access`, and `limiter` over `bucket` and `table`), which backend
-//! serves (`maglev` over `hash`, `round_robin`, `least_connections`, `random`, `panic_mode`), and
-//! what is believed of a backend (`health`, `backoff`).
+//! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
+//! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
+//! `least_connections`, `random`, `panic_mode`), and what is believed of a backend (`health`,
+//! `backoff`).
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
-// Rate and concurrency per client, for all workers together; one bucket; the table of them.
-pub mod bucket;
+// What a listener's limits say of one connection.
+pub mod admission;
+// Rate and concurrency per client, for all workers together; the rate of all clients together.
+pub mod gate;
 pub mod limiter;
+// How a rate is measured: one bucket, one window; the table of their states.
+pub mod bucket;
+pub mod meter;
 pub mod table;
+pub mod window;
 // Atomics and a mutex that loom can replace.
 pub(crate) mod sync;
 

@@ -84,6 +84,13 @@ impl Table {
         }
     }
 
+    /// With the evictions of `earlier`, whose place it takes, counted on.
+    #[must_use]
+    pub fn counting_on_from(mut self, earlier: &Self) -> Self {
+        self.live_evictions = CachePadded::new(AtomicU64::new(earlier.live_evictions()));
+        self
+    }
+
     /// Changes the state of `key`, which is uniform over `u64`, or stores its first one.
     ///
     /// `change` gets the state (`None`: there is none) and gives the next, of 43 bits; it may be

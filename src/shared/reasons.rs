@@ -11,6 +11,8 @@ pub enum RefuseReason {
     Limit,
     /// The client has as many sessions as it may.
     Concurrent,
+    /// All clients of the listener together connect more often than its limit allows.
+    ListenerRate,
     /// The client's address is not admitted.
     Access,
     /// The process or the listener holds as many sessions as it may.
@@ -23,9 +25,10 @@ pub enum RefuseReason {
 
 impl RefuseReason {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Limit,
         Self::Concurrent,
+        Self::ListenerRate,
         Self::Access,
         Self::MaxSessions,
         Self::Descriptors,
@@ -44,6 +47,7 @@ impl RefuseReason {
         match self {
             Self::Limit => "limit",
             Self::Concurrent => "concurrent",
+            Self::ListenerRate => "listener_rate",
             Self::Access => "access",
             Self::MaxSessions => "max_sessions",
             Self::Descriptors => "descriptors",
@@ -55,7 +59,7 @@ impl RefuseReason {
     #[must_use]
     pub const fn term(self) -> &'static str {
         match self {
-            Self::Limit | Self::Concurrent | Self::Access => "PR",
+            Self::Limit | Self::Concurrent | Self::ListenerRate | Self::Access => "PR",
             Self::MaxSessions | Self::Descriptors => "RC",
             Self::NoBackend => "SC",
         }
@@ -67,6 +71,7 @@ impl RefuseReason {
         match self {
             Self::Limit => "client over its rate",
             Self::Concurrent => "client over its concurrent sessions",
+            Self::ListenerRate => "listener over its rate",
             Self::Access => "client address not admitted",
             Self::MaxSessions => "max_sessions reached",
             Self::Descriptors => "out of descriptors",

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::access::{AccessList, NetSet};
-use crate::policy::bucket::Quota;
+use crate::policy::admission::Rules;
+use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
@@ -121,15 +122,15 @@ pub struct Keepalive {
     pub count: u32,
 }
 
-/// Admission per client.
+/// Admission per client, and of all clients together.
 #[derive(Debug)]
 pub struct Limit {
-    /// The table, shared by all workers, kept over reloads.
+    /// What clients have used, shared by all workers, kept over reloads.
     pub limiter: Arc<Limiter>,
-    /// Connections per time.
-    pub quota: Option<Quota>,
-    /// Open sessions.
-    pub concurrent_max: Option<u32>,
+    /// The same for all clients together.
+    pub gate: Arc<Gate>,
+    /// How much they may use.
+    pub rules: Rules,
     /// What counts as one client.
     pub key: Prefix,
     /// What a client over its limit gets.

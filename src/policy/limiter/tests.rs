@@ -17,8 +17,18 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + number).into()
 }
 
-fn quota(rate: u64, burst: u32) -> Quota {
-    Quota::new(rate, SECOND, burst).unwrap()
+fn quota(rate: u64, burst: u32) -> Meter {
+    Meter::token_bucket(rate, SECOND, burst).unwrap()
+}
+
+/// One of each algorithm, with the same budget.
+fn meters(rate: u64) -> [Meter; 3] {
+    let burst = u32::try_from(rate).unwrap();
+    [
+        quota(rate, burst),
+        Meter::sliding_window(rate, SECOND).unwrap(),
+        Meter::fixed_window(rate, SECOND).unwrap(),
+    ]
 }
 
 #[test]
@@ -121,6 +131,84 @@ fn racing_workers_admit_exactly_the_burst() {
         }
     }
     panic!("no two threads ever met");
+}
+
+#[test]
+fn racing_workers_admit_exactly_the_window() {
+    // If this fails, a client gets more than its window by hitting several workers at once.
+    for meter in [
+        Meter::sliding_window(20_000, SECOND).unwrap(),
+        Meter::fixed_window(20_000, SECOND).unwrap(),
+    ] {
+        let limiter = Limiter::new(64, None, SEEDS);
+        let key = limiter.key(client(1), Prefix::WHOLE);
+        let (barrier, allowed) = (Barrier::new(3), AtomicU32::new(0));
+        let work = || {
+            barrier.wait();
+            let admit = |_: &i32| limiter.admit(key, 1_000_000, &meter) == Decision::Allowed;
+            let mine = u32::try_from((0..15_000).filter(admit).count()).unwrap();
+            allowed.fetch_add(mine, Ordering::Relaxed);
+        };
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(work))));
+        assert_eq!(allowed.into_inner(), 20_000);
+    }
+}
+
+#[test]
+fn what_is_given_back_can_be_used_again() {
+    // If this fails, a client pays for connections that the listener's rate refused.
+    for meter in meters(3) {
+        let limiter = Limiter::new(64, None, SEEDS);
+        let key = limiter.key(client(1), Prefix::WHOLE);
+        for _ in 0..10 {
+            assert_eq!(limiter.admit(key, 1_000_000, &meter), Decision::Allowed);
+            limiter.give_back(key, 1_000_000, &meter);
+        }
+        let admits = (0..10).filter(|_| limiter.admit(key, 1_000_000, &meter) == Decision::Allowed);
+        assert_eq!(admits.count(), 3);
+        limiter.give_back(limiter.key(client(2), Prefix::WHOLE), 1_000_000, &meter);
+        // What is spent is forgotten, what is used is not.
+        assert_eq!(limiter.sweep(1_000_000, &meter), 1);
+        assert_eq!(limiter.sweep(3_000_000, &meter), 0);
+    }
+}
+
+#[test]
+fn new_rates_keep_sessions_and_numbers() {
+    // If this fails, a reload that changes the algorithm lets a client hold twice its sessions.
+    let limiter = Limiter::new(8, Some(8), SEEDS);
+    let [bucket, window, _] = meters(1);
+    let keys: Vec<LimitKey> = (0..20).map(|n| limiter.key(client(n), Prefix::WHOLE)).collect();
+    for key in &keys {
+        limiter.admit(*key, 1_000_000, &bucket);
+    }
+    assert_eq!(limiter.enter(keys[0], 1), Entry::Counted);
+    assert_eq!(limiter.live_evictions(), 12);
+    let next = limiter.with_new_rates(8);
+    assert_eq!(next.live_evictions(), 12);
+    assert_eq!(next.enter(keys[0], 1), Entry::Refused);
+    assert_eq!(next.key(client(0), Prefix::WHOLE), keys[0]);
+    for key in &keys[12..] {
+        assert_eq!(next.admit(*key, 1_000_000, &window), Decision::Allowed);
+        assert_ne!(next.admit(*key, 1_000_000, &window), Decision::Allowed);
+    }
+    limiter.leave(keys[0]);
+    assert_eq!(next.enter(keys[0], 1), Entry::Counted);
+}
+
+#[test]
+fn who_has_used_least_is_forgotten_first() {
+    // If this fails, a flood of new clients gives those at their limit a fresh budget.
+    for meter in meters(5) {
+        let limiter = Limiter::new(8, None, SEEDS);
+        let keys: Vec<LimitKey> = (0..200).map(|n| limiter.key(client(n), Prefix::WHOLE)).collect();
+        let flooder = keys[0];
+        while limiter.admit(flooder, 1_000_000, &meter) == Decision::Allowed {}
+        for key in &keys[1..] {
+            assert_eq!(limiter.admit(*key, 1_000_000, &meter), Decision::Allowed);
+            assert_ne!(limiter.admit(flooder, 1_000_000, &meter), Decision::Allowed);
+        }
+    }
 }
 
 #[test]
