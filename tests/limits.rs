@@ -16,6 +16,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use support::admin::is_same;
 use support::{Backend, PATIENCE, Proxy, Setup, connect, connect_from, eventually};
 
 /// What a client met with.
@@ -361,6 +362,23 @@ fn what_was_counted_stays_while_it_is_counted_the_same_way() {
 }
 
 // If this fails, addresses that must not connect do, or those that may are refused.
+/// If this fails, whoever widens a table that was too small no longer sees that it was.
+#[test]
+fn what_a_table_had_no_room_for_is_counted_on() {
+    let backend = greeter();
+    let limit = |size: u32| format!("rate = \"1/h\"\ntable_size = {size}");
+    let setup = Setup::of(&[&backend]).limit(&limit(8));
+    let proxy = setup.start();
+    for host in 1..=12 {
+        assert_eq!(met(proxy.address(), [0, 0, host]), Met::Served);
+    }
+    let labels = [("listener", "front")];
+    let evictions = || proxy.metric("evenkeel_limit_evictions_total", &labels);
+    assert!(is_same(evictions(), 4.0), "{}", evictions());
+    proxy.reload_with(&setup.clone().limit(&limit(64)).text());
+    assert!(is_same(evictions(), 4.0), "{}", evictions());
+}
+
 #[test]
 fn deny_wins_over_allow() {
     let backend = greeter();

@@ -315,7 +315,11 @@ impl Builder<'_> {
             Some(old) => Arc::new(old.limiter.with_new_rates(table_size)),
             None => {
                 let concurrent = limit.max_concurrent.map(|_| self.concurrent_size(table_size));
-                Arc::new(Limiter::new(table_size, concurrent, self.inputs.seeds))
+                let new = Limiter::new(table_size, concurrent, self.inputs.seeds);
+                Arc::new(match known {
+                    Some(old) => new.counting_on_from(&old.limiter),
+                    None => new,
+                })
             }
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::config::Config;
+use crate::dataplane::clock::Clock;
 use crate::dataplane::{Command, WorkerHandle};
 use crate::policy::panic_mode::is_panicking;
 use crate::shared::{
@@ -209,6 +210,18 @@ impl Plane {
         }
         self.workers.wake();
         Ok(snapshot)
+    }
+
+    /// Forgets clients whose budget is whole, before their stored times could come round.
+    pub(crate) fn forget_quiet_clients(&self) {
+        let now_us = Clock::new(self.started).now().micros();
+        for listener in self.publisher.latest().open_listeners() {
+            if let Some(limit) = &listener.limit
+                && let Some(meter) = &limit.rules.rate
+            {
+                limit.limiter.sweep(now_us, meter);
+            }
+        }
     }
 
     /// Records the verdict of a backend's probes and says it in the log. `reason` tells why.

@@ -37,6 +37,9 @@ const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How often `systemctl status` gets a new line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often quiet clients are forgotten: well within what the shortest stored time can tell apart
+/// (512 windows of a second).
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What to run.
 #[derive(Debug)]
@@ -262,6 +265,7 @@ async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Optio
     let mut watchdog = Watchdog::new(&plane.workers);
     let mut look = tokio::time::interval(Watchdog::interval());
     let mut status = tokio::time::interval(STATUS_INTERVAL);
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     let end = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
     tokio::pin!(end);
     loop {
@@ -272,6 +276,7 @@ async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Optio
             _ = upgrade.recv() => Asked::Upgrade,
             _ = look.tick() => Asked::Look,
             _ = status.tick() => Asked::Status,
+            _ = sweep.tick() => Asked::Sweep,
             () = &mut end => return,
             () = stop_signal(stop) => return,
         };
@@ -284,6 +289,7 @@ async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Optio
             Asked::Upgrade => tracing::warn!("USR2: upgrade is not supported yet"),
             Asked::Look => watchdog.look(&plane.workers),
             Asked::Status => notify::status(&status_line(plane)),
+            Asked::Sweep => plane.forget_quiet_clients(),
         }
     }
 }
@@ -294,6 +300,7 @@ enum Asked {
     Upgrade,
     Look,
     Status,
+    Sweep,
 }
 
 async fn stop_signal([terminate, interrupt, quit]: &mut [Signal; 3]) {

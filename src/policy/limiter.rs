@@ -99,6 +99,15 @@ impl Limiter {
         }
     }
 
+    /// With what had no room in `earlier`, whose place it takes, counted on.
+    #[must_use]
+    pub fn counting_on_from(self, earlier: &Self) -> Self {
+        if let Some(sessions) = &self.sessions {
+            sessions.overflows.store(earlier.overflows(), Ordering::Relaxed);
+        }
+        Self { rates: self.rates.counting_on_from(&earlier.rates), ..self }
+    }
+
     /// The client that `addr` belongs to; keys of other limiters mean nothing here.
     #[must_use]
     #[inline]
@@ -192,8 +201,9 @@ impl Limiter {
         self.sessions.as_ref().and_then(|sessions| sessions.table.get(key.0)).unwrap_or(0)
     }
 
-    /// Forgets quiet clients; returns how many are left. Not needed for correctness: keeps an idle
-    /// table's stored times from ever wrapping.
+    /// Forgets clients whose budget is whole; returns how many others there are. To be called now
+    /// and then, before stored times come round, or a client that was away for exactly that long
+    /// would find its old state for a moment.
     pub fn sweep(&self, now_us: u64, meter: &Meter) -> usize {
         self.rates.sweep(|state| meter.used(state, now_us) == 0)
     }

@@ -197,6 +197,22 @@ fn new_rates_keep_sessions_and_numbers() {
 }
 
 #[test]
+fn another_table_counts_on() {
+    // If this fails, a reload that widens the table hides that it was too small.
+    let limiter = Limiter::new(8, Some(8), SEEDS);
+    let [bucket, ..] = meters(1);
+    let keys: Vec<LimitKey> = (0..20).map(|n| limiter.key(client(n), Prefix::WHOLE)).collect();
+    for key in &keys {
+        limiter.admit(*key, 1_000_000, &bucket);
+        assert_ne!(limiter.enter(*key, 1), Entry::Refused);
+    }
+    let next = Limiter::new(64, Some(64), SEEDS).counting_on_from(&limiter);
+    assert_eq!((next.live_evictions(), next.overflows()), (12, 12));
+    let without_sessions = Limiter::new(64, None, SEEDS).counting_on_from(&limiter);
+    assert_eq!((without_sessions.live_evictions(), without_sessions.overflows()), (12, 0));
+}
+
+#[test]
 fn who_has_used_least_is_forgotten_first() {
     // If this fails, a flood of new clients gives those at their limit a fresh budget.
     for meter in meters(5) {
