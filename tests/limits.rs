@@ -74,7 +74,7 @@ fn refused(proxy: &Proxy, reason: &str) -> f64 {
 #[track_caller]
 fn assert_refused(proxy: &Proxy, reason: &str, count: u32) {
     let found = refused(proxy, reason);
-    assert!(support::admin::is_same(found, count.into()), "{found} refused for {reason}");
+    assert!(is_same(found, count.into()), "{found} refused for {reason}");
 }
 
 // If this fails, one client can take all there is, or takes it from others.
