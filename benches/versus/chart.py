@@ -49,7 +49,8 @@ def label(x, y, text, kind="", anchor="start"):
 
 def kind_of(target):
     """How a target's bar looks."""
-    return {"evenkeel": "bar ours", "bare": "bar floor"}.get(target, "bar")
+    ours = target.startswith("evenkeel")
+    return "bar ours" if ours else {"bare": "bar floor"}.get(target, "bar")
 
 
 def bar(y, target, spread, scale):

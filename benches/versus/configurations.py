@@ -20,9 +20,10 @@ http {{ access_log off; sendfile on; tcp_nopush on;
 EVENKEEL = """
 [global]
 workers = 1
+{tuning}
 log = {{ sessions = false, level = "error" }}
 [admin]
-socket = "{dir}/admin.sock"
+socket = "{dir}/{socket}.sock"
 [listener.web]
 bind = ["{web}"]
 pool = "web"
@@ -70,6 +71,12 @@ stream {{ access_log off; proxy_timeout 600s;
   server {{ listen {limited} backlog=4096 reuseport; proxy_pass {backend};
     limit_conn clients 1; }} }}
 """
+
+
+def evenkeel(places, spins):
+    """evenkeel with its defaults, or waiting busily for a client that talks all the time."""
+    tuning = 'spin = "50us"' if spins else ""
+    return EVENKEEL.format(**places, tuning=tuning, socket="spin" if spins else "admin")
 
 
 def haproxy(places, tuned):

@@ -8,7 +8,7 @@ import subprocess
 import configurations
 from processes import Failed
 
-NAMES = ("evenkeel", "haproxy", "haproxy-tuned", "nginx", "envoy", "bare")
+NAMES = ("evenkeel", "haproxy", "haproxy-tuned", "nginx", "envoy", "bare", "evenkeel-spin")
 TITLES = {
     "evenkeel": "evenkeel",
     "haproxy": "HAProxy",
@@ -16,6 +16,7 @@ TITLES = {
     "nginx": "nginx stream",
     "envoy": "Envoy",
     "bare": "bare relay",
+    "evenkeel-spin": "evenkeel, spin",
 }
 # Ports of one target above the first one of all: two for each.
 PORTS_EACH = 2
@@ -55,9 +56,9 @@ class Targets:
         """The command line of a target, with its configuration written."""
         web, limited = self.place(name), self.place(name, "limited")
         places = {"dir": self.directory, "backend": self.backend(), "web": web, "limited": limited}
-        if name == "evenkeel":
-            text = configurations.EVENKEEL.format(**places)
-            return [self.options.binary, "run", "-c", self.write("keel.toml", text)]
+        if name in ("evenkeel", "evenkeel-spin"):
+            text = configurations.evenkeel(places, name == "evenkeel-spin")
+            return [self.options.binary, "run", "-c", self.write(f"{name}.toml", text)]
         if name in ("haproxy", "haproxy-tuned"):
             text = configurations.haproxy(places, name == "haproxy-tuned")
             return [program("haproxy"), "-f", self.write(f"{name}.cfg", text), "-db"]

@@ -165,5 +165,10 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Re
         let labels = [("worker", number.to_string())];
         family.encode_family(&labels)?.encode_gauge(&state.sessions.value())?;
     }
+    let name = "evenkeel_worker_handed_over";
+    let mut family = counter(encoder, name, "Sessions handed to a worker with fewer")?;
+    for (number, state) in states.iter().enumerate() {
+        count(&mut family, &[("worker", number.to_string())], state.handed_over.value())?;
+    }
     Ok(())
 }

@@ -12,7 +12,6 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::config::Config;
-use crate::dataplane::clock::Clock;
 use crate::dataplane::{Command, WorkerHandle};
 use crate::policy::panic_mode::is_panicking;
 use crate::shared::{
@@ -115,6 +114,21 @@ impl Workers {
         self.states.iter().map(|state| state.listening.value()).sum()
     }
 
+    /// Makes every worker known to all others.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub(crate) fn introduce(&self) -> std::io::Result<()> {
+        for (number, worker) in self.handles.iter().enumerate() {
+            let others = self.handles.iter().enumerate().filter(|(other, _)| *other != number);
+            // Each begins with its own neighbour.
+            let (after, before): (Vec<_>, Vec<_>) = others.partition(|(other, _)| *other > number);
+            let peers = after.into_iter().chain(before).map(|(_, other)| other.peer()).collect();
+            worker.send(Command::Meet(peers))?;
+        }
+        Ok(())
+    }
+
     /// Wakes every worker, so that it sees a new snapshot at once.
     pub(crate) fn wake(&self) {
         for worker in &self.handles {
@@ -214,7 +228,8 @@ impl Plane {
 
     /// Forgets clients whose budget is whole, before their stored times could come round.
     pub(crate) fn forget_quiet_clients(&self) {
-        let now_us = Clock::new(self.started).now().micros();
+        // As workers count it.
+        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         for listener in self.publisher.latest().open_listeners() {
             if let Some(limit) = &listener.limit
                 && let Some(meter) = &limit.rules.rate

@@ -193,6 +193,7 @@ fn start_workers(
         })?);
         workers.states.push(state);
     }
+    workers.introduce()?;
     Ok(workers)
 }
 

@@ -164,7 +164,7 @@ impl Worker {
     fn arrive(&mut self, listener: &Arc<Listener>, client: OwnedFd, peer: SocketAddr) {
         listener.state.counters(self.setup.number).accepted.add(1);
         match self.admit(listener, peer.ip()) {
-            Ok(admitted) => self.open(listener, client, peer, admitted),
+            Ok(admitted) => self.place(listener, client, peer, admitted),
             Err(reason) => self.refuse(listener, client, peer, reason),
         }
     }

@@ -111,6 +111,7 @@ impl Worker {
             counters.closed_for(end.reason).add(1);
             let elapsed = self.now.since(connection.times.opened);
             counters.session_seconds.record(elapsed, &SESSION_SECONDS);
+            self.spread.learn(connection.place.listener, elapsed);
         }
         self.finish(connection, end.reason.term(), end.reason.words());
     }

@@ -13,6 +13,7 @@ pub mod clock;
 mod connect;
 mod connection;
 mod ending;
+mod handle;
 mod interest;
 mod listening;
 pub mod phase;
@@ -21,21 +22,19 @@ pub mod port;
 pub mod relay;
 pub mod session;
 pub mod slots;
+mod spread;
 pub mod timers;
 pub mod wire;
 mod worker;
 
 pub use crate::policy::defects;
+pub use handle::WorkerHandle;
+pub use spread::{Arrival, Peer};
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use crossbeam::channel::{Receiver, Sender, unbounded};
-use mio::Waker;
 
 use crate::shared::{SessionLog, Subscriber, WorkerState};
 use crate::sys::socket::ListenOptions;
@@ -57,6 +56,10 @@ pub enum Command {
         /// For what it accepts from now on.
         options: ListenOptions,
     },
+    /// Know the other workers, to which sessions may be handed.
+    Meet(Vec<Peer>),
+    /// Serve this client, whom another worker has admitted.
+    Take(Box<Arrival>),
     /// Serve what waits in the accept queues, then close all listening sockets.
     StopListening,
     /// Reset all sessions.
@@ -86,52 +89,4 @@ pub struct WorkerSetup {
     pub state: Arc<WorkerState>,
     /// Where lines of the session log go.
     pub log: SessionLog,
-}
-
-/// A running worker.
-#[derive(Debug)]
-pub struct WorkerHandle {
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-    thread: JoinHandle<()>,
-}
-
-impl WorkerHandle {
-    /// Starts the thread `worker-N`.
-    ///
-    /// # Errors
-    /// When the kernel gives no epoll instance, eventfd or thread.
-    pub fn start(setup: WorkerSetup) -> io::Result<Self> {
-        let (commands, inbox): (Sender<Command>, Receiver<Command>) = unbounded();
-        let name = format!("worker-{}", setup.number);
-        let worker = worker::Worker::new(setup, inbox)?;
-        let waker = worker.waker();
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { commands, waker, thread })
-    }
-
-    /// Sends a command and wakes the worker.
-    ///
-    /// # Errors
-    /// When the worker is gone.
-    pub fn send(&self, command: Command) -> io::Result<()> {
-        self.commands
-            .send(command)
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the worker is gone"))?;
-        self.wake()
-    }
-
-    /// Wakes the worker, so that it sees a new snapshot at once.
-    ///
-    /// # Errors
-    /// As write(2) on an eventfd.
-    pub fn wake(&self) -> io::Result<()> {
-        self.waker.wake()
-    }
-
-    /// Waits for the thread to end.
-    pub fn join(self) {
-        // A worker that panicked has ended the process already.
-        let _ended = self.thread.join();
-    }
 }

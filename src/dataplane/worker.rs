@@ -15,6 +15,7 @@ use crossbeam::channel::Receiver;
 use mio::event::Event;
 use mio::{Events, Poll, Waker};
 
+use crate::policy::spin::Spin;
 use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
 
 use super::choose::Chooser;
@@ -25,6 +26,7 @@ use super::phase::Stage;
 use super::pipes::PipePool;
 use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
+use super::spread::Spread;
 use super::timers::Timers;
 use super::{Command, WorkerSetup};
 
@@ -61,9 +63,13 @@ pub(super) struct Worker {
     pub(super) table: Table,
     pub(super) tools: Tools,
     pub(super) chooser: Chooser,
+    pub(super) spread: Spread,
+    spin: Spin,
     pub(super) now: Tick,
     /// Somebody has sent a command, perhaps.
     woken: bool,
+    /// All sessions were reset for good: whoever is still handed over comes too late.
+    over: bool,
 }
 
 /// What a worker was given at its start and never changes.
@@ -72,7 +78,6 @@ pub(super) struct Setup {
     pub(super) number: usize,
     pub(super) workers: u64,
     cpu: Option<usize>,
-    spin: Duration,
     clock: Clock,
     pub(super) ephemeral_ports: (u16, u16),
     pub(super) state: Arc<crate::shared::WorkerState>,
@@ -102,13 +107,15 @@ impl Worker {
                 pipes: PipePool::new(setup.pipes_max),
             },
             chooser: Chooser::new(setup.number),
+            spread: Spread::default(),
+            spin: Spin::new(setup.spin),
             now,
             woken: true,
+            over: false,
             setup: Setup {
                 number: setup.number,
                 workers: setup.workers as u64,
                 cpu: setup.cpu,
-                spin: setup.spin,
                 clock,
                 ephemeral_ports: crate::sys::process::ephemeral_ports(),
                 state: setup.state,
@@ -150,16 +157,12 @@ impl Worker {
 
     /// Waits for events, but not when work is left over.
     fn sleep(&mut self, events: &mut Events) {
-        let asleep_from = self.now;
         let timeout = self.patience();
-        let mut waited = self.poll.poll(events, self.first_timeout(timeout));
-        while waited.is_ok() && events.is_empty() && self.spins_on(asleep_from, timeout) {
-            waited = self.poll.poll(events, Some(Duration::ZERO));
-        }
-        if waited.is_ok() && events.is_empty() && !self.setup.spin.is_zero() {
-            self.now = self.setup.clock.now();
-            waited = self.poll.poll(events, self.patience());
-        }
+        let waited = if self.spin.is_off() || timeout == Some(Duration::ZERO) {
+            self.poll.poll(events, timeout)
+        } else {
+            self.spin_then_sleep(events)
+        };
         if waited.is_err() {
             // EINTR leaves nothing to see; anything else would repeat and is no worse for it.
             events.clear();
@@ -167,13 +170,25 @@ impl Worker {
         self.now = self.setup.clock.now();
     }
 
-    fn first_timeout(&self, timeout: Option<Duration>) -> Option<Duration> {
-        if self.setup.spin.is_zero() { timeout } else { Some(Duration::ZERO) }
-    }
-
-    fn spins_on(&self, asleep_from: Tick, timeout: Option<Duration>) -> bool {
-        timeout != Some(Duration::ZERO)
-            && self.setup.clock.now().since(asleep_from) < self.setup.spin
+    /// Looks for events without sleeping for as long as that is promising.
+    fn spin_then_sleep(&mut self, events: &mut Events) -> io::Result<()> {
+        let clock = self.setup.clock;
+        let from = clock.now();
+        let until = from.after(self.spin.patience());
+        self.now = from;
+        let mut waited = Ok(());
+        while waited.is_ok() && self.now < until {
+            waited = self.poll.poll(events, Some(Duration::ZERO));
+            self.now = clock.now();
+            if !events.is_empty() {
+                break;
+            }
+        }
+        if waited.is_ok() && events.is_empty() {
+            waited = self.poll.poll(events, self.patience());
+        }
+        self.spin.learn(clock.now().since(from));
+        waited
     }
 
     /// How long the kernel may keep us: not at all while work is left over.
@@ -303,8 +318,21 @@ impl Worker {
                     self.listen(address, socket);
                 }
                 Command::Retune { address, options } => self.listening.retune(address, &options),
+                Command::Meet(peers) => self.spread.meet(peers),
+                Command::Take(arrival) => {
+                    if self.snapshot.is_stale() {
+                        self.take_up_snapshot();
+                    }
+                    self.take(*arrival);
+                    if self.over {
+                        self.reset_all();
+                    }
+                }
                 Command::StopListening => self.stop_listening(),
-                Command::ResetAll => self.reset_all(),
+                Command::ResetAll => {
+                    self.over = true;
+                    self.reset_all();
+                }
                 Command::Exit => return std::ops::ControlFlow::Break(()),
             }
         }

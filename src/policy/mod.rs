@@ -4,8 +4,8 @@
 //!
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
 //! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
-//! `least_connections`, `random`, `panic_mode`), and what is believed of a backend (`health`,
-//! `backoff`).
+//! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
+//! believed of a backend (`health`, `backoff`).
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -32,6 +32,10 @@ pub mod maglev;
 pub mod least_connections;
 pub mod random;
 pub mod round_robin;
+// Which worker gets a new session.
+pub mod spread;
+// Whether to wait busily.
+pub mod spin;
 // When too few backends are healthy to believe the verdicts.
 pub mod panic_mode;
 

@@ -306,6 +306,10 @@ pub struct WorkerState {
     pub pipes_in_use: Counter,
     /// Sessions open now.
     pub sessions: Counter,
+    /// Sessions that other workers have handed to this one and that it has not opened yet.
+    pub arriving: CachePadded<AtomicU64>,
+    /// Sessions that this worker has handed to others.
+    pub handed_over: Counter,
     /// The generation this worker has taken up; older ones are no longer used by it.
     pub generation: AtomicU64,
     /// Sockets this worker still accepts on.
