@@ -21,7 +21,7 @@ use evenkeel::dataplane::session::{Readiness, Session, Standing};
 use evenkeel::dataplane::wire::{Side, Wire};
 use evenkeel::shared::{Gauge, Generation, Publisher, Snapshot, SpliceMode};
 use evenkeel::sys::socket;
-use evenkeel::sys::splice::Pipe;
+use evenkeel::sys::splice::{Capacity, Pipe};
 
 /// Two socket pairs: a client, the session's two sockets, a backend.
 struct Pairs {
@@ -77,7 +77,7 @@ impl Wire for Pairs {
     }
 
     fn lend_pipe(&mut self) -> Option<Pipe> {
-        self.idle.pop().or_else(|| Pipe::new().ok())
+        self.idle.pop().or_else(|| Pipe::new(Capacity::Wide).ok())
     }
 
     fn return_pipe(&mut self, pipe: Pipe) {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use evenkeel::sys::socket::{self, ConnectOptions, ConnectStatus};
-use evenkeel::sys::splice::Pipe;
+use evenkeel::sys::splice::{Capacity, Pipe};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -134,7 +134,7 @@ fn deliver(source: &mut End, target: &mut End, lent: &mut Lent) -> io::Result<bo
 /// Takes one batch.
 fn take(source: &mut End, target: &mut End, lent: &mut Lent) -> io::Result<()> {
     if source.splices
-        && let Some(mut pipe) = lent.pipes.pop().or_else(|| Pipe::new().ok())
+        && let Some(mut pipe) = lent.pipes.pop().or_else(|| Pipe::new(Capacity::Wide).ok())
     {
         let filled = now(pipe.fill(source.socket.as_fd()))?;
         source.readable = filled.is_some();

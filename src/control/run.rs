@@ -176,7 +176,7 @@ fn start_workers(
     let count = prepared.sizes.workers;
     let cpus =
         if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
-    let pipes = usize::try_from(prepared.sizes.pipes()).unwrap_or(usize::MAX);
+    let pipes = prepared.sizes.pipe_share();
     let mut workers = Workers { handles: Vec::new(), states: Vec::new() };
     for number in 0..count {
         let state = Arc::new(WorkerState::default());
@@ -185,7 +185,7 @@ fn start_workers(
             workers: count,
             cpu: cpus.get(number % cpus.len().max(1)).copied(),
             spin: prepared.config.global.spin,
-            pipes_max: (pipes / count).max(1),
+            pipes,
             start: prepared.started,
             snapshot: publisher.subscribe(),
             state: Arc::clone(&state),

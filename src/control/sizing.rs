@@ -5,7 +5,9 @@
 //! a limit that surprises an operator is a bug.
 
 use crate::config::Config;
+use crate::dataplane::PipeShare;
 use crate::sys::process;
+use crate::sys::splice::Capacity;
 
 /// Descriptors kept for everything that is no session: logs, admin connections, probes, epoll.
 const RESERVED_DESCRIPTORS: u64 = 128;
@@ -13,8 +15,9 @@ const RESERVED_DESCRIPTORS: u64 = 128;
 const PIPE_SHARE: u64 = 64;
 /// Memory that one session may need when neither side reads.
 const SESSION_BYTES_WORST: u64 = 192 * 1024;
-/// Pipes asked for are this large.
-const PIPE_BYTES: u64 = crate::sys::splice::PIPE_CAPACITY_BYTES as u64;
+/// Wide pipes get half of the pipe memory, narrow ones the rest.
+const WIDE_BYTES: u64 = Capacity::Wide.bytes() as u64;
+const NARROW_BYTES: u64 = Capacity::Narrow.bytes() as u64;
 
 /// What the process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +46,21 @@ impl Sizes {
 
     /// Pipes all workers together may have out.
     pub(crate) fn pipes(&self) -> u64 {
+        let share = self.pipe_share();
+        ((share.wide + share.narrow) * self.workers) as u64
+    }
+
+    /// Pipes that each worker may have out, at least one.
+    pub(crate) fn pipe_share(&self) -> PipeShare {
         let by_descriptors = self.descriptors / PIPE_SHARE / 2;
-        let by_memory = self.pipe_bytes.map_or(u64::MAX, |bytes| bytes / PIPE_BYTES);
-        by_descriptors.min(by_memory).max(self.workers as u64)
+        let half = self.pipe_bytes.map_or(u64::MAX, |bytes| bytes / 2);
+        let wide = (half / WIDE_BYTES).min(by_descriptors);
+        let narrow = (half / NARROW_BYTES).min(by_descriptors - wide);
+        let each = |pipes: u64| usize::try_from(pipes).unwrap_or(usize::MAX) / self.workers.max(1);
+        match (each(wide), each(narrow)) {
+            (0, 0) => PipeShare { wide: 0, narrow: 1 },
+            (wide, narrow) => PipeShare { wide, narrow },
+        }
     }
 
     /// Sessions the descriptors allow, beside `listening` sockets.

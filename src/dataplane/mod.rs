@@ -29,6 +29,7 @@ mod worker;
 
 pub use crate::policy::defects;
 pub use handle::WorkerHandle;
+pub use pipes::PipeShare;
 pub use spread::{Arrival, Peer};
 
 use std::net::SocketAddr;
@@ -80,7 +81,7 @@ pub struct WorkerSetup {
     /// How long to poll before sleeping.
     pub spin: Duration,
     /// Pipes it may have out at once.
-    pub pipes_max: usize,
+    pub pipes: PipeShare,
     /// The start of the process, from which all workers count time.
     pub start: Instant,
     /// Where snapshots come from.

@@ -15,6 +15,8 @@ use super::wire::{Holds, Side, Wire};
 
 /// Batches one direction may move before it lets others have their turn.
 const BATCHES_PER_TURN: usize = 4;
+/// And bytes, but for the batch that reaches it: a wide pipe may hold as many at once.
+const BYTES_PER_TURN: u64 = 1024 * 1024;
 /// Reads at least this large, twice in a row, switch a direction to splicing.
 const LARGE_READ_BYTES: usize = 32 * 1024;
 /// Fills smaller than this, twice in a row, switch it back to copying.
@@ -179,9 +181,13 @@ impl<P: Holds> Relay<P> {
         if self.is_over() {
             return Flow::Finished;
         }
+        let before = self.copied + self.spliced;
         for _ in 0..BATCHES_PER_TURN {
             if let Some(flow) = self.step(from, ports, turn) {
                 return flow;
+            }
+            if self.copied + self.spliced - before >= BYTES_PER_TURN {
+                break;
             }
         }
         Flow::Busy

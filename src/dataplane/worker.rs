@@ -104,7 +104,7 @@ impl Worker {
             },
             tools: Tools {
                 scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-                pipes: PipePool::new(setup.pipes_max),
+                pipes: PipePool::new(setup.pipes),
             },
             chooser: Chooser::new(setup.number),
             spread: Spread::default(),

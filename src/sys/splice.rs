@@ -10,9 +10,28 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// Capacity asked for. 64 KiB has 16 slots, which MSS-sized packets exhaust at 23 KB; 1 MiB gains
-/// nothing over this.
-pub const PIPE_CAPACITY_BYTES: usize = 256 * 1024;
+/// How large a pipe is.
+///
+/// What counts is its slots, one for each 4 KiB: a packet takes one, however small. The 16 of a
+/// pipe of 64 KiB, the kernel's default, are used up by 23 KB of MSS-sized packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capacity {
+    /// 1 MiB: 370 KB of MSS-sized packets in one call.
+    Wide,
+    /// 256 KiB: enough where packets come in large, and four fit where one of the others does.
+    Narrow,
+}
+
+impl Capacity {
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Wide => 1024 * 1024,
+            Self::Narrow => 256 * 1024,
+        }
+    }
+}
 
 /// A pipe and the bytes that are in it.
 #[derive(Debug)]
@@ -20,18 +39,25 @@ pub struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
     held: usize,
+    capacity: Capacity,
 }
 
 impl Pipe {
-    /// Makes an empty pipe of [`PIPE_CAPACITY_BYTES`].
+    /// Makes an empty pipe.
     ///
     /// # Errors
     /// What pipe2(2) reports, `EMFILE` and `ENFILE` above all, and `EPERM` when the user has used
     /// up `fs.pipe-user-pages-soft`: the pipe would have two pages, and copying is cheaper.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(capacity: Capacity) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        fcntl_setpipe_size(&writer, PIPE_CAPACITY_BYTES)?;
-        Ok(Self { reader, writer, held: 0 })
+        fcntl_setpipe_size(&writer, capacity.bytes())?;
+        Ok(Self { reader, writer, held: 0, capacity })
+    }
+
+    /// How large it is.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     /// Bytes that were filled in and not drained yet.
@@ -46,8 +72,8 @@ impl Pipe {
     /// `WouldBlock` when nothing has been received; otherwise the socket's error.
     pub fn fill(&mut self, source: BorrowedFd<'_>) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe may be filled");
-        let moved =
-            splice(source, None, &self.writer, None, PIPE_CAPACITY_BYTES, SpliceFlags::NONBLOCK)?;
+        let most = self.capacity.bytes();
+        let moved = splice(source, None, &self.writer, None, most, SpliceFlags::NONBLOCK)?;
         self.held = moved;
         Ok(moved)
     }
@@ -77,7 +103,7 @@ mod tests {
         let (outside, mut backend) = UnixStream::pair().unwrap();
         inside.set_nonblocking(true).unwrap();
         outside.set_nonblocking(true).unwrap();
-        let mut pipe = Pipe::new().unwrap();
+        let mut pipe = Pipe::new(Capacity::Narrow).unwrap();
         assert_eq!(
             pipe.fill(inside.as_fd()).unwrap_err().kind(),
             io::ErrorKind::WouldBlock,
