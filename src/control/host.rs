@@ -5,6 +5,7 @@
 use crate::config::{Config, Parsed};
 use crate::sys::process;
 
+use super::ceilings::Host;
 use super::sizing::{self, Sizes};
 
 /// A process that holds fewer is hardly meant.
@@ -45,6 +46,20 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
 pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     warn_of_sessions(parsed, config, sizes);
     warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
+    if config.global.max_sessions.is_some() {
+        for ceiling in Host::this().ceilings(config, sizes.sessions(config)) {
+            parsed.warn(&ceiling.key, ceiling.message, ceiling.hint);
+        }
+    }
+}
+
+/// What will be met before the maximum that evenkeel has chosen itself, for the log.
+pub(crate) fn met_first(config: &Config, sizes: &Sizes) -> Vec<String> {
+    if config.global.max_sessions.is_some() {
+        return Vec::new();
+    }
+    let ceilings = Host::this().ceilings(config, sizes.sessions(config));
+    ceilings.into_iter().map(|one| format!("{}; {}", one.message, one.hint)).collect()
 }
 
 fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {

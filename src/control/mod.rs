@@ -5,6 +5,7 @@
 //! only through [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
 
 pub mod admin;
+mod ceilings;
 mod compile;
 pub mod demo;
 mod difference;

@@ -93,6 +93,9 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     for warning in &parsed.problems {
         tracing::warn!("{}:{}: {}", warning.file, warning.line, warning.message);
     }
+    for message in host::met_first(&config, &sizes) {
+        tracing::warn!("{message}");
+    }
     for socket in inherited {
         tracing::warn!("systemd passed {} ({}), no listener wants it", socket.name, socket.address);
     }
