@@ -135,6 +135,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "]")?;
     writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
     writeln!(out, "retries = {}", pool.retries)?;
+    if let Some(version) = pool.send_proxy {
+        writeln!(out, "send_proxy = \"{version}\"")?;
+    }
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
     writeln!(out, "on_down = \"keep\"")?;
     match &pool.health {
@@ -194,6 +197,15 @@ fn statuses(ranges: &[(u16, u16)]) -> String {
         .map(|(low, high)| if low == high { format!("{low}") } else { format!("{low}-{high}") })
         .collect();
     strings(&list)
+}
+
+impl fmt::Display for ProxyVersion {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
 }
 
 impl fmt::Display for Prefixes {

@@ -159,7 +159,7 @@ const TABLES: &[Rows] = &[
             ("connect_timeout", BUILT),
             ("retries", BUILT),
             ("queue", LATER),
-            ("send_proxy", LATER),
+            ("send_proxy", BUILT),
             ("source", LATER),
             ("transparent", LATER),
             ("slow_start", LATER),

@@ -232,6 +232,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Further attempts, each on another backend while there is one.
     pub retries: u32,
+    /// The PROXY header that backends get before the client's bytes; `None` is none.
+    pub send_proxy: Option<ProxyVersion>,
     /// In per cent: at or below this share of healthy backends all of them are used.
     pub panic_threshold: u8,
     /// Active probes; `None` when the table is absent.
@@ -262,6 +264,15 @@ pub enum HashKey {
     ClientIp,
     /// The client's address and port.
     ClientIpPort,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// One server of a pool.
@@ -300,6 +311,8 @@ pub struct Health {
     pub down_backoff: Duration,
     /// The verdict before the first probe has ended: true is up.
     pub initial_up: bool,
+    /// The PROXY header that a probe begins with: the pool's.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 /// What one probe does.

@@ -15,6 +15,7 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::proxy_header::Version;
 use crate::shared::{
     AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
     Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
@@ -170,6 +171,10 @@ impl Builder<'_> {
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
+            send_proxy: pool.send_proxy.map(|version| match version {
+                config::ProxyVersion::V1 => Version::V1,
+                config::ProxyVersion::V2 => Version::V2,
+            }),
             panic_threshold: pool.panic_threshold,
             state,
         })

@@ -18,7 +18,7 @@ use crate::sys::socket::{self, ConnectOptions};
 use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
 use super::connection::{Admitted, Connection, Place, Times};
-use super::phase::{Handshake, Phase, may_retry};
+use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::wire::Side;
@@ -88,6 +88,7 @@ impl Worker {
             times: Times { opened: now, connected: None },
             tried: Vec::new(),
             failure: None,
+            aside: None,
             queued: false,
         }
     }
@@ -118,10 +119,12 @@ impl Worker {
             let backend = choose(&mut self.chooser, snapshot, connection)
                 .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
             connection.place.backend = Some(backend.id);
-            connection.phase.attempted = self.now;
+            connection.phase.attempts(self.now);
+            // A backend that gets a header waits for it, whoever speaks first after that.
+            let data_follows = self.prepare_greeting(connection) || spoke_first;
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
-            let options = ConnectOptions { data_follows: spoke_first, user_timeout };
+            let options = ConnectOptions { data_follows, user_timeout };
             match socket::connect(backend.address, options) {
                 Ok(socket) => {
                     connection.backend = Some(socket);
@@ -159,8 +162,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Something happened to a connection that is still being connected.
-    pub(super) fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+    /// Something happened to a connection that moves no bytes yet.
+    pub(super) fn opening_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+        match self.table.slots.get(key).map(|connection| connection.phase.stage) {
+            Some(Stage::Connecting) => self.connecting_event(key, side, readiness),
+            Some(Stage::Greeting) => self.greeting_event(key, side, readiness.error),
+            _ => {}
+        }
+    }
+
+    fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         let socket = connection.backend.as_ref();
         let ask = || socket.map(|socket| socket::connect_status(socket.as_fd()));
@@ -186,6 +197,20 @@ impl Worker {
         {
             return self.retry(key, ConnectFailure::Loop);
         }
+        connection.session.connected();
+        let has_header = connection.aside.as_ref().is_some_and(|aside| aside.greeting.is_some());
+        if !has_header || self.greet(key) {
+            self.serve(key);
+        }
+    }
+
+    /// The backend of a connection is connected and knows who comes: bytes may move.
+    pub(super) fn serve(&mut self, key: SlotKey) {
+        let snapshot = self.snapshot.current();
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
+        let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) else {
+            return;
+        };
         let counters = backend.state.counters(self.setup.number);
         counters.sessions.add(1);
         let elapsed = self.now.since(connection.phase.attempted);
@@ -193,7 +218,6 @@ impl Worker {
         connection.phase.connected(self.now);
         connection.tried = Vec::new();
         connection.times.connected = Some(self.now);
-        connection.session.connected();
         self.rearm(key);
     }
 
@@ -230,6 +254,11 @@ impl Worker {
             let check = connection.next_check(self.snapshot.current(), self.now);
             self.table.timers.arm(key.index, check);
         }
+    }
+
+    /// The client of a connection is gone before it was served.
+    pub(super) fn abandon(&mut self, key: SlotKey) {
+        self.give_up(key, Dead::Gone);
     }
 
     fn give_up(&mut self, key: SlotKey, dead: Dead) {

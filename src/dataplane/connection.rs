@@ -12,6 +12,7 @@ use crate::shared::{
 use crate::sys::splice::Pipe;
 
 use super::clock::Tick;
+use super::greeting::Greeting;
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
 
@@ -29,8 +30,21 @@ pub(crate) struct Connection {
     pub(crate) tried: Vec<BackendId>,
     /// How the latest of those failed.
     pub(crate) failure: Option<ConnectFailure>,
+    /// What few connections have; others pay no memory for it.
+    pub(crate) aside: Option<Box<Aside>>,
     /// In the ready queue.
     pub(crate) queued: bool,
+}
+
+/// What is known of a connection beside its sockets: who it says it is, and for whom.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    /// The header that the backend of the attempt under way has to get first.
+    pub(crate) greeting: Option<Greeting>,
+    /// Where the client connected to, by its PROXY header.
+    pub(crate) destination: Option<SocketAddr>,
+    /// The host name in that header.
+    pub(crate) authority: Option<Box<[u8]>>,
 }
 
 /// Where a connection belongs.

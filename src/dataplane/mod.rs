@@ -13,6 +13,7 @@ pub mod clock;
 mod connect;
 mod connection;
 mod ending;
+pub mod greeting;
 mod handle;
 mod interest;
 mod listening;

@@ -23,12 +23,22 @@ const LINGER_LOOK: Duration = Duration::from_millis(20);
 pub enum Stage {
     /// Waiting for a backend's handshake.
     Connecting,
+    /// Connected; the backend has not taken all of its PROXY header yet.
+    Greeting,
     /// Moving bytes; keepalive is not set on the backend's socket yet.
     Young,
     /// Moving bytes.
     Settled,
     /// Over, but for the last bytes in the kernel.
     Lingering,
+}
+
+impl Stage {
+    /// Whether nothing of the client's may move yet.
+    #[must_use]
+    pub const fn is_opening(self) -> bool {
+        matches!(self, Self::Connecting | Self::Greeting)
+    }
 }
 
 /// How long a connection may take over what it waits for.
@@ -81,6 +91,17 @@ impl Phase {
         self.active = now;
     }
 
+    /// The backend is connected and still has to take its header, within the bound of the attempt.
+    pub const fn greets(&mut self) {
+        self.stage = Stage::Greeting;
+    }
+
+    /// Another attempt begins.
+    pub const fn attempts(&mut self, now: Tick) {
+        self.stage = Stage::Connecting;
+        self.attempted = now;
+    }
+
     /// When silence ends the session.
     #[must_use]
     pub fn silence_deadline<P: Holds>(&self, session: &Session<P>, bounds: Bounds) -> Tick {
@@ -98,7 +119,7 @@ impl Phase {
         let deadline = self.silence_deadline(session, bounds);
         match self.stage {
             Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
-            Stage::Connecting => self.attempted.after(bounds.connect),
+            Stage::Connecting | Stage::Greeting => self.attempted.after(bounds.connect),
             Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
             Stage::Settled => deadline,
             Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
@@ -107,7 +128,7 @@ impl Phase {
 
     /// The timer has fired. Unless the connection ends or tries again, it has to be armed anew.
     pub fn due<P: Holds>(&mut self, session: &Session<P>, bounds: Bounds, now: Tick) -> Due {
-        if self.stage == Stage::Connecting {
+        if self.stage.is_opening() {
             let is_late = self.attempted.after(bounds.connect) <= now;
             return if is_late { Due::Retry } else { Due::Later };
         }
@@ -120,7 +141,7 @@ impl Phase {
                 Due::Keepalive
             }
             Stage::Lingering => Due::Look,
-            Stage::Connecting | Stage::Settled => Due::Later,
+            Stage::Connecting | Stage::Greeting | Stage::Settled => Due::Later,
         }
     }
 }

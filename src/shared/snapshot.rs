@@ -14,6 +14,7 @@ use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
+use crate::policy::proxy_header::Version;
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
@@ -169,6 +170,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Further attempts.
     pub retries: u32,
+    /// The PROXY header that backends get before the client's bytes.
+    pub send_proxy: Option<Version>,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
     /// What stays over reloads.
