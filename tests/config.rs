@@ -152,7 +152,7 @@ fn full_toml_names_every_key() {
         let table = match key.table {
             keys::Table::Global | keys::Table::Log => "global",
             keys::Table::Admin => "admin",
-            keys::Table::Listener | keys::Table::Keepalive => "listener",
+            keys::Table::Listener | keys::Table::AcceptProxy | keys::Table::Keepalive => "listener",
             keys::Table::Limit | keys::Table::LimitKey => "listener.limit",
             keys::Table::Pool | keys::Table::HashPrefix | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",

@@ -47,6 +47,7 @@ const REFUSED: &[&str] = &[
     "max_sessions",
     "descriptors",
     "no_backend",
+    "proxy_header",
 ];
 /// Reasons a session ends for.
 const CLOSED: &[&str] = &[

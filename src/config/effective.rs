@@ -76,6 +76,7 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
     writeln!(out, "backlog = {}", listener.backlog)?;
     writeln!(out, "allow = {}", strings::<IpNet>(&listener.allow))?;
     writeln!(out, "deny = {}", strings::<IpNet>(&listener.deny))?;
+    write_accept_proxy(listener.accept_proxy.as_ref(), out)?;
     let Keepalive { idle, interval, count } = listener.keepalive;
     let (idle, interval) = (show_duration(idle), show_duration(interval));
     writeln!(
@@ -92,6 +93,16 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
         Some(limit) => write_limit(limit, &name, out),
         None => Ok(()),
     }
+}
+
+fn write_accept_proxy(rule: Option<&AcceptProxy>, out: &mut String) -> fmt::Result {
+    let Some(AcceptProxy { from, is_direct_else, timeout }) = rule else { return Ok(()) };
+    let others = if *is_direct_else { "direct" } else { "refuse" };
+    let (from, timeout) = (strings::<IpNet>(from), show_duration(*timeout));
+    writeln!(
+        out,
+        "accept_proxy = {{ from = {from}, others = \"{others}\", timeout = \"{timeout}\" }}"
+    )
 }
 
 fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {

@@ -19,6 +19,8 @@ pub enum Table {
     Defaults,
     /// `[listener.NAME]`.
     Listener,
+    /// `accept_proxy` of a listener.
+    AcceptProxy,
     /// `keepalive` of a listener.
     Keepalive,
     /// `[listener.NAME.limit]`.
@@ -58,6 +60,7 @@ impl fmt::Display for Table {
             Self::Admin => "[admin]",
             Self::Defaults => "[defaults]",
             Self::Listener => "[listener.NAME]",
+            Self::AcceptProxy => "`accept_proxy` of [listener.NAME]",
             Self::Keepalive => "`keepalive` of [listener.NAME]",
             Self::Limit => "[listener.NAME.limit]",
             Self::LimitKey => "`key` of [listener.NAME.limit]",
@@ -116,7 +119,7 @@ const TABLES: &[Rows] = &[
             ("backlog", BUILT),
             ("allow", BUILT),
             ("deny", BUILT),
-            ("accept_proxy", LATER),
+            ("accept_proxy", BUILT),
             ("max_lifetime", LATER),
             ("keepalive", BUILT),
             ("user_timeout", BUILT),
@@ -129,6 +132,7 @@ const TABLES: &[Rows] = &[
             ("limit", BUILT),
         ],
     ),
+    (Table::AcceptProxy, &[("from", BUILT), ("others", BUILT), ("timeout", BUILT)]),
     (Table::Keepalive, &[("idle", BUILT), ("interval", BUILT), ("count", BUILT)]),
     (
         Table::Limit,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::address::{Purpose, is_same, socket};
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
+use super::identity::accept_proxy;
 use super::keys::Table;
 use super::limit::limit;
 use super::nearest::nearest;
@@ -62,6 +63,7 @@ pub(super) fn listener(
         backlog: section.count32("backlog", 1..=BACKLOG_MAX, report).or(4096),
         allow: network::list(section, "allow", report).or(Vec::new()),
         deny: network::list(section, "deny", report).or(Vec::new()),
+        accept_proxy: accept_proxy(section, report),
         keepalive: keepalive(section, report),
         user_timeout: section.duration("user_timeout", SHORTEST..=USER_TIMEOUT_MAX, report).value(),
         fast_open: section.boolean("fast_open", report).or(false),

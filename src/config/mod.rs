@@ -16,6 +16,7 @@ mod effective;
 mod file;
 mod foreign;
 mod health;
+mod identity;
 mod limit;
 mod listener;
 mod model;

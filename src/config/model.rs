@@ -125,6 +125,8 @@ pub struct Listener {
     pub allow: Vec<IpNet>,
     /// Networks that may not; wins over `allow`.
     pub deny: Vec<IpNet>,
+    /// Peers that have to begin with a PROXY header; `None` is nobody.
+    pub accept_proxy: Option<AcceptProxy>,
     /// TCP keepalive of both sockets of a session.
     pub keepalive: Keepalive,
     /// TCP_USER_TIMEOUT of both sockets.
@@ -137,6 +139,17 @@ pub struct Listener {
     pub mptcp: bool,
     /// Admission per client.
     pub limit: Option<Limit>,
+}
+
+/// `accept_proxy` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptProxy {
+    /// Peers from which a header is required; at least one network.
+    pub from: Vec<IpNet>,
+    /// True is "direct": of other peers no header is expected. False: they are refused.
+    pub is_direct_else: bool,
+    /// How long the header may take.
+    pub timeout: Duration,
 }
 
 /// TCP keepalive: first probe after `idle`, then `count` probes `interval` apart.

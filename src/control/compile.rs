@@ -17,9 +17,9 @@ use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
 use crate::policy::proxy_header::Version;
 use crate::shared::{
-    AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
-    Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
-    Snapshot, SpliceMode,
+    AcceptProxy, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
+    HashPlan, Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId,
+    PoolState, Snapshot, SpliceMode,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -259,6 +259,11 @@ impl Builder<'_> {
             half_closed_timeout: listener.half_closed_timeout,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
             access: AccessList::new(&listener.allow, &listener.deny),
+            accept_proxy: listener.accept_proxy.as_ref().map(|rule| AcceptProxy {
+                from: NetSet::new(&rule.from),
+                is_direct_else: rule.is_direct_else,
+                timeout: rule.timeout,
+            }),
             limit: listener
                 .limit
                 .as_ref()

@@ -26,7 +26,7 @@ use super::worker::Worker;
 
 /// Why a connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dead {
+pub(super) enum Dead {
     Refused(RefuseReason),
     Gone,
 }
@@ -60,7 +60,7 @@ impl Worker {
         self.rearm(key);
     }
 
-    fn new_connection(
+    pub(super) fn new_connection(
         &mut self,
         listener: &Listener,
         client: OwnedFd,
@@ -113,7 +113,11 @@ impl Worker {
     }
 
     /// Chooses backends and starts to connect, until one attempt is under way.
-    fn attempt(&mut self, connection: &mut Connection, spoke_first: bool) -> Result<(), Dead> {
+    pub(super) fn attempt(
+        &mut self,
+        connection: &mut Connection,
+        spoke_first: bool,
+    ) -> Result<(), Dead> {
         loop {
             let snapshot = self.snapshot.current();
             let backend = choose(&mut self.chooser, snapshot, connection)
@@ -166,6 +170,7 @@ impl Worker {
     pub(super) fn opening_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
         match self.table.slots.get(key).map(|connection| connection.phase.stage) {
             Some(Stage::Connecting) => self.connecting_event(key, side, readiness),
+            Some(Stage::Reading) => self.read_on(key),
             Some(Stage::Greeting) => self.greeting_event(key, side, readiness.error),
             _ => {}
         }
@@ -261,14 +266,14 @@ impl Worker {
         self.give_up(key, Dead::Gone);
     }
 
-    fn give_up(&mut self, key: SlotKey, dead: Dead) {
+    pub(super) fn give_up(&mut self, key: SlotKey, dead: Dead) {
         self.table.timers.cancel(key.index);
         if let Some(connection) = self.table.slots.remove(key) {
             self.discard(connection, dead);
         }
     }
 
-    fn discard(&mut self, connection: Connection, dead: Dead) {
+    pub(super) fn discard(&mut self, connection: Connection, dead: Dead) {
         match dead {
             Dead::Refused(reason) => self.refuse_opened(connection, reason),
             Dead::Gone => {

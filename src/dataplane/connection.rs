@@ -13,6 +13,7 @@ use crate::sys::splice::Pipe;
 
 use super::clock::Tick;
 use super::greeting::Greeting;
+use super::opening::Reading;
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
 
@@ -41,6 +42,8 @@ pub(crate) struct Connection {
 pub(crate) struct Aside {
     /// The header that the backend of the attempt under way has to get first.
     pub(crate) greeting: Option<Greeting>,
+    /// What is read before there is a backend.
+    pub(crate) reading: Option<Reading>,
     /// Where the client connected to, by its PROXY header.
     pub(crate) destination: Option<SocketAddr>,
     /// The host name in that header.
@@ -106,7 +109,9 @@ impl Connection {
     fn bounds(&self, snapshot: &Snapshot) -> Bounds {
         let listener = snapshot.listener(self.place.listener);
         let pool = snapshot.pool(self.place.pool);
+        let reading = self.aside.as_ref().and_then(|aside| aside.reading.as_ref());
         Bounds {
+            reading: reading.map_or(Duration::ZERO, |reading| reading.timeout),
             connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
             idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
             half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),

@@ -17,6 +17,7 @@ pub mod greeting;
 mod handle;
 mod interest;
 mod listening;
+mod opening;
 pub mod phase;
 mod pipes;
 pub mod port;

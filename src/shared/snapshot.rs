@@ -102,6 +102,8 @@ pub struct Listener {
     pub sessions_max: u64,
     /// Who may connect.
     pub access: AccessList,
+    /// Peers that have to say who their client is.
+    pub accept_proxy: Option<AcceptProxy>,
     /// Admission per client.
     pub limit: Option<Limit>,
     /// Keepalive of the backend's socket (the client's inherits it from the listening socket).
@@ -110,6 +112,17 @@ pub struct Listener {
     pub user_timeout: Option<Duration>,
     /// What stays over reloads.
     pub state: Arc<ListenerState>,
+}
+
+/// Who has to begin with a PROXY header.
+#[derive(Debug)]
+pub struct AcceptProxy {
+    /// These peers.
+    pub from: NetSet,
+    /// Others are served as they are, instead of being refused.
+    pub is_direct_else: bool,
+    /// Bound on the header.
+    pub timeout: Duration,
 }
 
 /// TCP keepalive, whole seconds.
