@@ -48,6 +48,7 @@ const REFUSED: &[&str] = &[
     "descriptors",
     "no_backend",
     "proxy_header",
+    "peek",
 ];
 /// Reasons a session ends for.
 const CLOSED: &[&str] = &[

@@ -21,6 +21,10 @@ pub enum Table {
     Listener,
     /// `accept_proxy` of a listener.
     AcceptProxy,
+    /// `[[listener.NAME.route]]`.
+    Route,
+    /// `[listener.NAME.peek]`.
+    Peek,
     /// `keepalive` of a listener.
     Keepalive,
     /// `[listener.NAME.limit]`.
@@ -61,6 +65,8 @@ impl fmt::Display for Table {
             Self::Defaults => "[defaults]",
             Self::Listener => "[listener.NAME]",
             Self::AcceptProxy => "`accept_proxy` of [listener.NAME]",
+            Self::Route => "[[listener.NAME.route]]",
+            Self::Peek => "[listener.NAME.peek]",
             Self::Keepalive => "`keepalive` of [listener.NAME]",
             Self::Limit => "[listener.NAME.limit]",
             Self::LimitKey => "`key` of [listener.NAME.limit]",
@@ -127,12 +133,14 @@ const TABLES: &[Rows] = &[
             ("defer_accept", BUILT),
             ("mptcp", BUILT),
             ("bandwidth", LATER),
-            ("route", LATER),
-            ("peek", LATER),
+            ("route", BUILT),
+            ("peek", BUILT),
             ("limit", BUILT),
         ],
     ),
     (Table::AcceptProxy, &[("from", BUILT), ("others", BUILT), ("timeout", BUILT)]),
+    (Table::Route, &[("sni", BUILT), ("alpn", BUILT), ("client", BUILT), ("pool", BUILT)]),
+    (Table::Peek, &[("timeout", BUILT), ("max_bytes", BUILT), ("on_timeout", BUILT)]),
     (Table::Keepalive, &[("idle", BUILT), ("interval", BUILT), ("count", BUILT)]),
     (
         Table::Limit,

@@ -27,7 +27,9 @@ mod pool;
 mod problem;
 mod process;
 mod report;
+mod route;
 mod scalar;
+mod size;
 
 pub use model::*;
 pub use parse::{Parsed, admin_socket, load, parse};

@@ -113,6 +113,10 @@ pub struct Listener {
     pub bind: Vec<SocketAddr>,
     /// Index into [`Config::pools`].
     pub pool: usize,
+    /// Other pools, for those whom the first matching route sends there.
+    pub routes: Vec<Route>,
+    /// How what the client says first is looked at, where a route or a hash needs it.
+    pub peek: Peek,
     /// A session without a byte in either direction ends after this.
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
@@ -150,6 +154,30 @@ pub struct AcceptProxy {
     pub is_direct_else: bool,
     /// How long the header may take.
     pub timeout: Duration,
+}
+
+/// `[[listener.NAME.route]]`: everything that is not empty has to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Server names of TLS, in lower case; `*.` in front is every depth below.
+    pub sni: Vec<String>,
+    /// Protocols that TLS offers (ALPN).
+    pub alpn: Vec<String>,
+    /// Networks of the client.
+    pub client: Vec<IpNet>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+}
+
+/// `[listener.NAME.peek]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// How long the client may take to say enough.
+    pub timeout: Duration,
+    /// Bytes looked at, at most.
+    pub max_bytes: u32,
+    /// Then: true is the listener's pool, false is a refusal.
+    pub is_default_else: bool,
 }
 
 /// TCP keepalive: first probe after `idle`, then `count` probes `interval` apart.
@@ -271,12 +299,18 @@ pub enum Balance {
 }
 
 /// What `maglev` hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     /// The client's address.
     ClientIp,
     /// The client's address and port.
     ClientIpPort,
+    /// The server name in the client's TLS hello.
+    Sni,
+    /// The value of this header of the first request.
+    HttpHeader(String),
+    /// The value of this cookie of the first request.
+    HttpCookie(String),
 }
 
 /// A version of the PROXY protocol.

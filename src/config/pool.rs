@@ -11,8 +11,9 @@ use super::limit::prefixes;
 use super::listener::{Bind, SHORTEST};
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
+use super::route::hash_key;
 use super::scalar::{self, Words};
-use super::{Backend, Balance, HashKey, Pool, Prefixes, ProxyVersion};
+use super::{Backend, Balance, Pool, Prefixes, ProxyVersion};
 
 /// Largest Maglev table.
 const TABLE_SIZE_MAX: u32 = 5_000_011;
@@ -31,14 +32,6 @@ const BALANCE: &Words<Balance> = &[
     ("random", Some(Balance::Random)),
     ("first", Some(Balance::First)),
     ("least-latency", None),
-];
-
-const HASH_KEY: &Words<HashKey> = &[
-    ("client-ip", Some(HashKey::ClientIp)),
-    ("client-ip-port", Some(HashKey::ClientIpPort)),
-    ("sni", None),
-    ("http-header ", None),
-    ("http-cookie ", None),
 ];
 
 const SEND_PROXY: &Words<ProxyVersion> =
@@ -65,7 +58,7 @@ pub(super) fn pool(
     let mut pool = Pool {
         name: name.to_owned(),
         balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
-        hash_key: section.word("hash_key", HASH_KEY, report).or(HashKey::ClientIp),
+        hash_key: hash_key(section, report),
         hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
         table_size: table_size(section, members.len(), report),
         backends: members.iter().map(|member| member.backend.clone()).collect(),

@@ -16,10 +16,11 @@ use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
 use crate::policy::proxy_header::Version;
+use crate::policy::route::{Names, Route};
 use crate::shared::{
     AcceptProxy, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId,
-    PoolState, Snapshot, SpliceMode,
+    HashPlan, HashedWords, Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState,
+    Pool, PoolId, PoolState, Routing, Snapshot, SpliceMode,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -163,6 +164,7 @@ impl Builder<'_> {
             id,
             name: pool.name.clone(),
             hash: HashPlan {
+                said: hashed_words(pool),
                 prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
                 with_port: pool.hash_key == config::HashKey::ClientIpPort,
                 seed,
@@ -232,11 +234,37 @@ impl Builder<'_> {
                 |old| old.id,
             );
             let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
-            let built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            let routing = self.routing(listener, pools);
+            let mut built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            built.routing = routing;
             listeners[id.index()] = Some(Arc::new(built));
             open.push(id);
         }
         (listeners, open)
+    }
+
+    /// What is looked at, unless the listener alone decides.
+    fn routing(&self, listener: &config::Listener, pools: &[PoolId]) -> Option<Routing> {
+        let is_hashed = |pool: usize| {
+            self.config.pools.get(pool).is_some_and(|pool| hashed_words(pool).is_some())
+        };
+        if listener.routes.is_empty() && !is_hashed(listener.pool) {
+            return None;
+        }
+        let route = |route: &config::Route| Route {
+            names: (!route.sni.is_empty())
+                .then(|| Names::new(route.sni.iter().map(String::as_str))),
+            protocols: (!route.alpn.is_empty())
+                .then(|| route.alpn.iter().map(|name| Box::from(name.as_bytes())).collect()),
+            clients: (!route.client.is_empty()).then(|| NetSet::new(&route.client)),
+            target: pools.get(route.pool).copied().unwrap_or(PoolId::new(0)),
+        };
+        Some(Routing {
+            routes: listener.routes.iter().map(route).collect(),
+            timeout: listener.peek.timeout,
+            bytes_max: listener.peek.max_bytes as usize,
+            is_default_else: listener.peek.is_default_else,
+        })
     }
 
     fn listener(
@@ -264,6 +292,7 @@ impl Builder<'_> {
                 is_direct_else: rule.is_direct_else,
                 timeout: rule.timeout,
             }),
+            routing: None,
             limit: listener
                 .limit
                 .as_ref()
@@ -357,6 +386,19 @@ fn is_readable(new: Option<Meter>, old: Option<Meter>) -> bool {
         (Some(_), None) => false,
         // Nobody reads them. A rate that is added later begins anew.
         (None, _) => true,
+    }
+}
+
+/// What a pool hashes of what clients say; nothing where nothing is hashed.
+fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
+    if pool.balance != config::Balance::Maglev {
+        return None;
+    }
+    match &pool.hash_key {
+        config::HashKey::ClientIp | config::HashKey::ClientIpPort => None,
+        config::HashKey::Sni => Some(HashedWords::ServerName),
+        config::HashKey::HttpHeader(name) => Some(HashedWords::Header(name.as_str().into())),
+        config::HashKey::HttpCookie(name) => Some(HashedWords::Cookie(name.as_str().into())),
     }
 }
 

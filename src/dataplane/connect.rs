@@ -41,6 +41,9 @@ impl Worker {
         admitted: Admitted,
     ) {
         let mut connection = self.new_connection(listener, client, peer, admitted);
+        if let Some(routing) = &listener.routing {
+            return self.open_by_words(connection, routing);
+        }
         let spoke_first = match self.receive_early(&mut connection) {
             Ok(spoke_first) => spoke_first,
             Err(dead) => return self.discard(connection, dead),
@@ -94,7 +97,7 @@ impl Worker {
     }
 
     /// Receives what the client has sent already; true when there was something.
-    fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
+    pub(super) fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
         match socket::receive(connection.client.as_fd(), &mut self.tools.scratch) {
             Ok(0) => {
                 connection.session.client_ended();
@@ -292,6 +295,7 @@ fn choose<'a>(
 ) -> Option<&'a Backend> {
     let asking = Asking {
         client: connection.peer,
+        key: connection.aside.as_ref().and_then(|aside| aside.key),
         tried: &connection.tried,
         generation: snapshot.generation,
     };

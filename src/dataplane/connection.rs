@@ -44,6 +44,8 @@ pub(crate) struct Aside {
     pub(crate) greeting: Option<Greeting>,
     /// What is read before there is a backend.
     pub(crate) reading: Option<Reading>,
+    /// What is hashed instead of the client's address.
+    pub(crate) key: Option<u64>,
     /// Where the client connected to, by its PROXY header.
     pub(crate) destination: Option<SocketAddr>,
     /// The host name in that header.

@@ -22,6 +22,7 @@ pub mod phase;
 mod pipes;
 pub mod port;
 pub mod relay;
+mod routing;
 pub mod session;
 pub mod slots;
 mod spread;

@@ -6,7 +6,7 @@
 //! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
 //! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
 //! believed of a backend (`health`, `backoff`). What the first bytes of a connection say is read by
-//! `proxy_header`.
+//! `proxy_header`, `client_hello` and `request_head`; `route` chooses by it.
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -23,8 +23,11 @@ pub mod window;
 // Atomics and a mutex that loom can replace.
 pub(crate) mod sync;
 
-// Who a client is, said before its bytes.
+// Who a client is, said before its bytes; what its first bytes ask for, and where that leads.
+pub mod client_hello;
 pub mod proxy_header;
+pub mod request_head;
+pub mod route;
 
 // Faults that tests put in.
 pub mod defects;

@@ -23,11 +23,13 @@ pub enum RefuseReason {
     NoBackend,
     /// No PROXY header came from a peer that has to send one, or from one that may not.
     ProxyHeader,
+    /// The client did not say in time where it wants to go.
+    Peek,
 }
 
 impl RefuseReason {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Limit,
         Self::Concurrent,
         Self::ListenerRate,
@@ -36,6 +38,7 @@ impl RefuseReason {
         Self::Descriptors,
         Self::NoBackend,
         Self::ProxyHeader,
+        Self::Peek,
     ];
 
     /// Position in [`Self::ALL`].
@@ -56,6 +59,7 @@ impl RefuseReason {
             Self::Descriptors => "descriptors",
             Self::NoBackend => "no_backend",
             Self::ProxyHeader => "proxy_header",
+            Self::Peek => "peek",
         }
     }
 
@@ -68,6 +72,7 @@ impl RefuseReason {
             | Self::ListenerRate
             | Self::Access
             | Self::ProxyHeader => "PR",
+            Self::Peek => "cR",
             Self::MaxSessions | Self::Descriptors => "RC",
             Self::NoBackend => "SC",
         }
@@ -85,6 +90,7 @@ impl RefuseReason {
             Self::Descriptors => "out of descriptors",
             Self::NoBackend => "no backend could be reached",
             Self::ProxyHeader => "no PROXY header, or none that is valid",
+            Self::Peek => "client did not say where it wants to go",
         }
     }
 }
