@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages="curl:curl ethtool:ethtool iperf3:iperf3 ip:iproute2 nft:nftables nginx:nginx
+packages="curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 ip:iproute2 nft:nftables nginx:nginx
 nsenter:util-linux openssl:openssl prlimit:util-linux psql:postgresql-client
 redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools setpriv:util-linux
 ss:iproute2 strace:strace sysctl:procps systemd-analyze:systemd tc:iproute2 wrk:wrk"

@@ -140,7 +140,8 @@ fn full_toml_names_every_key() {
     for line in text.lines() {
         let line = line.trim_start_matches(['#', ' ', '{']);
         if let Some(table) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            inside = table.split('.').step_by(2).collect::<Vec<_>>().join(".");
+            inside =
+                table.trim_start_matches('[').split('.').step_by(2).collect::<Vec<_>>().join(".");
         }
         for part in line.split(['{', ',']) {
             if let Some((key, _)) = part.split_once('=') {
@@ -152,13 +153,15 @@ fn full_toml_names_every_key() {
         let table = match key.table {
             keys::Table::Global | keys::Table::Log => "global",
             keys::Table::Admin => "admin",
-            keys::Table::Listener | keys::Table::Keepalive => "listener",
+            keys::Table::Listener | keys::Table::AcceptProxy | keys::Table::Keepalive => "listener",
+            keys::Table::Route => "listener.route",
+            keys::Table::Peek => "listener.peek",
             keys::Table::Limit | keys::Table::LimitKey => "listener.limit",
             keys::Table::Pool | keys::Table::HashPrefix | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
             keys::Table::Defaults => continue,
         };
-        let is_table = matches!(key.name, "limit" | "health");
+        let is_table = matches!(key.name, "limit" | "health" | "route" | "peek");
         let wanted = (table.to_owned(), key.name.to_owned());
         assert!(
             is_table || named.contains(&wanted),

@@ -47,6 +47,8 @@ const REFUSED: &[&str] = &[
     "max_sessions",
     "descriptors",
     "no_backend",
+    "proxy_header",
+    "peek",
 ];
 /// Reasons a session ends for.
 const CLOSED: &[&str] = &[

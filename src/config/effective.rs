@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 
 use super::file::{bare_or_quoted, quoted};
+use super::size::show as show_size;
 use super::units::{show_duration, show_rate};
 use super::*;
 
@@ -27,6 +28,7 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     for listener in &config.listeners {
         let pool = config.pools.get(listener.pool).map_or("", |pool| pool.name.as_str());
         write_listener(listener, pool, out)?;
+        write_routes(listener, &config.pools, out)?;
     }
     for pool in &config.pools {
         write_pool(pool, out)?;
@@ -76,6 +78,7 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
     writeln!(out, "backlog = {}", listener.backlog)?;
     writeln!(out, "allow = {}", strings::<IpNet>(&listener.allow))?;
     writeln!(out, "deny = {}", strings::<IpNet>(&listener.deny))?;
+    write_accept_proxy(listener.accept_proxy.as_ref(), out)?;
     let Keepalive { idle, interval, count } = listener.keepalive;
     let (idle, interval) = (show_duration(idle), show_duration(interval));
     writeln!(
@@ -92,6 +95,40 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
         Some(limit) => write_limit(limit, &name, out),
         None => Ok(()),
     }
+}
+
+fn write_routes(listener: &Listener, pools: &[Pool], out: &mut String) -> fmt::Result {
+    let name = bare_or_quoted(&listener.name);
+    let Peek { timeout, max_bytes, is_default_else } = listener.peek;
+    writeln!(out, "\n[listener.{name}.peek]")?;
+    writeln!(out, "timeout = \"{}\"", show_duration(timeout))?;
+    writeln!(out, "max_bytes = \"{}\"", show_size(max_bytes))?;
+    writeln!(out, "on_timeout = \"{}\"", if is_default_else { "default" } else { "close" })?;
+    for route in &listener.routes {
+        let pool = pools.get(route.pool).map_or("", |pool| pool.name.as_str());
+        writeln!(out, "\n[[listener.{name}.route]]")?;
+        for (key, words) in [("sni", &route.sni), ("alpn", &route.alpn)] {
+            if !words.is_empty() {
+                let list: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                writeln!(out, "{key} = [{}]", list.join(", "))?;
+            }
+        }
+        if !route.client.is_empty() {
+            writeln!(out, "client = {}", strings::<IpNet>(&route.client))?;
+        }
+        writeln!(out, "pool = {}", quoted(pool))?;
+    }
+    Ok(())
+}
+
+fn write_accept_proxy(rule: Option<&AcceptProxy>, out: &mut String) -> fmt::Result {
+    let Some(AcceptProxy { from, is_direct_else, timeout }) = rule else { return Ok(()) };
+    let others = if *is_direct_else { "direct" } else { "refuse" };
+    let (from, timeout) = (strings::<IpNet>(from), show_duration(*timeout));
+    writeln!(
+        out,
+        "accept_proxy = {{ from = {from}, others = \"{others}\", timeout = \"{timeout}\" }}"
+    )
 }
 
 fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
@@ -125,7 +162,7 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     let name = bare_or_quoted(&pool.name);
     writeln!(out, "\n[pool.{name}]")?;
     writeln!(out, "balance = \"{}\"", pool.balance)?;
-    writeln!(out, "hash_key = \"{}\"", pool.hash_key)?;
+    writeln!(out, "hash_key = {}", quoted(&pool.hash_key.to_string()))?;
     writeln!(out, "hash_prefix = {}", pool.hash_prefix)?;
     writeln!(out, "table_size = {}", pool.table_size)?;
     writeln!(out, "backends = [")?;
@@ -135,6 +172,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "]")?;
     writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
     writeln!(out, "retries = {}", pool.retries)?;
+    if let Some(version) = pool.send_proxy {
+        writeln!(out, "send_proxy = \"{version}\"")?;
+    }
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
     writeln!(out, "on_down = \"keep\"")?;
     match &pool.health {
@@ -194,6 +234,15 @@ fn statuses(ranges: &[(u16, u16)]) -> String {
         .map(|(low, high)| if low == high { format!("{low}") } else { format!("{low}-{high}") })
         .collect();
     strings(&list)
+}
+
+impl fmt::Display for ProxyVersion {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
 }
 
 impl fmt::Display for Prefixes {
@@ -262,6 +311,9 @@ impl fmt::Display for HashKey {
         out.write_str(match self {
             Self::ClientIp => "client-ip",
             Self::ClientIpPort => "client-ip-port",
+            Self::Sni => "sni",
+            Self::HttpHeader(name) => return write!(out, "http-header {name}"),
+            Self::HttpCookie(name) => return write!(out, "http-cookie {name}"),
         })
     }
 }

@@ -348,6 +348,8 @@ fn sample_table(name: &str, table: Table) -> String {
     let sample = match table {
         Table::Log => "log = { level = \"info\" }",
         Table::Keepalive => "keepalive = { idle = \"60s\" }",
+        Table::AcceptProxy => "accept_proxy = { from = [\"10.0.0.0/8\"] }",
+        Table::Peek => "peek = { timeout = \"3s\" }",
         Table::LimitKey => "key = { v4 = 32, v6 = 64 }",
         Table::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
         Table::Limit => "limit = { rate = \"100/s\" }",

@@ -49,6 +49,7 @@ pub(super) fn health(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Heal
         fall: section.count32("fall", 1..=STREAK_MAX, report).or(3),
         down_backoff: section.duration("down_backoff", any, report).or(Duration::from_secs(30)),
         initial_up: section.word("initial", INITIAL, report).or(true),
+        send_proxy: None,
     })
 }
 

@@ -19,6 +19,12 @@ pub enum Table {
     Defaults,
     /// `[listener.NAME]`.
     Listener,
+    /// `accept_proxy` of a listener.
+    AcceptProxy,
+    /// `[[listener.NAME.route]]`.
+    Route,
+    /// `[listener.NAME.peek]`.
+    Peek,
     /// `keepalive` of a listener.
     Keepalive,
     /// `[listener.NAME.limit]`.
@@ -58,6 +64,9 @@ impl fmt::Display for Table {
             Self::Admin => "[admin]",
             Self::Defaults => "[defaults]",
             Self::Listener => "[listener.NAME]",
+            Self::AcceptProxy => "`accept_proxy` of [listener.NAME]",
+            Self::Route => "[[listener.NAME.route]]",
+            Self::Peek => "[listener.NAME.peek]",
             Self::Keepalive => "`keepalive` of [listener.NAME]",
             Self::Limit => "[listener.NAME.limit]",
             Self::LimitKey => "`key` of [listener.NAME.limit]",
@@ -116,7 +125,7 @@ const TABLES: &[Rows] = &[
             ("backlog", BUILT),
             ("allow", BUILT),
             ("deny", BUILT),
-            ("accept_proxy", LATER),
+            ("accept_proxy", BUILT),
             ("max_lifetime", LATER),
             ("keepalive", BUILT),
             ("user_timeout", BUILT),
@@ -124,11 +133,14 @@ const TABLES: &[Rows] = &[
             ("defer_accept", BUILT),
             ("mptcp", BUILT),
             ("bandwidth", LATER),
-            ("route", LATER),
-            ("peek", LATER),
+            ("route", BUILT),
+            ("peek", BUILT),
             ("limit", BUILT),
         ],
     ),
+    (Table::AcceptProxy, &[("from", BUILT), ("others", BUILT), ("timeout", BUILT)]),
+    (Table::Route, &[("sni", BUILT), ("alpn", BUILT), ("client", BUILT), ("pool", BUILT)]),
+    (Table::Peek, &[("timeout", BUILT), ("max_bytes", BUILT), ("on_timeout", BUILT)]),
     (Table::Keepalive, &[("idle", BUILT), ("interval", BUILT), ("count", BUILT)]),
     (
         Table::Limit,
@@ -159,7 +171,7 @@ const TABLES: &[Rows] = &[
             ("connect_timeout", BUILT),
             ("retries", BUILT),
             ("queue", LATER),
-            ("send_proxy", LATER),
+            ("send_proxy", BUILT),
             ("source", LATER),
             ("transparent", LATER),
             ("slow_start", LATER),

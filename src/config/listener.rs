@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::address::{Purpose, is_same, socket};
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
+use super::identity::accept_proxy;
 use super::keys::Table;
 use super::limit::limit;
 use super::nearest::nearest;
 use super::network;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
+use super::route::{peek, routes};
 use super::scalar::{self, Words};
 use super::{Keepalive, Listener};
 
@@ -26,7 +28,7 @@ const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 const PROTOCOL: &Words<()> = &[("tcp", Some(())), ("http", None)];
 
 /// Index of no pool, in a listener that was refused.
-const NO_POOL: usize = usize::MAX;
+pub(super) const NO_POOL: usize = usize::MAX;
 
 /// Where a listener accepts.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub(super) fn listener(
         name: name.to_owned(),
         bind: binds.iter().map(|bind| bind.address).collect(),
         pool: pool(name, section, pools, report),
+        routes: routes(section, pools, report),
+        peek: peek(section, report),
         idle_timeout: section
             .duration("idle_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(600)),
@@ -62,6 +66,7 @@ pub(super) fn listener(
         backlog: section.count32("backlog", 1..=BACKLOG_MAX, report).or(4096),
         allow: network::list(section, "allow", report).or(Vec::new()),
         deny: network::list(section, "deny", report).or(Vec::new()),
+        accept_proxy: accept_proxy(section, report),
         keepalive: keepalive(section, report),
         user_timeout: section.duration("user_timeout", SHORTEST..=USER_TIMEOUT_MAX, report).value(),
         fast_open: section.boolean("fast_open", report).or(false),
@@ -115,7 +120,11 @@ fn pool(name: &str, section: &Section<'_>, pools: &[String], report: &mut Report
 }
 
 /// The index of the pool a value names.
-fn named_pool(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<usize> {
+pub(super) fn named_pool(
+    value: &Value<'_>,
+    pools: &[String],
+    report: &mut Report<'_>,
+) -> Option<usize> {
     let name = scalar::string(value, "the name of a [pool.NAME] table", report)?;
     if let Some(index) = pools.iter().position(|pool| *pool == name) {
         return Some(index);

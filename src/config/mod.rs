@@ -16,6 +16,7 @@ mod effective;
 mod file;
 mod foreign;
 mod health;
+mod identity;
 mod limit;
 mod listener;
 mod model;
@@ -26,7 +27,9 @@ mod pool;
 mod problem;
 mod process;
 mod report;
+mod route;
 mod scalar;
+mod size;
 
 pub use model::*;
 pub use parse::{Parsed, admin_socket, load, parse};

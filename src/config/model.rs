@@ -113,6 +113,10 @@ pub struct Listener {
     pub bind: Vec<SocketAddr>,
     /// Index into [`Config::pools`].
     pub pool: usize,
+    /// Other pools, for those whom the first matching route sends there.
+    pub routes: Vec<Route>,
+    /// How what the client says first is looked at, where a route or a hash needs it.
+    pub peek: Peek,
     /// A session without a byte in either direction ends after this.
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
@@ -125,6 +129,8 @@ pub struct Listener {
     pub allow: Vec<IpNet>,
     /// Networks that may not; wins over `allow`.
     pub deny: Vec<IpNet>,
+    /// Peers that have to begin with a PROXY header; `None` is nobody.
+    pub accept_proxy: Option<AcceptProxy>,
     /// TCP keepalive of both sockets of a session.
     pub keepalive: Keepalive,
     /// TCP_USER_TIMEOUT of both sockets.
@@ -137,6 +143,41 @@ pub struct Listener {
     pub mptcp: bool,
     /// Admission per client.
     pub limit: Option<Limit>,
+}
+
+/// `accept_proxy` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptProxy {
+    /// Peers from which a header is required; at least one network.
+    pub from: Vec<IpNet>,
+    /// True is "direct": of other peers no header is expected. False: they are refused.
+    pub is_direct_else: bool,
+    /// How long the header may take.
+    pub timeout: Duration,
+}
+
+/// `[[listener.NAME.route]]`: everything that is not empty has to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Server names of TLS, in lower case; `*.` in front is every depth below.
+    pub sni: Vec<String>,
+    /// Protocols that TLS offers (ALPN).
+    pub alpn: Vec<String>,
+    /// Networks of the client.
+    pub client: Vec<IpNet>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+}
+
+/// `[listener.NAME.peek]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// How long the client may take to say enough.
+    pub timeout: Duration,
+    /// Bytes looked at, at most.
+    pub max_bytes: u32,
+    /// Then: true is the listener's pool, false is a refusal.
+    pub is_default_else: bool,
 }
 
 /// TCP keepalive: first probe after `idle`, then `count` probes `interval` apart.
@@ -232,6 +273,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Further attempts, each on another backend while there is one.
     pub retries: u32,
+    /// The PROXY header that backends get before the client's bytes; `None` is none.
+    pub send_proxy: Option<ProxyVersion>,
     /// In per cent: at or below this share of healthy backends all of them are used.
     pub panic_threshold: u8,
     /// Active probes; `None` when the table is absent.
@@ -256,12 +299,27 @@ pub enum Balance {
 }
 
 /// What `maglev` hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
     /// The client's address.
     ClientIp,
     /// The client's address and port.
     ClientIpPort,
+    /// The server name in the client's TLS hello.
+    Sni,
+    /// The value of this header of the first request.
+    HttpHeader(String),
+    /// The value of this cookie of the first request.
+    HttpCookie(String),
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// One server of a pool.
@@ -300,6 +358,8 @@ pub struct Health {
     pub down_backoff: Duration,
     /// The verdict before the first probe has ended: true is up.
     pub initial_up: bool,
+    /// The PROXY header that a probe begins with: the pool's.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 /// What one probe does.

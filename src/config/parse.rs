@@ -275,12 +275,16 @@ fn warn_unused_pools(
     sections: &Named<'_>,
     report: &mut Report<'_>,
 ) {
-    let is_unclear = listeners.iter().any(|listener| listener.pool >= pools.len());
+    let used: Vec<usize> = listeners
+        .iter()
+        .flat_map(|listener| listener.routes.iter().map(|route| route.pool).chain([listener.pool]))
+        .collect();
+    let is_unclear = used.iter().any(|pool| *pool >= pools.len());
     if listeners.is_empty() || is_unclear {
         return;
     }
     for (index, (pool, (_, section))) in pools.iter().zip(sections).enumerate() {
-        if listeners.iter().all(|listener| listener.pool != index) {
+        if !used.contains(&index) {
             let name = shown(&pool.name);
             let finding = Finding::new(format!("no listener uses pool `{name}`"))
                 .hint(format!("write `pool = \"{name}\"` in a listener, or remove the table"));

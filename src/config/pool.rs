@@ -11,8 +11,9 @@ use super::limit::prefixes;
 use super::listener::{Bind, SHORTEST};
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
+use super::route::hash_key;
 use super::scalar::{self, Words};
-use super::{Backend, Balance, HashKey, Pool, Prefixes};
+use super::{Backend, Balance, Pool, Prefixes, ProxyVersion};
 
 /// Largest Maglev table.
 const TABLE_SIZE_MAX: u32 = 5_000_011;
@@ -33,13 +34,8 @@ const BALANCE: &Words<Balance> = &[
     ("least-latency", None),
 ];
 
-const HASH_KEY: &Words<HashKey> = &[
-    ("client-ip", Some(HashKey::ClientIp)),
-    ("client-ip-port", Some(HashKey::ClientIpPort)),
-    ("sni", None),
-    ("http-header ", None),
-    ("http-cookie ", None),
-];
+const SEND_PROXY: &Words<ProxyVersion> =
+    &[("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
 
 const ON_DOWN: &Words<()> = &[("keep", Some(())), ("reset", None), ("pace ", None)];
 
@@ -59,10 +55,10 @@ pub(super) fn pool(
     let members = backends(name, section, report);
     let prefix = Prefixes { v4: 32, v6: 128 };
     section.word("on_down", ON_DOWN, report).checked();
-    let pool = Pool {
+    let mut pool = Pool {
         name: name.to_owned(),
         balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
-        hash_key: section.word("hash_key", HASH_KEY, report).or(HashKey::ClientIp),
+        hash_key: hash_key(section, report),
         hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
         table_size: table_size(section, members.len(), report),
         backends: members.iter().map(|member| member.backend.clone()).collect(),
@@ -70,9 +66,13 @@ pub(super) fn pool(
             .duration("connect_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
+        send_proxy: section.word("send_proxy", SEND_PROXY, report).value(),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
         health: health(section, report),
     };
+    if let Some(health) = &mut pool.health {
+        health.send_proxy = pool.send_proxy;
+    }
     (pool, members)
 }
 

@@ -261,6 +261,11 @@ pub(super) fn string(value: &Value<'_>, expected: &str, report: &mut Report<'_>)
     None
 }
 
+/// A word as a message shows it, with what has to stand behind it.
+fn sample(word: &str) -> String {
+    if word.ends_with(' ') { quoted(&format!("{word}NAME")) } else { quoted(word) }
+}
+
 /// One word out of a list.
 pub(super) fn word<T: Copy>(
     value: &Value<'_>,
@@ -268,7 +273,7 @@ pub(super) fn word<T: Copy>(
     report: &mut Report<'_>,
 ) -> Option<T> {
     let built: Vec<String> =
-        words.iter().filter(|(_, means)| means.is_some()).map(|(word, _)| quoted(word)).collect();
+        words.iter().filter(|(_, means)| means.is_some()).map(|(word, _)| sample(word)).collect();
     let expected = join_or(&built);
     let Some(text) = value.text() else {
         wrong_type(value, &expected, None, report);

@@ -15,10 +15,12 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::proxy_header::Version;
+use crate::policy::route::{Names, Route};
 use crate::shared::{
-    AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
-    Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
-    Snapshot, SpliceMode,
+    AcceptProxy, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
+    HashPlan, HashedWords, Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState,
+    Pool, PoolId, PoolState, Routing, Snapshot, SpliceMode,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -162,6 +164,7 @@ impl Builder<'_> {
             id,
             name: pool.name.clone(),
             hash: HashPlan {
+                said: hashed_words(pool),
                 prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
                 with_port: pool.hash_key == config::HashKey::ClientIpPort,
                 seed,
@@ -170,6 +173,10 @@ impl Builder<'_> {
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
+            send_proxy: pool.send_proxy.map(|version| match version {
+                config::ProxyVersion::V1 => Version::V1,
+                config::ProxyVersion::V2 => Version::V2,
+            }),
             panic_threshold: pool.panic_threshold,
             state,
         })
@@ -227,11 +234,37 @@ impl Builder<'_> {
                 |old| old.id,
             );
             let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
-            let built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            let routing = self.routing(listener, pools);
+            let mut built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            built.routing = routing;
             listeners[id.index()] = Some(Arc::new(built));
             open.push(id);
         }
         (listeners, open)
+    }
+
+    /// What is looked at, unless the listener alone decides.
+    fn routing(&self, listener: &config::Listener, pools: &[PoolId]) -> Option<Routing> {
+        let is_hashed = |pool: usize| {
+            self.config.pools.get(pool).is_some_and(|pool| hashed_words(pool).is_some())
+        };
+        if listener.routes.is_empty() && !is_hashed(listener.pool) {
+            return None;
+        }
+        let route = |route: &config::Route| Route {
+            names: (!route.sni.is_empty())
+                .then(|| Names::new(route.sni.iter().map(String::as_str))),
+            protocols: (!route.alpn.is_empty())
+                .then(|| route.alpn.iter().map(|name| Box::from(name.as_bytes())).collect()),
+            clients: (!route.client.is_empty()).then(|| NetSet::new(&route.client)),
+            target: pools.get(route.pool).copied().unwrap_or(PoolId::new(0)),
+        };
+        Some(Routing {
+            routes: listener.routes.iter().map(route).collect(),
+            timeout: listener.peek.timeout,
+            bytes_max: listener.peek.max_bytes as usize,
+            is_default_else: listener.peek.is_default_else,
+        })
     }
 
     fn listener(
@@ -254,6 +287,12 @@ impl Builder<'_> {
             half_closed_timeout: listener.half_closed_timeout,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
             access: AccessList::new(&listener.allow, &listener.deny),
+            accept_proxy: listener.accept_proxy.as_ref().map(|rule| AcceptProxy {
+                from: NetSet::new(&rule.from),
+                is_direct_else: rule.is_direct_else,
+                timeout: rule.timeout,
+            }),
+            routing: None,
             limit: listener
                 .limit
                 .as_ref()
@@ -347,6 +386,19 @@ fn is_readable(new: Option<Meter>, old: Option<Meter>) -> bool {
         (Some(_), None) => false,
         // Nobody reads them. A rate that is added later begins anew.
         (None, _) => true,
+    }
+}
+
+/// What a pool hashes of what clients say; nothing where nothing is hashed.
+fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
+    if pool.balance != config::Balance::Maglev {
+        return None;
+    }
+    match &pool.hash_key {
+        config::HashKey::ClientIp | config::HashKey::ClientIpPort => None,
+        config::HashKey::Sni => Some(HashedWords::ServerName),
+        config::HashKey::HttpHeader(name) => Some(HashedWords::Header(name.as_str().into())),
+        config::HashKey::HttpCookie(name) => Some(HashedWords::Cookie(name.as_str().into())),
     }
 }
 

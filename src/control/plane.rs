@@ -188,8 +188,12 @@ impl Plane {
     pub(crate) fn is_ready(&self) -> bool {
         let snapshot = self.publisher.latest();
         let serves = snapshot.open_listeners().any(|listener| {
-            snapshot.pool(listener.pool).is_some_and(|pool| {
-                pool.backends().any(|backend| backend.state.is_up() && is_wanted(backend))
+            let routes = listener.routing.iter().flat_map(|routing| &routing.routes);
+            let mut pools = routes.map(|route| route.target).chain([listener.pool]);
+            pools.any(|id| {
+                snapshot.pool(id).is_some_and(|pool| {
+                    pool.backends().any(|backend| backend.state.is_up() && is_wanted(backend))
+                })
             })
         });
         self.phase() == Phase::Serving && serves

@@ -163,6 +163,11 @@ impl Worker {
     /// Judges a new connection and opens a session for it, or turns it away.
     fn arrive(&mut self, listener: &Arc<Listener>, client: OwnedFd, peer: SocketAddr) {
         listener.state.counters(self.setup.number).accepted.add(1);
+        if let Some(rule) = &listener.accept_proxy
+            && !(rule.is_direct_else && !rule.from.contains(peer.ip()))
+        {
+            return self.arrive_with_header(listener, rule, (client, peer));
+        }
         match self.admit(listener, peer.ip()) {
             Ok(admitted) => self.place(listener, client, peer, admitted),
             Err(reason) => self.refuse(listener, client, peer, reason),
@@ -171,14 +176,29 @@ impl Worker {
 
     /// Asks every limit, cheapest first. On success a place is taken in each.
     fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Admitted, RefuseReason> {
+        let admitted = self.admit_client(listener, client)?;
+        self.claim_places(listener)?;
+        Ok(admitted)
+    }
+
+    /// Asks what concerns the client.
+    pub(super) fn admit_client(
+        &self,
+        listener: &Listener,
+        client: IpAddr,
+    ) -> Result<Admitted, RefuseReason> {
         if !listener.access.admits(client) {
             return Err(RefuseReason::Access);
         }
+        match &listener.limit {
+            Some(limit) => self.within_limit(listener, limit, client),
+            None => Ok(Admitted::default()),
+        }
+    }
+
+    /// Takes a place for a session, of the process and of the listener.
+    pub(super) fn claim_places(&self, listener: &Listener) -> Result<(), RefuseReason> {
         let snapshot = self.snapshot.current();
-        let admitted = match &listener.limit {
-            Some(limit) => self.within_limit(listener, limit, client)?,
-            None => Admitted::default(),
-        };
         if !snapshot.sessions.claim(snapshot.sessions_max) {
             return Err(RefuseReason::MaxSessions);
         }
@@ -186,7 +206,7 @@ impl Worker {
             snapshot.sessions.release();
             return Err(RefuseReason::MaxSessions);
         }
-        Ok(admitted)
+        Ok(())
     }
 
     fn within_limit(

@@ -34,6 +34,8 @@ enum Which {
 pub(crate) struct Asking<'a> {
     /// The client.
     pub(crate) client: SocketAddr,
+    /// What is hashed instead of its address.
+    pub(crate) key: Option<u64>,
     /// Backends that failed this session already.
     pub(crate) tried: &'a [BackendId],
     /// The snapshot asked; a newer one starts round-robin afresh.
@@ -80,7 +82,8 @@ impl Chooser {
         let eligible = |member: u16| picker.is_eligible(member);
         match &picker.group.balance {
             Balance::Maglev(table) => {
-                let key = hash_of(&picker.pool.hash, picker.asking.client);
+                let Asking { client, key, .. } = picker.asking;
+                let key = key.unwrap_or_else(|| hash_of(&picker.pool.hash, client));
                 Some(table.pick(key, eligible)?.member)
             }
             Balance::RoundRobin(weights) => self.turn(picker, weights).pick(eligible),

@@ -18,7 +18,7 @@ use crate::sys::socket::{self, ConnectOptions};
 use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
 use super::connection::{Admitted, Connection, Place, Times};
-use super::phase::{Handshake, Phase, may_retry};
+use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::wire::Side;
@@ -26,7 +26,7 @@ use super::worker::Worker;
 
 /// Why a connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dead {
+pub(super) enum Dead {
     Refused(RefuseReason),
     Gone,
 }
@@ -41,6 +41,9 @@ impl Worker {
         admitted: Admitted,
     ) {
         let mut connection = self.new_connection(listener, client, peer, admitted);
+        if let Some(routing) = &listener.routing {
+            return self.open_by_words(connection, routing);
+        }
         let spoke_first = match self.receive_early(&mut connection) {
             Ok(spoke_first) => spoke_first,
             Err(dead) => return self.discard(connection, dead),
@@ -60,7 +63,7 @@ impl Worker {
         self.rearm(key);
     }
 
-    fn new_connection(
+    pub(super) fn new_connection(
         &mut self,
         listener: &Listener,
         client: OwnedFd,
@@ -88,12 +91,13 @@ impl Worker {
             times: Times { opened: now, connected: None },
             tried: Vec::new(),
             failure: None,
+            aside: None,
             queued: false,
         }
     }
 
     /// Receives what the client has sent already; true when there was something.
-    fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
+    pub(super) fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
         match socket::receive(connection.client.as_fd(), &mut self.tools.scratch) {
             Ok(0) => {
                 connection.session.client_ended();
@@ -112,16 +116,22 @@ impl Worker {
     }
 
     /// Chooses backends and starts to connect, until one attempt is under way.
-    fn attempt(&mut self, connection: &mut Connection, spoke_first: bool) -> Result<(), Dead> {
+    pub(super) fn attempt(
+        &mut self,
+        connection: &mut Connection,
+        spoke_first: bool,
+    ) -> Result<(), Dead> {
         loop {
             let snapshot = self.snapshot.current();
             let backend = choose(&mut self.chooser, snapshot, connection)
                 .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
             connection.place.backend = Some(backend.id);
-            connection.phase.attempted = self.now;
+            connection.phase.attempts(self.now);
+            // A backend that gets a header waits for it, whoever speaks first after that.
+            let data_follows = self.prepare_greeting(connection) || spoke_first;
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
-            let options = ConnectOptions { data_follows: spoke_first, user_timeout };
+            let options = ConnectOptions { data_follows, user_timeout };
             match socket::connect(backend.address, options) {
                 Ok(socket) => {
                     connection.backend = Some(socket);
@@ -159,8 +169,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Something happened to a connection that is still being connected.
-    pub(super) fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+    /// Something happened to a connection that moves no bytes yet.
+    pub(super) fn opening_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+        match self.table.slots.get(key).map(|connection| connection.phase.stage) {
+            Some(Stage::Connecting) => self.connecting_event(key, side, readiness),
+            Some(Stage::Reading) => self.read_on(key),
+            Some(Stage::Greeting) => self.greeting_event(key, side, readiness.error),
+            _ => {}
+        }
+    }
+
+    fn connecting_event(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         let socket = connection.backend.as_ref();
         let ask = || socket.map(|socket| socket::connect_status(socket.as_fd()));
@@ -186,6 +205,20 @@ impl Worker {
         {
             return self.retry(key, ConnectFailure::Loop);
         }
+        connection.session.connected();
+        let has_header = connection.aside.as_ref().is_some_and(|aside| aside.greeting.is_some());
+        if !has_header || self.greet(key) {
+            self.serve(key);
+        }
+    }
+
+    /// The backend of a connection is connected and knows who comes: bytes may move.
+    pub(super) fn serve(&mut self, key: SlotKey) {
+        let snapshot = self.snapshot.current();
+        let Some(connection) = self.table.slots.get_mut(key) else { return };
+        let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) else {
+            return;
+        };
         let counters = backend.state.counters(self.setup.number);
         counters.sessions.add(1);
         let elapsed = self.now.since(connection.phase.attempted);
@@ -193,7 +226,6 @@ impl Worker {
         connection.phase.connected(self.now);
         connection.tried = Vec::new();
         connection.times.connected = Some(self.now);
-        connection.session.connected();
         self.rearm(key);
     }
 
@@ -232,14 +264,19 @@ impl Worker {
         }
     }
 
-    fn give_up(&mut self, key: SlotKey, dead: Dead) {
+    /// The client of a connection is gone before it was served.
+    pub(super) fn abandon(&mut self, key: SlotKey) {
+        self.give_up(key, Dead::Gone);
+    }
+
+    pub(super) fn give_up(&mut self, key: SlotKey, dead: Dead) {
         self.table.timers.cancel(key.index);
         if let Some(connection) = self.table.slots.remove(key) {
             self.discard(connection, dead);
         }
     }
 
-    fn discard(&mut self, connection: Connection, dead: Dead) {
+    pub(super) fn discard(&mut self, connection: Connection, dead: Dead) {
         match dead {
             Dead::Refused(reason) => self.refuse_opened(connection, reason),
             Dead::Gone => {
@@ -258,6 +295,7 @@ fn choose<'a>(
 ) -> Option<&'a Backend> {
     let asking = Asking {
         client: connection.peer,
+        key: connection.aside.as_ref().and_then(|aside| aside.key),
         tried: &connection.tried,
         generation: snapshot.generation,
     };

@@ -12,6 +12,8 @@ use crate::shared::{
 use crate::sys::splice::Pipe;
 
 use super::clock::Tick;
+use super::greeting::Greeting;
+use super::opening::Reading;
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
 
@@ -29,8 +31,25 @@ pub(crate) struct Connection {
     pub(crate) tried: Vec<BackendId>,
     /// How the latest of those failed.
     pub(crate) failure: Option<ConnectFailure>,
+    /// What few connections have; others pay no memory for it.
+    pub(crate) aside: Option<Box<Aside>>,
     /// In the ready queue.
     pub(crate) queued: bool,
+}
+
+/// What is known of a connection beside its sockets: who it says it is, and for whom.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    /// The header that the backend of the attempt under way has to get first.
+    pub(crate) greeting: Option<Greeting>,
+    /// What is read before there is a backend.
+    pub(crate) reading: Option<Reading>,
+    /// What is hashed instead of the client's address.
+    pub(crate) key: Option<u64>,
+    /// Where the client connected to, by its PROXY header.
+    pub(crate) destination: Option<SocketAddr>,
+    /// The host name in that header.
+    pub(crate) authority: Option<Box<[u8]>>,
 }
 
 /// Where a connection belongs.
@@ -92,7 +111,9 @@ impl Connection {
     fn bounds(&self, snapshot: &Snapshot) -> Bounds {
         let listener = snapshot.listener(self.place.listener);
         let pool = snapshot.pool(self.place.pool);
+        let reading = self.aside.as_ref().and_then(|aside| aside.reading.as_ref());
         Bounds {
+            reading: reading.map_or(Duration::ZERO, |reading| reading.timeout),
             connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
             idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
             half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),

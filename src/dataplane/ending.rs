@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::shared::{
-    Backend, CloseReason, ConnectFailure, Detail, Limit, LimitAction, Listener, PathKind,
+    Backend, CloseReason, ConnectFailure, Detail, Limit, LimitAction, Listener, PathKind, Pool,
     RefuseReason, SESSION_SECONDS, SessionRecord,
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
 use super::connection::Connection;
-use super::phase::Due;
+use super::phase::{Due, Stage};
 use super::session::{End, Reset};
 use super::slots::SlotKey;
 use super::wire::{KernelWire, Side};
@@ -69,8 +69,14 @@ impl Worker {
 
     /// Turns away a client that was admitted but could not be served.
     pub(super) fn refuse_opened(&mut self, connection: Connection, reason: RefuseReason) {
-        connection.reset_client();
-        if let Some(listener) = self.snapshot.current().listener(connection.place.listener) {
+        let listener = self.snapshot.current().listener(connection.place.listener).cloned();
+        let limit = listener.as_ref().and_then(|listener| listener.limit.as_ref());
+        if is_closed_orderly(limit, reason) {
+            self.close_orderly(&connection.client);
+        } else {
+            connection.reset_client();
+        }
+        if let Some(listener) = &listener {
             listener.state.counters(self.setup.number).refused_for(reason).add(1);
         }
         let term = match (reason, connection.failure) {
@@ -148,7 +154,7 @@ impl Worker {
         SessionRecord {
             session: connection.place.number,
             listener: Arc::clone(listener),
-            pool: self.snapshot.current().pool(connection.place.pool).cloned(),
+            pool: self.pool_asked(connection),
             backend: backend.cloned(),
             client: connection.peer,
             bytes_to_backend: to_backend.0 + to_backend.1,
@@ -167,12 +173,21 @@ impl Worker {
         }
     }
 
+    /// The pool that was asked for a backend.
+    fn pool_asked(&self, connection: &Connection) -> Option<Arc<Pool>> {
+        if connection.phase.stage == Stage::Reading {
+            return None;
+        }
+        self.snapshot.current().pool(connection.place.pool).cloned()
+    }
+
     /// A timer has come due: the connect took too long, or the session was silent too long.
     pub(super) fn timer_fired(&mut self, key: SlotKey) {
         let snapshot = self.snapshot.current();
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         match connection.due(snapshot, self.now) {
             Due::Later => {}
+            Due::Unsaid => return self.reading_timed_out(key),
             Due::Retry => return self.retry(key, ConnectFailure::Timeout),
             Due::Look => return self.advance(key),
             Due::End(end) => return self.end(key, end),

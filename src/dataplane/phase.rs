@@ -21,8 +21,12 @@ const LINGER_LOOK: Duration = Duration::from_millis(20);
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Waiting for what the client says first, before there is a backend.
+    Reading,
     /// Waiting for a backend's handshake.
     Connecting,
+    /// Connected; the backend has not taken all of its PROXY header yet.
+    Greeting,
     /// Moving bytes; keepalive is not set on the backend's socket yet.
     Young,
     /// Moving bytes.
@@ -31,9 +35,19 @@ pub enum Stage {
     Lingering,
 }
 
+impl Stage {
+    /// Whether nothing of the client's may move yet.
+    #[must_use]
+    pub const fn is_opening(self) -> bool {
+        matches!(self, Self::Reading | Self::Connecting | Self::Greeting)
+    }
+}
+
 /// How long a connection may take over what it waits for.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
+    /// What the client has to say first.
+    pub reading: Duration,
     /// One backend's handshake.
     pub connect: Duration,
     /// Silence both ways.
@@ -47,7 +61,7 @@ pub struct Bounds {
 pub struct Phase {
     /// How far the connection has come.
     pub stage: Stage,
-    /// When the latest connection attempt began.
+    /// When the reading or the latest connection attempt began.
     pub attempted: Tick,
     /// When a byte last moved, or the connection came to where it is.
     pub active: Tick,
@@ -58,6 +72,8 @@ pub struct Phase {
 pub enum Due {
     /// Nothing yet: something has moved since it was armed.
     Later,
+    /// The end: the client did not say in time what it has to.
+    Unsaid,
     /// This backend takes too long: another one.
     Retry,
     /// Setting keepalive on the backend's socket.
@@ -81,6 +97,23 @@ impl Phase {
         self.active = now;
     }
 
+    /// The backend is connected and still has to take its header, within the bound of the attempt.
+    pub const fn greets(&mut self) {
+        self.stage = Stage::Greeting;
+    }
+
+    /// The client has to say something first, or something more.
+    pub const fn reads(&mut self, now: Tick) {
+        self.stage = Stage::Reading;
+        self.attempted = now;
+    }
+
+    /// Another attempt begins.
+    pub const fn attempts(&mut self, now: Tick) {
+        self.stage = Stage::Connecting;
+        self.attempted = now;
+    }
+
     /// When silence ends the session.
     #[must_use]
     pub fn silence_deadline<P: Holds>(&self, session: &Session<P>, bounds: Bounds) -> Tick {
@@ -97,8 +130,9 @@ impl Phase {
     pub fn next_check<P: Holds>(&self, session: &Session<P>, bounds: Bounds, now: Tick) -> Tick {
         let deadline = self.silence_deadline(session, bounds);
         match self.stage {
+            Stage::Reading => self.attempted.after(bounds.reading),
             Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
-            Stage::Connecting => self.attempted.after(bounds.connect),
+            Stage::Connecting | Stage::Greeting => self.attempted.after(bounds.connect),
             Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
             Stage::Settled => deadline,
             Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
@@ -107,9 +141,12 @@ impl Phase {
 
     /// The timer has fired. Unless the connection ends or tries again, it has to be armed anew.
     pub fn due<P: Holds>(&mut self, session: &Session<P>, bounds: Bounds, now: Tick) -> Due {
-        if self.stage == Stage::Connecting {
-            let is_late = self.attempted.after(bounds.connect) <= now;
-            return if is_late { Due::Retry } else { Due::Later };
+        if self.stage.is_opening() {
+            let (bound, late) = match self.stage {
+                Stage::Reading => (bounds.reading, Due::Unsaid),
+                _ => (bounds.connect, Due::Retry),
+            };
+            return if self.attempted.after(bound) <= now { late } else { Due::Later };
         }
         if self.silence_deadline(session, bounds) <= now {
             return Due::End(session.silence_end());
@@ -120,7 +157,7 @@ impl Phase {
                 Due::Keepalive
             }
             Stage::Lingering => Due::Look,
-            Stage::Connecting | Stage::Settled => Due::Later,
+            Stage::Reading | Stage::Connecting | Stage::Greeting | Stage::Settled => Due::Later,
         }
     }
 }

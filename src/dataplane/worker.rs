@@ -214,15 +214,16 @@ impl Worker {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
                 let news = connection.session.note(side, readiness);
-                if news == News::OnlyMore && connection.phase.stage != Stage::Connecting {
+                let is_opening = connection.phase.stage.is_opening();
+                if news == News::OnlyMore && !is_opening {
                     return self.mute(key, side);
                 }
                 if !connection.queued {
                     connection.queued = true;
                     self.table.ready.push_back(key);
                 }
-                if connection.phase.stage == Stage::Connecting {
-                    self.connecting_event(key, side, readiness);
+                if is_opening {
+                    self.opening_event(key, side, readiness);
                 }
             }
         }
@@ -234,7 +235,7 @@ impl Worker {
             let Some(key) = self.table.ready.pop_front() else { return };
             if let Some(connection) = self.table.slots.get_mut(key) {
                 connection.queued = false;
-                if connection.phase.stage != Stage::Connecting {
+                if !connection.phase.stage.is_opening() {
                     self.advance(key);
                 }
             }

@@ -70,6 +70,12 @@ pub fn name_key(name: &str, seed: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, name.as_bytes())
 }
 
+/// The stable key of what a client asks for: the value of a header or a cookie.
+#[must_use]
+pub fn value_key(value: &[u8], seed: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, value)
+}
+
 /// A further key derived from `key`; attempt 0 is the key itself.
 #[must_use]
 pub fn attempt_key(key: u64, attempt: u32, seed: u64) -> u64 {

@@ -5,7 +5,8 @@
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
 //! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
 //! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
-//! believed of a backend (`health`, `backoff`).
+//! believed of a backend (`health`, `backoff`). What the first bytes of a connection say is read by
+//! `proxy_header`, `client_hello` and `request_head`; `route` chooses by it.
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -21,6 +22,12 @@ pub mod table;
 pub mod window;
 // Atomics and a mutex that loom can replace.
 pub(crate) mod sync;
+
+// Who a client is, said before its bytes; what its first bytes ask for, and where that leads.
+pub mod client_hello;
+pub mod proxy_header;
+pub mod request_head;
+pub mod route;
 
 // Faults that tests put in.
 pub mod defects;

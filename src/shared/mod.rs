@@ -18,8 +18,8 @@ pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot,
-    SpliceMode,
+    AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
+    Listener, Pool, Routing, Snapshot, SpliceMode,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,

@@ -21,11 +21,15 @@ pub enum RefuseReason {
     Descriptors,
     /// No backend could be reached.
     NoBackend,
+    /// No PROXY header came from a peer that has to send one, or from one that may not.
+    ProxyHeader,
+    /// The client did not say in time where it wants to go.
+    Peek,
 }
 
 impl RefuseReason {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Limit,
         Self::Concurrent,
         Self::ListenerRate,
@@ -33,6 +37,8 @@ impl RefuseReason {
         Self::MaxSessions,
         Self::Descriptors,
         Self::NoBackend,
+        Self::ProxyHeader,
+        Self::Peek,
     ];
 
     /// Position in [`Self::ALL`].
@@ -52,6 +58,8 @@ impl RefuseReason {
             Self::MaxSessions => "max_sessions",
             Self::Descriptors => "descriptors",
             Self::NoBackend => "no_backend",
+            Self::ProxyHeader => "proxy_header",
+            Self::Peek => "peek",
         }
     }
 
@@ -59,7 +67,12 @@ impl RefuseReason {
     #[must_use]
     pub const fn term(self) -> &'static str {
         match self {
-            Self::Limit | Self::Concurrent | Self::ListenerRate | Self::Access => "PR",
+            Self::Limit
+            | Self::Concurrent
+            | Self::ListenerRate
+            | Self::Access
+            | Self::ProxyHeader => "PR",
+            Self::Peek => "cR",
             Self::MaxSessions | Self::Descriptors => "RC",
             Self::NoBackend => "SC",
         }
@@ -76,6 +89,8 @@ impl RefuseReason {
             Self::MaxSessions => "max_sessions reached",
             Self::Descriptors => "out of descriptors",
             Self::NoBackend => "no backend could be reached",
+            Self::ProxyHeader => "no PROXY header, or none that is valid",
+            Self::Peek => "client did not say where it wants to go",
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
+use crate::policy::proxy_header::Version;
+use crate::policy::route::Route;
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
@@ -101,6 +103,10 @@ pub struct Listener {
     pub sessions_max: u64,
     /// Who may connect.
     pub access: AccessList,
+    /// Peers that have to say who their client is.
+    pub accept_proxy: Option<AcceptProxy>,
+    /// Where a session goes, if that or its hash depends on more than the listener.
+    pub routing: Option<Routing>,
     /// Admission per client.
     pub limit: Option<Limit>,
     /// Keepalive of the backend's socket (the client's inherits it from the listening socket).
@@ -109,6 +115,30 @@ pub struct Listener {
     pub user_timeout: Option<Duration>,
     /// What stays over reloads.
     pub state: Arc<ListenerState>,
+}
+
+/// Who has to begin with a PROXY header.
+#[derive(Debug)]
+pub struct AcceptProxy {
+    /// These peers.
+    pub from: NetSet,
+    /// Others are served as they are, instead of being refused.
+    pub is_direct_else: bool,
+    /// Bound on the header.
+    pub timeout: Duration,
+}
+
+/// What is looked at before a session has a pool and a backend.
+#[derive(Debug)]
+pub struct Routing {
+    /// The first that matches counts, else the listener's pool.
+    pub routes: Vec<Route<PoolId>>,
+    /// Bound on the bytes that decide.
+    pub timeout: Duration,
+    /// How many may be looked at.
+    pub bytes_max: usize,
+    /// Who does not say enough goes to the listener's pool, instead of being refused.
+    pub is_default_else: bool,
 }
 
 /// TCP keepalive, whole seconds.
@@ -169,6 +199,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Further attempts.
     pub retries: u32,
+    /// The PROXY header that backends get before the client's bytes.
+    pub send_proxy: Option<Version>,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
     /// What stays over reloads.
@@ -183,14 +215,27 @@ impl Pool {
 }
 
 /// What of a client is hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashPlan {
+    /// What the client says, where that is hashed instead of its address.
+    pub said: Option<HashedWords>,
     /// Prefix lengths kept.
     pub prefix: Prefix,
     /// Whether the port is hashed too.
     pub with_port: bool,
     /// The seed that all nodes share.
     pub seed: u64,
+}
+
+/// What a client says that is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashedWords {
+    /// The server's name in its TLS hello.
+    ServerName,
+    /// A header of its first request.
+    Header(Box<str>),
+    /// A cookie of its first request.
+    Cookie(Box<str>),
 }
 
 /// Backends among which one choice is made.

@@ -15,6 +15,7 @@
 mod support;
 
 mod http;
+mod identity;
 mod iperf;
 mod postgres;
 mod program;

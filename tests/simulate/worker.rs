@@ -54,7 +54,12 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { connect: CONNECT_TIMEOUT, idle: self.idle, half_closed: self.half_closed }
+        Bounds {
+            reading: CONNECT_TIMEOUT,
+            connect: CONNECT_TIMEOUT,
+            idle: self.idle,
+            half_closed: self.half_closed,
+        }
     }
 }
 
@@ -256,7 +261,7 @@ impl<'a> Worker<'a> {
         connection.failed += 1;
         connection.pair.backend = Socket::dial(&mut self.kernel.random);
         connection.attempt = Attempt::Pending;
-        connection.phase.attempted = self.now;
+        connection.phase.attempts(self.now);
         let gives_up = !may_retry(connection.failed, RETRIES);
         self.slots.put_back(key, connection);
         if gives_up {
@@ -319,6 +324,8 @@ impl<'a> Worker<'a> {
         let (now, bounds) = (self.now, self.settings.bounds());
         let Some(connection) = self.slots.get_mut(key) else { return };
         match connection.phase.due(&connection.session, bounds, now) {
+            // No schedule has it: see tests/accept_proxy.rs.
+            Due::Unsaid => return self.remove(key, Ended::GivenUp),
             Due::Retry => return self.retry(key),
             Due::End(end) => return self.remove(key, Ended::Silent(end)),
             Due::Look => return self.advance(key),

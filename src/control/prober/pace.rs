@@ -103,6 +103,7 @@ mod tests {
             fall: 3,
             down_backoff: Duration::from_secs(30),
             initial_up: true,
+            send_proxy: None,
         }
     }
 

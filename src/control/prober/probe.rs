@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use crate::config::{Health, Probe};
+use crate::config::{Health, Probe, ProxyVersion};
+use crate::policy::proxy_header::{self, Version};
 
 use crate::control::prober::http;
 
@@ -44,7 +45,10 @@ pub(super) enum Failure {
 /// When it did not pass; in words.
 pub(super) async fn probe(address: SocketAddr, health: &Health) -> Result<(), Failure> {
     let mut budget = Budget::new(health.timeout);
-    let stream = connect(address, &mut budget).await?;
+    let mut stream = connect(address, &mut budget).await?;
+    if let Some(version) = health.send_proxy {
+        introduce(&mut stream, version, &mut budget).await?;
+    }
     match &health.probe {
         Probe::Tcp => {
             end_quietly(stream).await;
@@ -78,6 +82,25 @@ async fn connect(address: SocketAddr, budget: &mut Budget) -> Result<TcpStream, 
         return Err(Failure::Backend("connect refused".into()));
     }
     Ok(stream)
+}
+
+/// Says in a PROXY header that this is nobody's connection: the backend waits for one.
+async fn introduce(
+    stream: &mut TcpStream,
+    version: ProxyVersion,
+    budget: &mut Budget,
+) -> Result<(), Failure> {
+    let header = proxy_header::encode_local(match version {
+        ProxyVersion::V1 => Version::V1,
+        ProxyVersion::V2 => Version::V2,
+    });
+    match budget.run(stream.write_all(&header)).await {
+        Some(written) => written.map_err(|error| connect_failure(&error)),
+        None => {
+            let timeout = seconds(budget.total);
+            Err(Failure::Backend(format!("no PROXY header taken within {timeout}")))
+        }
+    }
 }
 
 /// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset.

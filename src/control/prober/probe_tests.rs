@@ -17,6 +17,7 @@ fn health(probe: Probe) -> Health {
         fall: 1,
         down_backoff: TIMEOUT,
         initial_up: true,
+        send_proxy: None,
     }
 }
 

@@ -1,0 +1,178 @@
+//! Examples and promises of the PROXY protocol.
+
+use super::*;
+use proptest::prelude::*;
+
+fn ends(source: &str, destination: &str) -> Ends {
+    Ends { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
+}
+
+fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    [V2_START, &[command, family], &length, body].concat()
+}
+
+fn parsed(bytes: &[u8]) -> Header {
+    parse(bytes).unwrap().expect("a whole header")
+}
+
+#[test]
+fn the_text_of_the_specification_is_understood() {
+    // If this fails, other proxies and evenkeel do not understand each other in version 1.
+    let longest = "PROXY TCP6 ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n";
+    let long = longest.replace("f...f", "ffff:ffff:ffff:ffff:ffff:ffff");
+    let cases = [
+        (
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n",
+            Some(ends("192.168.0.1:56324", "192.168.0.11:443")),
+        ),
+        ("PROXY TCP6 2001:db8::1 ::1 1 0\r\n", Some(ends("[2001:db8::1]:1", "[::1]:0"))),
+        ("PROXY UNKNOWN\r\n", None),
+        ("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", None),
+    ];
+    for (text, wanted) in cases {
+        let header = parsed(format!("{text}GET / HTTP/1.0\r\n\r\n").as_bytes());
+        assert_eq!((header.length, header.ends), (text.len(), wanted), "{text}");
+    }
+    assert!(parsed(long.as_bytes()).ends.is_some(), "{long}");
+}
+
+#[test]
+fn what_is_no_header_is_refused_as_soon_as_it_shows() {
+    // If this fails, a guess is taken for an address, or nonsense is waited for.
+    let long_line = format!("PROXY UNKNOWN {}", "x".repeat(V1_BYTES_MAX));
+    let cases: [(&[u8], Malformed); 13] = [
+        (b"G", Malformed::Start),
+        (b"PROXZ", Malformed::Start),
+        (b"\r\n\r\n\0\r\nQUIX", Malformed::Start),
+        (long_line.as_bytes(), Malformed::Line),
+        (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n", Malformed::Line),
+        (b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n", Malformed::Words),
+        (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3\r\n", Malformed::Words),
+        (b"PROXY TCP4  1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Words),
+        (b"PROXY TCP4 ::1 ::1 1 2\r\n", Malformed::Words),
+        (b"PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Words),
+        (b"PROXY TCP4 1.2.3.4 1.2.3.4 +1 65536\r\n", Malformed::Words),
+        (b"PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n", Malformed::Unknown),
+        (b"PROXY UNKNOWNS\r\n", Malformed::Words),
+    ];
+    for (bytes, wanted) in cases {
+        assert_eq!(parse(bytes), Err(wanted), "{}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn version_2_knows_local_unspec_and_unix_and_nothing_else() {
+    // If this fails, a health check is taken for a client, or an unknown family for a known one.
+    for (command, family, body) in [
+        (LOCAL, UNSPEC, &b""[..]),
+        (LOCAL, 0xff, b"whatever this is"),
+        (PROXY, UNSPEC, b"anything"),
+        (PROXY, UNIX_STREAM, &[0; 216]),
+    ] {
+        let bytes = v2(command, family, body);
+        let wanted = Header { length: bytes.len(), ends: None, authority: None };
+        assert_eq!(parsed(&bytes), wanted, "{command:#x} {family:#x}");
+    }
+    for (command, family) in
+        [(0x22, TCP4), (0x11, TCP4), (0x31, TCP4), (PROXY, 0x41), (PROXY, 0x13), (PROXY, 0x12)]
+    {
+        let bytes = v2(command, family, &[0; 40]);
+        assert_eq!(parse(&bytes[..14]), Err(Malformed::Unknown), "{command:#x} {family:#x}");
+    }
+}
+
+#[test]
+fn tlvs_fit_exactly_and_4_kib_is_the_end() {
+    // If this fails, bytes of the client are taken for the header's or the other way round.
+    let addresses = [10, 0, 0, 1, 10, 0, 0, 2, 0, 1, 0, 2];
+    let with = |tlvs: &[u8]| v2(PROXY, TCP4, &[&addresses[..], tlvs].concat());
+    let host = parsed(&with(&[4, 0, 1, 9, 2, 0, 2, b'h', b'i', 2, 0, 1, b'x'])).authority;
+    assert_eq!(host.as_deref(), Some(&b"hi"[..]));
+    for tlvs in [&[4][..], &[4, 0], &[4, 0, 1], &[4, 0, 0, 9], &[4, 0xff, 0xff, 1]] {
+        assert_eq!(parse(&with(tlvs)), Err(Malformed::Length), "{tlvs:?}");
+    }
+    assert_eq!(parse(&v2(PROXY, TCP4, &addresses[..11])), Err(Malformed::Length));
+    let room = V2_BYTES_MAX - V2_FIXED_BYTES;
+    assert!(parse(&v2(LOCAL, UNSPEC, &vec![0; room])).unwrap().is_some());
+    let over = v2(LOCAL, UNSPEC, &vec![0; room + 1]);
+    assert_eq!(parse(&over[..V2_FIXED_BYTES]), Err(Malformed::TooLong));
+}
+
+#[test]
+fn a_probe_says_that_it_is_nobodys_connection() {
+    // If this fails, backends take probes for clients.
+    for version in [Version::V1, Version::V2] {
+        let bytes = encode_local(version);
+        let wanted = Header { length: bytes.len(), ends: None, authority: None };
+        assert_eq!(parsed(&bytes), wanted);
+    }
+}
+
+fn any_end() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
+}
+
+fn any_statement() -> impl Strategy<Value = (Option<Ends>, Vec<u8>, Option<Vec<u8>>)> {
+    let ends = (any_end(), any_end())
+        .prop_map(|(source, destination)| alike(Ends { source, destination }));
+    let host = proptest::option::of(proptest::collection::vec(any::<u8>(), 1..300));
+    (proptest::option::of(ends), proptest::collection::vec(any::<u8>(), 1..128), host)
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_wherever_it_is_cut(
+        (ends, id, host) in any_statement(), binary: bool, rest: Vec<u8>
+    ) {
+        // If this fails, a backend learns of another client, or a cut header is misread.
+        let version = if binary { Version::V2 } else { Version::V1 };
+        let statement = Statement { ends, unique_id: &id, authority: host.as_deref() };
+        let mut bytes = encode(version, &statement);
+        let length = bytes.len();
+        let most = if binary { V2_BYTES_MAX } else { V1_BYTES_MAX };
+        prop_assert!(length <= most);
+        bytes.extend(rest);
+        let header = parsed(&bytes);
+        prop_assert_eq!(header.length, length);
+        prop_assert_eq!(header.ends, ends);
+        if binary && ends.is_some() {
+            prop_assert_eq!(header.authority.as_deref(), host.as_deref());
+        }
+        for cut in 0..length {
+            prop_assert_eq!(parse(&bytes[..cut]), Ok(None), "cut at {}", cut);
+        }
+    }
+
+    #[test]
+    fn any_bytes_give_an_answer_that_more_bytes_do_not_change(
+        start in 0_usize..3, bytes in proptest::collection::vec(any::<u8>(), 0..200)
+    ) {
+        // If this fails, input panics the process or is judged by how it was cut.
+        let starts: [&[u8]; 3] = [b"", V1_START, V2_START];
+        let bytes = [starts[start], &bytes].concat();
+        let whole = parse(&bytes);
+        for cut in 0..bytes.len() {
+            match parse(&bytes[..cut]) {
+                Ok(None) => {}
+                early => prop_assert_eq!(&early, &whole, "cut at {}", cut),
+            }
+        }
+        if let Ok(Some(header)) = whole {
+            prop_assert!(header.length <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_never_panics(
+        (ends, id, host) in any_statement(), position: prop::sample::Index, byte: u8
+    ) {
+        // If this fails, a damaged header ends the process.
+        let statement = Statement { ends, unique_id: &id, authority: host.as_deref() };
+        let mut bytes = encode(Version::V2, &statement);
+        *position.get_mut(&mut bytes) = byte;
+        if let Ok(Some(header)) = parse(&bytes) {
+            prop_assert!(header.length <= bytes.len());
+        }
+    }
+}
