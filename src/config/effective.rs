@@ -70,6 +70,9 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
     writeln!(out, "protocol = \"tcp\"")?;
     writeln!(out, "idle_timeout = \"{}\"", show_duration(listener.idle_timeout))?;
     writeln!(out, "half_closed_timeout = \"{}\"", show_duration(listener.half_closed_timeout))?;
+    if let Some(most) = listener.max_lifetime {
+        writeln!(out, "max_lifetime = \"{}\"", show_duration(most))?;
+    }
     if let Some(most) = listener.max_sessions {
         writeln!(out, "max_sessions = {most}")?;
     }
@@ -136,7 +139,7 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
     writeln!(out, "retries = {}", pool.retries)?;
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
-    writeln!(out, "on_down = \"keep\"")?;
+    writeln!(out, "on_down = \"{}\"", pool.on_down)?;
     match &pool.health {
         Some(health) => write_health(health, &name, out),
         None => Ok(()),
@@ -254,6 +257,16 @@ impl fmt::Display for Balance {
             Self::Random => "random",
             Self::First => "first",
         })
+    }
+}
+
+impl fmt::Display for OnDown {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => out.write_str("keep"),
+            Self::Reset => out.write_str("reset"),
+            Self::Pace(rate) => write!(out, "pace {}", show_rate(*rate)),
+        }
     }
 }
 

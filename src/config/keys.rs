@@ -117,7 +117,7 @@ const TABLES: &[Rows] = &[
             ("allow", BUILT),
             ("deny", BUILT),
             ("accept_proxy", LATER),
-            ("max_lifetime", LATER),
+            ("max_lifetime", BUILT),
             ("keepalive", BUILT),
             ("user_timeout", BUILT),
             ("fast_open", BUILT),

@@ -117,6 +117,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
     pub half_closed_timeout: Duration,
+    /// A session ends after this, spread by a tenth either way; `None` is never.
+    pub max_lifetime: Option<Duration>,
     /// Sessions this listener will hold at once.
     pub max_sessions: Option<u64>,
     /// Length of the kernel's accept queue, per worker.
@@ -234,8 +236,21 @@ pub struct Pool {
     pub retries: u32,
     /// In per cent: at or below this share of healthy backends all of them are used.
     pub panic_threshold: u8,
+    /// What happens to sessions of a backend that goes down.
+    pub on_down: OnDown,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
+}
+
+/// What happens to sessions of a backend that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    /// They go on.
+    Keep,
+    /// All are reset at once.
+    Reset,
+    /// They are reset at this rate, over all workers.
+    Pace(Rate),
 }
 
 /// How a backend is chosen.

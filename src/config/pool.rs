@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{Purpose, reaches, socket};
+use super::balance::on_down;
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
@@ -12,7 +13,7 @@ use super::listener::{Bind, SHORTEST};
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::scalar::{self, Words};
-use super::{Backend, Balance, HashKey, Pool, Prefixes};
+use super::{Backend, Balance, HashKey, OnDown, Pool, Prefixes};
 
 /// Largest Maglev table.
 const TABLE_SIZE_MAX: u32 = 5_000_011;
@@ -41,8 +42,6 @@ const HASH_KEY: &Words<HashKey> = &[
     ("http-cookie ", None),
 ];
 
-const ON_DOWN: &Words<()> = &[("keep", Some(())), ("reset", None), ("pace ", None)];
-
 /// A backend with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
@@ -58,7 +57,6 @@ pub(super) fn pool(
 ) -> (Pool, Vec<Member>) {
     let members = backends(name, section, report);
     let prefix = Prefixes { v4: 32, v6: 128 };
-    section.word("on_down", ON_DOWN, report).checked();
     let pool = Pool {
         name: name.to_owned(),
         balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
@@ -71,6 +69,7 @@ pub(super) fn pool(
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
+        on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
         health: health(section, report),
     };
     (pool, members)

@@ -17,8 +17,8 @@ use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
 use crate::shared::{
     AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
-    Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
-    Snapshot, SpliceMode,
+    Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId,
+    PoolState, Snapshot, SpliceMode,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -171,6 +171,7 @@ impl Builder<'_> {
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
             panic_threshold: pool.panic_threshold,
+            on_down: on_down(pool.on_down),
             state,
         })
     }
@@ -252,6 +253,7 @@ impl Builder<'_> {
             pool,
             idle_timeout: listener.idle_timeout,
             half_closed_timeout: listener.half_closed_timeout,
+            max_lifetime: listener.max_lifetime,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
             access: AccessList::new(&listener.allow, &listener.deny),
             limit: listener
@@ -347,6 +349,17 @@ fn is_readable(new: Option<Meter>, old: Option<Meter>) -> bool {
         (Some(_), None) => false,
         // Nobody reads them. A rate that is added later begins anew.
         (None, _) => true,
+    }
+}
+
+fn on_down(order: config::OnDown) -> OnDown {
+    match order {
+        config::OnDown::Keep => OnDown::Keep,
+        config::OnDown::Reset => OnDown::Reset,
+        // A rate that no meter can hold is beyond what a checked configuration has.
+        config::OnDown::Pace(rate) => {
+            Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
+        }
     }
 }
 

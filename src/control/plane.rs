@@ -13,15 +13,16 @@ use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::dataplane::{Command, WorkerHandle};
+use crate::policy::gate::Gate;
 use crate::policy::panic_mode::is_panicking;
 use crate::shared::{
-    AdminState, Backend, BackendId, Generation, Pool, Publisher, Snapshot, WorkerState,
+    AdminState, Backend, BackendId, Generation, OnDown, Pool, Publisher, Snapshot, WorkerState,
 };
 
 use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
 use super::sizing::Sizes;
-use super::words::too_few_healthy;
+use super::words::{count, too_few_healthy};
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +260,26 @@ impl Plane {
         if let Some(panic) = panic {
             tell_panic(pool, &panic);
         }
+        if !up {
+            self.end_sessions_of(backend, pool);
+        }
+    }
+
+    /// Has the sessions of a backend that went down reset, if its pool says so. A pool that panics
+    /// because of its threshold does not believe the verdict.
+    fn end_sessions_of(&self, backend: &Backend, pool: &Pool) {
+        let is_doubted = pool.panic_threshold > 0 && pool.state.is_panicking();
+        if pool.on_down == OnDown::Keep || is_doubted {
+            return;
+        }
+        let left = backend.state.active();
+        if left > 0 {
+            let sessions = count(left, "session");
+            tracing::warn!("backend {}/{} is down: resetting {sessions}", pool.name, backend.name);
+        }
+        let gate = Arc::new(Gate::default());
+        self.workers
+            .tell(|| Command::BackendDown { backend: backend.id, gate: Arc::clone(&gate) });
     }
 
     /// Records why a verdict stands that nothing has changed.

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::backoff::jitter;
+use crate::policy::hash::attempt_key;
 use crate::policy::limiter::{LimitKey, Limiter};
 use crate::shared::{
     BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
@@ -14,6 +16,10 @@ use crate::sys::splice::Pipe;
 use super::clock::Tick;
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
+
+/// How far a session's longest life differs from the configured one, in per cent: those that began
+/// together do not end, and come back, together.
+const LIFETIME_SPREAD: u8 = 10;
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -96,7 +102,14 @@ impl Connection {
             connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
             idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
             half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),
+            last: listener.and_then(|listener| listener.max_lifetime).map(|most| self.last(most)),
         }
+    }
+
+    /// When a session that may last for `most` ends: the same whenever it is asked.
+    fn last(&self, most: Duration) -> Tick {
+        let chance = attempt_key(self.place.number, 1, 0);
+        self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance))
     }
 
     /// Makes the coming close of the backend's socket send a reset.

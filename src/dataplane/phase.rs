@@ -6,10 +6,11 @@ use std::io;
 use std::time::Duration;
 
 use crate::policy::defects::{Defect, has};
+use crate::shared::CloseReason;
 use crate::sys::socket::ConnectStatus;
 
 use super::clock::Tick;
-use super::session::{End, Readiness, Session};
+use super::session::{End, Readiness, Reset, Session};
 use super::wire::{Holds, Side};
 
 /// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
@@ -40,6 +41,15 @@ pub struct Bounds {
     pub idle: Duration,
     /// Silence after one side's EOF, where that is shorter.
     pub half_closed: Duration,
+    /// The end of a session that moves bytes, whatever it does; `None` is never.
+    pub last: Option<Tick>,
+}
+
+impl Bounds {
+    /// The earlier of a moment and the end of a session that moves bytes.
+    fn or_last(&self, moment: Tick) -> Tick {
+        self.last.map_or(moment, |last| last.min(moment))
+    }
 }
 
 /// A stage, and the moments from which its bounds count.
@@ -64,7 +74,7 @@ pub enum Due {
     Keepalive,
     /// A look whether the last bytes have arrived.
     Look,
-    /// The end: too long a silence.
+    /// The end: too long a silence, or too long a life.
     End(End),
 }
 
@@ -99,8 +109,8 @@ impl Phase {
         match self.stage {
             Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
             Stage::Connecting => self.attempted.after(bounds.connect),
-            Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
-            Stage::Settled => deadline,
+            Stage::Young => bounds.or_last(deadline.min(now.after(KEEPALIVE_DELAY))),
+            Stage::Settled => bounds.or_last(deadline),
             Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
         }
     }
@@ -114,7 +124,11 @@ impl Phase {
         if self.silence_deadline(session, bounds) <= now {
             return Due::End(session.silence_end());
         }
+        let is_last = bounds.last.is_some_and(|last| last <= now);
         match self.stage {
+            Stage::Young | Stage::Settled if is_last => {
+                Due::End(End { reason: CloseReason::Lifetime, reset: Reset::Both })
+            }
             Stage::Young => {
                 self.stage = Stage::Settled;
                 Due::Keepalive

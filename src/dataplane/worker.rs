@@ -21,6 +21,7 @@ use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
 use super::choose::Chooser;
 use super::clock::{Clock, Tick};
 use super::connection::Connection;
+use super::downs::Downs;
 use super::listening::Listening;
 use super::phase::Stage;
 use super::pipes::PipePool;
@@ -65,6 +66,7 @@ pub(super) struct Worker {
     pub(super) chooser: Chooser,
     pub(super) spread: Spread,
     spin: Spin,
+    pub(super) downs: Downs,
     pub(super) now: Tick,
     /// Somebody has sent a command, perhaps.
     woken: bool,
@@ -109,6 +111,7 @@ impl Worker {
             chooser: Chooser::new(setup.number),
             spread: Spread::default(),
             spin: Spin::new(setup.spin),
+            downs: Downs::default(),
             now,
             woken: true,
             over: false,
@@ -148,6 +151,9 @@ impl Worker {
             self.run_ready();
             self.accept_pending();
             self.check_timers(&mut due);
+            if !self.downs.is_empty() {
+                self.reset_doomed();
+            }
             if std::mem::take(&mut self.woken) && self.obey_commands().is_break() {
                 return;
             }
@@ -197,12 +203,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let timer = self.table.timers.next_due();
-        let next = match (timer, self.listening.resumes_at()) {
-            (Some(timer), Some(resume)) => timer.min(resume),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return None,
-        };
-        Some(next.since(self.now))
+        let due = [timer, self.listening.resumes_at(), self.downs.next_due()];
+        due.into_iter().flatten().min().map(|next| next.since(self.now))
     }
 
     /// Lets an event set latches, and queues whom it concerns.
@@ -333,6 +335,7 @@ impl Worker {
                     self.over = true;
                     self.reset_all();
                 }
+                Command::BackendDown { backend, gate } => self.backend_down(backend, gate),
                 Command::Exit => return std::ops::ControlFlow::Break(()),
             }
         }

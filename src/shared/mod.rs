@@ -18,8 +18,8 @@ pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot,
-    SpliceMode,
+    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, OnDown, Pool,
+    Snapshot, SpliceMode,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,

@@ -14,6 +14,7 @@ use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
+use crate::policy::meter::Meter;
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
@@ -97,6 +98,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
     pub half_closed_timeout: Duration,
+    /// How long a session may last, spread by a tenth either way; `None` is for ever.
+    pub max_lifetime: Option<Duration>,
     /// Sessions it may hold at once.
     pub sessions_max: u64,
     /// Who may connect.
@@ -171,6 +174,8 @@ pub struct Pool {
     pub retries: u32,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
+    /// What happens to sessions of a backend that goes down.
+    pub on_down: OnDown,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -180,6 +185,17 @@ impl Pool {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.primary.members.iter().chain(&self.backup.members)
     }
+}
+
+/// What happens to sessions of a backend that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    /// They go on.
+    Keep,
+    /// All are reset.
+    Reset,
+    /// They are reset one after the other, at this rate over all workers.
+    Pace(Meter),
 }
 
 /// What of a client is hashed.

@@ -54,7 +54,12 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { connect: CONNECT_TIMEOUT, idle: self.idle, half_closed: self.half_closed }
+        Bounds {
+            connect: CONNECT_TIMEOUT,
+            idle: self.idle,
+            half_closed: self.half_closed,
+            last: None,
+        }
     }
 }
 
