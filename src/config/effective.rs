@@ -253,6 +253,7 @@ impl fmt::Display for Balance {
             Self::Maglev => "maglev",
             Self::RoundRobin => "round-robin",
             Self::LeastConnections => "least-connections",
+            Self::LeastLatency => "least-latency",
             Self::RandomTwo => "random-two",
             Self::Random => "random",
             Self::First => "first",

@@ -262,6 +262,8 @@ pub enum Balance {
     RoundRobin,
     /// Fewest open sessions for its weight.
     LeastConnections,
+    /// Two by chance, of which the one where sessions wait less.
+    LeastLatency,
     /// Two by chance, of which the one with fewer sessions for its weight.
     RandomTwo,
     /// One by chance, by weight.

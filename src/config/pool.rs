@@ -28,10 +28,10 @@ const BALANCE: &Words<Balance> = &[
     ("maglev", Some(Balance::Maglev)),
     ("round-robin", Some(Balance::RoundRobin)),
     ("least-connections", Some(Balance::LeastConnections)),
+    ("least-latency", Some(Balance::LeastLatency)),
     ("random-two", Some(Balance::RandomTwo)),
     ("random", Some(Balance::Random)),
     ("first", Some(Balance::First)),
-    ("least-latency", None),
 ];
 
 const HASH_KEY: &Words<HashKey> = &[

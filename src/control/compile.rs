@@ -205,6 +205,7 @@ impl Builder<'_> {
             weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
             sessions_max: backend.max_sessions,
             backup: backend.backup,
+            measured: pool.balance == config::Balance::LeastLatency,
             state,
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
@@ -371,6 +372,7 @@ fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<G
         match pool.balance {
             config::Balance::RoundRobin => Balance::RoundRobin(weights()),
             config::Balance::LeastConnections => Balance::LeastConnections(weights()),
+            config::Balance::LeastLatency => Balance::LeastLatency(weights()),
             config::Balance::RandomTwo => Balance::RandomTwo(weights()),
             config::Balance::Random => Balance::Random(weights()),
             config::Balance::First => Balance::First,

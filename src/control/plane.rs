@@ -227,10 +227,14 @@ impl Plane {
         Ok(snapshot)
     }
 
+    /// The time by the workers' clock, in microseconds.
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Forgets clients whose budget is whole, before their stored times could come round.
     pub(crate) fn forget_quiet_clients(&self) {
-        // As workers count it.
-        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let now_us = self.now_us();
         for listener in self.publisher.latest().open_listeners() {
             if let Some(limit) = &listener.limit
                 && let Some(meter) = &limit.rules.rate

@@ -9,7 +9,8 @@ use ahash::AHashMap;
 
 use crate::policy::hash::client_key;
 use crate::policy::round_robin::RoundRobin;
-use crate::policy::{least_connections, random};
+use crate::policy::least_latency::Burden;
+use crate::policy::{least_connections, least_latency, random};
 use crate::shared::{
     Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId,
 };
@@ -34,6 +35,8 @@ enum Which {
 pub(crate) struct Asking<'a> {
     /// The client.
     pub(crate) client: SocketAddr,
+    /// The time, in microseconds since the process started.
+    pub(crate) now_us: u64,
     /// Backends that failed this session already.
     pub(crate) tried: &'a [BackendId],
     /// The snapshot asked; a newer one starts round-robin afresh.
@@ -88,6 +91,11 @@ impl Chooser {
                 let load = |member: u16| picker.load(member);
                 least_connections::pick(weights, load, eligible, fastrand::u64(..))
             }
+            Balance::LeastLatency(weights) => {
+                let burden = |member: u16| picker.burden(member);
+                let random = [fastrand::u64(..), fastrand::u64(..)];
+                least_latency::pick(weights, burden, eligible, random)
+            }
             Balance::RandomTwo(weights) => {
                 let load = |member: u16| picker.load(member);
                 random::pick_two(weights, load, eligible, [fastrand::u64(..), fastrand::u64(..)])
@@ -135,6 +143,12 @@ impl Picker<'_> {
         self.group.members.get(usize::from(member)).is_some_and(|backend| {
             backend.is_eligible(self.panicking) && !self.asking.tried.contains(&backend.id)
         })
+    }
+
+    fn burden(&self, member: u16) -> Burden {
+        let backend = self.group.members.get(usize::from(member));
+        let cost = backend.and_then(|backend| backend.state.latency().cost(self.asking.now_us));
+        Burden { sessions: self.load(member), cost }
     }
 
     fn load(&self, member: u16) -> u32 {

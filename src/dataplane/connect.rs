@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::shared::{
     Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason, Snapshot,
@@ -17,6 +18,7 @@ use crate::sys::socket::{self, ConnectOptions};
 
 use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
+use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
 use super::phase::{Handshake, Phase, may_retry};
 use super::session::{End, Readiness, Reset, Session};
@@ -115,7 +117,7 @@ impl Worker {
     fn attempt(&mut self, connection: &mut Connection, spoke_first: bool) -> Result<(), Dead> {
         loop {
             let snapshot = self.snapshot.current();
-            let backend = choose(&mut self.chooser, snapshot, connection)
+            let backend = choose(&mut self.chooser, (snapshot, self.now), connection)
                 .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
             connection.place.backend = Some(backend.id);
             connection.phase.attempted = self.now;
@@ -146,13 +148,17 @@ impl Worker {
     ) -> Result<(), Dead> {
         backend.state.counters(self.setup.number).failed_for(failure).add(1);
         backend.state.release();
+        let pool = self.snapshot.current().pool(connection.place.pool);
+        if backend.measured && failure.is_of_the_backend() {
+            let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
+            backend.state.observe_latency(micros(timeout), self.now.micros());
+        }
         connection.place.backend = None;
         connection.backend = None;
         connection.session.backend_replaced();
         connection.tried.push(backend.id);
         connection.failure = Some(failure);
-        let retries =
-            self.snapshot.current().pool(connection.place.pool).map_or(0, |pool| pool.retries);
+        let retries = pool.map_or(0, |pool| pool.retries);
         if !may_retry(connection.tried.len(), retries) {
             return Err(Dead::Refused(RefuseReason::NoBackend));
         }
@@ -190,6 +196,9 @@ impl Worker {
         counters.sessions.add(1);
         let elapsed = self.now.since(connection.phase.attempted);
         counters.connect_seconds.record(elapsed, &CONNECT_SECONDS);
+        if backend.measured {
+            backend.state.observe_latency(micros(elapsed), self.now.micros());
+        }
         connection.phase.connected(self.now);
         connection.tried = Vec::new();
         connection.times.connected = Some(self.now);
@@ -250,14 +259,19 @@ impl Worker {
     }
 }
 
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A backend for a connection, with a place claimed there.
 fn choose<'a>(
     chooser: &mut Chooser,
-    snapshot: &'a Snapshot,
+    (snapshot, now): (&'a Snapshot, Tick),
     connection: &Connection,
 ) -> Option<&'a Backend> {
     let asking = Asking {
         client: connection.peer,
+        now_us: now.micros(),
         tried: &connection.tried,
         generation: snapshot.generation,
     };

@@ -3,9 +3,9 @@
 //! imports nothing else of the crate.
 //!
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
-//! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
-//! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
-//! believed of a backend (`health`, `backoff`).
+//! `window` and `table`), which backend serves (`maglev` over `hash`, `bounded_load`, `slow_start`,
+//! `round_robin`, `least_connections`, `least_latency`, `random`, `sticky`, `panic_mode`) on which
+//! worker (`spread`, `spin`), and what is believed of a backend (`health`, `backoff`).
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -28,8 +28,10 @@ pub mod defects;
 // The stable hash that every node agrees on, and the consistent hashing built on it.
 pub mod hash;
 pub mod maglev;
-// The backend whose turn it is; the one with the fewest sessions for its weight; one by chance.
+// The backend whose turn it is; the one with the fewest sessions for its weight, or where they wait
+// least; one by chance.
 pub mod least_connections;
+pub mod least_latency;
 pub mod random;
 pub mod round_robin;
 // Which worker gets a new session.

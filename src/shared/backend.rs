@@ -4,9 +4,11 @@
 //! worker that sees a change a moment late makes a choice that was right a moment ago. The number
 //! of active sessions is exact: claim by increment, check, undo.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
+
+use crate::policy::least_latency::Latency;
 
 use super::stats::{BackendCounters, Counter, Gauge};
 
@@ -46,6 +48,7 @@ pub struct BackendState {
     up: AtomicBool,
     admin: AtomicU8,
     active: Gauge,
+    latency: CachePadded<AtomicU64>,
     workers: Box<[CachePadded<BackendCounters>]>,
 }
 
@@ -57,6 +60,7 @@ impl BackendState {
             up: AtomicBool::new(up),
             admin: AtomicU8::new(0),
             active: Gauge::default(),
+            latency: CachePadded::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -98,6 +102,19 @@ impl BackendState {
     #[must_use]
     pub fn active(&self) -> u64 {
         self.active.value()
+    }
+
+    /// How long it has taken to connect to it, as far as its pool measures that.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        Latency::from_word(self.latency.load(Ordering::Relaxed))
+    }
+
+    /// Takes in one time it took to connect, in microseconds, at `now_us` of the workers' clock.
+    pub fn observe_latency(&self, elapsed_us: u64, now_us: u64) {
+        let observe = |word| Some(Latency::from_word(word).observe(elapsed_us, now_us).word());
+        // No other memory is published with the word. `observe` always gives one.
+        let _always = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, observe);
     }
 
     /// The counters of one worker.

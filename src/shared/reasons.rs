@@ -230,6 +230,12 @@ impl ConnectFailure {
         }
     }
 
+    /// Whether it tells of the backend, or of this host.
+    #[must_use]
+    pub const fn is_of_the_backend(self) -> bool {
+        matches!(self, Self::Refused | Self::Timeout | Self::Unreachable)
+    }
+
     /// The class of an error that connect(2) gave.
     #[must_use]
     pub fn of(error: &std::io::Error) -> Self {

@@ -227,6 +227,8 @@ pub enum Balance {
     RoundRobin(Vec<u32>),
     /// Fewest sessions for its weight.
     LeastConnections(Vec<u32>),
+    /// Two by chance, of which the one where sessions wait less.
+    LeastLatency(Vec<u32>),
     /// Two by chance, of which the one with fewer sessions for its weight.
     RandomTwo(Vec<u32>),
     /// One by chance.
@@ -256,6 +258,8 @@ pub struct Backend {
     pub sessions_max: Option<u32>,
     /// Serves only when no other can.
     pub backup: bool,
+    /// Whether choices in its pool look at how long it takes to connect.
+    pub measured: bool,
     /// What stays over reloads.
     pub state: Arc<BackendState>,
 }

@@ -15,7 +15,7 @@ use crate::control::retired;
 /// Every metric with the labels `pool` and `backend`.
 pub(crate) fn encode_backends(
     encoder: &mut DescriptorEncoder<'_>,
-    snapshot: &Snapshot,
+    (snapshot, now_us): (&Snapshot, u64),
     health: &HealthBook,
 ) -> fmt::Result {
     let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
@@ -36,6 +36,7 @@ pub(crate) fn encode_backends(
         count(&mut family, &names(backend), backend.state.sum(|block| &block.sessions))?;
     }
     encode_connects(encoder, snapshot)?;
+    encode_latencies(encoder, snapshot, now_us)?;
     let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
     for backend in backends(snapshot) {
         let counts = health.probes.get(&backend.id).copied().unwrap_or_default();
@@ -71,6 +72,20 @@ fn encode_connects(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
             block.connect_seconds.add_to(&mut buckets, &mut sum_us);
         }
         histogram(&mut family, &names(backend), &CONNECT_SECONDS, (buckets, sum_us))?;
+    }
+    Ok(())
+}
+
+fn encode_latencies(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    now_us: u64,
+) -> fmt::Result {
+    let help = "Time to connect, as balance = \"least-latency\" sees it";
+    let mut family = gauge(encoder, "evenkeel_backend_latency_seconds", help)?;
+    for backend in backends(snapshot) {
+        let latency = backend.state.latency().time_at(now_us);
+        family.encode_family(&names(backend))?.encode_gauge(&latency.as_secs_f64())?;
     }
     Ok(())
 }
