@@ -29,7 +29,9 @@ fn switchable(is_well: &Arc<AtomicBool>) -> Backend {
             let count = stream.read(&mut buffer)?;
             if buffer[..count].starts_with(b"GET ") {
                 let status = if is_well.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
-                stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes())?;
+                stream.write_all(
+                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+                )?;
             } else if count > 0 {
                 stream.write_all(&buffer[..count])?;
             }

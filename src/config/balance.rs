@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use super::file::{Value, shown};
+use toml::de::DeValue;
+
+use super::file::{Section, Value, shown};
 use super::report::{Finding, Report};
 use super::scalar::{self, RATE_PER_SECOND_MAX, Words};
 use super::units;
-use super::{OnDown, Rate};
+use super::{Balance, OnDown, Pool, Rate};
 
 /// The pace that messages show as an example.
 const SAMPLE: OnDown = OnDown::Pace(Rate { count: 10, period: Duration::from_secs(1) });
 
 /// Whatever begins with `pace` is read before; here it only stands for the list of what may be
 /// written.
-const ON_DOWN: &Words<OnDown> = &[
-    ("keep", Some(OnDown::Keep)),
-    ("reset", Some(OnDown::Reset)),
-    ("pace 10/s", Some(SAMPLE)),
-];
+const ON_DOWN: &Words<OnDown> =
+    &[("keep", Some(OnDown::Keep)), ("reset", Some(OnDown::Reset)), ("pace 10/s", Some(SAMPLE))];
 
 /// Reads `on_down`.
 pub(super) fn on_down(value: &Value<'_>, report: &mut Report<'_>) -> Option<OnDown> {
@@ -45,4 +44,52 @@ fn pace(value: &Value<'_>, text: &str, report: &mut Report<'_>) -> Option<OnDown
         .hint(wrong);
     report.error(&value.place, finding);
     None
+}
+
+/// Reads `load_factor`, in thousandths.
+pub(super) fn load_factor(value: &Value<'_>, report: &mut Report<'_>) -> Option<u32> {
+    const EXPECTED: &str = "a float from 1.0 to 100.0, with at most three digits behind the point";
+    let DeValue::Float(number) = value.data else {
+        let text = value.text().map(str::to_owned).or_else(|| scalar::number_text(value.data));
+        let read = text.and_then(|text| units::thousandths(&text));
+        scalar::wrong_type(value, EXPECTED, read.map(units::show_thousandths), report);
+        return None;
+    };
+    let read = units::thousandths(number.as_str());
+    let read = read.filter(|factor| (1_000..=100_000).contains(factor));
+    if read.is_none() {
+        let text = shown(number.as_str());
+        let finding = Finding::new(format!("`load_factor` cannot be {text}")).expected(EXPECTED);
+        report.error(&value.place, finding.hint("1.25 is a quarter more than the mean"));
+    }
+    read
+}
+
+/// Checks that keys which only some balances obey stand beside one of those.
+pub(super) fn compare_balance(section: &Section<'_>, pool: &Pool, report: &mut Report<'_>) {
+    if section.partial {
+        return;
+    }
+    if pool.load_factor.is_some() && pool.balance != Balance::Maglev {
+        let hint = "remove `load_factor`, or choose `balance = \"maglev\"`";
+        refuse_beside(section, ("load_factor", "for \"maglev\" only", hint), report);
+    }
+    if pool.slow_start.is_some() && pool.balance == Balance::First {
+        let hint = "write `slow_start = \"0s\"`, or choose another `balance`";
+        refuse_beside(section, ("slow_start", "not for \"first\"", hint), report);
+    }
+}
+
+/// Reports a key that the pool's balance does not obey.
+fn refuse_beside(
+    section: &Section<'_>,
+    (name, why, hint): (&str, &str, &str),
+    report: &mut Report<'_>,
+) {
+    let Some(value) = section.get(name) else { return };
+    let mut finding = Finding::new(format!("`{name}` has a meaning {why}")).hint(hint);
+    if let Some(balance) = section.get("balance") {
+        finding = finding.beside(&balance.place, "the balance");
+    }
+    report.error(&value.place, finding);
 }

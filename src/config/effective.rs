@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 
 use super::file::{bare_or_quoted, quoted};
-use super::units::{show_duration, show_rate};
+use super::units::{show_duration, show_rate, show_thousandths};
 use super::*;
 
 impl Config {
@@ -131,6 +131,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "hash_key = \"{}\"", pool.hash_key)?;
     writeln!(out, "hash_prefix = {}", pool.hash_prefix)?;
     writeln!(out, "table_size = {}", pool.table_size)?;
+    if let Some(factor) = pool.load_factor {
+        writeln!(out, "load_factor = {}", show_thousandths(factor))?;
+    }
     writeln!(out, "backends = [")?;
     for backend in &pool.backends {
         write_backend(backend, out)?;
@@ -138,6 +141,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "]")?;
     writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
     writeln!(out, "retries = {}", pool.retries)?;
+    if let Some(time) = pool.slow_start {
+        writeln!(out, "slow_start = \"{}\"", show_duration(time))?;
+    }
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
     writeln!(out, "on_down = \"{}\"", pool.on_down)?;
     match &pool.health {

@@ -228,12 +228,17 @@ pub struct Pool {
     pub hash_prefix: Prefixes,
     /// Slots of the Maglev table; prime, more than the number of backends, at most 5,000,011.
     pub table_size: u32,
+    /// In thousandths, 1,000 to 100,000: `maglev` passes over a backend with more than this times
+    /// its share of all sessions; `None` is no bound.
+    pub load_factor: Option<u32>,
     /// At least one; names and addresses are unique within the pool.
     pub backends: Vec<Backend>,
     /// Bound on one connection attempt.
     pub connect_timeout: Duration,
     /// Further attempts, each on another backend while there is one.
     pub retries: u32,
+    /// How long the share of a backend that came up, or is new, grows; `None`: it has all at once.
+    pub slow_start: Option<Duration>,
     /// In per cent: at or below this share of healthy backends all of them are used.
     pub panic_threshold: u8,
     /// What happens to sessions of a backend that goes down.

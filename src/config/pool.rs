@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{Purpose, reaches, socket};
-use super::balance::on_down;
+use super::balance::{compare_balance, load_factor, on_down};
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
@@ -63,15 +63,21 @@ pub(super) fn pool(
         hash_key: section.word("hash_key", HASH_KEY, report).or(HashKey::ClientIp),
         hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
         table_size: table_size(section, members.len(), report),
+        load_factor: section.read("load_factor", report, load_factor).value(),
         backends: members.iter().map(|member| member.backend.clone()).collect(),
         connect_timeout: section
             .duration("connect_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
+        slow_start: section
+            .duration("slow_start", Duration::ZERO..=LONGEST, report)
+            .value()
+            .filter(|time| !time.is_zero()),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
         on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
         health: health(section, report),
     };
+    compare_balance(section, &pool, report);
     (pool, members)
 }
 

@@ -63,7 +63,7 @@ fn write(value: &Value<'_>, fix: &str) -> String {
 }
 
 /// The digits of a number as written, without separators.
-fn number_text(data: &DeValue<'_>) -> Option<String> {
+pub(super) fn number_text(data: &DeValue<'_>) -> Option<String> {
     match data {
         DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
         DeValue::Float(number) => Some(number.as_str().to_owned()),

@@ -41,6 +41,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) addresses: &'a [Vec<SocketAddr>],
     pub(crate) overrides: &'a Overrides,
     pub(crate) workers: usize,
+    /// The time, in microseconds of the workers' clock.
+    pub(crate) now_us: u64,
     pub(crate) sessions_max: u64,
     /// Random seeds for new limiter tables.
     pub(crate) seeds: [u64; 4],
@@ -171,6 +173,10 @@ impl Builder<'_> {
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
             panic_threshold: pool.panic_threshold,
+            load_factor: pool.load_factor,
+            slow_start_us: pool
+                .slow_start
+                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             on_down: on_down(pool.on_down),
             state,
         })
@@ -192,6 +198,9 @@ impl Builder<'_> {
             None => {
                 let index = free_index(&mut self.backends);
                 let state = Arc::new(BackendState::new(self.inputs.workers, initial_up));
+                if self.inputs.previous.generation > Generation(0) {
+                    state.begin(self.inputs.now_us);
+                }
                 (BackendId::new(id_number(index)), state)
             }
         };

@@ -213,6 +213,7 @@ impl Plane {
             addresses,
             overrides,
             workers: self.workers.states.len(),
+            now_us: self.now_us(),
             sessions_max: self.sizes.sessions(config),
             seeds: [(); 4].map(|()| fastrand::u64(..)),
         };
@@ -246,6 +247,9 @@ impl Plane {
 
     /// Records the verdict of a backend's probes and says it in the log. `reason` tells why.
     pub(crate) fn set_verdict(&self, backend: &Backend, up: bool, reason: &str) {
+        if up && !backend.state.is_up() {
+            backend.state.begin(self.now_us());
+        }
         backend.state.set_up(up);
         let verdict = Verdict { reason: reason.to_owned(), since: SystemTime::now() };
         self.health.lock().verdicts.insert(backend.id, verdict);
@@ -282,8 +286,7 @@ impl Plane {
             tracing::warn!("backend {}/{} is down: resetting {sessions}", pool.name, backend.name);
         }
         let gate = Arc::new(Gate::default());
-        self.workers
-            .tell(|| Command::BackendDown { backend: backend.id, gate: Arc::clone(&gate) });
+        self.workers.tell(|| Command::BackendDown { backend: backend.id, gate: Arc::clone(&gate) });
     }
 
     /// Records why a verdict stands that nothing has changed.

@@ -186,7 +186,9 @@ mod tests {
         let burden = |cost, sessions| Burden { sessions, cost };
         let choose = |weights: [u32; 2], burdens: [Burden; 2]| {
             let seen: Vec<u16> = [[0, 0], [u64::MAX; 2]]
-                .map(|random| pick(&weights, |m| burdens[usize::from(m)], |_| true, random).unwrap())
+                .map(|random| {
+                    pick(&weights, |m| burdens[usize::from(m)], |_| true, random).unwrap()
+                })
                 .to_vec();
             assert_eq!(seen[0], seen[1], "of two, both are always drawn");
             seen[0]

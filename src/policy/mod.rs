@@ -28,6 +28,9 @@ pub mod defects;
 // The stable hash that every node agrees on, and the consistent hashing built on it.
 pub mod hash;
 pub mod maglev;
+// A bound on what one backend gets of all; a share that grows after a start.
+pub mod bounded_load;
+pub mod slow_start;
 // The backend whose turn it is; the one with the fewest sessions for its weight, or where they wait
 // least; one by chance.
 pub mod least_connections;

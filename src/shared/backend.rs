@@ -49,6 +49,8 @@ pub struct BackendState {
     admin: AtomicU8,
     active: Gauge,
     latency: CachePadded<AtomicU64>,
+    /// When it came up, or was added, in microseconds of the workers' clock; 0 from the start.
+    since_us: AtomicU64,
     workers: Box<[CachePadded<BackendCounters>]>,
 }
 
@@ -61,6 +63,7 @@ impl BackendState {
             admin: AtomicU8::new(0),
             active: Gauge::default(),
             latency: CachePadded::default(),
+            since_us: AtomicU64::new(0),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -74,6 +77,18 @@ impl BackendState {
     /// Records the verdict of its probes.
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+    }
+
+    /// When it came up, or was added by a reload, in microseconds of the workers' clock; 0: it was
+    /// there from the start.
+    #[must_use]
+    pub fn since_us(&self) -> u64 {
+        self.since_us.load(Ordering::Relaxed)
+    }
+
+    /// Records that it begins to serve at this moment.
+    pub fn begin(&self, now_us: u64) {
+        self.since_us.store(now_us.max(1), Ordering::Relaxed);
     }
 
     /// What the operator wants of it.

@@ -174,6 +174,10 @@ pub struct Pool {
     pub retries: u32,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
+    /// In thousandths, see [`crate::policy::bounded_load`]; `None` is no bound.
+    pub load_factor: Option<u32>,
+    /// In microseconds, see [`crate::policy::slow_start`]; `None`: a share is whole at once.
+    pub slow_start_us: Option<u64>,
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,
     /// What stays over reloads.
