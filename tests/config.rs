@@ -154,7 +154,10 @@ fn full_toml_names_every_key() {
             keys::Table::Admin => "admin",
             keys::Table::Listener | keys::Table::Keepalive => "listener",
             keys::Table::Limit | keys::Table::LimitKey => "listener.limit",
-            keys::Table::Pool | keys::Table::HashPrefix | keys::Table::Backend => "pool",
+            keys::Table::Pool
+            | keys::Table::HashPrefix
+            | keys::Table::Queue
+            | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
             keys::Table::Defaults => continue,
         };

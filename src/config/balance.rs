@@ -5,10 +5,15 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::file::{Section, Value, shown};
+use super::keys::Table;
+use super::process::LONGEST;
 use super::report::{Finding, Report};
 use super::scalar::{self, RATE_PER_SECOND_MAX, Words};
 use super::units;
-use super::{Balance, OnDown, Pool, Rate};
+use super::{Balance, OnDown, Pool, Queue, Rate};
+
+/// Most clients that wait at one pool.
+const QUEUE_MAX: u32 = 65_535;
 
 /// The pace that messages show as an example.
 const SAMPLE: OnDown = OnDown::Pace(Rate { count: 10, period: Duration::from_secs(1) });
@@ -46,6 +51,24 @@ fn pace(value: &Value<'_>, text: &str, report: &mut Report<'_>) -> Option<OnDown
     None
 }
 
+/// Reads `queue`; `None` when nobody may wait.
+pub(super) fn queue(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Queue> {
+    let section = pool.open("queue", Table::Queue, report)?;
+    let max = section.count32("max", 0..=QUEUE_MAX, report).or(0);
+    let timeout = section.duration("timeout", Duration::ZERO..=LONGEST, report).or(Duration::ZERO);
+    if max == 0 || section.partial {
+        return None;
+    }
+    if timeout.is_zero() {
+        let place = section.get("max").map_or_else(|| section.header(), |value| value.place);
+        let finding = Finding::new("this queue lets nobody wait")
+            .expected("a `timeout` above 0s beside `max`")
+            .hint("add `timeout = \"10s\"`");
+        report.error(&place, finding);
+    }
+    Some(Queue { max, timeout })
+}
+
 /// Reads `load_factor`, in thousandths.
 pub(super) fn load_factor(value: &Value<'_>, report: &mut Report<'_>) -> Option<u32> {
     const EXPECTED: &str = "a float from 1.0 to 100.0, with at most three digits behind the point";
@@ -72,11 +95,11 @@ pub(super) fn compare_balance(section: &Section<'_>, pool: &Pool, report: &mut R
     }
     if pool.load_factor.is_some() && pool.balance != Balance::Maglev {
         let hint = "remove `load_factor`, or choose `balance = \"maglev\"`";
-        refuse_beside(section, ("load_factor", "for \"maglev\" only", hint), report);
+        refuse_beside(section, ("load_factor", "has a meaning for \"maglev\" only", hint), report);
     }
     if pool.slow_start.is_some() && pool.balance == Balance::First {
         let hint = "write `slow_start = \"0s\"`, or choose another `balance`";
-        refuse_beside(section, ("slow_start", "not for \"first\"", hint), report);
+        refuse_beside(section, ("slow_start", "has no meaning for \"first\"", hint), report);
     }
 }
 
@@ -87,7 +110,7 @@ fn refuse_beside(
     report: &mut Report<'_>,
 ) {
     let Some(value) = section.get(name) else { return };
-    let mut finding = Finding::new(format!("`{name}` has a meaning {why}")).hint(hint);
+    let mut finding = Finding::new(format!("`{name}` {why}")).hint(hint);
     if let Some(balance) = section.get("balance") {
         finding = finding.beside(&balance.place, "the balance");
     }

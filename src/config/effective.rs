@@ -141,6 +141,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "]")?;
     writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
     writeln!(out, "retries = {}", pool.retries)?;
+    if let Some(Queue { max, timeout }) = pool.queue {
+        writeln!(out, "queue = {{ max = {max}, timeout = \"{}\" }}", show_duration(timeout))?;
+    }
     if let Some(time) = pool.slow_start {
         writeln!(out, "slow_start = \"{}\"", show_duration(time))?;
     }

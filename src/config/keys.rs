@@ -29,6 +29,8 @@ pub enum Table {
     Pool,
     /// `hash_prefix` of a pool.
     HashPrefix,
+    /// `queue` of a pool.
+    Queue,
     /// One entry of `backends`.
     Backend,
     /// `[pool.NAME.health]`.
@@ -63,6 +65,7 @@ impl fmt::Display for Table {
             Self::LimitKey => "`key` of [listener.NAME.limit]",
             Self::Pool => "[pool.NAME]",
             Self::HashPrefix => "`hash_prefix` of [pool.NAME]",
+            Self::Queue => "`queue` of [pool.NAME]",
             Self::Backend => "an entry of `backends`",
             Self::Health => "[pool.NAME.health]",
         })
@@ -158,7 +161,7 @@ const TABLES: &[Rows] = &[
             ("backends", BUILT),
             ("connect_timeout", BUILT),
             ("retries", BUILT),
-            ("queue", LATER),
+            ("queue", BUILT),
             ("send_proxy", LATER),
             ("source", LATER),
             ("transparent", LATER),
@@ -170,6 +173,7 @@ const TABLES: &[Rows] = &[
         ],
     ),
     (Table::HashPrefix, &[("v4", BUILT), ("v6", BUILT)]),
+    (Table::Queue, &[("max", BUILT), ("timeout", BUILT)]),
     (
         Table::Backend,
         &[

@@ -237,6 +237,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Further attempts, each on another backend while there is one.
     pub retries: u32,
+    /// Clients wait while every backend is full; `None`: they are turned away.
+    pub queue: Option<Queue>,
     /// How long the share of a backend that came up, or is new, grows; `None`: it has all at once.
     pub slow_start: Option<Duration>,
     /// In per cent: at or below this share of healthy backends all of them are used.
@@ -245,6 +247,15 @@ pub struct Pool {
     pub on_down: OnDown,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
+}
+
+/// `queue` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many wait at once, over all workers; at least 1.
+    pub max: u32,
+    /// How long each waits.
+    pub timeout: Duration,
 }
 
 /// What happens to sessions of a backend that goes down.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{Purpose, reaches, socket};
-use super::balance::{compare_balance, load_factor, on_down};
+use super::balance::{compare_balance, load_factor, on_down, queue};
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
@@ -69,6 +69,7 @@ pub(super) fn pool(
             .duration("connect_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
+        queue: queue(section, report),
         slow_start: section
             .duration("slow_start", Duration::ZERO..=LONGEST, report)
             .value()

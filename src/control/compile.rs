@@ -18,7 +18,7 @@ use crate::policy::meter::Meter;
 use crate::shared::{
     AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
     Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId,
-    PoolState, Snapshot, SpliceMode,
+    PoolState, Queue, Snapshot, SpliceMode,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -156,7 +156,7 @@ impl Builder<'_> {
         let state =
             previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
         let members: Vec<Arc<Backend>> =
-            pool.backends.iter().map(|backend| self.backend(pool, id, backend)).collect();
+            pool.backends.iter().map(|backend| self.backend(pool, (id, &state), backend)).collect();
         let (backup, primary): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
@@ -172,6 +172,7 @@ impl Builder<'_> {
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
+            queue: pool.queue.map(|queue| Queue { max: queue.max, timeout: queue.timeout }),
             panic_threshold: pool.panic_threshold,
             load_factor: pool.load_factor,
             slow_start_us: pool
@@ -186,7 +187,7 @@ impl Builder<'_> {
     fn backend(
         &mut self,
         pool: &config::Pool,
-        pool_id: PoolId,
+        (pool_id, pool_state): (PoolId, &PoolState),
         backend: &config::Backend,
     ) -> Arc<Backend> {
         let known = self.backends.iter().flatten().find(|old| {
@@ -214,6 +215,7 @@ impl Builder<'_> {
             weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
             sessions_max: backend.max_sessions,
             backup: backend.backup,
+            line: pool.queue.map(|_| Arc::clone(&pool_state.line)),
             measured: pool.balance == config::Balance::LeastLatency,
             state,
         });

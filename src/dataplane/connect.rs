@@ -21,6 +21,7 @@ use super::choose::{Asking, Chooser};
 use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
 use super::phase::{Handshake, Phase, may_retry};
+use super::queue;
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::wire::Side;
@@ -28,8 +29,10 @@ use super::worker::Worker;
 
 /// Why a connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dead {
+pub(super) enum Dead {
     Refused(RefuseReason),
+    /// Every backend that could serve is full, and the pool lets clients wait.
+    Full,
     Gone,
 }
 
@@ -47,7 +50,16 @@ impl Worker {
             Ok(spoke_first) => spoke_first,
             Err(dead) => return self.discard(connection, dead),
         };
-        if let Err(dead) = self.attempt(&mut connection, spoke_first) {
+        let pool = self.snapshot.current().pool(connection.place.pool);
+        let outcome = if pool.is_some_and(|pool| queue::has_line(pool)) {
+            Err(Dead::Full)
+        } else {
+            self.attempt(&mut connection, spoke_first)
+        };
+        let waits = outcome == Err(Dead::Full);
+        if let Err(dead) = outcome
+            && !waits
+        {
             return self.discard(connection, dead);
         }
         let key = match self.table.slots.insert(connection) {
@@ -59,7 +71,7 @@ impl Worker {
         if self.register(key, Side::Client).is_err() || self.register(key, Side::Backend).is_err() {
             return self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
         }
-        self.rearm(key);
+        if waits { self.wait_in_line(key) } else { self.rearm(key) }
     }
 
     fn new_connection(
@@ -87,7 +99,7 @@ impl Worker {
                 counted: admitted.counted,
                 observed: admitted.observed,
             },
-            times: Times { opened: now, connected: None },
+            times: Times { opened: now, connected: None, waited_ms: None },
             tried: Vec::new(),
             failure: None,
             queued: false,
@@ -114,11 +126,16 @@ impl Worker {
     }
 
     /// Chooses backends and starts to connect, until one attempt is under way.
-    fn attempt(&mut self, connection: &mut Connection, spoke_first: bool) -> Result<(), Dead> {
+    pub(super) fn attempt(
+        &mut self,
+        connection: &mut Connection,
+        spoke_first: bool,
+    ) -> Result<(), Dead> {
         loop {
             let snapshot = self.snapshot.current();
-            let backend = choose(&mut self.chooser, (snapshot, self.now), connection)
-                .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
+            let Some(backend) = choose(&mut self.chooser, (snapshot, self.now), connection) else {
+                return Err(why_nobody(snapshot, connection));
+            };
             connection.place.backend = Some(backend.id);
             connection.phase.attempted = self.now;
             let listener = snapshot.listener(connection.place.listener);
@@ -148,6 +165,7 @@ impl Worker {
     ) -> Result<(), Dead> {
         backend.state.counters(self.setup.number).failed_for(failure).add(1);
         backend.state.release();
+        queue::place_is_free(backend);
         let pool = self.snapshot.current().pool(connection.place.pool);
         if backend.measured && failure.is_of_the_backend() {
             let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
@@ -211,7 +229,13 @@ impl Worker {
         let Some(mut connection) = self.table.slots.lift(key) else { return };
         let outcome = self.retry_lifted(&mut connection, failure);
         self.table.slots.put_back(key, connection);
+        self.take_outcome(key, outcome);
+    }
+
+    /// Acts on how an attempt of a session in the table has begun.
+    pub(super) fn take_outcome(&mut self, key: SlotKey, outcome: Result<(), Dead>) {
         match outcome {
+            Err(Dead::Full) => self.wait_in_line(key),
             Err(dead) => self.give_up(key, dead),
             Ok(()) if self.register(key, Side::Backend).is_err() => {
                 self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
@@ -241,7 +265,7 @@ impl Worker {
         }
     }
 
-    fn give_up(&mut self, key: SlotKey, dead: Dead) {
+    pub(super) fn give_up(&mut self, key: SlotKey, dead: Dead) {
         self.table.timers.cancel(key.index);
         if let Some(connection) = self.table.slots.remove(key) {
             self.discard(connection, dead);
@@ -251,11 +275,23 @@ impl Worker {
     fn discard(&mut self, connection: Connection, dead: Dead) {
         match dead {
             Dead::Refused(reason) => self.refuse_opened(connection, reason),
+            Dead::Full => self.refuse_opened(connection, RefuseReason::NoBackend),
             Dead::Gone => {
                 let end = End { reason: CloseReason::ClientGone, reset: Reset::Both };
                 self.close(connection, end);
             }
         }
+    }
+}
+
+/// Why no backend could be chosen.
+#[cold]
+fn why_nobody(snapshot: &Snapshot, connection: &Connection) -> Dead {
+    let pool = snapshot.pool(connection.place.pool);
+    if pool.is_some_and(|pool| queue::is_only_full(pool)) {
+        Dead::Full
+    } else {
+        Dead::Refused(RefuseReason::NoBackend)
     }
 }
 

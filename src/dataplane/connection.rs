@@ -81,6 +81,16 @@ pub(crate) struct Times {
     pub(crate) opened: Tick,
     /// When the backend was connected.
     pub(crate) connected: Option<Tick>,
+    /// Milliseconds in the line for a place; `None` when it never stood there.
+    pub(crate) waited_ms: Option<u32>,
+}
+
+impl Times {
+    /// Adds time in the line.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        self.waited_ms = Some(self.waited_ms.unwrap_or(0).saturating_add(ms));
+    }
 }
 
 impl Connection {
@@ -100,6 +110,7 @@ impl Connection {
         let pool = snapshot.pool(self.place.pool);
         Bounds {
             connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
+            queue: pool.and_then(|pool| pool.queue).map_or(Duration::ZERO, |queue| queue.timeout),
             idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
             half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),
             last: listener.and_then(|listener| listener.max_lifetime).map(|most| self.last(most)),

@@ -20,6 +20,7 @@ mod listening;
 pub mod phase;
 mod pipes;
 pub mod port;
+mod queue;
 pub mod relay;
 pub mod session;
 pub mod slots;

@@ -19,9 +19,14 @@ const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
 /// How often to look whether a lingering session may be closed: no event tells.
 const LINGER_LOOK: Duration = Duration::from_millis(20);
 
+/// How often who waits for a place looks by itself: some of what makes one calls nobody.
+const LINE_LOOK: Duration = Duration::from_millis(500);
+
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Waiting for a place, every backend being full.
+    Waiting,
     /// Waiting for a backend's handshake.
     Connecting,
     /// Moving bytes; keepalive is not set on the backend's socket yet.
@@ -32,9 +37,19 @@ pub enum Stage {
     Lingering,
 }
 
+impl Stage {
+    /// Whether it has two sides between which bytes move.
+    #[must_use]
+    pub fn has_backend(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Connecting)
+    }
+}
+
 /// How long a connection may take over what it waits for.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
+    /// A place at a backend.
+    pub queue: Duration,
     /// One backend's handshake.
     pub connect: Duration,
     /// Silence both ways.
@@ -57,7 +72,7 @@ impl Bounds {
 pub struct Phase {
     /// How far the connection has come.
     pub stage: Stage,
-    /// When the latest connection attempt began.
+    /// When the latest connection attempt, or the waiting for a place, began.
     pub attempted: Tick,
     /// When a byte last moved, or the connection came to where it is.
     pub active: Tick,
@@ -68,6 +83,10 @@ pub struct Phase {
 pub enum Due {
     /// Nothing yet: something has moved since it was armed.
     Later,
+    /// A look whether there is a place now.
+    Ask,
+    /// Turning the client away: no place in time.
+    GiveUp,
     /// This backend takes too long: another one.
     Retry,
     /// Setting keepalive on the backend's socket.
@@ -83,6 +102,12 @@ impl Phase {
     #[must_use]
     pub const fn new(now: Tick) -> Self {
         Self { stage: Stage::Connecting, attempted: now, active: now }
+    }
+
+    /// There is no place for it: it waits from now on.
+    pub const fn waits(&mut self, now: Tick) {
+        self.stage = Stage::Waiting;
+        self.attempted = now;
     }
 
     /// A backend's handshake is done: bytes may move.
@@ -107,6 +132,7 @@ impl Phase {
     pub fn next_check<P: Holds>(&self, session: &Session<P>, bounds: Bounds, now: Tick) -> Tick {
         let deadline = self.silence_deadline(session, bounds);
         match self.stage {
+            Stage::Waiting => self.attempted.after(bounds.queue).min(now.after(LINE_LOOK)),
             Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
             Stage::Connecting => self.attempted.after(bounds.connect),
             Stage::Young => bounds.or_last(deadline.min(now.after(KEEPALIVE_DELAY))),
@@ -117,6 +143,10 @@ impl Phase {
 
     /// The timer has fired. Unless the connection ends or tries again, it has to be armed anew.
     pub fn due<P: Holds>(&mut self, session: &Session<P>, bounds: Bounds, now: Tick) -> Due {
+        if self.stage == Stage::Waiting {
+            let is_late = self.attempted.after(bounds.queue) <= now;
+            return if is_late { Due::GiveUp } else { Due::Ask };
+        }
         if self.stage == Stage::Connecting {
             let is_late = self.attempted.after(bounds.connect) <= now;
             return if is_late { Due::Retry } else { Due::Later };
@@ -134,7 +164,7 @@ impl Phase {
                 Due::Keepalive
             }
             Stage::Lingering => Due::Look,
-            Stage::Connecting | Stage::Settled => Due::Later,
+            Stage::Waiting | Stage::Connecting | Stage::Settled => Due::Later,
         }
     }
 }

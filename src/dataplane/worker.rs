@@ -25,6 +25,7 @@ use super::downs::Downs;
 use super::listening::Listening;
 use super::phase::Stage;
 use super::pipes::PipePool;
+use super::queue::Bell;
 use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::spread::Spread;
@@ -67,6 +68,8 @@ pub(super) struct Worker {
     pub(super) spread: Spread,
     spin: Spin,
     pub(super) downs: Downs,
+    /// By which others tell of a place for a client of this worker.
+    pub(super) bell: Arc<Bell>,
     pub(super) now: Tick,
     /// Somebody has sent a command, perhaps.
     woken: bool,
@@ -90,6 +93,7 @@ impl Worker {
     pub(super) fn new(setup: WorkerSetup, commands: Receiver<Command>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Addressed::Waker.token())?);
+        let bell = Arc::new(Bell::new(Arc::clone(&waker)));
         let clock = Clock::new(setup.start);
         let now = clock.now();
         Ok(Self {
@@ -112,6 +116,7 @@ impl Worker {
             spread: Spread::default(),
             spin: Spin::new(setup.spin),
             downs: Downs::default(),
+            bell,
             now,
             woken: true,
             over: false,
@@ -154,7 +159,7 @@ impl Worker {
             if !self.downs.is_empty() {
                 self.reset_doomed();
             }
-            if std::mem::take(&mut self.woken) && self.obey_commands().is_break() {
+            if std::mem::take(&mut self.woken) && self.wake_up().is_break() {
                 return;
             }
             self.report();
@@ -216,15 +221,18 @@ impl Worker {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
                 let news = connection.session.note(side, readiness);
-                if news == News::OnlyMore && connection.phase.stage != Stage::Connecting {
+                let stage = connection.phase.stage;
+                if news == News::OnlyMore && stage.has_backend() {
                     return self.mute(key, side);
                 }
                 if !connection.queued {
                     connection.queued = true;
                     self.table.ready.push_back(key);
                 }
-                if connection.phase.stage == Stage::Connecting {
-                    self.connecting_event(key, side, readiness);
+                match stage {
+                    Stage::Connecting => self.connecting_event(key, side, readiness),
+                    Stage::Waiting => self.waiting_event(key, readiness),
+                    Stage::Young | Stage::Settled | Stage::Lingering => {}
                 }
             }
         }
@@ -236,7 +244,7 @@ impl Worker {
             let Some(key) = self.table.ready.pop_front() else { return };
             if let Some(connection) = self.table.slots.get_mut(key) {
                 connection.queued = false;
-                if connection.phase.stage != Stage::Connecting {
+                if connection.phase.stage.has_backend() {
                     self.advance(key);
                 }
             }
@@ -308,6 +316,13 @@ impl Worker {
                 self.timer_fired(key);
             }
         }
+    }
+
+    fn wake_up(&mut self) -> std::ops::ControlFlow<()> {
+        if self.bell.has_rung() {
+            self.serve_lines();
+        }
+        self.obey_commands()
     }
 
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {

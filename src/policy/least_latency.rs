@@ -85,12 +85,18 @@ fn tick_of(now_us: u64) -> u32 {
     u32::try_from(now_us >> TICK_SHIFT & u64::from(u32::MAX)).unwrap_or(0)
 }
 
-/// What is left of `value` after `ticks`: halved with every half-life, along a line in between.
+/// What is left of `value` after `ticks`: halved with every half-life, and in between along the
+/// parabola that begins as steeply as the exponential.
 fn fade(value: u32, ticks: u32) -> u32 {
+    /// Thousandths of a half-life's loss: 1 - 2^-x is about 0.693 x - 0.193 x².
+    const STEEP: u64 = 693;
+    const BEND: u64 = 193;
+    let half_life = u64::from(HALF_LIFE);
     let halved = value.checked_shr(ticks / HALF_LIFE).unwrap_or(0);
     let within = u64::from(ticks % HALF_LIFE);
-    // Rounded up, so that it comes to an end.
-    let lost = (u64::from(halved) * within).div_ceil(u64::from(2 * HALF_LIFE));
+    let loss = within * (STEEP * half_life - BEND * within);
+    // Rounded up, so that it comes to an end; below 2^32 * 2^7 * 2^17.
+    let lost = (u64::from(halved) * loss).div_ceil(1_000 * half_life * half_life);
     halved - u32::try_from(lost).unwrap_or(halved)
 }
 
@@ -205,7 +211,9 @@ mod tests {
     proptest! {
         #[test]
         fn only_eligible_ones_and_always_one_of_them(
-            members in prop::collection::vec((0_u32..3, any::<(u32, Option<u32>)>(), any::<bool>()), 0..20),
+            members in prop::collection::vec(
+                (0_u32..3, any::<(u32, Option<u32>)>(), any::<bool>()), 0..20,
+            ),
             random: [u64; 2],
         ) {
             // If this fails, a backend that is out gets clients, or a good one is not found.

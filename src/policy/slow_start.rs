@@ -91,7 +91,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_is_let_in_stays(key: u64, seed: u64, one in 1_u32..=WHOLE, other in 1_u32..=WHOLE) {
+        fn whoever_is_let_in_stays(
+            key: u64, seed: u64, one in 1_u32..=WHOLE, other in 1_u32..=WHOLE,
+        ) {
             // If this fails, a client goes to and fro while a backend grows.
             let (less, more) = (one.min(other), one.max(other));
             prop_assert!(!lets_in(key, seed, less) || lets_in(key, seed, more));

@@ -4,6 +4,7 @@
 //! worker that sees a change a moment late makes a choice that was right a moment ago. The number
 //! of active sessions is exact: claim by increment, check, undo.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -11,6 +12,7 @@ use crossbeam::utils::CachePadded;
 use crate::policy::least_latency::Latency;
 
 use super::stats::{BackendCounters, Counter, Gauge};
+use super::waiting::WaitingLine;
 
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +159,8 @@ impl BackendState {
 #[derive(Debug, Default)]
 pub struct PoolState {
     panicking: AtomicBool,
+    /// Clients that wait for a place.
+    pub line: Arc<WaitingLine>,
 }
 
 impl PoolState {

@@ -11,6 +11,7 @@ mod reasons;
 mod session_record;
 mod snapshot;
 mod stats;
+mod waiting;
 
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
@@ -19,9 +20,10 @@ pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, OnDown, Pool,
-    Snapshot, SpliceMode,
+    Queue, Snapshot, SpliceMode,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };
+pub use waiting::{Callable, Waiting, WaitingLine};

@@ -19,6 +19,7 @@ use crate::policy::meter::Meter;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::stats::{Gauge, ListenerState};
+use super::waiting::WaitingLine;
 
 /// Everything a worker decides by. The vectors are indexed by id; a hole is an id not in use.
 #[derive(Debug)]
@@ -172,6 +173,8 @@ pub struct Pool {
     pub connect_timeout: Duration,
     /// Further attempts.
     pub retries: u32,
+    /// How many clients may wait for a place, and how long; `None`: nobody waits.
+    pub queue: Option<Queue>,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
     /// In thousandths, see [`crate::policy::bounded_load`]; `None` is no bound.
@@ -189,6 +192,15 @@ impl Pool {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.primary.members.iter().chain(&self.backup.members)
     }
+}
+
+/// How clients wait while every backend is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many at once, over all workers; at least 1.
+    pub max: u32,
+    /// How long each.
+    pub timeout: Duration,
 }
 
 /// What happens to sessions of a backend that goes down.
@@ -264,18 +276,26 @@ pub struct Backend {
     pub backup: bool,
     /// Whether choices in its pool look at how long it takes to connect.
     pub measured: bool,
+    /// Who waits for a place of its pool, if its pool lets clients wait.
+    pub line: Option<Arc<WaitingLine>>,
     /// What stays over reloads.
     pub state: Arc<BackendState>,
 }
 
 impl Backend {
+    /// Whether new sessions may go there as soon as there is room.
+    #[must_use]
+    pub fn is_usable(&self, panicking: bool) -> bool {
+        (self.state.is_up() || panicking)
+            && self.state.admin() == AdminState::Ready
+            && self.weight > 0
+    }
+
     /// Whether new sessions may go there; `panicking` ignores the probes' verdict, never the
     /// operator's.
     #[must_use]
     pub fn is_eligible(&self, panicking: bool) -> bool {
-        (self.state.is_up() || panicking)
-            && self.state.admin() == AdminState::Ready
-            && self.weight > 0
+        self.is_usable(panicking)
             && self.sessions_max.is_none_or(|max| self.state.active() < u64::from(max))
     }
 }

@@ -12,12 +12,17 @@ use crate::control::metrics::{count, counter, gauge, histogram};
 use crate::control::plane::HealthBook;
 use crate::control::retired;
 
-/// Every metric with the labels `pool` and `backend`.
+/// Every metric with the label `pool`, most with `backend`.
 pub(crate) fn encode_backends(
     encoder: &mut DescriptorEncoder<'_>,
     (snapshot, now_us): (&Snapshot, u64),
     health: &HealthBook,
 ) -> fmt::Result {
+    let help = "Clients that wait for a place";
+    let mut family = gauge(encoder, "evenkeel_pool_waiting", help)?;
+    for pool in snapshot.pools.iter().flatten() {
+        family.encode_family(&[("pool", &*pool.name)])?.encode_gauge(&pool.state.line.len())?;
+    }
     let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
     for backend in backends(snapshot) {
         let up = u64::from(backend.state.is_up());
