@@ -157,6 +157,7 @@ fn full_toml_names_every_key() {
             keys::Table::Pool
             | keys::Table::HashPrefix
             | keys::Table::Queue
+            | keys::Table::Sticky
             | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
             keys::Table::Defaults => continue,

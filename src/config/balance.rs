@@ -10,10 +10,14 @@ use super::process::LONGEST;
 use super::report::{Finding, Report};
 use super::scalar::{self, RATE_PER_SECOND_MAX, Words};
 use super::units;
-use super::{Balance, OnDown, Pool, Queue, Rate};
+use super::{Balance, OnDown, Pool, Queue, Rate, Sticky};
 
 /// Most clients that wait at one pool.
 const QUEUE_MAX: u32 = 65_535;
+
+/// Sizes of the table of remembered choices.
+const STICKY_SIZE_MIN: u32 = 8;
+const STICKY_SIZE_MAX: u32 = 16_777_216;
 
 /// The pace that messages show as an example.
 const SAMPLE: OnDown = OnDown::Pace(Rate { count: 10, period: Duration::from_secs(1) });
@@ -67,6 +71,25 @@ pub(super) fn queue(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Queue
         report.error(&place, finding);
     }
     Some(Queue { max, timeout })
+}
+
+/// Reads `sticky`.
+pub(super) fn sticky(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Sticky> {
+    let section = pool.open("sticky", Table::Sticky, report)?;
+    let bounds = Duration::from_secs(1)..=LONGEST;
+    let time = section.read("for", report, |value, report| {
+        let time = scalar::duration(value, bounds, report)?;
+        if time.subsec_nanos() == 0 {
+            return Some(time);
+        }
+        let finding = Finding::new("`for` must be whole seconds");
+        report.error(&value.place, finding.expected("a duration such as \"1h\""));
+        None
+    });
+    Some(Sticky {
+        time: time.or(Duration::from_secs(3_600)),
+        size: section.count32("size", STICKY_SIZE_MIN..=STICKY_SIZE_MAX, report).or(65_536),
+    })
 }
 
 /// Reads `load_factor`, in thousandths.

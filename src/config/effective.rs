@@ -134,6 +134,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     if let Some(factor) = pool.load_factor {
         writeln!(out, "load_factor = {}", show_thousandths(factor))?;
     }
+    if let Some(Sticky { time, size }) = pool.sticky {
+        writeln!(out, "sticky = {{ for = \"{}\", size = {size} }}", show_duration(time))?;
+    }
     writeln!(out, "backends = [")?;
     for backend in &pool.backends {
         write_backend(backend, out)?;

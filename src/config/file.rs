@@ -349,6 +349,7 @@ fn sample_table(name: &str, table: Table) -> String {
         Table::Log => "log = { level = \"info\" }",
         Table::Keepalive => "keepalive = { idle = \"60s\" }",
         Table::LimitKey => "key = { v4 = 32, v6 = 64 }",
+        Table::Sticky => "sticky = { for = \"1h\" }",
         Table::Queue => "queue = { max = 100, timeout = \"10s\" }",
         Table::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
         Table::Limit => "limit = { rate = \"100/s\" }",

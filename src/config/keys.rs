@@ -29,6 +29,8 @@ pub enum Table {
     Pool,
     /// `hash_prefix` of a pool.
     HashPrefix,
+    /// `sticky` of a pool.
+    Sticky,
     /// `queue` of a pool.
     Queue,
     /// One entry of `backends`.
@@ -40,7 +42,7 @@ pub enum Table {
 impl Table {
     /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
     pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Health)
+        matches!(self, Self::Limit | Self::Sticky | Self::Health)
     }
 
     /// Whether `self` is the table, or `[defaults]` standing in for it.
@@ -65,6 +67,7 @@ impl fmt::Display for Table {
             Self::LimitKey => "`key` of [listener.NAME.limit]",
             Self::Pool => "[pool.NAME]",
             Self::HashPrefix => "`hash_prefix` of [pool.NAME]",
+            Self::Sticky => "`sticky` of [pool.NAME]",
             Self::Queue => "`queue` of [pool.NAME]",
             Self::Backend => "an entry of `backends`",
             Self::Health => "[pool.NAME.health]",
@@ -157,7 +160,7 @@ const TABLES: &[Rows] = &[
             ("hash_prefix", BUILT),
             ("table_size", BUILT),
             ("load_factor", BUILT),
-            ("sticky", LATER),
+            ("sticky", BUILT),
             ("backends", BUILT),
             ("connect_timeout", BUILT),
             ("retries", BUILT),
@@ -173,6 +176,7 @@ const TABLES: &[Rows] = &[
         ],
     ),
     (Table::HashPrefix, &[("v4", BUILT), ("v6", BUILT)]),
+    (Table::Sticky, &[("for", BUILT), ("size", BUILT)]),
     (Table::Queue, &[("max", BUILT), ("timeout", BUILT)]),
     (
         Table::Backend,

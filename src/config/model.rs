@@ -231,6 +231,8 @@ pub struct Pool {
     /// In thousandths, 1,000 to 100,000: `maglev` passes over a backend with more than this times
     /// its share of all sessions; `None` is no bound.
     pub load_factor: Option<u32>,
+    /// A client is sent where it was sent before, for a while; `None`: the choice is made anew.
+    pub sticky: Option<Sticky>,
     /// At least one; names and addresses are unique within the pool.
     pub backends: Vec<Backend>,
     /// Bound on one connection attempt.
@@ -247,6 +249,15 @@ pub struct Pool {
     pub on_down: OnDown,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
+}
+
+/// `sticky` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sticky {
+    /// How long a choice is remembered after the client's latest session (whole seconds).
+    pub time: Duration,
+    /// Clients in the table (fixed memory, 8 bytes each).
+    pub size: u32,
 }
 
 /// `queue` of a pool.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{Purpose, reaches, socket};
-use super::balance::{compare_balance, load_factor, on_down, queue};
+use super::balance::{compare_balance, load_factor, on_down, queue, sticky};
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
@@ -64,6 +64,7 @@ pub(super) fn pool(
         hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
         table_size: table_size(section, members.len(), report),
         load_factor: section.read("load_factor", report, load_factor).value(),
+        sticky: sticky(section, report),
         backends: members.iter().map(|member| member.backend.clone()).collect(),
         connect_timeout: section
             .duration("connect_timeout", SHORTEST..=LONGEST, report)

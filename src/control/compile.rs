@@ -15,10 +15,11 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::sticky::{Memory, SECONDS_MAX};
 use crate::shared::{
     AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
     Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId,
-    PoolState, Queue, Snapshot, SpliceMode,
+    PoolState, Queue, Snapshot, SpliceMode, Sticky,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -160,14 +161,16 @@ impl Builder<'_> {
         let (backup, primary): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
+        let hash = HashPlan {
+            prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
+            with_port: pool.hash_key == config::HashKey::ClientIpPort,
+            seed,
+        };
         Ok(Pool {
             id,
             name: pool.name.clone(),
-            hash: HashPlan {
-                prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
-                with_port: pool.hash_key == config::HashKey::ClientIpPort,
-                seed,
-            },
+            sticky: pool.sticky.map(|wanted| sticky(wanted, hash, previous, self.inputs.seeds[0])),
+            hash,
             primary: group(pool, primary, seed)?,
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
@@ -362,6 +365,31 @@ fn is_readable(new: Option<Meter>, old: Option<Meter>) -> bool {
         // Nobody reads them. A rate that is added later begins anew.
         (None, _) => true,
     }
+}
+
+/// What is remembered stays as long as it means the same: the same size, the same idea of one
+/// client.
+fn sticky(
+    wanted: config::Sticky,
+    hash: HashPlan,
+    previous: Option<&Arc<Pool>>,
+    random_seed: u64,
+) -> Sticky {
+    let known = previous.and_then(|pool| Some((pool.hash, pool.sticky.as_ref()?)));
+    let memory = match known {
+        Some((plan, old))
+            if old.size == wanted.size
+                && (plan.prefix, plan.with_port) == (hash.prefix, hash.with_port) =>
+        {
+            Arc::clone(&old.memory)
+        }
+        Some((_, old)) => {
+            Arc::new(Memory::new(wanted.size, random_seed).counting_on_from(&old.memory))
+        }
+        None => Arc::new(Memory::new(wanted.size, random_seed)),
+    };
+    let seconds = u32::try_from(wanted.time.as_secs()).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
+    Sticky { memory, seconds, size: wanted.size }
 }
 
 fn on_down(order: config::OnDown) -> OnDown {

@@ -4,6 +4,7 @@
 //! else is left is one tried again. A chosen backend has a place claimed for the session.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 
@@ -14,7 +15,7 @@ use crate::policy::maglev::Maglev;
 use crate::policy::round_robin::RoundRobin;
 use crate::policy::{least_connections, least_latency, random, slow_start};
 use crate::shared::{
-    Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId,
+    Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId, Sticky,
 };
 
 /// A worker's own turns of round-robin groups, and the snapshot they belong to.
@@ -55,6 +56,50 @@ impl Chooser {
 
     /// Chooses a backend and claims a place there; `None` when none can serve.
     pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
+        match &pool.sticky {
+            None => self.choose_anew(pool, asking),
+            Some(sticky) => self.choose_again(pool, sticky, asking),
+        }
+    }
+
+    /// The backend that the client had before, if it can serve; else another, which is remembered
+    /// from then on. One that is only full keeps its clients; a backup never has any.
+    #[inline(never)]
+    fn choose_again<'a>(
+        &mut self,
+        pool: &'a Pool,
+        sticky: &Sticky,
+        asking: Asking<'_>,
+    ) -> Option<&'a Backend> {
+        let Sticky { memory, seconds, .. } = sticky;
+        let port = pool.hash.with_port.then_some(asking.client.port());
+        let key = memory.key(asking.client.ip(), port, pool.hash.prefix);
+        let panicking = pool.state.is_panicking();
+        let can_serve = |backend: &&Arc<Backend>| {
+            backend.is_usable(panicking) && !asking.tried.contains(&backend.id)
+        };
+        let known = memory.recall(key, asking.now_us, *seconds);
+        let numbered = |number: u16| {
+            pool.primary.members.iter().find(|member| member.id.index() == usize::from(number))
+        };
+        let had = known.and_then(|choice| numbered(choice.backend)).filter(can_serve);
+        if let Some(backend) = had {
+            if backend.state.claim(backend.sessions_max) == Claim::Full {
+                return self.choose_anew(pool, asking);
+            }
+            if known.is_some_and(|choice| choice.is_aging) {
+                remember(sticky, key, backend, asking);
+            }
+            return Some(backend);
+        }
+        let chosen = self.choose_anew(pool, asking)?;
+        if !chosen.backup {
+            remember(sticky, key, chosen, asking);
+        }
+        Some(chosen)
+    }
+
+    fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
         let fresh = self.choose_among(pool, asking);
         if fresh.is_some() || asking.tried.is_empty() {
             return fresh;
@@ -154,6 +199,13 @@ impl Chooser {
             *turns = afresh();
         }
         &mut turns.1
+    }
+}
+
+fn remember(sticky: &Sticky, key: u64, backend: &Backend, asking: Asking<'_>) {
+    // A backend beyond the 65,536th is not remembered.
+    if let Ok(number) = u16::try_from(backend.id.index()) {
+        sticky.memory.remember(key, number, asking.now_us, sticky.seconds);
     }
 }
 

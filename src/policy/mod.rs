@@ -41,6 +41,8 @@ pub mod round_robin;
 pub mod spread;
 // Whether to wait busily.
 pub mod spin;
+// The backend a client had before.
+pub mod sticky;
 // When too few backends are healthy to believe the verdicts.
 pub mod panic_mode;
 

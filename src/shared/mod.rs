@@ -20,7 +20,7 @@ pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, OnDown, Pool,
-    Queue, Snapshot, SpliceMode,
+    Queue, Snapshot, SpliceMode, Sticky,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,

@@ -15,6 +15,7 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::sticky::Memory;
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
@@ -165,6 +166,8 @@ pub struct Pool {
     pub name: String,
     /// What is hashed.
     pub hash: HashPlan,
+    /// What is remembered of clients; `None`: nothing.
+    pub sticky: Option<Sticky>,
     /// Those that serve.
     pub primary: Group,
     /// Those that serve when no primary can.
@@ -192,6 +195,17 @@ impl Pool {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.primary.members.iter().chain(&self.backup.members)
     }
+}
+
+/// Choices that are remembered.
+#[derive(Debug, Clone)]
+pub struct Sticky {
+    /// The choices, kept over reloads.
+    pub memory: Arc<Memory>,
+    /// How long after the latest session.
+    pub seconds: u32,
+    /// Clients, as configured.
+    pub size: u32,
 }
 
 /// How clients wait while every backend is full.

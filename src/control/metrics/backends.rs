@@ -23,6 +23,12 @@ pub(crate) fn encode_backends(
     for pool in snapshot.pools.iter().flatten() {
         family.encode_family(&[("pool", &*pool.name)])?.encode_gauge(&pool.state.line.len())?;
     }
+    let help = "Clients whose remembered backend was forgotten early because the table was full";
+    let mut family = counter(encoder, "evenkeel_sticky_evictions", help)?;
+    for pool in snapshot.pools.iter().flatten() {
+        let evictions = pool.sticky.as_ref().map_or(0, |sticky| sticky.memory.live_evictions());
+        count(&mut family, &[("pool", &*pool.name)], evictions)?;
+    }
     let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
     for backend in backends(snapshot) {
         let up = u64::from(backend.state.is_up());
