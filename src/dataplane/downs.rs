@@ -60,6 +60,9 @@ impl Worker {
     /// Notes the sessions of a backend that has just gone down.
     #[cold]
     pub(super) fn backend_down(&mut self, backend: BackendId, gate: Arc<Gate>) {
+        if self.snapshot.is_stale() {
+            self.take_up_snapshot();
+        }
         let Some(down) = self.snapshot.current().backend(backend) else { return };
         let state = Arc::clone(&down.state);
         let mut keys = self.table.slots.keys();

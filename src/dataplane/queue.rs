@@ -97,9 +97,13 @@ impl Worker {
             connection.phase.waits(now);
         }
         self.rearm(key);
-        // Whoever is behind others is called when it is first.
+        self.serve_if_first(&pool, number);
+    }
+
+    /// Whoever is behind others is called when it is first.
+    fn serve_if_first(&mut self, pool: &Pool, number: u64) {
         if pool.state.line.first().is_some_and(|first| first.number == number) {
-            self.serve_line(&pool);
+            self.serve_line(pool);
         }
     }
 
@@ -187,11 +191,12 @@ impl Worker {
     /// A look at the line, or the end of patience.
     pub(super) fn look_at_line(&mut self, key: SlotKey) {
         let Some(connection) = self.table.slots.get(key) else { return };
+        let number = connection.place.number;
         let pool = self.snapshot.current().pool(connection.place.pool).cloned();
         match pool.filter(|pool| pool.queue.is_some()) {
             Some(pool) => {
                 self.rearm(key);
-                self.serve_line(&pool);
+                self.serve_if_first(&pool, number);
             }
             // A reload has taken the queue, or the pool, away.
             None => self.give_up(key, Dead::Refused(RefuseReason::NoBackend)),

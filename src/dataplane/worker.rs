@@ -358,7 +358,7 @@ impl Worker {
     }
 
     /// Takes the newest snapshot; listeners that are gone are emptied under the old one first.
-    fn take_up_snapshot(&mut self) {
+    pub(super) fn take_up_snapshot(&mut self) {
         let latest = self.snapshot.latest();
         self.close_gone_listeners(&latest);
         self.listening.take_up(&latest);

@@ -79,7 +79,7 @@ impl WaitingLine {
     /// Says that there may be a place; to be called after it has been given back.
     pub fn place_is_free(&self) {
         fence(Ordering::SeqCst);
-        if self.len() > 0 {
+        if !self.is_empty() {
             self.call_first();
         }
     }
