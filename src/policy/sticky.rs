@@ -155,7 +155,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_recalled_was_the_last_choice(
-            steps in prop::collection::vec((0_u64..6, any::<u16>(), 0_u64..4, any::<bool>()), 1..80),
+            steps in prop::collection::vec(
+                (0_u64..6, any::<u16>(), 0_u64..4, any::<bool>()), 1..80,
+            ),
         ) {
             // If this fails, a client is sent to a backend that another client chose.
             let memory = Memory::new(1024, 9);
