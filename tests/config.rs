@@ -157,7 +157,11 @@ fn full_toml_names_every_key() {
             keys::Table::Route => "listener.route",
             keys::Table::Peek => "listener.peek",
             keys::Table::Limit | keys::Table::LimitKey => "listener.limit",
-            keys::Table::Pool | keys::Table::HashPrefix | keys::Table::Backend => "pool",
+            keys::Table::Pool
+            | keys::Table::HashPrefix
+            | keys::Table::Queue
+            | keys::Table::Sticky
+            | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
             keys::Table::Defaults => continue,
         };

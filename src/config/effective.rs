@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::file::{bare_or_quoted, quoted};
 use super::size::show as show_size;
-use super::units::{show_duration, show_rate};
+use super::units::{show_duration, show_rate, show_thousandths};
 use super::*;
 
 impl Config {
@@ -72,6 +72,9 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
     writeln!(out, "protocol = \"tcp\"")?;
     writeln!(out, "idle_timeout = \"{}\"", show_duration(listener.idle_timeout))?;
     writeln!(out, "half_closed_timeout = \"{}\"", show_duration(listener.half_closed_timeout))?;
+    if let Some(most) = listener.max_lifetime {
+        writeln!(out, "max_lifetime = \"{}\"", show_duration(most))?;
+    }
     if let Some(most) = listener.max_sessions {
         writeln!(out, "max_sessions = {most}")?;
     }
@@ -165,6 +168,12 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "hash_key = {}", quoted(&pool.hash_key.to_string()))?;
     writeln!(out, "hash_prefix = {}", pool.hash_prefix)?;
     writeln!(out, "table_size = {}", pool.table_size)?;
+    if let Some(factor) = pool.load_factor {
+        writeln!(out, "load_factor = {}", show_thousandths(factor))?;
+    }
+    if let Some(Sticky { time, size }) = pool.sticky {
+        writeln!(out, "sticky = {{ for = \"{}\", size = {size} }}", show_duration(time))?;
+    }
     writeln!(out, "backends = [")?;
     for backend in &pool.backends {
         write_backend(backend, out)?;
@@ -175,8 +184,14 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     if let Some(version) = pool.send_proxy {
         writeln!(out, "send_proxy = \"{version}\"")?;
     }
+    if let Some(Queue { max, timeout }) = pool.queue {
+        writeln!(out, "queue = {{ max = {max}, timeout = \"{}\" }}", show_duration(timeout))?;
+    }
+    if let Some(time) = pool.slow_start {
+        writeln!(out, "slow_start = \"{}\"", show_duration(time))?;
+    }
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
-    writeln!(out, "on_down = \"keep\"")?;
+    writeln!(out, "on_down = \"{}\"", pool.on_down)?;
     match &pool.health {
         Some(health) => write_health(health, &name, out),
         None => Ok(()),
@@ -299,10 +314,21 @@ impl fmt::Display for Balance {
             Self::Maglev => "maglev",
             Self::RoundRobin => "round-robin",
             Self::LeastConnections => "least-connections",
+            Self::LeastLatency => "least-latency",
             Self::RandomTwo => "random-two",
             Self::Random => "random",
             Self::First => "first",
         })
+    }
+}
+
+impl fmt::Display for OnDown {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keep => out.write_str("keep"),
+            Self::Reset => out.write_str("reset"),
+            Self::Pace(rate) => write!(out, "pace {}", show_rate(*rate)),
+        }
     }
 }
 

@@ -351,6 +351,8 @@ fn sample_table(name: &str, table: Table) -> String {
         Table::AcceptProxy => "accept_proxy = { from = [\"10.0.0.0/8\"] }",
         Table::Peek => "peek = { timeout = \"3s\" }",
         Table::LimitKey => "key = { v4 = 32, v6 = 64 }",
+        Table::Sticky => "sticky = { for = \"1h\" }",
+        Table::Queue => "queue = { max = 100, timeout = \"10s\" }",
         Table::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
         Table::Limit => "limit = { rate = \"100/s\" }",
         Table::Health => "health = { probe = \"tcp\" }",

@@ -31,12 +31,12 @@ pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> O
         is_direct_else: section.word("others", OTHERS, report).or(false),
         timeout: section.duration("timeout", SHORTEST..=LONGEST, report).or(Duration::from_secs(3)),
     };
-    if rule.from.iter().any(|network| network.prefix_len() == 0) {
-        if let Some(value) = section.get("from") {
-            let finding = Finding::new("everybody may claim to be any client")
-                .hint("list the proxies in front and nobody else");
-            report.warning(&value.place, finding);
-        }
+    if rule.from.iter().any(|network| network.prefix_len() == 0)
+        && let Some(value) = section.get("from")
+    {
+        let finding = Finding::new("everybody may claim to be any client")
+            .hint("list the proxies in front and nobody else");
+        report.warning(&value.place, finding);
     }
     (!rule.from.is_empty()).then_some(rule)
 }

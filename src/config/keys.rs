@@ -35,6 +35,10 @@ pub enum Table {
     Pool,
     /// `hash_prefix` of a pool.
     HashPrefix,
+    /// `sticky` of a pool.
+    Sticky,
+    /// `queue` of a pool.
+    Queue,
     /// One entry of `backends`.
     Backend,
     /// `[pool.NAME.health]`.
@@ -44,7 +48,7 @@ pub enum Table {
 impl Table {
     /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
     pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Health)
+        matches!(self, Self::Limit | Self::Sticky | Self::Health)
     }
 
     /// Whether `self` is the table, or `[defaults]` standing in for it.
@@ -72,6 +76,8 @@ impl fmt::Display for Table {
             Self::LimitKey => "`key` of [listener.NAME.limit]",
             Self::Pool => "[pool.NAME]",
             Self::HashPrefix => "`hash_prefix` of [pool.NAME]",
+            Self::Sticky => "`sticky` of [pool.NAME]",
+            Self::Queue => "`queue` of [pool.NAME]",
             Self::Backend => "an entry of `backends`",
             Self::Health => "[pool.NAME.health]",
         })
@@ -126,7 +132,7 @@ const TABLES: &[Rows] = &[
             ("allow", BUILT),
             ("deny", BUILT),
             ("accept_proxy", BUILT),
-            ("max_lifetime", LATER),
+            ("max_lifetime", BUILT),
             ("keepalive", BUILT),
             ("user_timeout", BUILT),
             ("fast_open", BUILT),
@@ -165,16 +171,16 @@ const TABLES: &[Rows] = &[
             ("hash_key", BUILT),
             ("hash_prefix", BUILT),
             ("table_size", BUILT),
-            ("load_factor", LATER),
-            ("sticky", LATER),
+            ("load_factor", BUILT),
+            ("sticky", BUILT),
             ("backends", BUILT),
             ("connect_timeout", BUILT),
             ("retries", BUILT),
-            ("queue", LATER),
+            ("queue", BUILT),
             ("send_proxy", BUILT),
             ("source", LATER),
             ("transparent", LATER),
-            ("slow_start", LATER),
+            ("slow_start", BUILT),
             ("panic_threshold", BUILT),
             ("on_down", BUILT),
             ("health", BUILT),
@@ -182,6 +188,8 @@ const TABLES: &[Rows] = &[
         ],
     ),
     (Table::HashPrefix, &[("v4", BUILT), ("v6", BUILT)]),
+    (Table::Sticky, &[("for", BUILT), ("size", BUILT)]),
+    (Table::Queue, &[("max", BUILT), ("timeout", BUILT)]),
     (
         Table::Backend,
         &[

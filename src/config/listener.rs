@@ -58,6 +58,7 @@ pub(super) fn listener(
         half_closed_timeout: section
             .duration("half_closed_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(60)),
+        max_lifetime: section.duration("max_lifetime", SHORTEST..=LONGEST, report).value(),
         max_sessions: section
             .read("max_sessions", report, |value, report| {
                 scalar::count(value, 1..=SESSIONS_MAX, report)

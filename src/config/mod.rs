@@ -12,6 +12,7 @@ pub mod keys;
 pub mod units;
 
 mod address;
+mod balance;
 mod effective;
 mod file;
 mod foreign;

@@ -121,6 +121,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
     pub half_closed_timeout: Duration,
+    /// A session ends after this, spread by a tenth either way; `None` is never.
+    pub max_lifetime: Option<Duration>,
     /// Sessions this listener will hold at once.
     pub max_sessions: Option<u64>,
     /// Length of the kernel's accept queue, per worker.
@@ -267,6 +269,11 @@ pub struct Pool {
     pub hash_prefix: Prefixes,
     /// Slots of the Maglev table; prime, more than the number of backends, at most 5,000,011.
     pub table_size: u32,
+    /// In thousandths, 1,000 to 100,000: `maglev` passes over a backend with more than this times
+    /// its share of all sessions; `None` is no bound.
+    pub load_factor: Option<u32>,
+    /// A client is sent where it was sent before, for a while; `None`: the choice is made anew.
+    pub sticky: Option<Sticky>,
     /// At least one; names and addresses are unique within the pool.
     pub backends: Vec<Backend>,
     /// Bound on one connection attempt.
@@ -275,10 +282,45 @@ pub struct Pool {
     pub retries: u32,
     /// The PROXY header that backends get before the client's bytes; `None` is none.
     pub send_proxy: Option<ProxyVersion>,
+    /// Clients wait while every backend is full; `None`: they are turned away.
+    pub queue: Option<Queue>,
+    /// How long the share of a backend that came up, or is new, grows; `None`: it has all at once.
+    pub slow_start: Option<Duration>,
     /// In per cent: at or below this share of healthy backends all of them are used.
     pub panic_threshold: u8,
+    /// What happens to sessions of a backend that goes down.
+    pub on_down: OnDown,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
+}
+
+/// `sticky` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sticky {
+    /// How long a choice is remembered after the client's latest session (whole seconds).
+    pub time: Duration,
+    /// Clients in the table (fixed memory, 8 bytes each).
+    pub size: u32,
+}
+
+/// `queue` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many wait at once, over all workers; at least 1.
+    pub max: u32,
+    /// How long each waits.
+    pub timeout: Duration,
+}
+
+/// What happens to sessions of a backend that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    /// They go on.
+    Keep,
+    /// All are reset at once.
+    Reset,
+    /// They are reset at this rate, over all workers.
+    Pace(Rate),
 }
 
 /// How a backend is chosen.
@@ -290,6 +332,8 @@ pub enum Balance {
     RoundRobin,
     /// Fewest open sessions for its weight.
     LeastConnections,
+    /// Two by chance, of which the one where sessions wait less.
+    LeastLatency,
     /// Two by chance, of which the one with fewer sessions for its weight.
     RandomTwo,
     /// One by chance, by weight.

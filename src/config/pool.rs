@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::{Purpose, reaches, socket};
+use super::balance::{compare_balance, load_factor, on_down, queue, sticky};
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
@@ -13,7 +14,7 @@ use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::hash_key;
 use super::scalar::{self, Words};
-use super::{Backend, Balance, Pool, Prefixes, ProxyVersion};
+use super::{Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
 
 /// Largest Maglev table.
 const TABLE_SIZE_MAX: u32 = 5_000_011;
@@ -28,16 +29,14 @@ const BALANCE: &Words<Balance> = &[
     ("maglev", Some(Balance::Maglev)),
     ("round-robin", Some(Balance::RoundRobin)),
     ("least-connections", Some(Balance::LeastConnections)),
+    ("least-latency", Some(Balance::LeastLatency)),
     ("random-two", Some(Balance::RandomTwo)),
     ("random", Some(Balance::Random)),
     ("first", Some(Balance::First)),
-    ("least-latency", None),
 ];
 
 const SEND_PROXY: &Words<ProxyVersion> =
     &[("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
-
-const ON_DOWN: &Words<()> = &[("keep", Some(())), ("reset", None), ("pace ", None)];
 
 /// A backend with its place.
 #[derive(Debug, Clone)]
@@ -54,25 +53,33 @@ pub(super) fn pool(
 ) -> (Pool, Vec<Member>) {
     let members = backends(name, section, report);
     let prefix = Prefixes { v4: 32, v6: 128 };
-    section.word("on_down", ON_DOWN, report).checked();
     let mut pool = Pool {
         name: name.to_owned(),
         balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
         hash_key: hash_key(section, report),
         hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
         table_size: table_size(section, members.len(), report),
+        load_factor: section.read("load_factor", report, load_factor).value(),
+        sticky: sticky(section, report),
         backends: members.iter().map(|member| member.backend.clone()).collect(),
         connect_timeout: section
             .duration("connect_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
         send_proxy: section.word("send_proxy", SEND_PROXY, report).value(),
+        queue: queue(section, report),
+        slow_start: section
+            .duration("slow_start", Duration::ZERO..=LONGEST, report)
+            .value()
+            .filter(|time| !time.is_zero()),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
+        on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
         health: health(section, report),
     };
     if let Some(health) = &mut pool.health {
         health.send_proxy = pool.send_proxy;
     }
+    compare_balance(section, &pool, report);
     (pool, members)
 }
 

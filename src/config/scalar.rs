@@ -16,7 +16,7 @@ use super::report::{Finding, Report};
 use super::units;
 
 /// Most connections per second a rate may stand for.
-const RATE_PER_SECOND_MAX: u64 = 100_000;
+pub(super) const RATE_PER_SECOND_MAX: u64 = 100_000;
 
 /// Words of the format with what they mean; `None` is not built yet. A word that ends in a space
 /// begins a value that has an argument.
@@ -63,7 +63,7 @@ fn write(value: &Value<'_>, fix: &str) -> String {
 }
 
 /// The digits of a number as written, without separators.
-fn number_text(data: &DeValue<'_>) -> Option<String> {
+pub(super) fn number_text(data: &DeValue<'_>) -> Option<String> {
     match data {
         DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
         DeValue::Float(number) => Some(number.as_str().to_owned()),

@@ -161,6 +161,19 @@ pub fn show_rate(value: Rate) -> String {
     format!("{}/{}", value.count, unit.map_or("s", |(name, _)| name))
 }
 
+/// Reads `1.25` as 1,250 thousandths; `None` if it is no such number or has finer parts.
+pub fn thousandths(text: &str) -> Option<u32> {
+    let read = multiply(text, 1_000_000)?;
+    u32::try_from(read / 1_000).ok().filter(|_| read.is_multiple_of(1_000))
+}
+
+/// Writes thousandths so that [`thousandths`] reads the same, always with a point.
+pub fn show_thousandths(value: u32) -> String {
+    let parts = format!("{:03}", value % 1_000);
+    let digits = parts.trim_end_matches('0');
+    format!("{}.{}", value / 1_000, if digits.is_empty() { "0" } else { digits })
+}
+
 /// Reads `"50%"`.
 ///
 /// # Errors
@@ -242,6 +255,17 @@ mod tests {
         }
     }
 
+    /// If it fails, a factor is read as another.
+    #[test]
+    fn factors_mean_what_they_say() {
+        assert_eq!(thousandths("1.25"), Some(1_250));
+        assert_eq!(thousandths("2.0"), Some(2_000));
+        assert_eq!(thousandths("1.0625"), None);
+        for text in ["1e3", "inf", "-1.5", "", "1.2.3", "99999999.0"] {
+            assert_eq!(thousandths(text), None, "{text}");
+        }
+    }
+
     /// If it fails, a share is read as another.
     #[test]
     fn percentages_mean_what_they_say() {
@@ -262,6 +286,8 @@ mod tests {
         ) {
             let value = Duration::from_micros(micros);
             prop_assert_eq!(duration(&show_duration(value)), Ok(value));
+            let value = u32::try_from(micros % 4_000_000_000).unwrap();
+            prop_assert_eq!(thousandths(&show_thousandths(value)), Some(value));
             let value = Rate { count, period: Duration::from_secs(RATE_UNITS[unit].1) };
             prop_assert_eq!(rate(&show_rate(value)), Ok(value));
         }

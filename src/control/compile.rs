@@ -17,10 +17,11 @@ use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
 use crate::policy::proxy_header::Version;
 use crate::policy::route::{Names, Route};
+use crate::policy::sticky::{Memory, SECONDS_MAX};
 use crate::shared::{
     AcceptProxy, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
     HashPlan, HashedWords, Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState,
-    Pool, PoolId, PoolState, Routing, Snapshot, SpliceMode,
+    OnDown, Pool, PoolId, PoolState, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -43,6 +44,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) addresses: &'a [Vec<SocketAddr>],
     pub(crate) overrides: &'a Overrides,
     pub(crate) workers: usize,
+    /// The time, in microseconds of the workers' clock.
+    pub(crate) now_us: u64,
     pub(crate) sessions_max: u64,
     /// Random seeds for new limiter tables.
     pub(crate) seeds: [u64; 4],
@@ -156,19 +159,21 @@ impl Builder<'_> {
         let state =
             previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
         let members: Vec<Arc<Backend>> =
-            pool.backends.iter().map(|backend| self.backend(pool, id, backend)).collect();
+            pool.backends.iter().map(|backend| self.backend(pool, (id, &state), backend)).collect();
         let (backup, primary): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
+        let hash = HashPlan {
+            said: hashed_words(pool),
+            prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
+            with_port: pool.hash_key == config::HashKey::ClientIpPort,
+            seed,
+        };
         Ok(Pool {
             id,
             name: pool.name.clone(),
-            hash: HashPlan {
-                said: hashed_words(pool),
-                prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
-                with_port: pool.hash_key == config::HashKey::ClientIpPort,
-                seed,
-            },
+            sticky: pool.sticky.map(|wanted| sticky(wanted, &hash, previous, self.inputs.seeds[0])),
+            hash,
             primary: group(pool, primary, seed)?,
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
@@ -177,7 +182,13 @@ impl Builder<'_> {
                 config::ProxyVersion::V1 => Version::V1,
                 config::ProxyVersion::V2 => Version::V2,
             }),
+            queue: pool.queue.map(|queue| Queue { max: queue.max, timeout: queue.timeout }),
             panic_threshold: pool.panic_threshold,
+            load_factor: pool.load_factor,
+            slow_start_us: pool
+                .slow_start
+                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            on_down: on_down(pool.on_down),
             state,
         })
     }
@@ -186,7 +197,7 @@ impl Builder<'_> {
     fn backend(
         &mut self,
         pool: &config::Pool,
-        pool_id: PoolId,
+        (pool_id, pool_state): (PoolId, &PoolState),
         backend: &config::Backend,
     ) -> Arc<Backend> {
         let known = self.backends.iter().flatten().find(|old| {
@@ -198,6 +209,9 @@ impl Builder<'_> {
             None => {
                 let index = free_index(&mut self.backends);
                 let state = Arc::new(BackendState::new(self.inputs.workers, initial_up));
+                if self.inputs.previous.generation > Generation(0) {
+                    state.begin(self.inputs.now_us);
+                }
                 (BackendId::new(id_number(index)), state)
             }
         };
@@ -211,6 +225,8 @@ impl Builder<'_> {
             weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
             sessions_max: backend.max_sessions,
             backup: backend.backup,
+            line: pool.queue.map(|_| Arc::clone(&pool_state.line)),
+            measured: pool.balance == config::Balance::LeastLatency,
             state,
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
@@ -285,6 +301,7 @@ impl Builder<'_> {
             pool,
             idle_timeout: listener.idle_timeout,
             half_closed_timeout: listener.half_closed_timeout,
+            max_lifetime: listener.max_lifetime,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
             access: AccessList::new(&listener.allow, &listener.deny),
             accept_proxy: listener.accept_proxy.as_ref().map(|rule| AcceptProxy {
@@ -402,6 +419,40 @@ fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
     }
 }
 
+/// What is remembered stays as long as it means the same: the same size, the same idea of one
+/// client.
+fn sticky(
+    wanted: config::Sticky,
+    hash: &HashPlan,
+    previous: Option<&Arc<Pool>>,
+    random_seed: u64,
+) -> Sticky {
+    let known = previous.and_then(|pool| Some((&pool.hash, pool.sticky.as_ref()?)));
+    let client = |plan: &HashPlan| (plan.said.clone(), plan.prefix, plan.with_port);
+    let memory = match known {
+        Some((plan, old)) if old.size == wanted.size && client(plan) == client(hash) => {
+            Arc::clone(&old.memory)
+        }
+        Some((_, old)) => {
+            Arc::new(Memory::new(wanted.size, random_seed).counting_on_from(&old.memory))
+        }
+        None => Arc::new(Memory::new(wanted.size, random_seed)),
+    };
+    let seconds = u32::try_from(wanted.time.as_secs()).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
+    Sticky { memory, seconds, size: wanted.size }
+}
+
+fn on_down(order: config::OnDown) -> OnDown {
+    match order {
+        config::OnDown::Keep => OnDown::Keep,
+        config::OnDown::Reset => OnDown::Reset,
+        // A rate that no meter can hold is beyond what a checked configuration has.
+        config::OnDown::Pace(rate) => {
+            Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
+        }
+    }
+}
+
 fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<Group, String> {
     let weights = || members.iter().map(|backend| backend.weight).collect::<Vec<u32>>();
     let balance = if members.iter().all(|backend| backend.weight == 0) {
@@ -410,6 +461,7 @@ fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<G
         match pool.balance {
             config::Balance::RoundRobin => Balance::RoundRobin(weights()),
             config::Balance::LeastConnections => Balance::LeastConnections(weights()),
+            config::Balance::LeastLatency => Balance::LeastLatency(weights()),
             config::Balance::RandomTwo => Balance::RandomTwo(weights()),
             config::Balance::Random => Balance::Random(weights()),
             config::Balance::First => Balance::First,

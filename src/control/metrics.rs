@@ -56,7 +56,7 @@ impl Collector for Source {
             .encode_gauge(&snapshot.sessions_max)?;
         encode_listeners(&mut encoder, &snapshot)?;
         let health = plane.health.lock();
-        encode_backends(&mut encoder, &snapshot, &health)?;
+        encode_backends(&mut encoder, (&snapshot, plane.now_us()), &health)?;
         drop(health);
         encode_workers(&mut encoder, plane)?;
         let help = "Log lines that stderr did not take, or not in time";

@@ -13,15 +13,16 @@ use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::dataplane::{Command, WorkerHandle};
+use crate::policy::gate::Gate;
 use crate::policy::panic_mode::is_panicking;
 use crate::shared::{
-    AdminState, Backend, BackendId, Generation, Pool, Publisher, Snapshot, WorkerState,
+    AdminState, Backend, BackendId, Generation, OnDown, Pool, Publisher, Snapshot, WorkerState,
 };
 
 use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
 use super::sizing::Sizes;
-use super::words::too_few_healthy;
+use super::words::{count, too_few_healthy};
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +217,7 @@ impl Plane {
             addresses,
             overrides,
             workers: self.workers.states.len(),
+            now_us: self.now_us(),
             sessions_max: self.sizes.sessions(config),
             seeds: [(); 4].map(|()| fastrand::u64(..)),
         };
@@ -230,10 +232,14 @@ impl Plane {
         Ok(snapshot)
     }
 
+    /// The time by the workers' clock, in microseconds.
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Forgets clients whose budget is whole, before their stored times could come round.
     pub(crate) fn forget_quiet_clients(&self) {
-        // As workers count it.
-        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let now_us = self.now_us();
         for listener in self.publisher.latest().open_listeners() {
             if let Some(limit) = &listener.limit
                 && let Some(meter) = &limit.rules.rate
@@ -245,6 +251,9 @@ impl Plane {
 
     /// Records the verdict of a backend's probes and says it in the log. `reason` tells why.
     pub(crate) fn set_verdict(&self, backend: &Backend, up: bool, reason: &str) {
+        if up && !backend.state.is_up() {
+            backend.state.begin(self.now_us());
+        }
         backend.state.set_up(up);
         let verdict = Verdict { reason: reason.to_owned(), since: SystemTime::now() };
         self.health.lock().verdicts.insert(backend.id, verdict);
@@ -263,6 +272,25 @@ impl Plane {
         if let Some(panic) = panic {
             tell_panic(pool, &panic);
         }
+        if !up {
+            self.end_sessions_of(backend, pool);
+        }
+    }
+
+    /// Has the sessions of a backend that went down reset, if its pool says so. A pool that panics
+    /// because of its threshold does not believe the verdict.
+    fn end_sessions_of(&self, backend: &Backend, pool: &Pool) {
+        let is_doubted = pool.panic_threshold > 0 && pool.state.is_panicking();
+        if pool.on_down == OnDown::Keep || is_doubted {
+            return;
+        }
+        let left = backend.state.active();
+        if left > 0 {
+            let sessions = count(left, "session");
+            tracing::warn!("backend {}/{} is down: resetting {sessions}", pool.name, backend.name);
+        }
+        let gate = Arc::new(Gate::default());
+        self.workers.tell(|| Command::BackendDown { backend: backend.id, gate: Arc::clone(&gate) });
     }
 
     /// Records why a verdict stands that nothing has changed.

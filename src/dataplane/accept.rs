@@ -164,7 +164,7 @@ impl Worker {
     fn arrive(&mut self, listener: &Arc<Listener>, client: OwnedFd, peer: SocketAddr) {
         listener.state.counters(self.setup.number).accepted.add(1);
         if let Some(rule) = &listener.accept_proxy
-            && !(rule.is_direct_else && !rule.from.contains(peer.ip()))
+            && (!rule.is_direct_else || rule.from.contains(peer.ip()))
         {
             return self.arrive_with_header(listener, rule, (client, peer));
         }

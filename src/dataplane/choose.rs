@@ -4,14 +4,18 @@
 //! else is left is one tried again. A chosen backend has a place claimed for the session.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 
+use crate::policy::bounded_load::Bounds;
 use crate::policy::hash::client_key;
+use crate::policy::least_latency::Burden;
+use crate::policy::maglev::Maglev;
 use crate::policy::round_robin::RoundRobin;
-use crate::policy::{least_connections, random};
+use crate::policy::{least_connections, least_latency, random, slow_start};
 use crate::shared::{
-    Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId,
+    Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId, Sticky,
 };
 
 /// A worker's own turns of round-robin groups, and the snapshot they belong to.
@@ -20,6 +24,8 @@ pub(crate) struct Chooser {
     /// The worker's number.
     worker: u64,
     turns: AHashMap<(PoolId, Which), (Generation, RoundRobin)>,
+    /// Weights of the moment, where they change by themselves.
+    weights: Vec<u32>,
 }
 
 /// Which group of a pool.
@@ -36,6 +42,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) client: SocketAddr,
     /// What is hashed instead of its address.
     pub(crate) key: Option<u64>,
+    /// The time, in microseconds since the process started.
+    pub(crate) now_us: u64,
     /// Backends that failed this session already.
     pub(crate) tried: &'a [BackendId],
     /// The snapshot asked; a newer one starts round-robin afresh.
@@ -45,11 +53,58 @@ pub(crate) struct Asking<'a> {
 impl Chooser {
     /// Nobody has had a turn yet.
     pub(crate) fn new(worker: usize) -> Self {
-        Self { worker: worker as u64, turns: AHashMap::new() }
+        Self { worker: worker as u64, turns: AHashMap::new(), weights: Vec::new() }
     }
 
     /// Chooses a backend and claims a place there; `None` when none can serve.
     pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
+        match &pool.sticky {
+            None => self.choose_anew(pool, asking),
+            Some(sticky) => self.choose_again(pool, sticky, asking),
+        }
+    }
+
+    /// The backend that the client had before, if it can serve; else another, which is remembered
+    /// from then on. One that is only full keeps its clients; a backup never has any.
+    #[inline(never)]
+    fn choose_again<'a>(
+        &mut self,
+        pool: &'a Pool,
+        sticky: &Sticky,
+        asking: Asking<'_>,
+    ) -> Option<&'a Backend> {
+        let Sticky { memory, seconds, .. } = sticky;
+        let port = pool.hash.with_port.then_some(asking.client.port());
+        let key = match asking.key {
+            Some(said) => memory.key_of_said(said),
+            None => memory.key(asking.client.ip(), port, pool.hash.prefix),
+        };
+        let panicking = pool.state.is_panicking();
+        let can_serve = |backend: &&Arc<Backend>| {
+            backend.is_usable(panicking) && !asking.tried.contains(&backend.id)
+        };
+        let known = memory.recall(key, asking.now_us, *seconds);
+        let numbered = |number: u16| {
+            pool.primary.members.iter().find(|member| member.id.index() == usize::from(number))
+        };
+        let had = known.and_then(|choice| numbered(choice.backend)).filter(can_serve);
+        if let Some(backend) = had {
+            if backend.state.claim(backend.sessions_max) == Claim::Full {
+                return self.choose_anew(pool, asking);
+            }
+            if known.is_some_and(|choice| choice.is_aging) {
+                remember(sticky, key, backend, asking);
+            }
+            return Some(backend);
+        }
+        let chosen = self.choose_anew(pool, asking)?;
+        if !chosen.backup {
+            remember(sticky, key, chosen, asking);
+        }
+        Some(chosen)
+    }
+
+    fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
         let fresh = self.choose_among(pool, asking);
         if fresh.is_some() || asking.tried.is_empty() {
             return fresh;
@@ -79,23 +134,57 @@ impl Chooser {
     }
 
     fn pick(&mut self, picker: &Picker<'_>) -> Option<u16> {
+        match picker.pool.slow_start_us {
+            None => self.pick_by(picker, None),
+            Some(ramp_us) => {
+                let mut weights = std::mem::take(&mut self.weights);
+                picker.weigh(ramp_us, &mut weights);
+                let picked = self.pick_by(picker, Some(&weights));
+                self.weights = weights;
+                picked
+            }
+        }
+    }
+
+    /// `now`: the weights of the moment, multiplied by [`slow_start::WHOLE`], unless those of the
+    /// configuration hold.
+    fn pick_by(&mut self, picker: &Picker<'_>, now: Option<&[u32]>) -> Option<u16> {
         let eligible = |member: u16| picker.is_eligible(member);
         match &picker.group.balance {
             Balance::Maglev(table) => {
                 let Asking { client, key, .. } = picker.asking;
                 let key = key.unwrap_or_else(|| hash_of(&picker.pool.hash, client));
-                Some(table.pick(key, eligible)?.member)
+                match (now, picker.pool.load_factor) {
+                    (None, None) => Some(table.pick(key, eligible)?.member),
+                    (now, factor) => picker.pick_within(table, key, (now, factor)),
+                }
             }
-            Balance::RoundRobin(weights) => self.turn(picker, weights).pick(eligible),
+            Balance::RoundRobin(weights) => {
+                let turn = self.turn(picker, weights);
+                match now {
+                    None => turn.pick(eligible),
+                    Some(now) => turn.pick_by(|member, _| weight_in(now, member), eligible),
+                }
+            }
             Balance::LeastConnections(weights) => {
+                let weights = now.unwrap_or(weights);
                 let load = |member: u16| picker.load(member);
                 least_connections::pick(weights, load, eligible, fastrand::u64(..))
             }
+            Balance::LeastLatency(weights) => {
+                let weights = now.unwrap_or(weights);
+                let burden = |member: u16| picker.burden(member);
+                let random = [fastrand::u64(..), fastrand::u64(..)];
+                least_latency::pick(weights, burden, eligible, random)
+            }
             Balance::RandomTwo(weights) => {
+                let weights = now.unwrap_or(weights);
                 let load = |member: u16| picker.load(member);
                 random::pick_two(weights, load, eligible, [fastrand::u64(..), fastrand::u64(..)])
             }
-            Balance::Random(weights) => random::pick(weights, eligible, fastrand::u64(..)),
+            Balance::Random(weights) => {
+                random::pick(now.unwrap_or(weights), eligible, fastrand::u64(..))
+            }
             Balance::First => {
                 let count = u16::try_from(picker.group.members.len()).unwrap_or(u16::MAX);
                 (0..count).find(|member| eligible(*member))
@@ -119,6 +208,17 @@ impl Chooser {
     }
 }
 
+fn remember(sticky: &Sticky, key: u64, backend: &Backend, asking: Asking<'_>) {
+    // A backend beyond the 65,536th is not remembered.
+    if let Ok(number) = u16::try_from(backend.id.index()) {
+        sticky.memory.remember(key, number, asking.now_us, sticky.seconds);
+    }
+}
+
+fn weight_in(weights: &[u32], member: u16) -> u32 {
+    weights.get(usize::from(member)).copied().unwrap_or_default()
+}
+
 /// What of a client decides its place in the table.
 pub(crate) fn hash_of(plan: &HashPlan, client: SocketAddr) -> u64 {
     let port = plan.with_port.then_some(client.port());
@@ -138,6 +238,57 @@ impl Picker<'_> {
         self.group.members.get(usize::from(member)).is_some_and(|backend| {
             backend.is_eligible(self.panicking) && !self.asking.tried.contains(&backend.id)
         })
+    }
+
+    /// The weights of the moment: those of backends that came up a short while ago are reduced.
+    fn weigh(&self, ramp_us: u64, weights: &mut Vec<u32>) {
+        let now_us = self.asking.now_us;
+        weights.clear();
+        weights.extend(self.group.members.iter().map(|backend| {
+            let share = slow_start::share(backend.state.since_us(), now_us, ramp_us);
+            slow_start::scaled(backend.weight, share)
+        }));
+    }
+
+    /// Maglev where a member may be passed over although it could serve: it is far above the mean,
+    /// or has not grown up to this client. Who finds nobody else is served by one of those.
+    #[inline(never)]
+    fn pick_within(
+        &self,
+        table: &Maglev,
+        key: u64,
+        (now, factor): (Option<&[u32]>, Option<u32>),
+    ) -> Option<u16> {
+        let eligible = |member: u16| self.is_eligible(member);
+        let is_grown = |member: u16| match (now, self.weight(member)) {
+            (Some(now), weight @ 1..) => {
+                let share = weight_in(now, member) / weight;
+                slow_start::lets_in(key, self.pool.hash.seed, share)
+            }
+            _ => true,
+        };
+        let bounds = factor.map(|factor| {
+            let members = (0..=u16::MAX).take(self.group.members.len());
+            let usable = members.filter(|member| eligible(*member));
+            Bounds::new(factor, usable.map(|member| (self.load(member), self.weight(member))))
+        });
+        let has_room = |member: u16| {
+            bounds.is_none_or(|all| all.admits(self.load(member), self.weight(member)))
+        };
+        let first = |member: u16| eligible(member) && is_grown(member) && has_room(member);
+        let second = |member: u16| eligible(member) && has_room(member);
+        let choice = table.pick(key, first).or_else(|| table.pick(key, second));
+        Some(choice.or_else(|| table.pick(key, eligible))?.member)
+    }
+
+    fn weight(&self, member: u16) -> u32 {
+        self.group.members.get(usize::from(member)).map_or(0, |backend| backend.weight)
+    }
+
+    fn burden(&self, member: u16) -> Burden {
+        let backend = self.group.members.get(usize::from(member));
+        let cost = backend.and_then(|backend| backend.state.latency().cost(self.asking.now_us));
+        Burden { sessions: self.load(member), cost }
     }
 
     fn load(&self, member: u16) -> u32 {

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::shared::{
     Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason, Snapshot,
@@ -17,8 +18,10 @@ use crate::sys::socket::{self, ConnectOptions};
 
 use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
+use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
 use super::phase::{Handshake, Phase, Stage, may_retry};
+use super::queue;
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::wire::Side;
@@ -28,6 +31,8 @@ use super::worker::Worker;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dead {
     Refused(RefuseReason),
+    /// Every backend that could serve is full, and the pool lets clients wait.
+    Full,
     Gone,
 }
 
@@ -48,7 +53,11 @@ impl Worker {
             Ok(spoke_first) => spoke_first,
             Err(dead) => return self.discard(connection, dead),
         };
-        if let Err(dead) = self.attempt(&mut connection, spoke_first) {
+        let outcome = self.first_attempt(&mut connection, spoke_first);
+        let waits = outcome == Err(Dead::Full);
+        if let Err(dead) = outcome
+            && !waits
+        {
             return self.discard(connection, dead);
         }
         let key = match self.table.slots.insert(connection) {
@@ -60,7 +69,7 @@ impl Worker {
         if self.register(key, Side::Client).is_err() || self.register(key, Side::Backend).is_err() {
             return self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
         }
-        self.rearm(key);
+        if waits { self.wait_in_line(key) } else { self.rearm(key) }
     }
 
     pub(super) fn new_connection(
@@ -88,7 +97,7 @@ impl Worker {
                 counted: admitted.counted,
                 observed: admitted.observed,
             },
-            times: Times { opened: now, connected: None },
+            times: Times { opened: now, connected: None, waited_ms: None },
             tried: Vec::new(),
             failure: None,
             aside: None,
@@ -115,6 +124,19 @@ impl Worker {
         }
     }
 
+    /// The first attempt of a client, which does not overtake those that wait.
+    pub(super) fn first_attempt(
+        &mut self,
+        connection: &mut Connection,
+        spoke_first: bool,
+    ) -> Result<(), Dead> {
+        let pool = self.snapshot.current().pool(connection.place.pool);
+        if pool.is_some_and(|pool| queue::has_line(pool)) {
+            return Err(Dead::Full);
+        }
+        self.attempt(connection, spoke_first)
+    }
+
     /// Chooses backends and starts to connect, until one attempt is under way.
     pub(super) fn attempt(
         &mut self,
@@ -123,8 +145,9 @@ impl Worker {
     ) -> Result<(), Dead> {
         loop {
             let snapshot = self.snapshot.current();
-            let backend = choose(&mut self.chooser, snapshot, connection)
-                .ok_or(Dead::Refused(RefuseReason::NoBackend))?;
+            let Some(backend) = choose(&mut self.chooser, (snapshot, self.now), connection) else {
+                return Err(why_nobody(snapshot, connection));
+            };
             connection.place.backend = Some(backend.id);
             connection.phase.attempts(self.now);
             // A backend that gets a header waits for it, whoever speaks first after that.
@@ -156,13 +179,18 @@ impl Worker {
     ) -> Result<(), Dead> {
         backend.state.counters(self.setup.number).failed_for(failure).add(1);
         backend.state.release();
+        queue::place_is_free(backend);
+        let pool = self.snapshot.current().pool(connection.place.pool);
+        if backend.measured && failure.is_of_the_backend() {
+            let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
+            backend.state.observe_latency(micros(timeout), self.now.micros());
+        }
         connection.place.backend = None;
         connection.backend = None;
         connection.session.backend_replaced();
         connection.tried.push(backend.id);
         connection.failure = Some(failure);
-        let retries =
-            self.snapshot.current().pool(connection.place.pool).map_or(0, |pool| pool.retries);
+        let retries = pool.map_or(0, |pool| pool.retries);
         if !may_retry(connection.tried.len(), retries) {
             return Err(Dead::Refused(RefuseReason::NoBackend));
         }
@@ -174,6 +202,7 @@ impl Worker {
         match self.table.slots.get(key).map(|connection| connection.phase.stage) {
             Some(Stage::Connecting) => self.connecting_event(key, side, readiness),
             Some(Stage::Reading) => self.read_on(key),
+            Some(Stage::Waiting) => self.waiting_event(key, readiness),
             Some(Stage::Greeting) => self.greeting_event(key, side, readiness.error),
             _ => {}
         }
@@ -223,6 +252,9 @@ impl Worker {
         counters.sessions.add(1);
         let elapsed = self.now.since(connection.phase.attempted);
         counters.connect_seconds.record(elapsed, &CONNECT_SECONDS);
+        if backend.measured {
+            backend.state.observe_latency(micros(elapsed), self.now.micros());
+        }
         connection.phase.connected(self.now);
         connection.tried = Vec::new();
         connection.times.connected = Some(self.now);
@@ -234,7 +266,13 @@ impl Worker {
         let Some(mut connection) = self.table.slots.lift(key) else { return };
         let outcome = self.retry_lifted(&mut connection, failure);
         self.table.slots.put_back(key, connection);
+        self.take_outcome(key, outcome);
+    }
+
+    /// Acts on how an attempt of a session in the table has begun.
+    pub(super) fn take_outcome(&mut self, key: SlotKey, outcome: Result<(), Dead>) {
         match outcome {
+            Err(Dead::Full) => self.wait_in_line(key),
             Err(dead) => self.give_up(key, dead),
             Ok(()) if self.register(key, Side::Backend).is_err() => {
                 self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
@@ -279,6 +317,7 @@ impl Worker {
     pub(super) fn discard(&mut self, connection: Connection, dead: Dead) {
         match dead {
             Dead::Refused(reason) => self.refuse_opened(connection, reason),
+            Dead::Full => self.refuse_opened(connection, RefuseReason::NoBackend),
             Dead::Gone => {
                 let end = End { reason: CloseReason::ClientGone, reset: Reset::Both };
                 self.close(connection, end);
@@ -287,15 +326,31 @@ impl Worker {
     }
 }
 
+/// Why no backend could be chosen.
+#[cold]
+fn why_nobody(snapshot: &Snapshot, connection: &Connection) -> Dead {
+    let pool = snapshot.pool(connection.place.pool);
+    if pool.is_some_and(|pool| queue::is_only_full(pool)) {
+        Dead::Full
+    } else {
+        Dead::Refused(RefuseReason::NoBackend)
+    }
+}
+
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A backend for a connection, with a place claimed there.
 fn choose<'a>(
     chooser: &mut Chooser,
-    snapshot: &'a Snapshot,
+    (snapshot, now): (&'a Snapshot, Tick),
     connection: &Connection,
 ) -> Option<&'a Backend> {
     let asking = Asking {
         client: connection.peer,
         key: connection.aside.as_ref().and_then(|aside| aside.key),
+        now_us: now.micros(),
         tried: &connection.tried,
         generation: snapshot.generation,
     };

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::backoff::jitter;
+use crate::policy::hash::attempt_key;
 use crate::policy::limiter::{LimitKey, Limiter};
 use crate::shared::{
     BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
@@ -16,6 +18,10 @@ use super::greeting::Greeting;
 use super::opening::Reading;
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
+
+/// How far a session's longest life differs from the configured one, in per cent: those that began
+/// together do not end, and come back, together.
+const LIFETIME_SPREAD: u8 = 10;
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -94,6 +100,16 @@ pub(crate) struct Times {
     pub(crate) opened: Tick,
     /// When the backend was connected.
     pub(crate) connected: Option<Tick>,
+    /// Milliseconds in the line for a place; `None` when it never stood there.
+    pub(crate) waited_ms: Option<u32>,
+}
+
+impl Times {
+    /// Adds time in the line.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        self.waited_ms = Some(self.waited_ms.unwrap_or(0).saturating_add(ms));
+    }
 }
 
 impl Connection {
@@ -115,9 +131,17 @@ impl Connection {
         Bounds {
             reading: reading.map_or(Duration::ZERO, |reading| reading.timeout),
             connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
+            queue: pool.and_then(|pool| pool.queue).map_or(Duration::ZERO, |queue| queue.timeout),
             idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
             half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),
+            last: listener.and_then(|listener| listener.max_lifetime).map(|most| self.last(most)),
         }
+    }
+
+    /// When a session that may last for `most` ends: the same whenever it is asked.
+    fn last(&self, most: Duration) -> Tick {
+        let chance = attempt_key(self.place.number, 1, 0);
+        self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance))
     }
 
     /// Makes the coming close of the backend's socket send a reset.

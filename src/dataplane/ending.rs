@@ -13,8 +13,11 @@ use crate::shared::{
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
+use super::clock::Tick;
+use super::connect::Dead;
 use super::connection::Connection;
 use super::phase::{Due, Stage};
+use super::queue;
 use super::session::{End, Reset};
 use super::slots::SlotKey;
 use super::wire::{KernelWire, Side};
@@ -48,6 +51,7 @@ impl Worker {
                 client: peer,
                 bytes_to_backend: 0,
                 bytes_to_client: 0,
+                queue_ms: None,
                 connect_ms: None,
                 total_ms: 0,
                 path: PathKind::Copy,
@@ -79,11 +83,14 @@ impl Worker {
         if let Some(listener) = &listener {
             listener.state.counters(self.setup.number).refused_for(reason).add(1);
         }
-        let term = match (reason, connection.failure) {
-            (RefuseReason::NoBackend, Some(ConnectFailure::Timeout)) => "sC",
-            _ => reason.term(),
+        let (term, words) = match (reason, connection.failure) {
+            (RefuseReason::NoBackend, _) if connection.phase.stage == Stage::Waiting => {
+                ("sQ", "no place at a backend in time")
+            }
+            (RefuseReason::NoBackend, Some(ConnectFailure::Timeout)) => ("sC", reason.words()),
+            _ => (reason.term(), reason.words()),
         };
-        self.finish(connection, term, reason.words());
+        self.finish(connection, term, words);
     }
 
     /// Ends a session that is in the table.
@@ -131,7 +138,9 @@ impl Worker {
         let backend = place.backend.and_then(|id| snapshot.backend(id));
         if let Some(backend) = backend {
             backend.state.release();
+            queue::place_is_free(backend);
         }
+        queue::leave(snapshot, &connection);
         let Some(listener) = snapshot.listener(place.listener) else { return };
         listener.state.active.release();
         if self.setup.log.is_on() {
@@ -149,7 +158,14 @@ impl Worker {
         (term, reason): (&'static str, &'static str),
     ) -> SessionRecord {
         let [to_backend, to_client] = connection.session.delivered();
-        let times = connection.times;
+        let mut times = connection.times;
+        if connection.phase.stage == Stage::Waiting {
+            times.waited(self.now.since(connection.phase.attempted));
+        }
+        let queue_ms = times.waited_ms.map(u64::from);
+        let until = |at: Tick| {
+            whole_ms(at.since(times.opened)).saturating_sub(queue_ms.unwrap_or_default())
+        };
         let place = &connection.place;
         SessionRecord {
             session: connection.place.number,
@@ -159,7 +175,8 @@ impl Worker {
             client: connection.peer,
             bytes_to_backend: to_backend.0 + to_backend.1,
             bytes_to_client: to_client.0 + to_client.1,
-            connect_ms: times.connected.map(|at| whole_ms(at.since(times.opened))),
+            queue_ms,
+            connect_ms: times.connected.map(until),
             total_ms: whole_ms(self.now.since(times.opened)),
             path: connection.session.path(),
             generation: connection.place.generation,
@@ -189,6 +206,8 @@ impl Worker {
             Due::Later => {}
             Due::Unsaid => return self.reading_timed_out(key),
             Due::Retry => return self.retry(key, ConnectFailure::Timeout),
+            Due::Ask => return self.look_at_line(key),
+            Due::GiveUp => return self.give_up(key, Dead::Refused(RefuseReason::NoBackend)),
             Due::Look => return self.advance(key),
             Due::End(end) => return self.end(key, end),
             Due::Keepalive => {

@@ -12,6 +12,7 @@ mod choose;
 pub mod clock;
 mod connect;
 mod connection;
+mod downs;
 mod ending;
 pub mod greeting;
 mod handle;
@@ -21,6 +22,7 @@ mod opening;
 pub mod phase;
 mod pipes;
 pub mod port;
+mod queue;
 pub mod relay;
 mod routing;
 pub mod session;
@@ -40,7 +42,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::shared::{SessionLog, Subscriber, WorkerState};
+use crate::policy::gate::Gate;
+use crate::shared::{BackendId, SessionLog, Subscriber, WorkerState};
 use crate::sys::socket::ListenOptions;
 
 /// What the control plane may ask of a worker.
@@ -66,6 +69,13 @@ pub enum Command {
     Take(Box<Arrival>),
     /// Serve what waits in the accept queues, then close all listening sockets.
     StopListening,
+    /// Reset the sessions of a backend that went down, as its pool says.
+    BackendDown {
+        /// Which.
+        backend: BackendId,
+        /// The pace, which all workers share.
+        gate: Arc<Gate>,
+    },
     /// Reset all sessions.
     ResetAll,
     /// Leave the loop.

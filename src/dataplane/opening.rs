@@ -113,6 +113,7 @@ impl Worker {
 
     fn after_reading(&mut self, key: SlotKey, outcome: Result<Read, Dead>) {
         match outcome {
+            Err(Dead::Full) => self.wait_in_line(key),
             Err(dead) => self.give_up(key, dead),
             Ok(Read::Attempted) if self.register(key, Side::Backend).is_err() => {
                 self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
@@ -236,14 +237,14 @@ impl Worker {
             reading.map_or_else(Default::default, |reading| (reading.bytes, reading.has_ended));
         if bytes.is_empty() && !has_ended {
             let spoke_first = self.receive_early(connection)?;
-            return self.attempt(connection, spoke_first);
+            return self.first_attempt(connection, spoke_first);
         }
         // Never taken for drained: the events that told of what lies behind have been used up.
         connection.session.preload(&bytes, false);
         if has_ended {
             connection.session.client_ended();
         }
-        self.attempt(connection, !bytes.is_empty())
+        self.first_attempt(connection, !bytes.is_empty())
     }
 
     /// What was to be read has not come in time.

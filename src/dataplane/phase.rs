@@ -6,10 +6,11 @@ use std::io;
 use std::time::Duration;
 
 use crate::policy::defects::{Defect, has};
+use crate::shared::CloseReason;
 use crate::sys::socket::ConnectStatus;
 
 use super::clock::Tick;
-use super::session::{End, Readiness, Session};
+use super::session::{End, Readiness, Reset, Session};
 use super::wire::{Holds, Side};
 
 /// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
@@ -18,11 +19,16 @@ const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
 /// How often to look whether a lingering session may be closed: no event tells.
 const LINGER_LOOK: Duration = Duration::from_millis(20);
 
+/// How often who waits for a place looks by itself: some of what makes one calls nobody.
+const LINE_LOOK: Duration = Duration::from_millis(500);
+
 /// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Waiting for what the client says first, before there is a backend.
     Reading,
+    /// Waiting for a place, every backend being full.
+    Waiting,
     /// Waiting for a backend's handshake.
     Connecting,
     /// Connected; the backend has not taken all of its PROXY header yet.
@@ -39,7 +45,7 @@ impl Stage {
     /// Whether nothing of the client's may move yet.
     #[must_use]
     pub const fn is_opening(self) -> bool {
-        matches!(self, Self::Reading | Self::Connecting | Self::Greeting)
+        matches!(self, Self::Reading | Self::Waiting | Self::Connecting | Self::Greeting)
     }
 }
 
@@ -48,12 +54,23 @@ impl Stage {
 pub struct Bounds {
     /// What the client has to say first.
     pub reading: Duration,
+    /// A place at a backend.
+    pub queue: Duration,
     /// One backend's handshake.
     pub connect: Duration,
     /// Silence both ways.
     pub idle: Duration,
     /// Silence after one side's EOF, where that is shorter.
     pub half_closed: Duration,
+    /// The end of a session that moves bytes, whatever it does; `None` is never.
+    pub last: Option<Tick>,
+}
+
+impl Bounds {
+    /// The earlier of a moment and the end of a session that moves bytes.
+    fn or_last(&self, moment: Tick) -> Tick {
+        self.last.map_or(moment, |last| last.min(moment))
+    }
 }
 
 /// A stage, and the moments from which its bounds count.
@@ -61,7 +78,7 @@ pub struct Bounds {
 pub struct Phase {
     /// How far the connection has come.
     pub stage: Stage,
-    /// When the reading or the latest connection attempt began.
+    /// When the reading, the waiting for a place, or the latest connection attempt began.
     pub attempted: Tick,
     /// When a byte last moved, or the connection came to where it is.
     pub active: Tick,
@@ -74,13 +91,17 @@ pub enum Due {
     Later,
     /// The end: the client did not say in time what it has to.
     Unsaid,
+    /// A look whether there is a place now.
+    Ask,
+    /// Turning the client away: no place in time.
+    GiveUp,
     /// This backend takes too long: another one.
     Retry,
     /// Setting keepalive on the backend's socket.
     Keepalive,
     /// A look whether the last bytes have arrived.
     Look,
-    /// The end: too long a silence.
+    /// The end: too long a silence, or too long a life.
     End(End),
 }
 
@@ -89,6 +110,12 @@ impl Phase {
     #[must_use]
     pub const fn new(now: Tick) -> Self {
         Self { stage: Stage::Connecting, attempted: now, active: now }
+    }
+
+    /// There is no place for it: it waits from now on.
+    pub const fn waits(&mut self, now: Tick) {
+        self.stage = Stage::Waiting;
+        self.attempted = now;
     }
 
     /// A backend's handshake is done: bytes may move.
@@ -131,10 +158,11 @@ impl Phase {
         let deadline = self.silence_deadline(session, bounds);
         match self.stage {
             Stage::Reading => self.attempted.after(bounds.reading),
+            Stage::Waiting => self.attempted.after(bounds.queue).min(now.after(LINE_LOOK)),
             Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
             Stage::Connecting | Stage::Greeting => self.attempted.after(bounds.connect),
-            Stage::Young => deadline.min(now.after(KEEPALIVE_DELAY)),
-            Stage::Settled => deadline,
+            Stage::Young => bounds.or_last(deadline.min(now.after(KEEPALIVE_DELAY))),
+            Stage::Settled => bounds.or_last(deadline),
             Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
         }
     }
@@ -142,22 +170,31 @@ impl Phase {
     /// The timer has fired. Unless the connection ends or tries again, it has to be armed anew.
     pub fn due<P: Holds>(&mut self, session: &Session<P>, bounds: Bounds, now: Tick) -> Due {
         if self.stage.is_opening() {
-            let (bound, late) = match self.stage {
-                Stage::Reading => (bounds.reading, Due::Unsaid),
-                _ => (bounds.connect, Due::Retry),
+            let (bound, early, late) = match self.stage {
+                Stage::Reading => (bounds.reading, Due::Later, Due::Unsaid),
+                Stage::Waiting => (bounds.queue, Due::Ask, Due::GiveUp),
+                _ => (bounds.connect, Due::Later, Due::Retry),
             };
-            return if self.attempted.after(bound) <= now { late } else { Due::Later };
+            return if self.attempted.after(bound) <= now { late } else { early };
         }
         if self.silence_deadline(session, bounds) <= now {
             return Due::End(session.silence_end());
         }
+        let is_last = bounds.last.is_some_and(|last| last <= now);
         match self.stage {
+            Stage::Young | Stage::Settled if is_last => {
+                Due::End(End { reason: CloseReason::Lifetime, reset: Reset::Both })
+            }
             Stage::Young => {
                 self.stage = Stage::Settled;
                 Due::Keepalive
             }
             Stage::Lingering => Due::Look,
-            Stage::Reading | Stage::Connecting | Stage::Greeting | Stage::Settled => Due::Later,
+            Stage::Reading
+            | Stage::Waiting
+            | Stage::Connecting
+            | Stage::Greeting
+            | Stage::Settled => Due::Later,
         }
     }
 }

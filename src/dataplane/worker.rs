@@ -21,9 +21,11 @@ use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
 use super::choose::Chooser;
 use super::clock::{Clock, Tick};
 use super::connection::Connection;
+use super::downs::Downs;
 use super::listening::Listening;
 use super::phase::Stage;
 use super::pipes::PipePool;
+use super::queue::Bell;
 use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::spread::Spread;
@@ -65,6 +67,9 @@ pub(super) struct Worker {
     pub(super) chooser: Chooser,
     pub(super) spread: Spread,
     spin: Spin,
+    pub(super) downs: Downs,
+    /// By which others tell of a place for a client of this worker.
+    pub(super) bell: Arc<Bell>,
     pub(super) now: Tick,
     /// Somebody has sent a command, perhaps.
     woken: bool,
@@ -88,6 +93,7 @@ impl Worker {
     pub(super) fn new(setup: WorkerSetup, commands: Receiver<Command>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Addressed::Waker.token())?);
+        let bell = Arc::new(Bell::new(Arc::clone(&waker)));
         let clock = Clock::new(setup.start);
         let now = clock.now();
         Ok(Self {
@@ -109,6 +115,8 @@ impl Worker {
             chooser: Chooser::new(setup.number),
             spread: Spread::default(),
             spin: Spin::new(setup.spin),
+            downs: Downs::default(),
+            bell,
             now,
             woken: true,
             over: false,
@@ -148,7 +156,10 @@ impl Worker {
             self.run_ready();
             self.accept_pending();
             self.check_timers(&mut due);
-            if std::mem::take(&mut self.woken) && self.obey_commands().is_break() {
+            if !self.downs.is_empty() {
+                self.reset_doomed();
+            }
+            if std::mem::take(&mut self.woken) && self.wake_up().is_break() {
                 return;
             }
             self.report();
@@ -197,12 +208,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let timer = self.table.timers.next_due();
-        let next = match (timer, self.listening.resumes_at()) {
-            (Some(timer), Some(resume)) => timer.min(resume),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return None,
-        };
-        Some(next.since(self.now))
+        let due = [timer, self.listening.resumes_at(), self.downs.next_due()];
+        due.into_iter().flatten().min().map(|next| next.since(self.now))
     }
 
     /// Lets an event set latches, and queues whom it concerns.
@@ -309,6 +316,13 @@ impl Worker {
         }
     }
 
+    fn wake_up(&mut self) -> std::ops::ControlFlow<()> {
+        if self.bell.has_rung() {
+            self.serve_lines();
+        }
+        self.obey_commands()
+    }
+
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
@@ -334,6 +348,7 @@ impl Worker {
                     self.over = true;
                     self.reset_all();
                 }
+                Command::BackendDown { backend, gate } => self.backend_down(backend, gate),
                 Command::Exit => return std::ops::ControlFlow::Break(()),
             }
         }
@@ -341,7 +356,7 @@ impl Worker {
     }
 
     /// Takes the newest snapshot; listeners that are gone are emptied under the old one first.
-    fn take_up_snapshot(&mut self) {
+    pub(super) fn take_up_snapshot(&mut self) {
         let latest = self.snapshot.latest();
         self.close_gone_listeners(&latest);
         self.listening.take_up(&latest);

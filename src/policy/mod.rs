@@ -3,10 +3,11 @@
 //! imports nothing else of the crate.
 //!
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
-//! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
-//! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
-//! believed of a backend (`health`, `backoff`). What the first bytes of a connection say is read by
-//! `proxy_header`, `client_hello` and `request_head`; `route` chooses by it.
+//! `window` and `table`), which backend serves (`maglev` over `hash`, `bounded_load`, `slow_start`,
+//! `round_robin`, `least_connections`, `least_latency`, `random`, `sticky`, `panic_mode`) on which
+//! worker (`spread`, `spin`), and what is believed of a backend (`health`, `backoff`). What the first
+//! bytes of a connection say is read by `proxy_header`, `client_hello` and `request_head`; `route`
+//! chooses by it.
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -35,14 +36,21 @@ pub mod defects;
 // The stable hash that every node agrees on, and the consistent hashing built on it.
 pub mod hash;
 pub mod maglev;
-// The backend whose turn it is; the one with the fewest sessions for its weight; one by chance.
+// A bound on what one backend gets of all; a share that grows after a start.
+pub mod bounded_load;
+pub mod slow_start;
+// The backend whose turn it is; the one with the fewest sessions for its weight, or where they wait
+// least; one by chance.
 pub mod least_connections;
+pub mod least_latency;
 pub mod random;
 pub mod round_robin;
 // Which worker gets a new session.
 pub mod spread;
 // Whether to wait busily.
 pub mod spin;
+// The backend a client had before.
+pub mod sticky;
 // When too few backends are healthy to believe the verdicts.
 pub mod panic_mode;
 

@@ -37,7 +37,17 @@ impl RoundRobin {
     }
 
     /// The member whose turn it is among the eligible ones; `None` when there is none.
-    pub fn pick(&mut self, mut eligible: impl FnMut(u16) -> bool) -> Option<u16> {
+    pub fn pick(&mut self, eligible: impl FnMut(u16) -> bool) -> Option<u16> {
+        self.pick_by(|_, weight| weight, eligible)
+    }
+
+    /// The same with weights that change from pick to pick; `weight_of` gets a member and the
+    /// weight it was built with. A credit is worth the same whatever the weights are by then.
+    pub fn pick_by(
+        &mut self,
+        weight_of: impl Fn(u16, u32) -> u32,
+        mut eligible: impl FnMut(u16) -> bool,
+    ) -> Option<u16> {
         let mut total: i64 = 0;
         let mut best: Option<(usize, u16, i64)> = None;
         let count = self.turns.len();
@@ -47,8 +57,9 @@ impl RoundRobin {
             if turn.weight == 0 || !eligible(member) {
                 continue;
             }
-            turn.credit += i64::from(turn.weight);
-            total += i64::from(turn.weight);
+            let weight = weight_of(member, turn.weight);
+            turn.credit += i64::from(weight);
+            total += i64::from(weight);
             if best.is_none_or(|(_, _, most)| turn.credit > most) {
                 best = Some((index, member, turn.credit));
             }
@@ -90,6 +101,19 @@ mod tests {
             .map(|worker| RoundRobin::starting_at(&[1, 1, 1], worker).pick(|_| true).unwrap())
             .collect();
         assert_eq!(first, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_member_that_grows_gets_its_part_and_no_burst() {
+        // If this fails, a backend that warms up is given all or nothing, or what it missed later.
+        let mut robin = RoundRobin::new(&[1, 1, 1]);
+        let picks_at = |robin: &mut RoundRobin, share: u32, count: u32| {
+            let weight = |member: u16, weight: u32| weight * if member == 1 { share } else { 256 };
+            (0..count).filter(|_| robin.pick_by(weight, |_| true) == Some(1)).count()
+        };
+        assert_eq!(picks_at(&mut robin, 64, 90), 10);
+        assert_eq!(picks_at(&mut robin, 128, 100), 20);
+        assert_eq!(picks_at(&mut robin, 256, 99), 33);
     }
 
     #[test]

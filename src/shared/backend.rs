@@ -4,11 +4,15 @@
 //! worker that sees a change a moment late makes a choice that was right a moment ago. The number
 //! of active sessions is exact: claim by increment, check, undo.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::policy::least_latency::Latency;
+
 use super::stats::{BackendCounters, Counter, Gauge};
+use super::waiting::WaitingLine;
 
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,9 @@ pub struct BackendState {
     up: AtomicBool,
     admin: AtomicU8,
     active: Gauge,
+    latency: CachePadded<AtomicU64>,
+    /// When it came up, or was added, in microseconds of the workers' clock; 0 from the start.
+    since_us: AtomicU64,
     workers: Box<[CachePadded<BackendCounters>]>,
 }
 
@@ -57,6 +64,8 @@ impl BackendState {
             up: AtomicBool::new(up),
             admin: AtomicU8::new(0),
             active: Gauge::default(),
+            latency: CachePadded::default(),
+            since_us: AtomicU64::new(0),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -70,6 +79,18 @@ impl BackendState {
     /// Records the verdict of its probes.
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+    }
+
+    /// When it came up, or was added by a reload, in microseconds of the workers' clock; 0: it was
+    /// there from the start.
+    #[must_use]
+    pub fn since_us(&self) -> u64 {
+        self.since_us.load(Ordering::Relaxed)
+    }
+
+    /// Records that it begins to serve at this moment.
+    pub fn begin(&self, now_us: u64) {
+        self.since_us.store(now_us.max(1), Ordering::Relaxed);
     }
 
     /// What the operator wants of it.
@@ -100,6 +121,19 @@ impl BackendState {
         self.active.value()
     }
 
+    /// How long it has taken to connect to it, as far as its pool measures that.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        Latency::from_word(self.latency.load(Ordering::Relaxed))
+    }
+
+    /// Takes in one time it took to connect, in microseconds, at `now_us` of the workers' clock.
+    pub fn observe_latency(&self, elapsed_us: u64, now_us: u64) {
+        let observe = |word| Some(Latency::from_word(word).observe(elapsed_us, now_us).word());
+        // No other memory is published with the word. `observe` always gives one.
+        let _always = self.latency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, observe);
+    }
+
     /// The counters of one worker.
     ///
     /// # Panics
@@ -125,6 +159,8 @@ impl BackendState {
 #[derive(Debug, Default)]
 pub struct PoolState {
     panicking: AtomicBool,
+    /// Clients that wait for a place.
+    pub line: Arc<WaitingLine>,
 }
 
 impl PoolState {

@@ -11,6 +11,7 @@ mod reasons;
 mod session_record;
 mod snapshot;
 mod stats;
+mod waiting;
 
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
@@ -19,9 +20,10 @@ pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
-    Listener, Pool, Routing, Snapshot, SpliceMode,
+    Listener, OnDown, Pool, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };
+pub use waiting::{Callable, Waiting, WaitingLine};

@@ -110,6 +110,10 @@ pub enum CloseReason {
     Idle,
     /// One side had sent EOF and the other was silent for `half_closed_timeout`.
     HalfClosed,
+    /// The session has lasted for `max_lifetime`.
+    Lifetime,
+    /// Its backend went down and `on_down` says to reset such sessions.
+    BackendDown,
     /// `drain_timeout` passed, or a second signal asked to stop at once.
     Drain,
     /// Something that should not happen; the words in the log say what.
@@ -118,13 +122,15 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
         Self::ClientGone,
         Self::Idle,
         Self::HalfClosed,
+        Self::Lifetime,
+        Self::BackendDown,
         Self::Drain,
         Self::Internal,
     ];
@@ -145,6 +151,8 @@ impl CloseReason {
             Self::ClientGone => "client_gone",
             Self::Idle => "idle_timeout",
             Self::HalfClosed => "half_closed_timeout",
+            Self::Lifetime => "max_lifetime",
+            Self::BackendDown => "backend_down",
             Self::Drain => "drain",
             Self::Internal => "internal",
         }
@@ -159,7 +167,8 @@ impl CloseReason {
             Self::BackendReset => "SD",
             Self::ClientGone => "CC",
             Self::Idle | Self::HalfClosed => "cD",
-            Self::Drain => "KD",
+            Self::Lifetime | Self::Drain => "KD",
+            Self::BackendDown => "DD",
             Self::Internal => "ID",
         }
     }
@@ -174,6 +183,8 @@ impl CloseReason {
             Self::ClientGone => "client left during the connect",
             Self::Idle => "idle_timeout reached",
             Self::HalfClosed => "half_closed_timeout reached",
+            Self::Lifetime => "max_lifetime reached",
+            Self::BackendDown => "backend went down",
             Self::Drain => "drain ended",
             Self::Internal => "internal error",
         }
@@ -232,6 +243,12 @@ impl ConnectFailure {
             Self::Loop => "connected to itself",
             Self::Other => "connect failed",
         }
+    }
+
+    /// Whether it tells of the backend, or of this host.
+    #[must_use]
+    pub const fn is_of_the_backend(self) -> bool {
+        matches!(self, Self::Refused | Self::Timeout | Self::Unreachable)
     }
 
     /// The class of an error that connect(2) gave.

@@ -33,7 +33,9 @@ pub struct SessionRecord {
     pub bytes_to_backend: u64,
     /// Bytes delivered to the client.
     pub bytes_to_client: u64,
-    /// Milliseconds until the backend was connected; `None` when it never was.
+    /// Milliseconds it waited for a place at a backend; `None` when it did not.
+    pub queue_ms: Option<u64>,
+    /// Milliseconds, without those, until the backend was connected; `None` when it never was.
     pub connect_ms: Option<u64>,
     /// Milliseconds from accept to close.
     pub total_ms: u64,

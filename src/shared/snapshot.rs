@@ -14,12 +14,15 @@ use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
+use crate::policy::meter::Meter;
 use crate::policy::proxy_header::Version;
 use crate::policy::route::Route;
+use crate::policy::sticky::Memory;
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::stats::{Gauge, ListenerState};
+use super::waiting::WaitingLine;
 
 /// Everything a worker decides by. The vectors are indexed by id; a hole is an id not in use.
 #[derive(Debug)]
@@ -99,6 +102,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
     pub half_closed_timeout: Duration,
+    /// How long a session may last, spread by a tenth either way; `None` is for ever.
+    pub max_lifetime: Option<Duration>,
     /// Sessions it may hold at once.
     pub sessions_max: u64,
     /// Who may connect.
@@ -191,6 +196,8 @@ pub struct Pool {
     pub name: String,
     /// What is hashed.
     pub hash: HashPlan,
+    /// What is remembered of clients; `None`: nothing.
+    pub sticky: Option<Sticky>,
     /// Those that serve.
     pub primary: Group,
     /// Those that serve when no primary can.
@@ -201,8 +208,16 @@ pub struct Pool {
     pub retries: u32,
     /// The PROXY header that backends get before the client's bytes.
     pub send_proxy: Option<Version>,
+    /// How many clients may wait for a place, and how long; `None`: nobody waits.
+    pub queue: Option<Queue>,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
+    /// In thousandths, see [`crate::policy::bounded_load`]; `None` is no bound.
+    pub load_factor: Option<u32>,
+    /// In microseconds, see [`crate::policy::slow_start`]; `None`: a share is whole at once.
+    pub slow_start_us: Option<u64>,
+    /// What happens to sessions of a backend that goes down.
+    pub on_down: OnDown,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -212,6 +227,37 @@ impl Pool {
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.primary.members.iter().chain(&self.backup.members)
     }
+}
+
+/// Choices that are remembered.
+#[derive(Debug, Clone)]
+pub struct Sticky {
+    /// The choices, kept over reloads.
+    pub memory: Arc<Memory>,
+    /// How long after the latest session.
+    pub seconds: u32,
+    /// Clients, as configured.
+    pub size: u32,
+}
+
+/// How clients wait while every backend is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many at once, over all workers; at least 1.
+    pub max: u32,
+    /// How long each.
+    pub timeout: Duration,
+}
+
+/// What happens to sessions of a backend that goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    /// They go on.
+    Keep,
+    /// All are reset.
+    Reset,
+    /// They are reset one after the other, at this rate over all workers.
+    Pace(Meter),
 }
 
 /// What of a client is hashed.
@@ -256,6 +302,8 @@ pub enum Balance {
     RoundRobin(Vec<u32>),
     /// Fewest sessions for its weight.
     LeastConnections(Vec<u32>),
+    /// Two by chance, of which the one where sessions wait less.
+    LeastLatency(Vec<u32>),
     /// Two by chance, of which the one with fewer sessions for its weight.
     RandomTwo(Vec<u32>),
     /// One by chance.
@@ -285,18 +333,28 @@ pub struct Backend {
     pub sessions_max: Option<u32>,
     /// Serves only when no other can.
     pub backup: bool,
+    /// Whether choices in its pool look at how long it takes to connect.
+    pub measured: bool,
+    /// Who waits for a place of its pool, if its pool lets clients wait.
+    pub line: Option<Arc<WaitingLine>>,
     /// What stays over reloads.
     pub state: Arc<BackendState>,
 }
 
 impl Backend {
+    /// Whether new sessions may go there as soon as there is room.
+    #[must_use]
+    pub fn is_usable(&self, panicking: bool) -> bool {
+        (self.state.is_up() || panicking)
+            && self.state.admin() == AdminState::Ready
+            && self.weight > 0
+    }
+
     /// Whether new sessions may go there; `panicking` ignores the probes' verdict, never the
     /// operator's.
     #[must_use]
     pub fn is_eligible(&self, panicking: bool) -> bool {
-        (self.state.is_up() || panicking)
-            && self.state.admin() == AdminState::Ready
-            && self.weight > 0
+        self.is_usable(panicking)
             && self.sessions_max.is_none_or(|max| self.state.active() < u64::from(max))
     }
 }

@@ -56,9 +56,11 @@ impl Settings {
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
             reading: CONNECT_TIMEOUT,
+            queue: Duration::ZERO,
             connect: CONNECT_TIMEOUT,
             idle: self.idle,
             half_closed: self.half_closed,
+            last: None,
         }
     }
 }
@@ -329,6 +331,7 @@ impl<'a> Worker<'a> {
             Due::Retry => return self.retry(key),
             Due::End(end) => return self.remove(key, Ended::Silent(end)),
             Due::Look => return self.advance(key),
+            Due::Ask | Due::GiveUp => self.kernel.problems.push("nobody waits here".into()),
             Due::Later | Due::Keepalive => {}
         }
         if !put_in::forgotten_timer() {

@@ -201,7 +201,7 @@ impl<'a> SessionLine<'a> {
             client: record.client.to_string(),
             bytes_to_backend: record.bytes_to_backend,
             bytes_to_client: record.bytes_to_client,
-            queue_ms: -1,
+            queue_ms: record.queue_ms.map_or(-1, whole),
             connect_ms: record.connect_ms.map_or(-1, whole),
             total_ms: record.total_ms,
             path: record.path.label(),

@@ -12,12 +12,23 @@ use crate::control::metrics::{count, counter, gauge, histogram};
 use crate::control::plane::HealthBook;
 use crate::control::retired;
 
-/// Every metric with the labels `pool` and `backend`.
+/// Every metric with the label `pool`, most with `backend`.
 pub(crate) fn encode_backends(
     encoder: &mut DescriptorEncoder<'_>,
-    snapshot: &Snapshot,
+    (snapshot, now_us): (&Snapshot, u64),
     health: &HealthBook,
 ) -> fmt::Result {
+    let help = "Clients that wait for a place";
+    let mut family = gauge(encoder, "evenkeel_pool_waiting", help)?;
+    for pool in snapshot.pools.iter().flatten() {
+        family.encode_family(&[("pool", &*pool.name)])?.encode_gauge(&pool.state.line.len())?;
+    }
+    let help = "Clients whose remembered backend was forgotten early because the table was full";
+    let mut family = counter(encoder, "evenkeel_sticky_evictions", help)?;
+    for pool in snapshot.pools.iter().flatten() {
+        let evictions = pool.sticky.as_ref().map_or(0, |sticky| sticky.memory.live_evictions());
+        count(&mut family, &[("pool", &*pool.name)], evictions)?;
+    }
     let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
     for backend in backends(snapshot) {
         let up = u64::from(backend.state.is_up());
@@ -36,6 +47,7 @@ pub(crate) fn encode_backends(
         count(&mut family, &names(backend), backend.state.sum(|block| &block.sessions))?;
     }
     encode_connects(encoder, snapshot)?;
+    encode_latencies(encoder, snapshot, now_us)?;
     let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
     for backend in backends(snapshot) {
         let counts = health.probes.get(&backend.id).copied().unwrap_or_default();
@@ -71,6 +83,20 @@ fn encode_connects(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
             block.connect_seconds.add_to(&mut buckets, &mut sum_us);
         }
         histogram(&mut family, &names(backend), &CONNECT_SECONDS, (buckets, sum_us))?;
+    }
+    Ok(())
+}
+
+fn encode_latencies(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    now_us: u64,
+) -> fmt::Result {
+    let help = "Time to connect, as balance = \"least-latency\" sees it";
+    let mut family = gauge(encoder, "evenkeel_backend_latency_seconds", help)?;
+    for backend in backends(snapshot) {
+        let latency = backend.state.latency().time_at(now_us);
+        family.encode_family(&names(backend))?.encode_gauge(&latency.as_secs_f64())?;
     }
     Ok(())
 }

@@ -1,0 +1,248 @@
+//! Least latency: of two backends drawn by chance, the one where a session would wait less.
+//!
+//! A backend costs the time it takes to connect to it, times the sessions it would then have, for
+//! its weight. The time is a moving average that follows a peak at once and comes down slowly
+//! ("peak EWMA", as in Finagle's and Linkerd's balancers): a backend that stumbles is avoided from
+//! the first slow connect on, and tried again as the memory of it fades. The average and the moment
+//! it is of are one word, so that all workers share it without a lock.
+
+use std::time::Duration;
+
+use super::random;
+
+/// One tick of the average's clock: 2^16 µs, about 66 ms. 32 bits of ticks last 8 years.
+const TICK_SHIFT: u32 = 16;
+/// Ticks in which what is left of an older time halves: about 7 s, a time constant of 10 s.
+const HALF_LIFE: u32 = 107;
+/// Times are kept in sixteenths of a microsecond: what fades in one tick must not round to nothing.
+const FRACTION_BITS: u32 = 4;
+
+/// A moving average of times and the tick it is of; 0 is none yet.
+///
+/// Layout: time in 1/16 µs (32 bits, at most 268 s) | tick (32 bits).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Latency(u64);
+
+impl Latency {
+    /// As it is stored.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// To be stored.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    fn new(time: u32, tick: u32) -> Self {
+        Self(u64::from(time) << 32 | u64::from(tick))
+    }
+
+    fn time(self) -> u32 {
+        u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)
+    }
+
+    fn tick(self) -> u32 {
+        u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// Takes in one time, in microseconds, that was measured at `now_us`. A longer one counts at
+    /// once; a shorter one as much as time has passed. Of several in one tick the longest counts.
+    #[must_use]
+    pub fn observe(self, elapsed_us: u64, now_us: u64) -> Self {
+        let fine = elapsed_us.max(1).saturating_mul(1 << FRACTION_BITS);
+        let seen = u32::try_from(fine).unwrap_or(u32::MAX);
+        let now = tick_of(now_us);
+        let rest = self.time().checked_sub(seen).map_or(0, |above| fade(above, self.age(now)));
+        Self::new(seen + rest, now)
+    }
+
+    /// The average at `now_us`, in sixteenths of a microsecond, fading while nothing is measured;
+    /// `None` before the first time.
+    #[must_use]
+    pub fn cost(self, now_us: u64) -> Option<u32> {
+        let known = self.time();
+        (known > 0).then(|| fade(known, self.age(tick_of(now_us))).max(1))
+    }
+
+    /// The average at `now_us`; zero before the first time.
+    #[must_use]
+    pub fn time_at(self, now_us: u64) -> Duration {
+        let cost = u64::from(self.cost(now_us).unwrap_or(0));
+        Duration::from_nanos((cost * 1_000) >> FRACTION_BITS)
+    }
+
+    /// Ticks since it was changed; 0 for a clock that is behind the one of whoever did.
+    fn age(self, now: u32) -> u32 {
+        let age = now.wrapping_sub(self.tick());
+        if age > u32::MAX / 2 { 0 } else { age }
+    }
+}
+
+fn tick_of(now_us: u64) -> u32 {
+    u32::try_from(now_us >> TICK_SHIFT & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+/// What is left of `value` after `ticks`: halved with every half-life, and in between along the
+/// parabola that begins as steeply as the exponential.
+fn fade(value: u32, ticks: u32) -> u32 {
+    /// Thousandths of a half-life's loss: 1 - 2^-x is about 0.693 x - 0.193 x².
+    const STEEP: u64 = 693;
+    const BEND: u64 = 193;
+    let half_life = u64::from(HALF_LIFE);
+    let halved = value.checked_shr(ticks / HALF_LIFE).unwrap_or(0);
+    let within = u64::from(ticks % HALF_LIFE);
+    let loss = within * (STEEP * half_life - BEND * within);
+    // Rounded up, so that it comes to an end; below 2^32 * 2^7 * 2^17.
+    let lost = (u64::from(halved) * loss).div_ceil(1_000 * half_life * half_life);
+    halved - u32::try_from(lost).unwrap_or(halved)
+}
+
+/// What one backend carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burden {
+    /// Its sessions.
+    pub sessions: u32,
+    /// [`Latency::cost`].
+    pub cost: Option<u32>,
+}
+
+/// Draws two different eligible members by weight and takes the one with the lower
+/// cost × (sessions + 1) / weight, the first drawn if they are equal.
+///
+/// A backend that was never measured counts as fast as the other one. Members are the indexes of
+/// `weights` up to 65,535; `random` holds two numbers, each uniform over `u64`.
+pub fn pick(
+    weights: &[u32],
+    burden: impl Fn(u16) -> Burden,
+    mut eligible: impl FnMut(u16) -> bool,
+    random: [u64; 2],
+) -> Option<u16> {
+    let [random_first, random_second] = random;
+    let first = random::pick(weights, &mut eligible, random_first)?;
+    let second = random::pick(weights, |member| member != first && eligible(member), random_second);
+    let weight = |member: u16| weights.get(usize::from(member)).copied().unwrap_or_default();
+    match second {
+        Some(second) => {
+            let (one, other) = (burden(first), burden(second));
+            let is_less = score(other, one, weight(first)) < score(one, other, weight(second));
+            Some(if is_less { second } else { first })
+        }
+        None => Some(first),
+    }
+}
+
+/// One side of the comparison of two, multiplied by the other's weight; at most
+/// 2^32 * 2^32 * 2^32.
+fn score(of: Burden, other: Burden, other_weight: u32) -> u128 {
+    let cost = of.cost.or(other.cost).unwrap_or(1);
+    u128::from(cost) * (u128::from(of.sessions) + 1) * u128::from(other_weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn cost_us(latency: Latency, now_us: u64) -> u32 {
+        latency.cost(now_us).unwrap() >> FRACTION_BITS
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_fades() {
+        // If this fails, a backend that stumbles gets clients as before, or never again.
+        let mut latency = Latency::default();
+        assert_eq!(latency.cost(0), None);
+        for at in 0..100 {
+            latency = latency.observe(1_000, at * SECOND);
+        }
+        assert_eq!(cost_us(latency, 99 * SECOND), 1_000);
+        latency = latency.observe(50_000, 100 * SECOND);
+        assert_eq!(cost_us(latency, 100 * SECOND), 50_000);
+        for at in 0..7 * 1_000 {
+            latency = latency.observe(1_000, 100 * SECOND + at * 1_000);
+        }
+        let half = cost_us(latency, 107 * SECOND);
+        assert!((23_000..28_000).contains(&half), "{half} after a half-life");
+        for at in 0..60 * 1_000 {
+            latency = latency.observe(1_000, 107 * SECOND + at * 1_000);
+        }
+        let settled = cost_us(latency, 167 * SECOND);
+        assert!((1_000..1_200).contains(&settled), "{settled} after a minute");
+    }
+
+    #[test]
+    fn a_backend_that_nobody_asks_is_forgiven() {
+        // If this fails, a backend that was slow once is never tried again.
+        let latency = Latency::default().observe(3 * SECOND, 10 * SECOND);
+        let later = |seconds: u64| cost_us(latency, (10 + seconds) * SECOND);
+        assert_eq!(later(0), 3_000_000);
+        assert!(later(7) < 1_700_000 && later(7) > 1_300_000, "{}", later(7));
+        assert!(later(100) < 300, "{}", later(100));
+        assert_eq!(latency.cost(10_000 * SECOND), Some(1));
+    }
+
+    #[test]
+    fn weight_latency_and_sessions_count() {
+        // If this fails, slow backends, or busy ones, get the clients.
+        let burden = |cost, sessions| Burden { sessions, cost };
+        let choose = |weights: [u32; 2], burdens: [Burden; 2]| {
+            let seen: Vec<u16> = [[0, 0], [u64::MAX; 2]]
+                .map(|random| {
+                    pick(&weights, |m| burdens[usize::from(m)], |_| true, random).unwrap()
+                })
+                .to_vec();
+            assert_eq!(seen[0], seen[1], "of two, both are always drawn");
+            seen[0]
+        };
+        assert_eq!(choose([1, 1], [burden(Some(100), 0), burden(Some(99), 0)]), 1);
+        assert_eq!(choose([1, 1], [burden(Some(100), 0), burden(Some(40), 2)]), 0);
+        assert_eq!(choose([1, 3], [burden(Some(100), 0), burden(Some(100), 1)]), 1);
+        assert_eq!(choose([1, 1], [burden(None, 3), burden(Some(9_999), 2)]), 1);
+        assert_eq!(choose([1, 1], [burden(None, 1), burden(None, 0)]), 1);
+        let most = burden(Some(u32::MAX), u32::MAX);
+        assert_eq!(choose([1, u32::MAX], [most, most]), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn only_eligible_ones_and_always_one_of_them(
+            members in prop::collection::vec(
+                (0_u32..3, any::<(u32, Option<u32>)>(), any::<bool>()), 0..20,
+            ),
+            random: [u64; 2],
+        ) {
+            // If this fails, a backend that is out gets clients, or a good one is not found.
+            let weights: Vec<u32> = members.iter().map(|member| member.0).collect();
+            let of = |m: u16| members[usize::from(m)];
+            let can = |m: &u16| of(*m).0 > 0 && of(*m).2;
+            let burden = |m: u16| Burden { sessions: of(m).1.0, cost: of(m).1.1 };
+            let any = (0..u16::try_from(members.len()).unwrap()).any(|m| can(&m));
+            let chosen = pick(&weights, burden, |m| of(m).2, random);
+            prop_assert_eq!(chosen.is_some(), any);
+            prop_assert!(chosen.is_none_or(|m| can(&m)));
+        }
+
+        #[test]
+        fn it_stays_between_what_was_seen_and_the_peak(
+            steps in prop::collection::vec((0_u64..400_000_000, 0_u64..20_000_000), 1..60),
+        ) {
+            // If this fails, an average is lower than anything seen, or outlives its peak.
+            let (mut latency, mut now, mut most) = (Latency::default(), 0, 0);
+            for (elapsed, pause) in steps {
+                now += pause;
+                latency = latency.observe(elapsed, now);
+                let seen = u32::try_from(elapsed.max(1) << FRACTION_BITS).unwrap_or(u32::MAX);
+                most = seen.max(most);
+                let cost = latency.cost(now).unwrap();
+                prop_assert!((seen..=most).contains(&cost));
+                let later = latency.cost(now + 30 * SECOND).unwrap();
+                prop_assert!(later <= cost && later > 0);
+            }
+        }
+    }
+}

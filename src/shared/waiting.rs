@@ -1,0 +1,171 @@
+//! Clients that wait for a place at a pool, over all workers, in the order in which they came.
+//!
+//! A place that becomes free calls the worker of the client that has waited longest; that client
+//! stays first until its worker has found it a backend, then the next is called, so that places
+//! that become free together are all seen. Nobody is overtaken: newcomers join the line while there
+//! is one.
+//!
+//! **Synchronization.** The line is under a mutex, taken only in pools where clients wait. Whoever
+//! gives a place back looks at the number of those who wait after that; whoever joins looks for a
+//! place after joining. With a SeqCst fence between the two steps of each, one sees the other.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::policy::sync::{AtomicU64, Mutex, Ordering, fence};
+
+/// A worker, as far as somebody who has a place for its client needs it.
+pub trait Callable: fmt::Debug + Send + Sync {
+    /// Has it look for a backend for its client that is first in line.
+    fn call(&self);
+}
+
+/// One client in the line.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The session's number, unique within the process.
+    pub number: u64,
+    /// What its worker knows it by.
+    pub token: u64,
+    /// Its worker.
+    pub worker: Arc<dyn Callable>,
+}
+
+/// The line of one pool.
+#[derive(Debug)]
+pub struct WaitingLine {
+    waiting: AtomicU64,
+    line: Mutex<VecDeque<Waiting>>,
+}
+
+impl Default for WaitingLine {
+    fn default() -> Self {
+        Self { waiting: AtomicU64::new(0), line: Mutex::new(VecDeque::new()) }
+    }
+}
+
+impl WaitingLine {
+    /// Joins at the end; false when `max` wait already. Whoever joins has to look for a place once
+    /// more: one that was given back meanwhile has called nobody.
+    #[must_use]
+    pub fn join(&self, waiting: Waiting, max: u32) -> bool {
+        let mut line = self.line.lock();
+        if line.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
+            return false;
+        }
+        line.push_back(waiting);
+        self.waiting.store(line.len() as u64, Ordering::Relaxed);
+        drop(line);
+        fence(Ordering::SeqCst);
+        true
+    }
+
+    /// Leaves, wherever it stands; whether it was there.
+    pub fn leave(&self, number: u64) -> bool {
+        let mut line = self.line.lock();
+        let place = line.iter().position(|waiting| waiting.number == number);
+        let left = place.and_then(|place| line.remove(place));
+        self.waiting.store(line.len() as u64, Ordering::Relaxed);
+        left.is_some()
+    }
+
+    /// Who has waited longest.
+    #[must_use]
+    pub fn first(&self) -> Option<Waiting> {
+        self.line.lock().front().cloned()
+    }
+
+    /// Says that there may be a place; to be called after it has been given back.
+    pub fn place_is_free(&self) {
+        fence(Ordering::SeqCst);
+        if !self.is_empty() {
+            self.call_first();
+        }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[cold]
+    fn call_first(&self) {
+        if let Some(first) = self.first() {
+            first.worker.call();
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(evenkeel_loom))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Default)]
+    struct Bell(AtomicUsize);
+
+    impl Callable for Bell {
+        fn call(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn waiting(number: u64, worker: &Arc<Bell>) -> Waiting {
+        let worker: Arc<dyn Callable> = Arc::<Bell>::clone(worker);
+        Waiting { number, token: number, worker }
+    }
+
+    #[test]
+    fn a_free_place_calls_who_came_first() {
+        // If this fails, a client waits although there is a place, or is overtaken.
+        let line = WaitingLine::default();
+        let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+        line.place_is_free();
+        assert!(line.join(waiting(1, &bells[0]), 2) && line.join(waiting(2, &bells[1]), 2));
+        assert!(!line.join(waiting(3, &bells[1]), 2), "no room for a third");
+        line.place_is_free();
+        line.place_is_free();
+        let rung = || [0, 1].map(|bell: usize| bells[bell].0.load(Ordering::Relaxed));
+        assert_eq!(rung(), [2, 0]);
+        assert!(line.leave(1) && !line.leave(1));
+        line.place_is_free();
+        assert_eq!(rung(), [2, 1]);
+        assert!(line.leave(2) && line.is_empty());
+        line.place_is_free();
+        assert_eq!(rung(), [2, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_line(steps in prop::collection::vec((any::<bool>(), 0_u64..12), 0..80)) {
+            // If this fails, somebody who left is called, or the order is another than that of
+            // arrival.
+            let (line, bell) = (WaitingLine::default(), Arc::new(Bell::default()));
+            let mut model: Vec<u64> = Vec::new();
+            for (joins, number) in steps {
+                if joins && !model.contains(&number) {
+                    let joined = line.join(waiting(number, &bell), 5);
+                    prop_assert_eq!(joined, model.len() < 5);
+                    model.extend(joined.then_some(number));
+                } else {
+                    let was_there = model.contains(&number);
+                    model.retain(|other| *other != number);
+                    prop_assert_eq!(line.leave(number), was_there);
+                }
+                prop_assert_eq!(line.first().map(|first| first.number), model.first().copied());
+                prop_assert_eq!(line.len(), model.len() as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Sessions that evenkeel ends by itself: too old, or left behind by a backend that went down.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails a test is part of the test"
+)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually};
+
+const PROBES: &str = "[pool.back.health]\nprobe = \"http\"\ninterval = \"40ms\"\n\
+                      fast_interval = \"20ms\"\ndown_backoff = \"40ms\"";
+
+/// Answers probes as it is told, and sends everything else back.
+fn switchable(is_well: &Arc<AtomicBool>) -> Backend {
+    let is_well = Arc::clone(is_well);
+    Backend::serving(move |mut stream, _| {
+        let mut buffer = [0; 1024];
+        loop {
+            let count = stream.read(&mut buffer)?;
+            if buffer[..count].starts_with(b"GET ") {
+                let status = if is_well.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
+                stream.write_all(
+                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+                )?;
+            } else if count > 0 {
+                stream.write_all(&buffer[..count])?;
+            }
+            if count == 0 {
+                return stream.shutdown(Shutdown::Write);
+            }
+        }
+    })
+}
+
+/// Whether a byte comes back; false after a reset.
+fn echoes(client: &mut TcpStream) -> bool {
+    let answer = client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
+    match answer {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
+        Err(error) => panic!("neither an echo nor a reset: {error}"),
+    }
+}
+
+fn clients(proxy: &Proxy, count: usize) -> Vec<TcpStream> {
+    let mut clients: Vec<_> = (0..count).map(|_| connect(proxy.address())).collect();
+    assert!(clients.iter_mut().all(echoes));
+    clients
+}
+
+fn wait_until(proxy: &Proxy, backend: &str, state: &str) {
+    eventually(&format!("{backend} is {state}"), PATIENCE, || {
+        (proxy.backend("back", backend).state == state).then_some(())
+    });
+}
+
+/// A pool of which the first backend, which can be switched off, gets all clients.
+fn pair(on_down: &str) -> (Setup, [Backend; 2], Arc<AtomicBool>) {
+    let is_well = Arc::new(AtomicBool::new(true));
+    let backends = [switchable(&is_well), switchable(&Arc::new(AtomicBool::new(true)))];
+    let setup = Setup::of(&backends.iter().collect::<Vec<_>>())
+        .global("workers = 2")
+        .pool(&format!("balance = \"first\"\non_down = \"{on_down}\""))
+        .also(PROBES);
+    (setup, backends, is_well)
+}
+
+// If this fails, a session outlives `max_lifetime` by going on, ends too early, or ends as if it
+// had been complete.
+#[test]
+fn a_session_lasts_no_longer_than_its_lifetime() {
+    let backend = Backend::echo();
+    let proxy = Setup::of(&[&backend]).listener("max_lifetime = \"300ms\"").start();
+    let mut client = connect(proxy.address());
+    eventually("it is reset", PATIENCE, || (!echoes(&mut client)).then_some(()));
+    let lines = proxy.wait_for_session_lines(1);
+    assert_eq!(lines[0]["reason"], "max_lifetime reached");
+    assert_eq!(lines[0]["term"], "KD");
+    let lasted = lines[0]["total_ms"].as_u64().unwrap();
+    assert!(lasted >= 270, "ended after {lasted} ms");
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &[("reason", "max_lifetime")], 1.0);
+    proxy.wait_for_sessions(0);
+}
+
+// If this fails, a bound on life ends sessions that are quiet and young, or is forgotten while
+// nothing moves.
+#[test]
+fn a_quiet_session_ends_by_its_lifetime_too() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]).listener("idle_timeout = \"1h\"");
+    let proxy = setup.clone().listener("max_lifetime = \"200ms\"").start();
+    let mut client = connect(proxy.address());
+    let end = client.read(&mut [0]).unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    let patient = setup.listener("max_lifetime = \"1h\"").start();
+    let mut client = connect(patient.address());
+    assert!(echoes(&mut client));
+    assert_eq!(patient.sessions(), 1);
+}
+
+// If this fails, clients hang on a backend that is gone although they should be told, or clients of
+// others are cut off with them.
+#[test]
+fn sessions_of_a_backend_that_goes_down_are_reset() {
+    let (setup, _backends, is_well) = pair("reset");
+    let proxy = setup.start();
+    proxy.tell("back/b1", "drain");
+    let mut others = clients(&proxy, 3);
+    proxy.tell("back/b1", "ready");
+    let mut lost = clients(&proxy, 5);
+    is_well.store(false, Ordering::SeqCst);
+    for client in &mut lost {
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &[("reason", "backend_down")], 5.0);
+    for line in proxy.wait_for_session_lines(5) {
+        assert_eq!(line["reason"], "backend went down");
+        assert_eq!((&line["term"], &line["backend"]), (&"DD".into(), &"b1".into()));
+    }
+    assert!(others.iter_mut().all(echoes));
+    others.extend(clients(&proxy, 2));
+    assert_eq!(proxy.backend("back", "b2").sessions, 5);
+}
+
+// If this fails, a wrong verdict costs sessions that were well.
+#[test]
+fn sessions_of_a_backend_that_goes_down_are_kept() {
+    let (setup, _backends, is_well) = pair("keep");
+    let proxy = setup.start();
+    let mut kept = clients(&proxy, 3);
+    is_well.store(false, Ordering::SeqCst);
+    wait_until(&proxy, "b1", "down");
+    assert!(kept.iter_mut().all(echoes));
+}
+
+// If this fails, a pace is kept by each worker and not by all of them together, or not at all.
+#[test]
+fn sessions_are_reset_at_the_pace_of_the_pool() {
+    let (setup, _backends, is_well) = pair("pace 10/s");
+    let proxy = setup.start();
+    let _lost = clients(&proxy, 8);
+    let since = Instant::now();
+    is_well.store(false, Ordering::SeqCst);
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &[("reason", "backend_down")], 8.0);
+    // The first at once, seven more a tenth of a second apart.
+    assert!(since.elapsed() >= Duration::from_millis(690), "after {:?}", since.elapsed());
+}
+
+// If this fails, sessions are reset although their backend is well again.
+#[test]
+fn a_backend_that_comes_up_keeps_what_is_left() {
+    let (setup, _backends, is_well) = pair("pace 1/min");
+    let proxy = setup.start();
+    let mut clients = clients(&proxy, 4);
+    is_well.store(false, Ordering::SeqCst);
+    let labels = [("reason", "backend_down")];
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &labels, 1.0);
+    is_well.store(true, Ordering::SeqCst);
+    wait_until(&proxy, "b1", "up");
+    assert_eq!(clients.iter_mut().filter_map(|client| echoes(client).then_some(())).count(), 3);
+    is_well.store(false, Ordering::SeqCst);
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &labels, 2.0);
+}
+
+// If this fails, probes that cannot be right cut off everybody at once.
+#[test]
+fn a_pool_that_doubts_its_probes_resets_nobody() {
+    let (setup, _backends, is_well) = pair("reset");
+    let proxy = setup.pool("panic_threshold = \"50%\"").start();
+    let mut kept = clients(&proxy, 3);
+    is_well.store(false, Ordering::SeqCst);
+    wait_until(&proxy, "b1", "down");
+    assert!(kept.iter_mut().all(echoes));
+    assert_eq!(proxy.sessions(), 3);
+}

@@ -1,0 +1,136 @@
+//! Clients that are sent where they were sent before.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails a test is part of the test"
+)]
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use support::{Backend, PATIENCE, Proxy, Setup, connect_from, eventually, read_line};
+
+fn named(count: usize) -> Vec<Backend> {
+    (1..=count).map(|number| Backend::named(&format!("b{number}"))).collect()
+}
+
+/// Round-robin, which alone would send each next session elsewhere.
+fn pool_of(backends: &[Backend], sticky: &str) -> Setup {
+    Setup::of(&backends.iter().collect::<Vec<_>>())
+        .pool(&format!("balance = \"round-robin\"\nsticky = {{ {sticky} }}"))
+}
+
+fn client(number: u8) -> IpAddr {
+    IpAddr::from(Ipv4Addr::new(127, 12, 0, number))
+}
+
+fn open(proxy: &Proxy, number: u8) -> (String, TcpStream) {
+    let mut stream = connect_from((client(number), 0), proxy.address()).unwrap();
+    (read_line(&mut stream).unwrap(), stream)
+}
+
+fn served(proxy: &Proxy, number: u8) -> String {
+    open(proxy, number).0
+}
+
+// If this fails, a client is sent elsewhere although what it had is there, or all clients go to one
+// backend.
+#[test]
+fn a_client_goes_where_it_went_before() {
+    let backends = named(3);
+    let setup = pool_of(&backends[..2], "size = 1024");
+    let proxy = setup.start();
+    let homes: Vec<String> = (1..=8).map(|number| served(&proxy, number)).collect();
+    assert_eq!(homes[..4], ["b1", "b2", "b1", "b2"]);
+    for _ in 0..3 {
+        for (number, home) in (1..).zip(&homes) {
+            assert_eq!(served(&proxy, number), *home);
+        }
+    }
+    // A new backend, and other weights, move nobody; newcomers are sent there.
+    let three = pool_of(&backends, "size = 1024").backend(1, "weight = 5");
+    proxy.reload_with(&three.text());
+    for (number, home) in (1..).zip(&homes) {
+        assert_eq!(served(&proxy, number), *home);
+    }
+    assert!((20..40).any(|number| served(&proxy, number) == "b3"));
+}
+
+// If this fails, two workers remember different things.
+#[test]
+fn all_workers_remember_the_same() {
+    let backends = named(3);
+    let proxy = pool_of(&backends, "size = 1024").global("workers = 3").start();
+    for number in 1..=10 {
+        let home = served(&proxy, number);
+        for _ in 0..6 {
+            assert_eq!(served(&proxy, number), home);
+        }
+    }
+}
+
+// If this fails, a client is held to a backend that cannot serve, or goes to and fro.
+#[test]
+fn a_choice_yields_when_the_backend_is_out() {
+    let backends = [Backend::named("b1"), Backend::named("b2")];
+    let proxy = pool_of(&backends, "size = 64").start();
+    assert_eq!([served(&proxy, 1), served(&proxy, 2)], ["b1", "b2"]);
+    proxy.tell("back/b1", "drain");
+    assert_eq!([served(&proxy, 1), served(&proxy, 2)], ["b2", "b2"]);
+    proxy.tell("back/b1", "ready");
+    for _ in 0..3 {
+        assert_eq!([served(&proxy, 1), served(&proxy, 2)], ["b2", "b2"]);
+    }
+}
+
+// If this fails, a client waits for a dead backend with each of its sessions.
+#[test]
+fn a_choice_yields_when_the_backend_refuses() {
+    let backends = [Backend::refusing(), Backend::named("b2")];
+    let proxy = pool_of(&backends, "size = 64").start();
+    for _ in 0..6 {
+        assert_eq!(served(&proxy, 1), "b2");
+    }
+    let failures = proxy.metric("evenkeel_backend_connect_failures_total", &[]);
+    assert!(failures < 1.5, "{failures} attempts at a backend that refused");
+}
+
+// If this fails, a moment of being full costs a client its backend, or it is turned away.
+#[test]
+fn a_full_backend_keeps_its_clients() {
+    let backends = named(2);
+    let proxy = pool_of(&backends, "size = 64").backend(1, "max_sessions = 1").start();
+    let (home, held) = open(&proxy, 1);
+    assert_eq!(home, "b1");
+    assert_eq!(served(&proxy, 1), "b2");
+    drop(held);
+    eventually("the place is free", PATIENCE, || {
+        (proxy.backend("back", "b1").sessions == 0).then_some(())
+    });
+    assert_eq!(served(&proxy, 1), "b1");
+}
+
+// If this fails, a choice is for ever, or a backup keeps clients when primaries are back.
+#[test]
+fn choices_end() {
+    let backends = named(3);
+    let proxy = pool_of(&backends, "for = \"1s\", size = 64").backend(3, "backup = true").start();
+    assert_eq!([served(&proxy, 1), served(&proxy, 2), served(&proxy, 3)], ["b1", "b2", "b1"]);
+    let since = Instant::now();
+    eventually("choices are over", PATIENCE, || {
+        (since.elapsed() > Duration::from_millis(2_200)).then_some(())
+    });
+    assert_eq!(served(&proxy, 1), "b2", "whoever's turn it is");
+    for backend in ["back/b1", "back/b2"] {
+        proxy.tell(backend, "drain");
+    }
+    assert_eq!([served(&proxy, 1), served(&proxy, 5)], ["b3", "b3"]);
+    for backend in ["back/b1", "back/b2"] {
+        proxy.tell(backend, "ready");
+    }
+    assert!(served(&proxy, 5) != "b3" && served(&proxy, 1) != "b3");
+}
