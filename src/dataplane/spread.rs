@@ -104,7 +104,8 @@ impl Worker {
     ) {
         let own = self.table.slots.len() as u64;
         let Some(other) = self.spread.better(listener.id, own) else {
-            return self.open(listener, client, peer, admitted);
+            self.open(listener, client, peer, admitted);
+            return self.tell_sessions();
         };
         let arrival = Arrival { listener: Arc::clone(listener), client, peer, admitted };
         other.state.arriving.fetch_add(1, Ordering::Relaxed);
@@ -125,8 +126,14 @@ impl Worker {
 
     /// Opens a session for a client that another worker has admitted.
     pub(super) fn take(&mut self, arrival: Arrival) {
-        self.setup.state.arriving.fetch_sub(1, Ordering::Relaxed);
         let Arrival { listener, client, peer, admitted } = arrival;
         self.open(&listener, client, peer, admitted);
+        self.tell_sessions();
+        self.setup.state.arriving.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Others compare with this number before the turn is over.
+    fn tell_sessions(&self) {
+        self.setup.state.sessions.set(self.table.slots.len() as u64);
     }
 }
