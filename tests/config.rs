@@ -248,7 +248,7 @@ fn defaults_are_inherited_and_overridden() {
     assert_eq!(second.limit.as_ref().map(|limit| limit.burst), Some(10));
     let path = |index: usize| match &config.pools[index].health.as_ref().unwrap().probe {
         config::Probe::Http { path, .. } => path.clone(),
-        config::Probe::Tcp => panic!("an HTTP probe"),
+        _ => panic!("an HTTP probe"),
     };
     assert_eq!((path(0).as_str(), path(1).as_str()), ("/healthz", "/ready"));
 }

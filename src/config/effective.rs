@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 
 use super::file::{bare_or_quoted, quoted};
+use super::payload::escaped;
 use super::units::{show_duration, show_rate};
 use super::*;
 
@@ -166,6 +167,14 @@ fn write_health(health: &Health, pool: &str, out: &mut String) -> fmt::Result {
             writeln!(out, "method = {}", quoted(method))?;
             writeln!(out, "status = {}", statuses(status))?;
         }
+        Probe::SendExpect { send, expect } => {
+            writeln!(out, "probe = \"send-expect\"")?;
+            writeln!(out, "send = '{}'", escaped(send))?;
+            writeln!(out, "expect = '{}'", escaped(expect))?;
+        }
+    }
+    if let Some(port) = health.port {
+        writeln!(out, "port = {port}")?;
     }
     writeln!(out, "interval = \"{}\"", show_duration(health.interval))?;
     writeln!(out, "fast_interval = \"{}\"", show_duration(health.fast_interval))?;

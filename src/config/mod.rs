@@ -22,6 +22,7 @@ mod model;
 mod nearest;
 mod network;
 mod parse;
+mod payload;
 mod pool;
 mod problem;
 mod process;
@@ -30,4 +31,5 @@ mod scalar;
 
 pub use model::*;
 pub use parse::{Parsed, admin_socket, load, parse};
+pub(crate) use payload::escaped;
 pub use problem::{Problem, Severity, render};

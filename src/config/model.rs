@@ -286,6 +286,8 @@ pub struct Backend {
 pub struct Health {
     /// What one probe does.
     pub probe: Probe,
+    /// The port it asks; `None` is the backend's own.
+    pub port: Option<u16>,
     /// Time between probes of a backend whose verdict is settled.
     pub interval: Duration,
     /// The same while a verdict is changing.
@@ -317,5 +319,12 @@ pub enum Probe {
         host: Option<String>,
         /// Inclusive ranges of accepted status codes.
         status: Vec<(u16, u16)>,
+    },
+    /// Sends bytes, and waits until the answer holds others.
+    SendExpect {
+        /// May be empty: then the server speaks first.
+        send: Vec<u8>,
+        /// At least one byte.
+        expect: Vec<u8>,
     },
 }

@@ -9,6 +9,7 @@
 mod http;
 mod pace;
 mod probe;
+mod send_expect;
 
 use std::collections::HashMap;
 use std::sync::Arc;

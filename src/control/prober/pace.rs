@@ -96,6 +96,7 @@ mod tests {
     fn health() -> Health {
         Health {
             probe: Probe::Tcp,
+            port: None,
             interval: Duration::from_secs(5),
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(2),

@@ -10,6 +10,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 fn health(probe: Probe) -> Health {
     Health {
         probe,
+        port: None,
         interval: TIMEOUT,
         fast_interval: TIMEOUT,
         timeout: TIMEOUT,
@@ -202,4 +203,62 @@ async fn an_early_end_is_told_from_a_reset() {
         drop(stream);
     });
     assert_eq!(reset.await, failed("reset without an HTTP answer"));
+}
+
+fn send_expect(send: &str, expect: &str) -> Health {
+    health(Probe::SendExpect { send: send.into(), expect: expect.into() })
+}
+
+// If this fails, a server that answers slowly or in pieces is taken down, or its log shows errors.
+#[tokio::test]
+async fn an_expectation_may_come_in_pieces() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 6];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"PING\r\n");
+        for piece in ["-noise\r\n+P", "O", "NG\r\n"] {
+            stream.write_all(piece.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stream.read_to_end(&mut Vec::new()).await
+    };
+    let health = send_expect("PING\r\n", "+PONG");
+    let (outcome, end) = tokio::join!(probe(address, &health), serving);
+    assert_eq!((outcome, end.unwrap()), (Ok(()), 0));
+}
+
+// If this fails, a server that is wrong, hung or gone passes, or the log does not say which.
+#[tokio::test]
+async fn an_expectation_that_is_not_met_fails_in_words() {
+    let partial = probe_one(send_expect("PING\r\n", "+PONG"), |mut stream| async move {
+        stream.write_all(b"+PON").await.unwrap();
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(partial.await, failed("only '+PON', expected '+PONG' within 300ms"));
+    let silent = probe_one(send_expect("", "220 "), |stream| async move {
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(silent.await, failed("no answer within 300ms"));
+    let closed = probe_one(send_expect("", "220 "), |mut stream| async move {
+        stream.write_all(b"554 no").await.unwrap();
+    });
+    assert_eq!(closed.await, failed("closed after '554 no', expected '220 '"));
+}
+
+// If this fails, `port` is not asked, or the log sends an operator to the wrong service.
+#[tokio::test]
+async fn another_port_is_asked_and_named() {
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (open_at, closed_at) = (open.local_addr().unwrap(), closed.local_addr().unwrap());
+    drop(closed);
+    let to = |port| Health { port: Some(port), ..health(Probe::Tcp) };
+    assert_eq!(probe(closed_at, &to(open_at.port())).await, Ok(()));
+    let words = format!("connect refused, asked on port {}", closed_at.port());
+    assert_eq!(probe(open_at, &to(closed_at.port())).await, failed(&words));
 }
