@@ -373,8 +373,8 @@ fn a_backend_that_says_the_wrong_thing_is_avoided() {
     let health = format!("{HEALTH}probe = \"send-expect\"\n");
     let evenkeel = Evenkeel::start(&[&good, &bad], &health);
     evenkeel.line(
-        "backend web/bad down: closed after '-LOADING Redis is loading\\\\r\\\\n', expected '+PONG' \
-         (2 of 2 probes failed), 1 of 2 left",
+        "backend web/bad down: closed after '-LOADING Redis is loading\\\\r\\\\n', expected \
+         '+PONG' (2 of 2 probes failed), 1 of 2 left",
         BOUND + SLACK,
     );
     assert_eq!(evenkeel.answers(20), ["good"]);
@@ -396,4 +396,24 @@ fn another_port_decides() {
     assert_eq!(evenkeel.answers(8), ["well"]);
     well.kill();
     evenkeel.line("backend web/well down: connect refused, asked on port", BOUND + SLACK);
+}
+
+// If this fails, a server that is down and says for how long is asked on and on meanwhile.
+#[test]
+fn a_down_backend_that_says_when_to_ask_again_is_left_alone() {
+    let busy = Backend::start("busy", |stream, shared| {
+        let mut head = String::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+        shared.probes.fetch_add(1, Ordering::SeqCst);
+        write!(stream, "HTTP/1.1 503 Busy\r\nRetry-After: 240\r\n\r\n")
+    });
+    let clock = Backend::http("clock", &[200]);
+    let health = format!("{HEALTH}probe = \"http\"\n");
+    let evenkeel = Evenkeel::start(&[&busy, &clock], &health);
+    evenkeel.line("backend web/busy down: HTTP status 503, expected 200", BOUND + SLACK);
+    let probes = |backend: &Backend| backend.shared.probes.load(Ordering::SeqCst);
+    let start = probes(&clock);
+    eventually("time passes", DEADLINE, || probes(&clock) > start + 15);
+    assert_eq!(probes(&busy), 2, "asked again within {} intervals", probes(&clock) - start);
 }

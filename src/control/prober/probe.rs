@@ -36,6 +36,8 @@ const GREETING_MAX_BYTES: u64 = 64 * 1024;
 pub(super) enum Failure {
     /// The backend does not serve as it should.
     Backend(String),
+    /// The same, and it says how long it wants to be left alone.
+    Later { reason: String, after: Duration },
     /// We could not ask: no evidence for or against the backend.
     Ourselves(String),
 }
@@ -48,8 +50,10 @@ pub(super) async fn probe(mut address: SocketAddr, health: &Health) -> Result<()
     let Some(port) = health.port else { return ask(address, health).await };
     address.set_port(port);
     // Sessions go to another port: whoever reads the line would look at the wrong service.
+    let named = |reason: String| format!("{reason}, asked on port {port}");
     ask(address, health).await.map_err(|failure| match failure {
-        Failure::Backend(reason) => Failure::Backend(format!("{reason}, asked on port {port}")),
+        Failure::Backend(reason) => Failure::Backend(named(reason)),
+        Failure::Later { reason, after } => Failure::Later { reason: named(reason), after },
         Failure::Ourselves(_) => failure,
     })
 }
@@ -61,7 +65,7 @@ async fn ask(address: SocketAddr, health: &Health) -> Result<(), Failure> {
         Probe::Tcp => {}
         Probe::Http { method, path, host, status } => {
             let request = http::request(method, path, host.as_deref(), address)?;
-            let Some(answer) = budget.run(http::status(stream, request)).await else {
+            let Some(answer) = budget.run(http::answer(stream, request)).await else {
                 let timeout = seconds(health.timeout);
                 return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
             };

@@ -150,10 +150,23 @@ async fn only_the_status_matters() {
     assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n").await, Ok(()));
     assert_eq!(answered("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await, Ok(()));
     assert_eq!(answered("HTTP/1.1 500 Oops\r\nContent-Length: 9\r\n\r\n").await, words(500));
-    assert_eq!(answered("HTTP/1.1 503 Busy\r\nRetry-After: 9\r\n\r\n").await, words(503));
+    assert_eq!(answered("HTTP/1.1 503 Busy\r\n\r\n").await, words(503));
     let endless =
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), vec![b'1'; 1 << 20]];
     assert_eq!(answered(endless.concat()).await, Ok(()));
+}
+
+// If this fails, a backend that says when it will be back is not heard, or others are.
+#[tokio::test]
+async fn only_who_is_busy_may_put_off_the_next_probe() {
+    let answer = |status: u16| format!("HTTP/1.1 {status} S\r\nRetry-After: 9\r\n\r\n");
+    for status in [429, 503] {
+        let reason = format!("HTTP status {status}, expected 200-299");
+        let later = Failure::Later { reason, after: Duration::from_secs(9) };
+        assert_eq!(answered(answer(status)).await, Err(later));
+    }
+    assert_eq!(answered(answer(500)).await, failed("HTTP status 500, expected 200-299"));
+    assert_eq!(answered(answer(200)).await, Ok(()));
 }
 
 // If this fails, a backend that talks something else takes our memory, or passes.
