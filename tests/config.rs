@@ -156,9 +156,10 @@ fn full_toml_names_every_key() {
             keys::Table::Limit | keys::Table::LimitKey => "listener.limit",
             keys::Table::Pool | keys::Table::HashPrefix | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
+            keys::Table::Outlier => "pool.outlier",
             keys::Table::Defaults => continue,
         };
-        let is_table = matches!(key.name, "limit" | "health");
+        let is_table = matches!(key.name, "limit" | "health" | "outlier");
         let wanted = (table.to_owned(), key.name.to_owned());
         assert!(
             is_table || named.contains(&wanted),
@@ -193,7 +194,8 @@ fn full_toml_shows_the_defaults() {
     let mut full = config_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/full.toml"));
     let small = "[listener.db]\nbind = [\"0.0.0.0:5432\"]\npool = \"pg\"\n\
                  limit = { rate = \"100/s\" }\n\
-                 [pool.pg]\nbackends = [\"10.0.0.11:5432\", \"10.0.0.12:5432\"]\nhealth = {}\n";
+                 [pool.pg]\nbackends = [\"10.0.0.11:5432\", \"10.0.0.12:5432\"]\nhealth = {}\n\
+                 outlier = {}\n";
     let small = parse_text(small).config.unwrap();
     full.admin.socket_required = false;
     for (pool, other) in full.pools.iter_mut().zip(&small.pools) {

@@ -138,10 +138,21 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "retries = {}", pool.retries)?;
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
     writeln!(out, "on_down = \"keep\"")?;
-    match &pool.health {
-        Some(health) => write_health(health, &name, out),
+    if let Some(health) = &pool.health {
+        write_health(health, &name, out)?;
+    }
+    match &pool.outlier {
+        Some(outlier) => write_outlier(outlier, &name, out),
         None => Ok(()),
     }
+}
+
+fn write_outlier(outlier: &Outlier, pool: &str, out: &mut String) -> fmt::Result {
+    let Outlier { consecutive_failures, eject, max_ejected } = outlier;
+    writeln!(out, "\n[pool.{pool}.outlier]")?;
+    writeln!(out, "consecutive_failures = {consecutive_failures}")?;
+    writeln!(out, "eject = \"{}\"", show_duration(*eject))?;
+    writeln!(out, "max_ejected = \"{max_ejected}%\"")
 }
 
 fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {

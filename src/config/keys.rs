@@ -33,12 +33,14 @@ pub enum Table {
     Backend,
     /// `[pool.NAME.health]`.
     Health,
+    /// `[pool.NAME.outlier]`.
+    Outlier,
 }
 
 impl Table {
     /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
     pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Health)
+        matches!(self, Self::Limit | Self::Health | Self::Outlier)
     }
 
     /// Whether `self` is the table, or `[defaults]` standing in for it.
@@ -65,6 +67,7 @@ impl fmt::Display for Table {
             Self::HashPrefix => "`hash_prefix` of [pool.NAME]",
             Self::Backend => "an entry of `backends`",
             Self::Health => "[pool.NAME.health]",
+            Self::Outlier => "[pool.NAME.outlier]",
         })
     }
 }
@@ -166,7 +169,7 @@ const TABLES: &[Rows] = &[
             ("panic_threshold", BUILT),
             ("on_down", BUILT),
             ("health", BUILT),
-            ("outlier", LATER),
+            ("outlier", BUILT),
         ],
     ),
     (Table::HashPrefix, &[("v4", BUILT), ("v6", BUILT)]),
@@ -201,6 +204,7 @@ const TABLES: &[Rows] = &[
             ("initial", BUILT),
         ],
     ),
+    (Table::Outlier, &[("consecutive_failures", BUILT), ("eject", BUILT), ("max_ejected", BUILT)]),
 ];
 
 /// Every key with its table, in the order of the documentation.

@@ -21,6 +21,7 @@ mod listener;
 mod model;
 mod nearest;
 mod network;
+mod outlier;
 mod parse;
 mod payload;
 mod pool;

@@ -236,6 +236,8 @@ pub struct Pool {
     pub panic_threshold: u8,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
+    /// Ejection by what sessions meet; `None` when the table is absent.
+    pub outlier: Option<Outlier>,
 }
 
 /// How a backend is chosen.
@@ -327,4 +329,15 @@ pub enum Probe {
         /// At least one byte.
         expect: Vec<u8>,
     },
+}
+
+/// `[pool.NAME.outlier]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlier {
+    /// Sessions failed in a row that eject a backend.
+    pub consecutive_failures: u32,
+    /// How long the first ejection lasts; at most 5 minutes.
+    pub eject: Duration,
+    /// Most backends ejected at once, in per cent of the pool, the new one counted.
+    pub max_ejected: u8,
 }

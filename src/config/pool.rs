@@ -9,6 +9,7 @@ use super::health::health;
 use super::keys::Table;
 use super::limit::prefixes;
 use super::listener::{Bind, SHORTEST};
+use super::outlier::outlier;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::scalar::{self, Words};
@@ -72,6 +73,7 @@ pub(super) fn pool(
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
         health: health(section, report),
+        outlier: outlier(section, report),
     };
     (pool, members)
 }

@@ -15,6 +15,7 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::outlier;
 use crate::shared::{
     AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
     Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
@@ -171,6 +172,11 @@ impl Builder<'_> {
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
             panic_threshold: pool.panic_threshold,
+            outlier: pool.outlier.as_ref().map(|outlier| outlier::Rules {
+                consecutive_failures: outlier.consecutive_failures,
+                eject: outlier.eject,
+                max_ejected_percent: outlier.max_ejected,
+            }),
             state,
         })
     }

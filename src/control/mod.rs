@@ -13,6 +13,7 @@ mod listeners;
 mod logging;
 mod metrics;
 mod notify;
+mod outlier;
 mod plane;
 mod prober;
 mod reload;

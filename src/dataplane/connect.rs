@@ -21,6 +21,7 @@ use super::connection::{Admitted, Connection, Place, Times};
 use super::phase::{Handshake, Phase, may_retry};
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
+use super::symptoms;
 use super::wire::Side;
 use super::worker::Worker;
 
@@ -145,6 +146,7 @@ impl Worker {
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
         backend.state.counters(self.setup.number).failed_for(failure).add(1);
+        symptoms::not_connected(backend, failure);
         backend.state.release();
         connection.place.backend = None;
         connection.backend = None;

@@ -23,6 +23,7 @@ pub mod relay;
 pub mod session;
 pub mod slots;
 mod spread;
+mod symptoms;
 pub mod timers;
 pub mod wire;
 mod worker;

@@ -5,7 +5,7 @@
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
 //! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
 //! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
-//! believed of a backend (`health`, `backoff`).
+//! believed of a backend (`health`, `outlier`, `backoff`).
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -38,6 +38,9 @@ pub mod spread;
 pub mod spin;
 // When too few backends are healthy to believe the verdicts.
 pub mod panic_mode;
+
+// Which backend fails real sessions, and for how long it is left out.
+pub mod outlier;
 
 // Rise and fall of one backend, and when to look or try again.
 pub mod backoff;

@@ -11,11 +11,12 @@ mod reasons;
 mod session_record;
 mod snapshot;
 mod stats;
+mod streak;
 
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use publish::{Publisher, Subscriber};
-pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
+pub use reasons::{CloseReason, ConnectFailure, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot,
@@ -25,3 +26,4 @@ pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };
+pub use streak::Streak;

@@ -14,6 +14,7 @@ use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
+use crate::policy::outlier;
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
@@ -171,6 +172,8 @@ pub struct Pool {
     pub retries: u32,
     /// In per cent, see [`crate::policy::panic_mode`].
     pub panic_threshold: u8,
+    /// When backends are ejected; `None` is never.
+    pub outlier: Option<outlier::Rules>,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -245,11 +248,11 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Whether new sessions may go there; `panicking` ignores the probes' verdict, never the
-    /// operator's.
+    /// Whether new sessions may go there; `panicking` ignores the verdicts of probes and sessions,
+    /// never the operator's.
     #[must_use]
     pub fn is_eligible(&self, panicking: bool) -> bool {
-        (self.state.is_up() || panicking)
+        (self.state.is_healthy() || panicking)
             && self.state.admin() == AdminState::Ready
             && self.weight > 0
             && self.sessions_max.is_none_or(|max| self.state.active() < u64::from(max))
