@@ -62,7 +62,7 @@ fn metrics_parse_and_are_complete_from_the_start() {
         ("evenkeel_config_last_reload_successful", 1),
         ("evenkeel_config_last_reload_success_timestamp_seconds", 1),
         ("evenkeel_listener_accepted", 1),
-        ("evenkeel_listener_refused", 7),
+        ("evenkeel_listener_refused", 9),
         ("evenkeel_sessions_active", 1),
         ("evenkeel_backend_sessions_active", 1),
         ("evenkeel_backend_sessions", 1),

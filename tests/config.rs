@@ -163,9 +163,10 @@ fn full_toml_names_every_key() {
             | keys::Table::Sticky
             | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
+            keys::Table::Outlier => "pool.outlier",
             keys::Table::Defaults => continue,
         };
-        let is_table = matches!(key.name, "limit" | "health" | "route" | "peek");
+        let is_table = matches!(key.name, "limit" | "health" | "outlier" | "route" | "peek");
         let wanted = (table.to_owned(), key.name.to_owned());
         assert!(
             is_table || named.contains(&wanted),
@@ -200,7 +201,8 @@ fn full_toml_shows_the_defaults() {
     let mut full = config_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/full.toml"));
     let small = "[listener.db]\nbind = [\"0.0.0.0:5432\"]\npool = \"pg\"\n\
                  limit = { rate = \"100/s\" }\n\
-                 [pool.pg]\nbackends = [\"10.0.0.11:5432\", \"10.0.0.12:5432\"]\nhealth = {}\n";
+                 [pool.pg]\nbackends = [\"10.0.0.11:5432\", \"10.0.0.12:5432\"]\nhealth = {}\n\
+                 outlier = {}\n";
     let small = parse_text(small).config.unwrap();
     full.admin.socket_required = false;
     for (pool, other) in full.pools.iter_mut().zip(&small.pools) {
@@ -255,7 +257,7 @@ fn defaults_are_inherited_and_overridden() {
     assert_eq!(second.limit.as_ref().map(|limit| limit.burst), Some(10));
     let path = |index: usize| match &config.pools[index].health.as_ref().unwrap().probe {
         config::Probe::Http { path, .. } => path.clone(),
-        config::Probe::Tcp => panic!("an HTTP probe"),
+        _ => panic!("an HTTP probe"),
     };
     assert_eq!((path(0).as_str(), path(1).as_str()), ("/healthz", "/ready"));
 }

@@ -351,3 +351,69 @@ fn a_reload_keeps_verdicts_while_there_are_probes() {
     evenkeel.reload(&[&b, &a], "");
     assert!(evenkeel.has_said("backend web/b up: its pool has no probes any more, 2 of 2 up"));
 }
+
+// If this fails, a server that is not HTTP is judged by whether its kernel accepts.
+#[test]
+fn a_backend_that_says_the_wrong_thing_is_avoided() {
+    let speaking = |answer: &'static str| {
+        move |stream: &mut TcpStream, shared: &Shared| {
+            let mut line = String::new();
+            BufReader::new(stream.try_clone()?).read_line(&mut line)?;
+            let answer = if line == "PING\r\n" { answer } else { &shared.name };
+            // In pieces: a part of the expectation is no failure.
+            let (first, second) = answer.split_at(1);
+            stream.write_all(first.as_bytes())?;
+            stream.write_all(second.as_bytes())?;
+            stream.shutdown(Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new()).map(drop)
+        }
+    };
+    let good = Backend::start("good", speaking("+PONG\r\n"));
+    let bad = Backend::start("bad", speaking("-LOADING Redis is loading\r\n"));
+    let health = format!("{HEALTH}probe = \"send-expect\"\n");
+    let evenkeel = Evenkeel::start(&[&good, &bad], &health);
+    evenkeel.line(
+        "backend web/bad down: closed after '-LOADING Redis is loading\\\\r\\\\n', expected \
+         '+PONG' (2 of 2 probes failed), 1 of 2 left",
+        BOUND + SLACK,
+    );
+    assert_eq!(evenkeel.answers(20), ["good"]);
+}
+
+// If this fails, a service is judged by its own port though another one knows better.
+#[test]
+fn another_port_decides() {
+    let (a, mut well) = (Backend::named("a"), Backend::named("well"));
+    let health = format!("{HEALTH}port = {}\n", well.address.port());
+    let own = |backend: &Backend| backend.address.ip();
+    assert_ne!(own(&a), own(&well), "nobody listens on that port of a's address");
+    let evenkeel = Evenkeel::start(&[&a, &well], &health);
+    let words = format!(
+        "backend web/a down: connect refused, asked on port {} (2 of 2 probes failed), 1 of 2 left",
+        well.address.port()
+    );
+    evenkeel.line(&words, BOUND + SLACK);
+    assert_eq!(evenkeel.answers(8), ["well"]);
+    well.kill();
+    evenkeel.line("backend web/well down: connect refused, asked on port", BOUND + SLACK);
+}
+
+// If this fails, a server that is down and says for how long is asked on and on meanwhile.
+#[test]
+fn a_down_backend_that_says_when_to_ask_again_is_left_alone() {
+    let busy = Backend::start("busy", |stream, shared| {
+        let mut head = String::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+        shared.probes.fetch_add(1, Ordering::SeqCst);
+        write!(stream, "HTTP/1.1 503 Busy\r\nRetry-After: 240\r\n\r\n")
+    });
+    let clock = Backend::http("clock", &[200]);
+    let health = format!("{HEALTH}probe = \"http\"\n");
+    let evenkeel = Evenkeel::start(&[&busy, &clock], &health);
+    evenkeel.line("backend web/busy down: HTTP status 503, expected 200", BOUND + SLACK);
+    let probes = |backend: &Backend| backend.shared.probes.load(Ordering::SeqCst);
+    let start = probes(&clock);
+    eventually("time passes", DEADLINE, || probes(&clock) > start + 15);
+    assert_eq!(probes(&busy), 2, "asked again within {} intervals", probes(&clock) - start);
+}

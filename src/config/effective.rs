@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 use ipnet::IpNet;
 
 use super::file::{bare_or_quoted, quoted};
+use super::payload::escaped;
 use super::size::show as show_size;
 use super::units::{show_duration, show_rate, show_thousandths};
 use super::*;
@@ -192,10 +193,21 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "panic_threshold = \"{}%\"", pool.panic_threshold)?;
     writeln!(out, "on_down = \"{}\"", pool.on_down)?;
-    match &pool.health {
-        Some(health) => write_health(health, &name, out),
+    if let Some(health) = &pool.health {
+        write_health(health, &name, out)?;
+    }
+    match &pool.outlier {
+        Some(outlier) => write_outlier(outlier, &name, out),
         None => Ok(()),
     }
+}
+
+fn write_outlier(outlier: &Outlier, pool: &str, out: &mut String) -> fmt::Result {
+    let Outlier { consecutive_failures, eject, max_ejected } = outlier;
+    writeln!(out, "\n[pool.{pool}.outlier]")?;
+    writeln!(out, "consecutive_failures = {consecutive_failures}")?;
+    writeln!(out, "eject = \"{}\"", show_duration(*eject))?;
+    writeln!(out, "max_ejected = \"{max_ejected}%\"")
 }
 
 fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
@@ -221,6 +233,14 @@ fn write_health(health: &Health, pool: &str, out: &mut String) -> fmt::Result {
             writeln!(out, "method = {}", quoted(method))?;
             writeln!(out, "status = {}", statuses(status))?;
         }
+        Probe::SendExpect { send, expect } => {
+            writeln!(out, "probe = \"send-expect\"")?;
+            writeln!(out, "send = '{}'", escaped(send))?;
+            writeln!(out, "expect = '{}'", escaped(expect))?;
+        }
+    }
+    if let Some(port) = health.port {
+        writeln!(out, "port = {port}")?;
     }
     writeln!(out, "interval = \"{}\"", show_duration(health.interval))?;
     writeln!(out, "fast_interval = \"{}\"", show_duration(health.fast_interval))?;

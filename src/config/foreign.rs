@@ -38,11 +38,15 @@ mod tests {
     use super::*;
     use crate::config::keys;
 
+    /// Keys of ours, too, in another table than the one where others have them.
+    const OURS_ELSEWHERE: &[&str] = &["port"];
+
     /// If it fails, somebody is sent to a key that does not exist, or away from one that does.
     #[test]
     fn proposals_are_keys_and_foreign_words_are_not() {
         for (word, ours) in KEYS {
-            assert!(keys::tables_with(word).next().is_none(), "{word} is ours");
+            let is_ours = keys::tables_with(word).next().is_some();
+            assert_eq!(is_ours, OURS_ELSEWHERE.contains(word), "{word}");
             assert!(ours.iter().all(|key| keys::tables_with(key).next().is_some()), "{ours:?}");
         }
         assert!(VALUES.iter().all(|(key, _, _)| keys::tables_with(key).next().is_some()));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::file::{Field, Section, Value, quoted, shown};
 use super::keys::Table;
 use super::listener::SHORTEST;
+use super::payload::payload;
 use super::process::LONGEST;
 use super::report::{Finding, Report};
 use super::scalar::{self, Words};
@@ -22,10 +23,25 @@ const PATH_LENGTH_MAX: usize = 4096;
 enum Kind {
     Tcp,
     Http,
+    SendExpect,
 }
 
-const PROBE: &Words<Kind> =
-    &[("tcp", Some(Kind::Tcp)), ("http", Some(Kind::Http)), ("send-expect", None), ("tls", None)];
+const PROBE: &Words<Kind> = &[
+    ("tcp", Some(Kind::Tcp)),
+    ("http", Some(Kind::Http)),
+    ("send-expect", Some(Kind::SendExpect)),
+    ("tls", None),
+];
+
+/// Keys that only some kinds of probes look at, with the kind to propose to who writes them.
+const OF_ONE_KIND: &[(&str, &[Kind], &str)] = &[
+    ("path", &[Kind::Http], "http"),
+    ("host", &[Kind::Http], "http"),
+    ("method", &[Kind::Http], "http"),
+    ("status", &[Kind::Http], "http"),
+    ("send", &[Kind::SendExpect], "send-expect"),
+    ("expect", &[Kind::SendExpect], "send-expect"),
+];
 
 /// True is "up".
 const INITIAL: &Words<bool> = &[("up", Some(true)), ("down", Some(false))];
@@ -40,6 +56,10 @@ pub(super) fn health(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Heal
     compare_timeout(section, timeout, interval, report);
     Some(Health {
         probe: probe(section, report),
+        port: section
+            .count32("port", 1..=u32::from(u16::MAX), report)
+            .value()
+            .and_then(|port| u16::try_from(port).ok()),
         interval,
         fast_interval: section
             .duration("fast_interval", any.clone(), report)
@@ -53,7 +73,7 @@ pub(super) fn health(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Heal
     })
 }
 
-/// Reads what a probe does. The keys of an HTTP probe are checked in any case.
+/// Reads what a probe does. The keys of every kind are checked in any case.
 fn probe(section: &Section<'_>, report: &mut Report<'_>) -> Probe {
     let kind = section.word("probe", PROBE, report);
     let http = Probe::Http {
@@ -71,28 +91,57 @@ fn probe(section: &Section<'_>, report: &mut Report<'_>) -> Probe {
             })
             .or(vec![(200, 200)]),
     };
+    let send_expect = Probe::SendExpect {
+        send: section.read("send", report, payload).or(b"PING\r\n".to_vec()),
+        expect: section.read("expect", report, expectation).or(b"+PONG".to_vec()),
+    };
+    let kind = match kind {
+        Field::Given(kind, _) => kind,
+        Field::Absent => Kind::Tcp,
+        Field::Bad => return Probe::Tcp,
+    };
+    warn_unused(section, kind, report);
     match kind {
-        Field::Given(Kind::Http, _) => http,
-        Field::Given(Kind::Tcp, _) | Field::Absent => {
-            warn_unused(section, report);
-            Probe::Tcp
-        }
-        Field::Bad => Probe::Tcp,
+        Kind::Tcp => Probe::Tcp,
+        Kind::Http => http,
+        Kind::SendExpect => send_expect,
     }
 }
 
-/// Warns about keys of an HTTP probe in the very table that makes a TCP probe.
-fn warn_unused(section: &Section<'_>, report: &mut Report<'_>) {
+/// What has to be in the answer: one byte at least.
+fn expectation(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<u8>> {
+    let bytes = payload(value, report)?;
+    if !bytes.is_empty() {
+        return Some(bytes);
+    }
+    let finding = Finding::new("`expect` is empty: every answer would pass")
+        .expected("a part of a good answer such as \"+PONG\"")
+        .hint("`probe = \"tcp\"` only connects");
+    report.error(&value.place, finding);
+    None
+}
+
+/// Warns about keys of another kind of probe in the very table that makes this one.
+fn warn_unused(section: &Section<'_>, kind: Kind, report: &mut Report<'_>) {
     if section.partial {
         return;
     }
     for (value, _) in section.entries() {
         let name = value.name.as_str();
-        if matches!(name, "path" | "host" | "method" | "status") {
-            let finding = Finding::new(format!("`{name}` has no effect: this probe only connects"))
-                .hint("add `probe = \"http\"` to make a request");
-            report.warning(&value.place, finding);
-        }
+        let owner =
+            OF_ONE_KIND.iter().find(|(key, kinds, _)| *key == name && !kinds.contains(&kind));
+        let Some((_, _, word)) = owner else { continue };
+        let does = match kind {
+            Kind::Tcp => "this probe only connects",
+            Kind::Http => "this probe makes a request over HTTP",
+            Kind::SendExpect => "this probe sends and expects bytes",
+        };
+        let finding = Finding::new(format!("`{name}` has no effect: {does}"));
+        let hint = match *word {
+            "http" => "add `probe = \"http\"` to make a request".to_owned(),
+            word => format!("write `probe = \"{word}\"` to have it used"),
+        };
+        report.warning(&value.place, finding.hint(hint));
     }
 }
 

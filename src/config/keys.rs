@@ -43,12 +43,14 @@ pub enum Table {
     Backend,
     /// `[pool.NAME.health]`.
     Health,
+    /// `[pool.NAME.outlier]`.
+    Outlier,
 }
 
 impl Table {
     /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
     pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Sticky | Self::Health)
+        matches!(self, Self::Limit | Self::Sticky | Self::Health | Self::Outlier)
     }
 
     /// Whether `self` is the table, or `[defaults]` standing in for it.
@@ -80,6 +82,7 @@ impl fmt::Display for Table {
             Self::Queue => "`queue` of [pool.NAME]",
             Self::Backend => "an entry of `backends`",
             Self::Health => "[pool.NAME.health]",
+            Self::Outlier => "[pool.NAME.outlier]",
         })
     }
 }
@@ -184,7 +187,7 @@ const TABLES: &[Rows] = &[
             ("panic_threshold", BUILT),
             ("on_down", BUILT),
             ("health", BUILT),
-            ("outlier", LATER),
+            ("outlier", BUILT),
         ],
     ),
     (Table::HashPrefix, &[("v4", BUILT), ("v6", BUILT)]),
@@ -209,9 +212,9 @@ const TABLES: &[Rows] = &[
             ("host", BUILT),
             ("method", BUILT),
             ("status", BUILT),
-            ("send", LATER),
-            ("expect", LATER),
-            ("port", LATER),
+            ("send", BUILT),
+            ("expect", BUILT),
+            ("port", BUILT),
             ("interval", BUILT),
             ("fast_interval", BUILT),
             ("timeout", BUILT),
@@ -221,6 +224,7 @@ const TABLES: &[Rows] = &[
             ("initial", BUILT),
         ],
     ),
+    (Table::Outlier, &[("consecutive_failures", BUILT), ("eject", BUILT), ("max_ejected", BUILT)]),
 ];
 
 /// Every key with its table, in the order of the documentation.

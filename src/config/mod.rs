@@ -23,7 +23,9 @@ mod listener;
 mod model;
 mod nearest;
 mod network;
+mod outlier;
 mod parse;
+mod payload;
 mod pool;
 mod problem;
 mod process;
@@ -34,4 +36,5 @@ mod size;
 
 pub use model::*;
 pub use parse::{Parsed, admin_socket, load, parse};
+pub(crate) use payload::escaped;
 pub use problem::{Problem, Severity, render};

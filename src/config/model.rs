@@ -292,6 +292,8 @@ pub struct Pool {
     pub on_down: OnDown,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
+    /// Ejection by what sessions meet; `None` when the table is absent.
+    pub outlier: Option<Outlier>,
 }
 
 /// `sticky` of a pool.
@@ -388,6 +390,8 @@ pub struct Backend {
 pub struct Health {
     /// What one probe does.
     pub probe: Probe,
+    /// The port it asks; `None` is the backend's own.
+    pub port: Option<u16>,
     /// Time between probes of a backend whose verdict is settled.
     pub interval: Duration,
     /// The same while a verdict is changing.
@@ -422,4 +426,22 @@ pub enum Probe {
         /// Inclusive ranges of accepted status codes.
         status: Vec<(u16, u16)>,
     },
+    /// Sends bytes, and waits until the answer holds others.
+    SendExpect {
+        /// May be empty: then the server speaks first.
+        send: Vec<u8>,
+        /// At least one byte.
+        expect: Vec<u8>,
+    },
+}
+
+/// `[pool.NAME.outlier]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlier {
+    /// Sessions failed in a row that eject a backend.
+    pub consecutive_failures: u32,
+    /// How long the first ejection lasts; at most 5 minutes.
+    pub eject: Duration,
+    /// Most backends ejected at once, in per cent of the pool, the new one counted.
+    pub max_ejected: u8,
 }

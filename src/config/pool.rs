@@ -10,6 +10,7 @@ use super::health::health;
 use super::keys::Table;
 use super::limit::prefixes;
 use super::listener::{Bind, SHORTEST};
+use super::outlier::outlier;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::hash_key;
@@ -75,6 +76,7 @@ pub(super) fn pool(
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
         on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
         health: health(section, report),
+        outlier: outlier(section, report),
     };
     if let Some(health) = &mut pool.health {
         health.send_proxy = pool.send_proxy;

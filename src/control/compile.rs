@@ -15,6 +15,7 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::outlier;
 use crate::policy::proxy_header::Version;
 use crate::policy::route::{Names, Route};
 use crate::policy::sticky::{Memory, SECONDS_MAX};
@@ -189,6 +190,11 @@ impl Builder<'_> {
                 .slow_start
                 .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             on_down: on_down(pool.on_down),
+            outlier: pool.outlier.as_ref().map(|outlier| outlier::Rules {
+                consecutive_failures: outlier.consecutive_failures,
+                eject: outlier.eject,
+                max_ejected_percent: outlier.max_ejected,
+            }),
             state,
         })
     }

@@ -14,6 +14,7 @@ mod listeners;
 mod logging;
 mod metrics;
 mod notify;
+mod outlier;
 mod plane;
 mod prober;
 mod reload;

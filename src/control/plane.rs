@@ -21,6 +21,7 @@ use crate::shared::{
 
 use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
+use super::outlier::OutlierBook;
 use super::sizing::Sizes;
 use super::words::{count, too_few_healthy};
 
@@ -80,15 +81,18 @@ pub(crate) struct Plane {
     pub(crate) publisher: Publisher,
     pub(crate) current: Mutex<Current>,
     pub(crate) health: Mutex<HealthBook>,
+    pub(crate) outliers: OutlierBook,
     pub(crate) reloads: ReloadCounts,
     phase: AtomicU8,
 }
 
-/// What is known of the probes of all backends.
+/// What is known of the probes and ejections of all backends.
 #[derive(Debug, Default)]
 pub(crate) struct HealthBook {
     pub(crate) verdicts: HashMap<BackendId, Verdict>,
     pub(crate) probes: HashMap<BackendId, ProbeCounts>,
+    /// Of backends that are ejected now.
+    pub(crate) ejections: HashMap<BackendId, Verdict>,
 }
 
 /// The data plane, as far as the control plane sees it.
@@ -166,6 +170,7 @@ impl Plane {
             publisher,
             current: Mutex::new(current),
             health: Mutex::default(),
+            outliers: OutlierBook::default(),
             reloads: ReloadCounts::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
         }
@@ -193,7 +198,7 @@ impl Plane {
             let mut pools = routes.map(|route| route.target).chain([listener.pool]);
             pools.any(|id| {
                 snapshot.pool(id).is_some_and(|pool| {
-                    pool.backends().any(|backend| backend.state.is_up() && is_wanted(backend))
+                    pool.backends().any(|backend| backend.state.is_healthy() && is_wanted(backend))
                 })
             })
         });
@@ -225,6 +230,7 @@ impl Plane {
         apply_admin_states(config, &snapshot, overrides);
         self.publisher.publish(Arc::clone(&snapshot));
         self.lift_probeless(config, &snapshot);
+        self.take_up_outliers(&snapshot);
         for pool in snapshot.pools.iter().flatten() {
             self.judge_panic(pool);
         }
@@ -262,7 +268,7 @@ impl Plane {
         // Whoever reads the line may count on what it says.
         let panic = decide_panic(pool);
         let total = pool.backends().count();
-        let left = pool.backends().filter(|b| b.state.is_up() && is_wanted(b)).count();
+        let left = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b)).count();
         let (word, tail) = if up { ("up", "up") } else { ("down", "left") };
         tracing::warn!(
             "backend {}/{} {word}: {reason}, {left} of {total} {tail}",
@@ -334,7 +340,7 @@ impl Plane {
     }
 }
 
-/// A change of whether a pool believes its probes.
+/// A change of whether a pool believes its probes and sessions.
 struct PanicChange {
     panicking: bool,
     healthy: usize,
@@ -344,7 +350,7 @@ struct PanicChange {
 /// Puts in force whether a pool believes its probes; what has changed by it.
 fn decide_panic(pool: &Pool) -> Option<PanicChange> {
     let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
-    let healthy = wanted.iter().filter(|backend| backend.state.is_up()).count();
+    let healthy = wanted.iter().filter(|backend| backend.state.is_healthy()).count();
     let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
     let was_panicking = pool.state.set_panicking(panicking);
     (was_panicking != panicking).then_some(PanicChange { panicking, healthy, wanted: wanted.len() })

@@ -9,6 +9,7 @@
 mod http;
 mod pace;
 mod probe;
+mod send_expect;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -176,9 +177,10 @@ impl Watched {
             return WAIT_MIN;
         }
         let name = || format!("{}/{}", self.backend.pool_name, self.backend.name);
-        let failure = match outcome {
-            Ok(()) => None,
-            Err(Failure::Backend(reason)) => Some(reason),
+        let (failure, asked) = match outcome {
+            Ok(()) => (None, None),
+            Err(Failure::Backend(reason)) => (Some(reason), None),
+            Err(Failure::Later { reason, after }) => (Some(reason), Some(after)),
             Err(Failure::Ourselves(reason)) => {
                 if !self.has_told {
                     tracing::warn!("cannot probe backend {}, its verdict stays: {reason}", name());
@@ -208,7 +210,10 @@ impl Watched {
             (_, failure) if !self.is_explained => self.explain(failure),
             _ => {}
         }
-        self.pace.wait(fastrand::u64(..))
+        match asked {
+            Some(after) => self.pace.wait_as_asked(after, fastrand::u64(..)),
+            None => self.pace.wait(fastrand::u64(..)),
+        }
     }
 
     /// Says why the verdict is what it was assumed to be, or what speaks against it up to now.

@@ -23,6 +23,7 @@ use super::host;
 use super::listeners::{self, Bound, Plan};
 use super::logging::Logging;
 use super::notify::{self, Watchdog};
+use super::outlier;
 use super::plane::{Current, Phase, Plane, Workers};
 use super::prober::Prober;
 use super::reload::{hand_over, reload};
@@ -132,6 +133,7 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     snapshot.map_err(RunError::Config)?;
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     prober.take_up(&prepared.config);
+    tokio::spawn(outlier::watch(Arc::clone(&plane)));
     hand_over(&plane, prepared.plan);
     wait_until_served(&plane, served.listeners.len()).await?;
     plane.set_phase(Phase::Serving);

@@ -128,7 +128,7 @@ pub struct ListenerStatus {
 pub struct PoolStatus {
     /// How a backend is chosen.
     pub balance: String,
-    /// Whether verdicts of probes are ignored because too few backends are healthy.
+    /// Whether verdicts are ignored because too few backends are healthy.
     pub panic: bool,
     /// Backends that are up and let serve.
     pub healthy: u64,
@@ -283,7 +283,7 @@ fn moved(state: &ListenerState, direction: Direction) -> u64 {
 
 fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatus {
     let configured = current.config.pools.iter().find(|configured| configured.name == pool.name);
-    let healthy = pool.backends().filter(|backend| backend.state.is_up() && is_wanted(backend));
+    let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
     PoolStatus {
         balance: configured.map(|pool| pool.balance.to_string()).unwrap_or_default(),
         panic: pool.state.is_panicking(),
@@ -304,6 +304,7 @@ fn backend_status(
 ) -> BackendStatus {
     let is_probed = pool.is_some_and(|pool| pool.health.is_some());
     let verdict = health.verdicts.get(&backend.id).filter(|_| is_probed);
+    let ejection = health.ejections.get(&backend.id).filter(|_| backend.state.is_up());
     let by_operator = current
         .overrides
         .get(&(backend.pool_name.clone(), backend.name.clone()))
@@ -314,8 +315,12 @@ fn backend_status(
         AdminState::Maint => ("maint", who.to_owned()),
         AdminState::Drain => ("drain", who.to_owned()),
         AdminState::Ready => {
-            let state = if backend.state.is_up() { "up" } else { "down" };
-            let reason = match verdict {
+            let state = match backend.state.is_up() {
+                true if backend.state.is_ejected() => "ejected",
+                true => "up",
+                false => "down",
+            };
+            let reason = match ejection.or(verdict) {
                 Some(verdict) => verdict.reason.clone(),
                 None if is_probed => "not probed yet".to_owned(),
                 None => "no probes configured".to_owned(),
@@ -323,7 +328,7 @@ fn backend_status(
             (state, with_share(reason, backend, sessions))
         }
     };
-    let since = verdict.filter(|_| backend.state.admin() == AdminState::Ready);
+    let since = ejection.or(verdict).filter(|_| backend.state.admin() == AdminState::Ready);
     BackendStatus {
         state: state.to_owned(),
         reason,

@@ -90,6 +90,9 @@ impl Plane {
         } else {
             let default = if by_file { AdminState::Drain } else { AdminState::Ready };
             target.state.set_admin(set.admin.unwrap_or(default));
+            if verb == Verb::Ready {
+                self.readmit_at_once(&target);
+            }
             if let Some(pool) = snapshot.pool(target.pool) {
                 self.judge_panic(pool);
             }

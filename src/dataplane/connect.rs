@@ -24,6 +24,7 @@ use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::queue;
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
+use super::symptoms;
 use super::wire::Side;
 use super::worker::Worker;
 
@@ -178,6 +179,7 @@ impl Worker {
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
         backend.state.counters(self.setup.number).failed_for(failure).add(1);
+        symptoms::not_connected(backend, failure);
         backend.state.release();
         queue::place_is_free(backend);
         let pool = self.snapshot.current().pool(connection.place.pool);

@@ -20,6 +20,7 @@ use super::phase::{Due, Stage};
 use super::queue;
 use super::session::{End, Reset};
 use super::slots::SlotKey;
+use super::symptoms;
 use super::wire::{KernelWire, Side};
 use super::worker::Worker;
 
@@ -103,6 +104,9 @@ impl Worker {
 
     /// Ends a session.
     pub(super) fn close(&mut self, mut connection: Connection, end: End) {
+        if end.reason == CloseReason::BackendReset {
+            symptoms::reset(self.snapshot.current(), &connection, self.now);
+        }
         match end.reset {
             Reset::None => {}
             Reset::One(Side::Client) => connection.reset_client(),

@@ -28,6 +28,7 @@ mod routing;
 pub mod session;
 pub mod slots;
 mod spread;
+mod symptoms;
 pub mod timers;
 pub mod wire;
 mod worker;

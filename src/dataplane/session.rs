@@ -178,6 +178,12 @@ impl<P: Holds> Session<P> {
         self.to_backend.has_ended() != self.to_client.has_ended()
     }
 
+    /// Whether one side has sent EOF.
+    #[must_use]
+    pub fn has_ended(&self, side: Side) -> bool {
+        self.relay(side).has_ended()
+    }
+
     /// Bytes delivered: to the backend, to the client; each copied and spliced.
     #[must_use]
     pub fn delivered(&self) -> [(u64, u64); 2] {

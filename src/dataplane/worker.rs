@@ -29,6 +29,7 @@ use super::queue::Bell;
 use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::spread::Spread;
+use super::symptoms;
 use super::timers::Timers;
 use super::{Command, WorkerSetup};
 
@@ -274,6 +275,7 @@ impl Worker {
         if before != after {
             connection.phase.active = self.now;
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
+            symptoms::delivered(snapshot, connection, before);
         }
         let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
         if half_closed_now {
@@ -281,6 +283,7 @@ impl Worker {
             connection.phase.active = self.now;
             let check = connection.next_check(snapshot, self.now);
             self.table.timers.arm(key.index, check);
+            symptoms::half_closed(snapshot, connection, self.now);
         }
         let goes_on = !matches!(standing, Standing::Over(_));
         if goes_on && connection.session.is_muted() && self.unmute(key).is_err() {

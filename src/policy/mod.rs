@@ -5,9 +5,9 @@
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
 //! `window` and `table`), which backend serves (`maglev` over `hash`, `bounded_load`, `slow_start`,
 //! `round_robin`, `least_connections`, `least_latency`, `random`, `sticky`, `panic_mode`) on which
-//! worker (`spread`, `spin`), and what is believed of a backend (`health`, `backoff`). What the first
-//! bytes of a connection say is read by `proxy_header`, `client_hello` and `request_head`; `route`
-//! chooses by it.
+//! worker (`spread`, `spin`), and what is believed of a backend (`health`, `outlier`, `backoff`).
+//! What the first bytes of a connection say is read by `proxy_header`, `client_hello` and
+//! `request_head`; `route` chooses by it.
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
@@ -53,6 +53,9 @@ pub mod spin;
 pub mod sticky;
 // When too few backends are healthy to believe the verdicts.
 pub mod panic_mode;
+
+// Which backend fails real sessions, and for how long it is left out.
+pub mod outlier;
 
 // Rise and fall of one backend, and when to look or try again.
 pub mod backoff;

@@ -12,7 +12,13 @@ use crossbeam::utils::CachePadded;
 use crate::policy::least_latency::Latency;
 
 use super::stats::{BackendCounters, Counter, Gauge};
+use super::streak::Streak;
 use super::waiting::WaitingLine;
+
+/// Its probes fail.
+const DOWN: u8 = 1;
+/// It failed too many sessions in a row.
+const EJECTED: u8 = 2;
 
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +53,12 @@ pub enum Claim {
 /// Verdicts, sessions and counters of one backend.
 #[derive(Debug)]
 pub struct BackendState {
-    up: AtomicBool,
+    /// What speaks against it: [`DOWN`], [`EJECTED`]. One word, so that a choice reads one.
+    verdicts: AtomicU8,
     admin: AtomicU8,
+    /// What its sessions say of it.
+    pub streak: Streak,
+    ejections: AtomicU64,
     active: Gauge,
     latency: CachePadded<AtomicU64>,
     /// When it came up, or was added, in microseconds of the workers' clock; 0 from the start.
@@ -61,8 +71,10 @@ impl BackendState {
     #[must_use]
     pub fn new(workers: usize, up: bool) -> Self {
         Self {
-            up: AtomicBool::new(up),
+            verdicts: AtomicU8::new(if up { 0 } else { DOWN }),
             admin: AtomicU8::new(0),
+            streak: Streak::default(),
+            ejections: AtomicU64::new(0),
             active: Gauge::default(),
             latency: CachePadded::default(),
             since_us: AtomicU64::new(0),
@@ -73,12 +85,46 @@ impl BackendState {
     /// Whether its probes pass (true when it has none).
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.verdicts.load(Ordering::Relaxed) & DOWN == 0
     }
 
     /// Records the verdict of its probes.
     pub fn set_up(&self, up: bool) {
-        self.up.store(up, Ordering::Relaxed);
+        self.set(DOWN, !up);
+    }
+
+    /// Whether it failed too many sessions in a row, and its time out is not over.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.verdicts.load(Ordering::Relaxed) & EJECTED != 0
+    }
+
+    /// Ejects it, which is counted, or readmits it.
+    pub fn set_ejected(&self, ejected: bool) {
+        self.set(EJECTED, ejected);
+        if ejected {
+            self.ejections.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Times it was ejected.
+    #[must_use]
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Whether no verdict speaks against it: neither its probes nor its sessions.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.verdicts.load(Ordering::Relaxed) == 0
+    }
+
+    fn set(&self, verdict: u8, against: bool) {
+        if against {
+            self.verdicts.fetch_or(verdict, Ordering::Relaxed);
+        } else {
+            self.verdicts.fetch_and(!verdict, Ordering::Relaxed);
+        }
     }
 
     /// When it came up, or was added by a reload, in microseconds of the workers' clock; 0: it was
@@ -164,7 +210,7 @@ pub struct PoolState {
 }
 
 impl PoolState {
-    /// Whether verdicts of probes are ignored because too few backends are healthy.
+    /// Whether verdicts are ignored because too few backends are healthy.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         self.panicking.load(Ordering::Relaxed)

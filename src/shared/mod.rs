@@ -11,12 +11,14 @@ mod reasons;
 mod session_record;
 mod snapshot;
 mod stats;
+
+mod streak;
 mod waiting;
 
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use publish::{Publisher, Subscriber};
-pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
+pub use reasons::{CloseReason, ConnectFailure, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
@@ -26,4 +28,5 @@ pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };
+pub use streak::Streak;
 pub use waiting::{Callable, Waiting, WaitingLine};

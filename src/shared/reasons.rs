@@ -264,3 +264,26 @@ impl ConnectFailure {
         }
     }
 }
+
+/// How a backend failed a session, as far as it speaks against the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Symptom {
+    /// It could not be connected.
+    Connect(ConnectFailure),
+    /// It reset a new connection before its first byte.
+    Reset,
+    /// It closed a new connection before its first byte.
+    Closed,
+}
+
+impl Symptom {
+    /// For the log.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Connect(failure) => failure.words(),
+            Self::Reset => "reset before its first byte",
+            Self::Closed => "closed before its first byte",
+        }
+    }
+}

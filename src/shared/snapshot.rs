@@ -15,6 +15,7 @@ use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
+use crate::policy::outlier;
 use crate::policy::proxy_header::Version;
 use crate::policy::route::Route;
 use crate::policy::sticky::Memory;
@@ -218,6 +219,8 @@ pub struct Pool {
     pub slow_start_us: Option<u64>,
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,
+    /// When backends are ejected; `None` is never.
+    pub outlier: Option<outlier::Rules>,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -342,16 +345,16 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Whether new sessions may go there as soon as there is room.
+    /// Whether new sessions may go there as soon as there is room; `panicking` ignores the verdicts
+    /// of probes and sessions, never the operator's.
     #[must_use]
     pub fn is_usable(&self, panicking: bool) -> bool {
-        (self.state.is_up() || panicking)
+        (self.state.is_healthy() || panicking)
             && self.state.admin() == AdminState::Ready
             && self.weight > 0
     }
 
-    /// Whether new sessions may go there; `panicking` ignores the probes' verdict, never the
-    /// operator's.
+    /// Whether new sessions may go there now; `panicking` as above.
     #[must_use]
     pub fn is_eligible(&self, panicking: bool) -> bool {
         self.is_usable(panicking)

@@ -34,6 +34,17 @@ pub(crate) fn encode_backends(
         let up = u64::from(backend.state.is_up());
         family.encode_family(&names(backend))?.encode_gauge(&up)?;
     }
+    let help = "1 while it is left out because sessions failed there in a row";
+    let mut family = gauge(encoder, "evenkeel_backend_ejected", help)?;
+    for backend in backends(snapshot) {
+        let ejected = u64::from(backend.state.is_ejected());
+        family.encode_family(&names(backend))?.encode_gauge(&ejected)?;
+    }
+    let help = "Times it was left out because sessions failed there in a row";
+    let mut family = counter(encoder, "evenkeel_backend_ejections", help)?;
+    for backend in backends(snapshot) {
+        count(&mut family, &names(backend), backend.state.ejections())?;
+    }
     let help = "Sessions open now, those being connected too";
     let mut family = gauge(encoder, "evenkeel_backend_sessions_active", help)?;
     for backend in backends(snapshot) {

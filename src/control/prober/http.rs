@@ -2,17 +2,20 @@
 //!
 //! HTTP/1.1 on a connection of its own that is dropped afterwards, with `Connection: close`. Only
 //! the head counts, up to 64 KiB of it; a body may be endless. Time is bounded by the caller.
-//! Redirects are not followed: an operator who expects one lists its status.
+//! Redirects are not followed: an operator who expects one lists its status. `Retry-After` of a
+//! 429 or 503 is read in both forms (RFC 9110, section 10.2.3); what it is worth is for the pace.
 
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Request, header};
+use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::control::prober::probe::Failure;
@@ -20,6 +23,14 @@ use crate::control::prober::probe::Failure;
 /// A longer head of an answer fails the probe.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
+
+/// What counts of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    status: u16,
+    /// Of a 429 or 503 that says when to ask again: how long from now.
+    retry_after: Option<Duration>,
+}
 
 /// The request of a probe.
 ///
@@ -42,14 +53,14 @@ pub(super) fn request(
         .map_err(|error| Failure::Ourselves(format!("the request cannot be made: {error}")))
 }
 
-/// Sends the request; returns the status of the answer.
+/// Sends the request; returns what counts of the answer.
 ///
 /// # Errors
 /// When no HTTP answer came; in words.
-pub(super) async fn status(
+pub(super) async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Empty<Bytes>>,
-) -> Result<u16, Failure> {
+) -> Result<Answer, Failure> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_MAX_BYTES);
     let shaken = builder.handshake(TokioIo::new(stream)).await;
@@ -65,22 +76,44 @@ pub(super) async fn status(
             Err(error) => Err(error),
         },
     };
-    answered.map(|response| response.status().as_u16()).map_err(|error| failure(&error))
+    answered.map(|response| read(&response)).map_err(|error| failure(&error))
+}
+
+fn read<B>(response: &Response<B>) -> Answer {
+    let status = response.status().as_u16();
+    let field = response.headers().get(header::RETRY_AFTER).filter(|_| matches!(status, 429 | 503));
+    let text = field.and_then(|value| value.to_str().ok());
+    Answer { status, retry_after: text.and_then(|text| retry_after(text, Timestamp::now())) }
+}
+
+/// Seconds, or a date that is not past.
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Duration::try_from(date.duration_since(now)).ok()
 }
 
 /// Whether a status is one of those expected.
 ///
 /// # Errors
 /// When it is not; in words.
-pub(super) fn compare(found: u16, expected: &[(u16, u16)]) -> Result<(), Failure> {
-    if expected.iter().any(|(low, high)| (*low..=*high).contains(&found)) {
+pub(super) fn compare(found: Answer, expected: &[(u16, u16)]) -> Result<(), Failure> {
+    let Answer { status, retry_after } = found;
+    if expected.iter().any(|(low, high)| (*low..=*high).contains(&status)) {
         return Ok(());
     }
     let ranges: Vec<String> = expected
         .iter()
         .map(|(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") })
         .collect();
-    Err(Failure::Backend(format!("HTTP status {found}, expected {}", ranges.join(", "))))
+    let reason = format!("HTTP status {status}, expected {}", ranges.join(", "));
+    Err(match retry_after {
+        Some(after) => Failure::Later { reason, after },
+        None => Failure::Backend(reason),
+    })
 }
 
 fn failure(error: &hyper::Error) -> Failure {
@@ -118,12 +151,13 @@ mod tests {
     #[test]
     fn ranges_are_inclusive_and_named() {
         let expected = [(200, 299), (418, 418)];
+        let compare = |status| compare(Answer { status, retry_after: None }, &expected);
         for good in [200, 299, 418] {
-            assert_eq!(compare(good, &expected), Ok(()));
+            assert_eq!(compare(good), Ok(()));
         }
         for bad in [199, 300, 417, 419] {
             let words = format!("HTTP status {bad}, expected 200-299, 418");
-            assert_eq!(compare(bad, &expected), Err(Failure::Backend(words)));
+            assert_eq!(compare(bad), Err(Failure::Backend(words)));
         }
     }
 
@@ -144,7 +178,7 @@ mod tests {
                 }
                 drop(theirs);
             };
-            tokio::join!(status(ours, asked), serve).0
+            tokio::join!(super::answer(ours, asked), serve).0.map(|answer| answer.status)
         })
     }
 
@@ -173,6 +207,21 @@ mod tests {
                 prop_assert!(answer.starts_with(b"HTTP/1.") && digits == status.to_string());
             }
         }
+    }
+
+    // If this fails, a server that says when it will be back is asked at another time.
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let now: Timestamp = "1994-11-06T08:49:07Z".parse().unwrap();
+        let after = |text| retry_after(text, now).map(|after| after.as_secs());
+        assert_eq!(after("120"), Some(120));
+        assert_eq!(after(" 0 "), Some(0));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
+        for nothing in ["Sun, 06 Nov 1994 08:48:37 GMT", "-5", "soon", "", "1.5"] {
+            assert_eq!(after(nothing), None, "{nothing}");
+        }
+        assert_eq!(after("18446744073709551615"), Some(u64::MAX));
+        assert_eq!(after("18446744073709551616"), None);
     }
 
     // If this fails, virtual hosts answer for the wrong site, or every probe fails.

@@ -2,8 +2,8 @@
 //!
 //! Settled and up: every `interval`. Between two verdicts: every `fast_interval`. Down: from
 //! `fast_interval` upwards with full jitter, at most `down_backoff` apart; one pass brings the
-//! fast interval back, so that a backend that recovers rises quickly. Pure: no clock, no random
-//! source.
+//! fast interval back, so that a backend that recovers rises quickly. A backend that is down may
+//! ask for a later probe (`Retry-After`), within bounds. Pure: no clock, no random source.
 
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ use crate::policy::health::{Change, Verdict};
 const JITTER_PERCENT: u8 = 10;
 /// Whatever is configured, nothing is probed more often.
 pub(super) const WAIT_MIN: Duration = Duration::from_millis(10);
+
+/// However long a backend asks to be left alone, it is probed again after this, or after `interval`
+/// where that is longer: a mistake in its answer must not keep it out for a day.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The verdict on one backend and the pace of its probes.
 #[derive(Debug)]
@@ -75,6 +79,21 @@ impl Pace {
         wait.min(self.down_backoff).max(WAIT_MIN)
     }
 
+    /// The same when the backend has asked for this long. Counts once it is down: what is up and
+    /// says that it is busy has to be looked into as fast as any other. Never sooner than
+    /// `interval`; a tenth later at most, so that those that ask alike are not asked at once.
+    pub(super) fn wait_as_asked(&mut self, asked: Duration, random: u64) -> Duration {
+        let usual = self.wait(random);
+        if self.verdict.is_up() || !self.verdict.is_settled() {
+            return usual;
+        }
+        let longest = RETRY_AFTER_MAX.max(self.interval);
+        let asked = asked.clamp(self.interval, longest);
+        let reach = asked / 10;
+        let later = Backoff::new(reach, reach).next(random);
+        asked.saturating_add(later).min(longest).max(WAIT_MIN)
+    }
+
     /// The fast interval, whatever the verdict.
     pub(super) fn soon(&self, random: u64) -> Duration {
         jitter(self.fast_interval, JITTER_PERCENT, random).max(WAIT_MIN)
@@ -96,6 +115,7 @@ mod tests {
     fn health() -> Health {
         Health {
             probe: Probe::Tcp,
+            port: None,
             interval: Duration::from_secs(5),
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(2),
@@ -131,6 +151,27 @@ mod tests {
         assert_eq!(longest[2..], [2_000, 3_000, 5_000, 9_000, 17_000, 30_000, 30_000]);
         assert_eq!(waits(&mut pace, &[true, false], 0), [900, 1_000]);
         assert_eq!(waits(&mut pace, &[true, true], MIDDLE), [1_000, 5_000]);
+    }
+
+    // If this fails, a server that says when it will be back is asked before, or forgotten, or one
+    // that is only busy keeps its clients for as long as it likes.
+    #[test]
+    fn a_wish_for_a_later_probe_counts_once_down_and_within_bounds() {
+        let mut pace = Pace::new(&health(), true);
+        let asked = |pace: &mut Pace, seconds, random| {
+            pace.record(false);
+            pace.wait_as_asked(Duration::from_secs(seconds), random).as_millis()
+        };
+        assert_eq!(asked(&mut pace, 60, MIDDLE).div_ceil(10), 100, "still up");
+        assert_eq!(asked(&mut pace, 60, MIDDLE).div_ceil(10), 100, "still up");
+        assert_eq!(asked(&mut pace, 60, 0), 60_000);
+        assert_eq!(asked(&mut pace, 60, u64::MAX), 66_000);
+        assert_eq!(asked(&mut pace, 0, 0), 5_000, "never sooner than the interval");
+        let longest = RETRY_AFTER_MAX.as_millis();
+        assert_eq!(asked(&mut pace, u64::MAX, u64::MAX), longest);
+        pace.record(true);
+        let rising = pace.wait_as_asked(Duration::from_secs(60), MIDDLE).as_millis();
+        assert_eq!(rising.div_ceil(10), 100, "one pass makes it fast");
     }
 
     // If this fails, some configuration makes the prober spin.

@@ -1,7 +1,8 @@
 //! One probe: is this backend serving right now?
 //!
 //! A TCP probe connects and ends with an orderly FIN, so that it leaves no error in the backend's
-//! log. An HTTP probe makes one request and looks at the status line; the body is not read. Every
+//! log. An HTTP probe makes one request and looks at the status line; the body is not read. One
+//! that sends and expects waits until the answer holds the expectation. Every
 //! step is bounded in time and memory. What failed on our side is told apart from what failed at
 //! the backend: running out of descriptors says nothing about a server. Keeps no state; verdicts
 //! are the prober's.
@@ -20,6 +21,7 @@ use crate::config::{Health, Probe, ProxyVersion};
 use crate::policy::proxy_header::{self, Version};
 
 use crate::control::prober::http;
+use crate::control::prober::send_expect::Exchange;
 
 /// A timeout is counted in this many ticks, see [`Budget`].
 const TICKS_MAX: u32 = 10;
@@ -35,37 +37,54 @@ const GREETING_MAX_BYTES: u64 = 64 * 1024;
 pub(super) enum Failure {
     /// The backend does not serve as it should.
     Backend(String),
+    /// The same, and it says how long it wants to be left alone.
+    Later { reason: String, after: Duration },
     /// We could not ask: no evidence for or against the backend.
     Ourselves(String),
 }
 
-/// Probes `address` once.
+/// Probes a backend at `address` once, by its own port or the one that is configured.
 ///
 /// # Errors
 /// When it did not pass; in words.
-pub(super) async fn probe(address: SocketAddr, health: &Health) -> Result<(), Failure> {
+pub(super) async fn probe(mut address: SocketAddr, health: &Health) -> Result<(), Failure> {
+    let Some(port) = health.port else { return ask(address, health).await };
+    address.set_port(port);
+    // Sessions go to another port: whoever reads the line would look at the wrong service.
+    let named = |reason: String| format!("{reason}, asked on port {port}");
+    ask(address, health).await.map_err(|failure| match failure {
+        Failure::Backend(reason) => Failure::Backend(named(reason)),
+        Failure::Later { reason, after } => Failure::Later { reason: named(reason), after },
+        Failure::Ourselves(_) => failure,
+    })
+}
+
+async fn ask(address: SocketAddr, health: &Health) -> Result<(), Failure> {
     let mut budget = Budget::new(health.timeout);
     let mut stream = connect(address, &mut budget).await?;
     if let Some(version) = health.send_proxy {
         introduce(&mut stream, version, &mut budget).await?;
     }
     match &health.probe {
-        Probe::Tcp => {
-            end_quietly(stream).await;
-            Ok(())
-        }
+        Probe::Tcp => {}
         Probe::Http { method, path, host, status } => {
             let request = http::request(method, path, host.as_deref(), address)?;
-            let found = match budget.run(http::status(stream, request)).await {
-                Some(answer) => answer?,
-                None => {
-                    let timeout = seconds(health.timeout);
-                    return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
-                }
+            let Some(answer) = budget.run(http::answer(stream, request)).await else {
+                let timeout = seconds(health.timeout);
+                return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
             };
-            http::compare(found, status)
+            return http::compare(answer?, status);
+        }
+        Probe::SendExpect { send, expect } => {
+            let mut exchange = Exchange::new(send, expect);
+            match budget.run(exchange.run(&mut stream)).await {
+                Some(outcome) => outcome?,
+                None => return Err(exchange.late(&seconds(health.timeout))),
+            }
         }
     }
+    end_quietly(stream).await;
+    Ok(())
 }
 
 async fn connect(address: SocketAddr, budget: &mut Budget) -> Result<TcpStream, Failure> {

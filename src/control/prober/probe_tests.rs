@@ -10,6 +10,7 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 fn health(probe: Probe) -> Health {
     Health {
         probe,
+        port: None,
         interval: TIMEOUT,
         fast_interval: TIMEOUT,
         timeout: TIMEOUT,
@@ -150,10 +151,23 @@ async fn only_the_status_matters() {
     assert_eq!(answered("HTTP/1.0 200 OK\r\n\r\n").await, Ok(()));
     assert_eq!(answered("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await, Ok(()));
     assert_eq!(answered("HTTP/1.1 500 Oops\r\nContent-Length: 9\r\n\r\n").await, words(500));
-    assert_eq!(answered("HTTP/1.1 503 Busy\r\nRetry-After: 9\r\n\r\n").await, words(503));
+    assert_eq!(answered("HTTP/1.1 503 Busy\r\n\r\n").await, words(503));
     let endless =
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), vec![b'1'; 1 << 20]];
     assert_eq!(answered(endless.concat()).await, Ok(()));
+}
+
+// If this fails, a backend that says when it will be back is not heard, or others are.
+#[tokio::test]
+async fn only_who_is_busy_may_put_off_the_next_probe() {
+    let answer = |status: u16| format!("HTTP/1.1 {status} S\r\nRetry-After: 9\r\n\r\n");
+    for status in [429, 503] {
+        let reason = format!("HTTP status {status}, expected 200-299");
+        let later = Failure::Later { reason, after: Duration::from_secs(9) };
+        assert_eq!(answered(answer(status)).await, Err(later));
+    }
+    assert_eq!(answered(answer(500)).await, failed("HTTP status 500, expected 200-299"));
+    assert_eq!(answered(answer(200)).await, Ok(()));
 }
 
 // If this fails, a backend that talks something else takes our memory, or passes.
@@ -203,4 +217,62 @@ async fn an_early_end_is_told_from_a_reset() {
         drop(stream);
     });
     assert_eq!(reset.await, failed("reset without an HTTP answer"));
+}
+
+fn send_expect(send: &str, expect: &str) -> Health {
+    health(Probe::SendExpect { send: send.into(), expect: expect.into() })
+}
+
+// If this fails, a server that answers slowly or in pieces is taken down, or its log shows errors.
+#[tokio::test]
+async fn an_expectation_may_come_in_pieces() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 6];
+        stream.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"PING\r\n");
+        for piece in ["-noise\r\n+P", "O", "NG\r\n"] {
+            stream.write_all(piece.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stream.read_to_end(&mut Vec::new()).await
+    };
+    let health = send_expect("PING\r\n", "+PONG");
+    let (outcome, end) = tokio::join!(probe(address, &health), serving);
+    assert_eq!((outcome, end.unwrap()), (Ok(()), 0));
+}
+
+// If this fails, a server that is wrong, hung or gone passes, or the log does not say which.
+#[tokio::test]
+async fn an_expectation_that_is_not_met_fails_in_words() {
+    let partial = probe_one(send_expect("PING\r\n", "+PONG"), |mut stream| async move {
+        stream.write_all(b"+PON").await.unwrap();
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(partial.await, failed("only '+PON', expected '+PONG' within 300ms"));
+    let silent = probe_one(send_expect("", "220 "), |stream| async move {
+        let _kept = stream;
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(silent.await, failed("no answer within 300ms"));
+    let closed = probe_one(send_expect("", "220 "), |mut stream| async move {
+        stream.write_all(b"554 no").await.unwrap();
+    });
+    assert_eq!(closed.await, failed("closed after '554 no', expected '220 '"));
+}
+
+// If this fails, `port` is not asked, or the log sends an operator to the wrong service.
+#[tokio::test]
+async fn another_port_is_asked_and_named() {
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (open_at, closed_at) = (open.local_addr().unwrap(), closed.local_addr().unwrap());
+    drop(closed);
+    let to = |port| Health { port: Some(port), ..health(Probe::Tcp) };
+    assert_eq!(probe(closed_at, &to(open_at.port())).await, Ok(()));
+    let words = format!("connect refused, asked on port {}", closed_at.port());
+    assert_eq!(probe(open_at, &to(closed_at.port())).await, failed(&words));
 }
