@@ -3,14 +3,17 @@
 //! imports nothing else of the crate.
 //!
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
-//! `window` and `table`), which backend serves (`maglev` over `hash`, `round_robin`,
-//! `least_connections`, `random`, `panic_mode`) on which worker (`spread`, `spin`), and what is
-//! believed of a backend (`health`, `backoff`).
+//! `window` and `table`), what the others are told (`request_head`, `http_answer`), which backend
+//! serves (`maglev` over `hash`, `round_robin`, `least_connections`, `random`, `panic_mode`) on
+//! which worker (`spread`, `spin`), and what is believed of a backend (`health`, `backoff`).
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
 // What a listener's limits say of one connection.
 pub mod admission;
+// What a client that speaks HTTP is told when it is turned away, and once it has asked.
+pub mod http_answer;
+pub mod request_head;
 // Rate and concurrency per client, for all workers together; the rate of all clients together.
 pub mod gate;
 pub mod limiter;
