@@ -18,7 +18,7 @@ use crate::policy::meter::Meter;
 use crate::shared::{
     AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group, HashPlan,
     Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
-    Snapshot, SpliceMode,
+    Protocol, Snapshot, SpliceMode,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -250,6 +250,10 @@ impl Builder<'_> {
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,
+            protocol: match listener.protocol {
+                config::Protocol::Tcp => Protocol::Tcp,
+                config::Protocol::Http => Protocol::Http,
+            },
             idle_timeout: listener.idle_timeout,
             half_closed_timeout: listener.half_closed_timeout,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
@@ -290,6 +294,8 @@ impl Builder<'_> {
             action: match limit.action {
                 config::LimitAction::Reset => LimitAction::Reset,
                 config::LimitAction::Close => LimitAction::Close,
+                config::LimitAction::Reply => LimitAction::Reply,
+                config::LimitAction::Tarpit => LimitAction::Tarpit,
             },
             observe: limit.observe,
             exempt: (!limit.exempt.is_empty()).then(|| NetSet::new(&limit.exempt)),

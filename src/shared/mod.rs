@@ -15,11 +15,11 @@ mod stats;
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use publish::{Publisher, Subscriber};
-pub use reasons::{CloseReason, ConnectFailure, RefuseReason};
+pub use reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Snapshot,
-    SpliceMode,
+    Backend, Balance, Group, HashPlan, Keepalive, Limit, LimitAction, Listener, Pool, Protocol,
+    Snapshot, SpliceMode,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
