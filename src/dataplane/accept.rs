@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::policy::admission::{Over, Refused};
 use crate::policy::defects::{Defect, has};
+use crate::policy::hash::mask;
 use crate::policy::http_answer::HttpAnswer;
 use crate::policy::limiter::{Entry, LimitKey};
 use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
@@ -208,7 +209,11 @@ impl Worker {
             Some(_) if limit.observe => LimitDecision::WouldRefuse,
             Some(_) => LimitDecision::Refused,
         };
-        listener.state.counters(self.setup.number).limit_said(decision).add(1);
+        let counters = listener.state.counters(self.setup.number);
+        counters.limit_said(decision).add(1);
+        if decision == LimitDecision::WouldRefuse {
+            counters.offenders.note(mask(client, limit.key));
+        }
         match (decision, verdict) {
             (LimitDecision::Refused, Some(refusal)) => Err(refusal),
             (_, verdict) => Ok(Admitted { counted, observed: verdict.map(|over| over.reason) }),

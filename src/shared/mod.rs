@@ -6,6 +6,7 @@
 
 mod backend;
 mod ids;
+mod offenders;
 mod publish;
 mod reasons;
 mod session_record;
@@ -14,6 +15,7 @@ mod stats;
 
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
+pub use offenders::{Offender, Offenders, most_frequent};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};

@@ -12,6 +12,7 @@ use crossbeam::utils::CachePadded;
 use crate::policy::defects::{Defect, has};
 use crate::policy::sync::AtomicU64 as SharedAtomicU64;
 
+use super::offenders::Offenders;
 use super::reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason};
 
 /// A number that only its owner adds to.
@@ -203,6 +204,8 @@ pub struct ListenerCounters {
     pub limit: [Counter; 3],
     /// Length of sessions.
     pub session_seconds: Histogram,
+    /// Clients that a limit which only observes would turn away.
+    pub offenders: Offenders,
 }
 
 impl ListenerCounters {
