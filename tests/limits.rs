@@ -164,6 +164,33 @@ fn an_observing_limit_counts_and_lets_through() {
     assert_eq!(told, 3, "{lines:#?}");
 }
 
+// If this fails, an operator cannot see whom a limit would refuse before it is enforced.
+#[test]
+fn an_observing_limit_names_those_it_would_refuse() {
+    let backend = greeter();
+    let setup = |mode: &str| {
+        let limit = format!("rate = \"1/h\"\nkey = {{ v4 = 24 }}\nmode = \"{mode}\"");
+        Setup::of(&[&backend]).global("workers = 2").limit(&limit)
+    };
+    let proxy = setup("observe").start();
+    for (host, visits) in [([1, 1, 1], 4), ([2, 2, 2], 6), ([1, 1, 9], 1), ([3, 3, 3], 1)] {
+        for _ in 0..visits {
+            assert_eq!(met(proxy.address(), host), Met::Served);
+        }
+    }
+    let offenders = proxy.document()["listeners"]["front"]["offenders"].clone();
+    let expected = serde_json::json!([
+        { "client": "127.2.2.0/24", "would_refuse": 5, "at_least": 5 },
+        { "client": "127.1.1.0/24", "would_refuse": 4, "at_least": 4 },
+    ]);
+    assert_eq!(offenders, expected);
+    // What was seen outlives a reload, and is not shown of a limit that is enforced.
+    proxy.reload_with(&setup("observe").pool("retries = 1").text());
+    assert_eq!(proxy.document()["listeners"]["front"]["offenders"], expected);
+    proxy.reload_with(&setup("enforce").text());
+    assert_eq!(proxy.document()["listeners"]["front"]["offenders"], serde_json::json!([]));
+}
+
 // If this fails, a client has more sessions open than it may, or loses places for ever.
 #[test]
 fn concurrent_sessions_are_exact_and_given_back() {

@@ -100,7 +100,7 @@ fn who_meets_the_end_of_a_listeners_rate_has_used_nothing() {
             let admits = move |client: u64| {
                 let (limiter, gate) = &*shared;
                 let key = key(limiter, if client == 0 { 1 } else { 2 });
-                rules.admit(limiter, gate, key, 1_000_000)
+                rules.admit(limiter, gate, key, 1_000_000).map_err(|refused| refused.over)
             };
             let (one, two) = both(admits);
             let refused = match (one, two) {

@@ -70,7 +70,7 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
     writeln!(out, "\n[listener.{name}]")?;
     writeln!(out, "bind = {}", strings(&listener.bind))?;
     writeln!(out, "pool = {}", quoted(pool))?;
-    writeln!(out, "protocol = \"tcp\"")?;
+    writeln!(out, "protocol = \"{}\"", listener.protocol)?;
     writeln!(out, "idle_timeout = \"{}\"", show_duration(listener.idle_timeout))?;
     writeln!(out, "half_closed_timeout = \"{}\"", show_duration(listener.half_closed_timeout))?;
     if let Some(most) = listener.max_lifetime {
@@ -151,6 +151,8 @@ fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
     let action = match limit.action {
         LimitAction::Reset => "reset",
         LimitAction::Close => "close",
+        LimitAction::Reply => "reply",
+        LimitAction::Tarpit => "tarpit",
     };
     writeln!(out, "action = \"{action}\"")?;
     writeln!(out, "mode = \"{}\"", if limit.observe { "observe" } else { "enforce" })?;
@@ -324,6 +326,15 @@ impl fmt::Display for Algorithm {
             Self::TokenBucket => "token-bucket",
             Self::SlidingWindow => "sliding-window",
             Self::FixedWindow => "fixed-window",
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
         })
     }
 }

@@ -86,9 +86,6 @@ impl<T> Field<T> {
     pub(super) fn or(self, default: T) -> T {
         self.value().unwrap_or(default)
     }
-
-    /// Says that only the problems of the key matter, not its value.
-    pub(super) fn checked(self) {}
 }
 
 /// A table of the file.

@@ -8,7 +8,7 @@ use super::network;
 use super::report::{Finding, Place, Report};
 use super::scalar::{self, Words};
 use super::units::{show_duration, show_rate};
-use super::{Algorithm, Limit, LimitAction, Prefixes, Rate};
+use super::{Algorithm, Limit, LimitAction, Prefixes, Protocol, Rate};
 
 /// Time a spent budget may take to come back: what the limiter's clock can hold.
 const HORIZON: Duration = Duration::from_secs(30 * 86_400);
@@ -28,15 +28,20 @@ const ALGORITHM: &Words<Algorithm> = &[
 const ACTION: &Words<LimitAction> = &[
     ("reset", Some(LimitAction::Reset)),
     ("close", Some(LimitAction::Close)),
-    ("reply", None),
-    ("tarpit", None),
+    ("reply", Some(LimitAction::Reply)),
+    ("tarpit", Some(LimitAction::Tarpit)),
 ];
 
 /// True is "observe".
 const MODE: &Words<bool> = &[("enforce", Some(false)), ("observe", Some(true))];
 
-/// Reads the limit of a listener, if it has one.
-pub(super) fn limit(listener: &Section<'_>, report: &mut Report<'_>) -> Option<Limit> {
+/// Reads the limit of a listener, if it has one. Where clients speak HTTP they are told of it
+/// unless the file says otherwise.
+pub(super) fn limit(
+    listener: &Section<'_>,
+    protocol: Protocol,
+    report: &mut Report<'_>,
+) -> Option<Limit> {
     let section = listener.open("limit", Table::Limit, report)?;
     let section = &section;
     let algorithm = section.word("algorithm", ALGORITHM, report).or(Algorithm::TokenBucket);
@@ -59,7 +64,7 @@ pub(super) fn limit(listener: &Section<'_>, report: &mut Report<'_>) -> Option<L
         burst: burst.or(natural),
         max_concurrent: max_concurrent.value(),
         key: prefixes(section, ("key", Table::LimitKey), Prefixes { v4: 32, v6: 64 }, report),
-        action: section.word("action", ACTION, report).or(LimitAction::Reset),
+        action: section.word("action", ACTION, report).or(default_action(protocol)),
         observe: section.word("mode", MODE, report).or(false),
         exempt: network::list(section, "exempt", report).or(Vec::new()),
         table_size: section
@@ -67,6 +72,13 @@ pub(super) fn limit(listener: &Section<'_>, report: &mut Report<'_>) -> Option<L
             .or(65_536),
         listener_rate: listener_rate.value(),
     })
+}
+
+fn default_action(protocol: Protocol) -> LimitAction {
+    match protocol {
+        Protocol::Tcp => LimitAction::Reset,
+        Protocol::Http => LimitAction::Reply,
+    }
 }
 
 /// A limit that limits nothing is a mistake.

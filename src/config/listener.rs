@@ -14,7 +14,7 @@ use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::{peek, routes};
 use super::scalar::{self, Words};
-use super::{Keepalive, Listener};
+use super::{Keepalive, Listener, Protocol};
 
 /// Shortest timeout of a session.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
@@ -25,7 +25,7 @@ const KEEPALIVE_COUNT_MAX: u32 = 127;
 /// The kernel keeps TCP_USER_TIMEOUT in milliseconds of 31 bits.
 const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 
-const PROTOCOL: &Words<()> = &[("tcp", Some(())), ("http", None)];
+const PROTOCOL: &Words<Protocol> = &[("tcp", Some(Protocol::Tcp)), ("http", Some(Protocol::Http))];
 
 /// Index of no pool, in a listener that was refused.
 pub(super) const NO_POOL: usize = usize::MAX;
@@ -46,12 +46,14 @@ pub(super) fn listener(
     report: &mut Report<'_>,
 ) -> (Listener, Vec<Bind>) {
     let binds = bind(name, section, report);
+    let protocol = section.word("protocol", PROTOCOL, report).or(Protocol::Tcp);
     let listener = Listener {
         name: name.to_owned(),
         bind: binds.iter().map(|bind| bind.address).collect(),
         pool: pool(name, section, pools, report),
         routes: routes(section, pools, report),
         peek: peek(section, report),
+        protocol,
         idle_timeout: section
             .duration("idle_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(600)),
@@ -73,9 +75,8 @@ pub(super) fn listener(
         fast_open: section.boolean("fast_open", report).or(false),
         defer_accept: section.boolean("defer_accept", report).or(false),
         mptcp: section.boolean("mptcp", report).or(false),
-        limit: limit(section, report),
+        limit: limit(section, protocol, report),
     };
-    section.word("protocol", PROTOCOL, report).checked();
     compare_access(&listener, section, report);
     (listener, binds)
 }

@@ -117,6 +117,8 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// How what the client says first is looked at, where a route or a hash needs it.
     pub peek: Peek,
+    /// What clients speak.
+    pub protocol: Protocol,
     /// A session without a byte in either direction ends after this.
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
@@ -254,6 +256,19 @@ pub enum LimitAction {
     Reset,
     /// Orderly close.
     Close,
+    /// HTTP 429 where the protocol is HTTP, else as `Close`.
+    Reply,
+    /// Kept waiting in silence, then reset.
+    Tarpit,
+}
+
+/// What clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Anything; refusals are resets or closes.
+    Tcp,
+    /// HTTP/1; refusals are answered.
+    Http,
 }
 
 /// `[pool.NAME]`: interchangeable servers and how one is chosen.

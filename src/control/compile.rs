@@ -22,7 +22,7 @@ use crate::policy::sticky::{Memory, SECONDS_MAX};
 use crate::shared::{
     AcceptProxy, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
     HashPlan, HashedWords, Keepalive, Limit, LimitAction, Listener, ListenerId, ListenerState,
-    OnDown, Pool, PoolId, PoolState, Queue, Routing, Snapshot, SpliceMode, Sticky,
+    OnDown, Pool, PoolId, PoolState, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -305,6 +305,10 @@ impl Builder<'_> {
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,
+            protocol: match listener.protocol {
+                config::Protocol::Tcp => Protocol::Tcp,
+                config::Protocol::Http => Protocol::Http,
+            },
             idle_timeout: listener.idle_timeout,
             half_closed_timeout: listener.half_closed_timeout,
             max_lifetime: listener.max_lifetime,
@@ -352,6 +356,8 @@ impl Builder<'_> {
             action: match limit.action {
                 config::LimitAction::Reset => LimitAction::Reset,
                 config::LimitAction::Close => LimitAction::Close,
+                config::LimitAction::Reply => LimitAction::Reply,
+                config::LimitAction::Tarpit => LimitAction::Tarpit,
             },
             observe: limit.observe,
             exempt: (!limit.exempt.is_empty()).then(|| NetSet::new(&limit.exempt)),

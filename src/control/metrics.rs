@@ -155,6 +155,12 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Re
         let labels = [("worker", number.to_string())];
         family.encode_family(&labels)?.encode_gauge(&state.pipes_in_use.value())?;
     }
+    let name = "evenkeel_refusals_held";
+    let mut family = gauge(encoder, name, "Refused connections that are answered or kept waiting")?;
+    for (number, state) in states.iter().enumerate() {
+        let labels = [("worker", number.to_string())];
+        family.encode_family(&labels)?.encode_gauge(&state.refusals_held.value())?;
+    }
     let name = "evenkeel_worker_stalls";
     let mut family = counter(encoder, name, "Times a worker was found stuck")?;
     for (number, state) in states.iter().enumerate() {

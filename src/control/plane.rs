@@ -119,6 +119,11 @@ impl Workers {
         self.states.iter().map(|state| state.listening.value()).sum()
     }
 
+    /// Refused connections that all workers hold.
+    pub(crate) fn refusals_held(&self) -> u64 {
+        self.states.iter().map(|state| state.refusals_held.value()).sum()
+    }
+
     /// Makes every worker known to all others.
     ///
     /// # Errors

@@ -372,7 +372,10 @@ async fn stop(plane: &Plane, signals: &mut Signals) {
 }
 
 async fn drained(plane: &Plane) {
-    while plane.workers.listening() > 0 || active_sessions(plane) > 0 {
+    while plane.workers.listening() > 0
+        || active_sessions(plane) > 0
+        || plane.workers.refusals_held() > 0
+    {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }

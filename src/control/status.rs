@@ -7,7 +7,7 @@
 pub mod text;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,10 +15,17 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
-use crate::shared::{AdminState, Backend, Direction, Listener, ListenerState, Pool, Snapshot};
+use crate::policy::hash::Prefix;
+use crate::shared::{
+    AdminState, Backend, Direction, Listener, ListenerState, Offender, Pool, Snapshot,
+    most_frequent,
+};
 
 use super::plane::{Current, HealthBook, Phase, Plane, is_wanted};
 use super::retired;
+
+/// Offenders of one listener that are shown.
+const OFFENDERS_SHOWN: usize = 10;
 
 /// The whole document.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -120,6 +127,21 @@ pub struct ListenerStatus {
     pub bytes_to_backend: u64,
     /// Bytes moved to clients.
     pub bytes_to_client: u64,
+    /// Clients that a limit which only observes would refuse most often, the worst first; empty
+    /// for other listeners.
+    pub offenders: Vec<OffenderStatus>,
+}
+
+/// One client that a limit which only observes would refuse.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OffenderStatus {
+    /// Its address, or its network where that counts as one client.
+    pub client: String,
+    /// How often it would have been refused since the start, at most.
+    pub would_refuse: u64,
+    /// The same, at least; less than the most only when more clients came than are remembered.
+    pub at_least: u64,
 }
 
 /// One pool.
@@ -273,6 +295,31 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
         sessions_max: (listener.sessions_max != u64::MAX).then_some(listener.sessions_max),
         bytes_to_backend: moved(state, Direction::ToBackend),
         bytes_to_client: moved(state, Direction::ToClient),
+        offenders: offenders(listener),
+    }
+}
+
+fn offenders(listener: &Listener) -> Vec<OffenderStatus> {
+    let Some(limit) = listener.limit.as_ref().filter(|limit| limit.observe) else {
+        return Vec::new();
+    };
+    let lists = listener.state.blocks().map(|block| block.offenders.list());
+    let worst = most_frequent(lists, OFFENDERS_SHOWN).into_iter();
+    worst
+        .map(|Offender { client, count, error }| OffenderStatus {
+            client: shown_client(client, limit.key),
+            would_refuse: count,
+            at_least: count - error.min(count),
+        })
+        .collect()
+}
+
+/// As a network, unless every address is a client of its own.
+fn shown_client(client: IpAddr, key: Prefix) -> String {
+    match client {
+        IpAddr::V4(_) if key.v4 < 32 => format!("{client}/{}", key.v4),
+        IpAddr::V6(_) if key.v6 < 128 => format!("{client}/{}", key.v6),
+        _ => client.to_string(),
     }
 }
 

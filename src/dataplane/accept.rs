@@ -14,13 +14,16 @@ use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::io::Errno;
 
-use crate::policy::admission::Over;
+use crate::policy::admission::{Over, Refused};
 use crate::policy::defects::{Defect, has};
+use crate::policy::hash::mask;
+use crate::policy::http_answer::HttpAnswer;
 use crate::policy::limiter::{Entry, LimitKey};
 use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
 
 use super::connection::{Admitted, Counted};
+use super::refuse::Refusal;
 use super::slots::Addressed;
 use super::worker::Worker;
 
@@ -143,6 +146,7 @@ impl Worker {
     /// Spends the descriptor held back to turn one client away.
     fn shed(&mut self, position: usize, listener: &Arc<Listener>) -> Accepted {
         self.tools.pipes.release_idle();
+        self.held_give_way();
         if self.listening.reserve.take().is_none() {
             self.listening.reserve = reserve_descriptor().ok();
             return Accepted::Exhausted;
@@ -151,7 +155,7 @@ impl Worker {
         let outcome = match accepted {
             Some(Ok((client, peer))) => {
                 listener.state.counters(self.setup.number).accepted.add(1);
-                self.refuse(listener, client, peer, RefuseReason::Descriptors);
+                self.refuse(listener, client, peer, RefuseReason::Descriptors.into());
                 Accepted::Next
             }
             _ => Accepted::Exhausted,
@@ -170,12 +174,12 @@ impl Worker {
         }
         match self.admit(listener, peer.ip()) {
             Ok(admitted) => self.place(listener, client, peer, admitted),
-            Err(reason) => self.refuse(listener, client, peer, reason),
+            Err(refusal) => self.refuse(listener, client, peer, refusal),
         }
     }
 
     /// Asks every limit, cheapest first. On success a place is taken in each.
-    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Admitted, RefuseReason> {
+    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Admitted, Refusal> {
         let admitted = self.admit_client(listener, client)?;
         self.claim_places(listener)?;
         Ok(admitted)
@@ -186,9 +190,9 @@ impl Worker {
         &self,
         listener: &Listener,
         client: IpAddr,
-    ) -> Result<Admitted, RefuseReason> {
+    ) -> Result<Admitted, Refusal> {
         if !listener.access.admits(client) {
-            return Err(RefuseReason::Access);
+            return Err(RefuseReason::Access.into());
         }
         match &listener.limit {
             Some(limit) => self.within_limit(listener, limit, client),
@@ -197,14 +201,14 @@ impl Worker {
     }
 
     /// Takes a place for a session, of the process and of the listener.
-    pub(super) fn claim_places(&self, listener: &Listener) -> Result<(), RefuseReason> {
+    pub(super) fn claim_places(&self, listener: &Listener) -> Result<(), Refusal> {
         let snapshot = self.snapshot.current();
         if !snapshot.sessions.claim(snapshot.sessions_max) {
-            return Err(RefuseReason::MaxSessions);
+            return Err(RefuseReason::MaxSessions.into());
         }
         if !listener.state.active.claim(listener.sessions_max) {
             snapshot.sessions.release();
-            return Err(RefuseReason::MaxSessions);
+            return Err(RefuseReason::MaxSessions.into());
         }
         Ok(())
     }
@@ -214,33 +218,43 @@ impl Worker {
         listener: &Listener,
         limit: &Limit,
         client: IpAddr,
-    ) -> Result<Admitted, RefuseReason> {
+    ) -> Result<Admitted, Refusal> {
         if limit.exempt.as_ref().is_some_and(|list| list.contains(client)) {
             return Ok(Admitted::default());
         }
         let key = limit.limiter.key(client, limit.key);
         let (counted, verdict) = self.ask_limiter(limit, key);
-        let decision = match verdict {
+        let decision = match &verdict {
             None => LimitDecision::Allowed,
             Some(_) if limit.observe => LimitDecision::WouldRefuse,
             Some(_) => LimitDecision::Refused,
         };
-        listener.state.counters(self.setup.number).limit_said(decision).add(1);
+        let counters = listener.state.counters(self.setup.number);
+        counters.limit_said(decision).add(1);
+        if decision == LimitDecision::WouldRefuse {
+            counters.offenders.note(mask(client, limit.key));
+        }
         match (decision, verdict) {
-            (LimitDecision::Refused, Some(reason)) => Err(reason),
-            _ => Ok(Admitted { counted, observed: verdict }),
+            (LimitDecision::Refused, Some(refusal)) => Err(refusal),
+            (_, verdict) => Ok(Admitted { counted, observed: verdict.map(|over| over.reason) }),
         }
     }
 
     /// Where the session was counted, and why it should be refused.
-    fn ask_limiter(&self, limit: &Limit, key: LimitKey) -> (Option<Counted>, Option<RefuseReason>) {
+    fn ask_limiter(&self, limit: &Limit, key: LimitKey) -> (Option<Counted>, Option<Refusal>) {
         let Limit { limiter, gate, rules, .. } = limit;
         match rules.admit(limiter, gate, key, self.now.micros()) {
             Ok(Entry::Counted) => (Some(Counted { limiter: Arc::clone(limiter), key }), None),
             Ok(_) => (None, None),
-            Err(Over::Rate) => (None, Some(RefuseReason::Limit)),
-            Err(Over::Concurrent) => (None, Some(RefuseReason::Concurrent)),
-            Err(Over::ListenerRate) => (None, Some(RefuseReason::ListenerRate)),
+            Err(Refused { over, wait }) => {
+                let reason = match over {
+                    Over::Rate => RefuseReason::Limit,
+                    Over::Concurrent => RefuseReason::Concurrent,
+                    Over::ListenerRate => RefuseReason::ListenerRate,
+                };
+                let answer = HttpAnswer::TooMany { limit: rules.allowance(over), wait };
+                (None, Some(Refusal { reason, answer }))
+            }
         }
     }
 }

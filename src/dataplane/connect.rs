@@ -22,6 +22,7 @@ use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
 use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::queue;
+use super::refuse::Refusal;
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::symptoms;
@@ -29,9 +30,9 @@ use super::wire::Side;
 use super::worker::Worker;
 
 /// Why a connection cannot go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Dead {
-    Refused(RefuseReason),
+    Refused(Refusal),
     /// Every backend that could serve is full, and the pool lets clients wait.
     Full,
     Gone,
@@ -55,7 +56,7 @@ impl Worker {
             Err(dead) => return self.discard(connection, dead),
         };
         let outcome = self.first_attempt(&mut connection, spoke_first);
-        let waits = outcome == Err(Dead::Full);
+        let waits = matches!(outcome, Err(Dead::Full));
         if let Err(dead) = outcome
             && !waits
         {
@@ -64,11 +65,11 @@ impl Worker {
         let key = match self.table.slots.insert(connection) {
             Ok(key) => key,
             Err(connection) => {
-                return self.discard(connection, Dead::Refused(RefuseReason::MaxSessions));
+                return self.discard(connection, Dead::Refused(RefuseReason::MaxSessions.into()));
             }
         };
         if self.register(key, Side::Client).is_err() || self.register(key, Side::Backend).is_err() {
-            return self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
+            return self.give_up(key, Dead::Refused(RefuseReason::Descriptors.into()));
         }
         if waits { self.wait_in_line(key) } else { self.rearm(key) }
     }
@@ -162,7 +163,7 @@ impl Worker {
                     return Ok(());
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    return Err(Dead::Refused(RefuseReason::Descriptors));
+                    return Err(Dead::Refused(RefuseReason::Descriptors.into()));
                 }
                 Err(error) => {
                     self.attempt_failed(connection, backend, ConnectFailure::of(&error))?;
@@ -194,7 +195,7 @@ impl Worker {
         connection.failure = Some(failure);
         let retries = pool.map_or(0, |pool| pool.retries);
         if !may_retry(connection.tried.len(), retries) {
-            return Err(Dead::Refused(RefuseReason::NoBackend));
+            return Err(Dead::Refused(RefuseReason::NoBackend.into()));
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ impl Worker {
             Err(Dead::Full) => self.wait_in_line(key),
             Err(dead) => self.give_up(key, dead),
             Ok(()) if self.register(key, Side::Backend).is_err() => {
-                self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
+                self.give_up(key, Dead::Refused(RefuseReason::Descriptors.into()));
             }
             Ok(()) => self.rearm(key),
         }
@@ -318,8 +319,8 @@ impl Worker {
 
     pub(super) fn discard(&mut self, connection: Connection, dead: Dead) {
         match dead {
-            Dead::Refused(reason) => self.refuse_opened(connection, reason),
-            Dead::Full => self.refuse_opened(connection, RefuseReason::NoBackend),
+            Dead::Refused(refusal) => self.refuse_opened(connection, refusal),
+            Dead::Full => self.refuse_opened(connection, RefuseReason::NoBackend.into()),
             Dead::Gone => {
                 let end = End { reason: CloseReason::ClientGone, reset: Reset::Both };
                 self.close(connection, end);
@@ -335,7 +336,7 @@ fn why_nobody(snapshot: &Snapshot, connection: &Connection) -> Dead {
     if pool.is_some_and(|pool| queue::is_only_full(pool)) {
         Dead::Full
     } else {
-        Dead::Refused(RefuseReason::NoBackend)
+        Dead::Refused(RefuseReason::NoBackend.into())
     }
 }
 

@@ -1,15 +1,15 @@
-//! How connections end: refused, finished, timed out, drained; each counted and logged once.
+//! How sessions end: finished, timed out, drained; each counted and logged once. How clients are
+//! turned away is in [`super::refuse`].
 //!
 //! Every place that was claimed on arrival is given back here and nowhere else.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::shared::{
-    Backend, CloseReason, ConnectFailure, Detail, Limit, LimitAction, Listener, PathKind, Pool,
-    RefuseReason, SESSION_SECONDS, SessionRecord,
+    Backend, CloseReason, ConnectFailure, Detail, Listener, Pool, RefuseReason, SESSION_SECONDS,
+    SessionRecord,
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
@@ -25,75 +25,6 @@ use super::wire::{KernelWire, Side};
 use super::worker::Worker;
 
 impl Worker {
-    /// Turns away a client that was never admitted.
-    pub(super) fn refuse(
-        &mut self,
-        listener: &Arc<Listener>,
-        client: OwnedFd,
-        peer: SocketAddr,
-        reason: RefuseReason,
-    ) {
-        let counters = listener.state.counters(self.setup.number);
-        counters.refused_for(reason).add(1);
-        if is_closed_orderly(listener.limit.as_ref(), reason) {
-            self.close_orderly(&client);
-        } else {
-            socket::reset_on_close(client.as_fd());
-        }
-        drop(client);
-        if self.setup.log.is_on() {
-            self.table.opened += 1;
-            let number = self.table.opened * self.setup.workers + self.setup.number as u64;
-            let record = SessionRecord {
-                session: number,
-                listener: Arc::clone(listener),
-                pool: None,
-                backend: None,
-                client: peer,
-                bytes_to_backend: 0,
-                bytes_to_client: 0,
-                queue_ms: None,
-                connect_ms: None,
-                total_ms: 0,
-                path: PathKind::Copy,
-                generation: self.snapshot.current().generation,
-                term: reason.term(),
-                reason: reason.words(),
-                detail: Detail::None,
-            };
-            self.setup.log.write(SystemTime::now(), record);
-        }
-    }
-
-    /// FIN, and nothing unread: unread bytes would turn the close into a reset.
-    fn close_orderly(&mut self, client: &OwnedFd) {
-        // A client that is gone already needs no FIN and has nothing to read.
-        let _gone = socket::shutdown_write(client.as_fd());
-        let _nothing = socket::receive(client.as_fd(), &mut self.tools.scratch);
-    }
-
-    /// Turns away a client that was admitted but could not be served.
-    pub(super) fn refuse_opened(&mut self, connection: Connection, reason: RefuseReason) {
-        let listener = self.snapshot.current().listener(connection.place.listener).cloned();
-        let limit = listener.as_ref().and_then(|listener| listener.limit.as_ref());
-        if is_closed_orderly(limit, reason) {
-            self.close_orderly(&connection.client);
-        } else {
-            connection.reset_client();
-        }
-        if let Some(listener) = &listener {
-            listener.state.counters(self.setup.number).refused_for(reason).add(1);
-        }
-        let (term, words) = match (reason, connection.failure) {
-            (RefuseReason::NoBackend, _) if connection.phase.stage == Stage::Waiting => {
-                ("sQ", "no place at a backend in time")
-            }
-            (RefuseReason::NoBackend, Some(ConnectFailure::Timeout)) => ("sC", reason.words()),
-            _ => (reason.term(), reason.words()),
-        };
-        self.finish(connection, term, words);
-    }
-
     /// Ends a session that is in the table.
     pub(super) fn end(&mut self, key: SlotKey, end: End) {
         self.table.timers.cancel(key.index);
@@ -134,7 +65,24 @@ impl Worker {
     }
 
     /// Gives back every place and writes the session's line.
-    fn finish(&self, mut connection: Connection, term: &'static str, reason: &'static str) {
+    pub(super) fn finish(
+        &self,
+        mut connection: Connection,
+        term: &'static str,
+        reason: &'static str,
+    ) {
+        if let Some(record) = self.settle(&mut connection, term, reason) {
+            self.setup.log.write(SystemTime::now(), record);
+        }
+    }
+
+    /// Gives back every place; what there is to log, unless nothing is logged.
+    pub(super) fn settle(
+        &self,
+        connection: &mut Connection,
+        term: &'static str,
+        reason: &'static str,
+    ) -> Option<SessionRecord> {
         let snapshot = self.snapshot.current();
         drop(connection.place.counted.take());
         let place = &connection.place;
@@ -144,14 +92,14 @@ impl Worker {
             backend.state.release();
             queue::place_is_free(backend);
         }
-        queue::leave(snapshot, &connection);
-        let Some(listener) = snapshot.listener(place.listener) else { return };
+        queue::leave(snapshot, connection);
+        let listener = snapshot.listener(place.listener)?;
         listener.state.active.release();
-        if self.setup.log.is_on() {
-            let last_tried = connection.tried.last().and_then(|id| snapshot.backend(*id));
-            let record = self.record(&connection, listener, backend.or(last_tried), (term, reason));
-            self.setup.log.write(SystemTime::now(), record);
+        if !self.setup.log.is_on() {
+            return None;
         }
+        let last_tried = connection.tried.last().and_then(|id| snapshot.backend(*id));
+        Some(self.record(connection, listener, backend.or(last_tried), (term, reason)))
     }
 
     fn record(
@@ -211,7 +159,7 @@ impl Worker {
             Due::Unsaid => return self.reading_timed_out(key),
             Due::Retry => return self.retry(key, ConnectFailure::Timeout),
             Due::Ask => return self.look_at_line(key),
-            Due::GiveUp => return self.give_up(key, Dead::Refused(RefuseReason::NoBackend)),
+            Due::GiveUp => return self.give_up(key, Dead::Refused(RefuseReason::NoBackend.into())),
             Due::Look => return self.advance(key),
             Due::End(end) => return self.end(key, end),
             Due::Keepalive => {
@@ -223,18 +171,13 @@ impl Worker {
         self.rearm(key);
     }
 
-    /// Resets every session.
+    /// Resets every session, and ends every refusal that is held.
     pub(super) fn reset_all(&mut self) {
         for key in self.table.slots.keys() {
             self.end(key, End { reason: CloseReason::Drain, reset: Reset::Both });
         }
+        self.end_held();
     }
-}
-
-fn is_closed_orderly(limit: Option<&Limit>, reason: RefuseReason) -> bool {
-    use RefuseReason as Why;
-    matches!(reason, Why::Limit | Why::Concurrent | Why::ListenerRate)
-        && limit.is_some_and(|limit| limit.action == LimitAction::Close)
 }
 
 fn set_keepalive(connection: &Connection, listener: &Listener) {
@@ -248,6 +191,6 @@ fn set_keepalive(connection: &Connection, listener: &Listener) {
     let _reset = socket::set_keepalive(backend.as_fd(), &options);
 }
 
-fn whole_ms(elapsed: Duration) -> u64 {
+pub(super) fn whole_ms(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,8 +2,8 @@
 //!
 //! Each worker owns its epoll instance, its listening sockets, its sessions, timers and pipes; it
 //! shares nothing with other workers but the snapshot and the atomics of [`crate::shared`]. It
-//! knows nothing of tokio, TOML, HTTP or files. All that the control plane can do is start a
-//! worker, send it a [`Command`], wake it and join it.
+//! knows nothing of tokio, TOML or files, and of HTTP only how to turn a client away. All that the
+//! control plane can do is start a worker, send it a [`Command`], wake it and join it.
 
 #![deny(clippy::indexing_slicing, reason = "a panic here would end every session")]
 
@@ -16,6 +16,7 @@ mod downs;
 mod ending;
 pub mod greeting;
 mod handle;
+mod held;
 mod interest;
 mod listening;
 mod opening;
@@ -23,6 +24,7 @@ pub mod phase;
 mod pipes;
 pub mod port;
 mod queue;
+mod refuse;
 pub mod relay;
 mod routing;
 pub mod session;

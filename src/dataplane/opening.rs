@@ -52,6 +52,11 @@ enum Read {
 }
 
 impl Reading {
+    /// What has been read and not been used up by a header.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     fn new(wanted: Wanted, timeout: Duration) -> Self {
         Self { wanted, bytes: Vec::new(), has_ended: false, timeout }
     }
@@ -67,7 +72,7 @@ impl Worker {
         (client, peer): (OwnedFd, SocketAddr),
     ) {
         if !rule.from.contains(peer.ip()) {
-            return self.refuse(listener, client, peer, RefuseReason::ProxyHeader);
+            return self.refuse(listener, client, peer, RefuseReason::ProxyHeader.into());
         }
         if let Err(reason) = self.claim_places(listener) {
             return self.refuse(listener, client, peer, reason);
@@ -93,11 +98,11 @@ impl Worker {
         let key = match self.table.slots.insert(connection) {
             Ok(key) => key,
             Err(connection) => {
-                return self.discard(connection, Dead::Refused(RefuseReason::MaxSessions));
+                return self.discard(connection, Dead::Refused(RefuseReason::MaxSessions.into()));
             }
         };
         if self.register(key, Side::Client).is_err() {
-            return self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
+            return self.give_up(key, Dead::Refused(RefuseReason::Descriptors.into()));
         }
         self.read_on(key);
     }
@@ -116,7 +121,7 @@ impl Worker {
             Err(Dead::Full) => self.wait_in_line(key),
             Err(dead) => self.give_up(key, dead),
             Ok(Read::Attempted) if self.register(key, Side::Backend).is_err() => {
-                self.give_up(key, Dead::Refused(RefuseReason::Descriptors));
+                self.give_up(key, Dead::Refused(RefuseReason::Descriptors.into()));
             }
             Ok(Read::Waits | Read::Attempted) => self.rearm(key),
         }
@@ -275,11 +280,11 @@ impl Worker {
 /// Where a client goes that has not said enough.
 fn late_way(listener: &Listener, client: IpAddr, bytes: &[u8]) -> Result<Way, Dead> {
     match &listener.routing {
-        Some(routing) if !routing.is_default_else => Err(Dead::Refused(RefuseReason::Peek)),
+        Some(routing) if !routing.is_default_else => Err(Dead::Refused(RefuseReason::Peek.into())),
         _ => Ok(routing::give_up(listener, client, bytes)),
     }
 }
 
-const fn refused_header() -> Dead {
-    Dead::Refused(RefuseReason::ProxyHeader)
+fn refused_header() -> Dead {
+    Dead::Refused(RefuseReason::ProxyHeader.into())
 }

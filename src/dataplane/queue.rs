@@ -85,13 +85,13 @@ impl Worker {
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         let number = connection.place.number;
         let Some(pool) = self.snapshot.current().pool(connection.place.pool).cloned() else {
-            return self.give_up(key, Dead::Refused(RefuseReason::NoBackend));
+            return self.give_up(key, Dead::Refused(RefuseReason::NoBackend.into()));
         };
         let worker: Arc<dyn Callable> = Arc::<Bell>::clone(&self.bell);
         let token = Addressed::Connection(key, Side::Client).token().0 as u64;
         let max = pool.queue.map_or(0, |queue| queue.max);
         if !pool.state.line.join(Waiting { number, token, worker }, max) {
-            return self.give_up(key, Dead::Refused(RefuseReason::NoBackend));
+            return self.give_up(key, Dead::Refused(RefuseReason::NoBackend.into()));
         }
         if let Some(connection) = self.table.slots.get_mut(key) {
             connection.phase.waits(now);
@@ -199,7 +199,7 @@ impl Worker {
                 self.serve_if_first(&pool, number);
             }
             // A reload has taken the queue, or the pool, away.
-            None => self.give_up(key, Dead::Refused(RefuseReason::NoBackend)),
+            None => self.give_up(key, Dead::Refused(RefuseReason::NoBackend.into())),
         }
     }
 }

@@ -101,6 +101,15 @@ impl<P: Holds> Relay<P> {
         }
     }
 
+    /// What is kept in a buffer and not yet delivered.
+    #[must_use]
+    pub fn buffered(&self) -> &[u8] {
+        match &self.held {
+            Held::Buffer { bytes, sent } => bytes.get(*sent..).unwrap_or_default(),
+            Held::Nothing | Held::Pipe(_) => &[],
+        }
+    }
+
     /// Bytes delivered so far, copied and spliced.
     #[must_use]
     pub fn delivered(&self) -> (u64, u64) {

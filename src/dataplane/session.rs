@@ -104,6 +104,12 @@ impl<P: Holds> Session<P> {
         self.ports.client.readable = !drained;
     }
 
+    /// What [`Self::preload`] keeps, as long as there is no backend.
+    #[must_use]
+    pub fn preloaded(&self) -> &[u8] {
+        self.to_backend.buffered()
+    }
+
     /// The client sent FIN before there was a backend.
     pub fn client_ended(&mut self) {
         self.to_backend.end();

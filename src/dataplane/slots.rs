@@ -13,6 +13,8 @@ use super::wire::Side;
 const CHUNK: u32 = 128;
 const SIDE_BITS: u32 = 1;
 const INDEX_BITS: u32 = 31;
+/// Indexes from here on are slots of refusals.
+const FIRST_REFUSAL: u32 = 0x6000_0000;
 /// Indexes from here on are not slots but what [`Addressed`] says.
 const FIRST_LISTENER: u32 = 0x7000_0000;
 const WAKER: u32 = 0x7fff_ffff;
@@ -35,6 +37,8 @@ pub enum Addressed {
     Listener(u32),
     /// One side of a connection.
     Connection(SlotKey, Side),
+    /// A refused connection that is held.
+    Refusal(SlotKey),
 }
 
 impl Addressed {
@@ -44,6 +48,7 @@ impl Addressed {
             Self::Waker => (0, WAKER, 0),
             Self::Listener(position) => (0, FIRST_LISTENER + position, 0),
             Self::Connection(key, side) => (key.generation, key.index, side as usize),
+            Self::Refusal(key) => (key.generation, FIRST_REFUSAL + key.index, 0),
         };
         Token(
             ((generation as usize) << (INDEX_BITS + SIDE_BITS))
@@ -60,6 +65,7 @@ impl Addressed {
         match index {
             WAKER => Self::Waker,
             FIRST_LISTENER.. => Self::Listener(index - FIRST_LISTENER),
+            FIRST_REFUSAL.. => Self::Refusal(SlotKey { index: index - FIRST_REFUSAL, generation }),
             _ => {
                 let side = if token.0 & 1 == 0 { Side::Client } else { Side::Backend };
                 Self::Connection(SlotKey { index, generation }, side)
@@ -179,7 +185,9 @@ impl<T> Slots<T> {
 
     fn grow(&mut self) -> bool {
         let Ok(first) = u32::try_from(self.capacity()) else { return false };
-        let Some(end) = first.checked_add(CHUNK).filter(|end| *end < FIRST_LISTENER) else {
+        let Some(end) =
+            first.checked_add(CHUNK).filter(|end| *end < FIRST_LISTENER - FIRST_REFUSAL)
+        else {
             return false;
         };
         self.chunks.push((0..CHUNK).map(|_| Slot { generation: 0, value: None }).collect());
@@ -208,6 +216,8 @@ mod tests {
             Addressed::Listener(77),
             Addressed::Connection(key, Side::Client),
             Addressed::Connection(key, Side::Backend),
+            Addressed::Refusal(key),
+            Addressed::Refusal(SlotKey { index: 0, generation: 0 }),
         ] {
             assert_eq!(Addressed::of(whom.token()), whom);
         }

@@ -22,6 +22,7 @@ use super::choose::Chooser;
 use super::clock::{Clock, Tick};
 use super::connection::Connection;
 use super::downs::Downs;
+use super::held::Held;
 use super::listening::Listening;
 use super::phase::Stage;
 use super::pipes::PipePool;
@@ -64,6 +65,8 @@ pub(super) struct Worker {
     pub(super) snapshot: Subscriber,
     pub(super) listening: Listening,
     pub(super) table: Table,
+    /// Refused connections that are held; nothing until there is one.
+    pub(super) held: Option<Box<Held>>,
     pub(super) tools: Tools,
     pub(super) chooser: Chooser,
     pub(super) spread: Spread,
@@ -109,6 +112,7 @@ impl Worker {
                 ready: VecDeque::new(),
                 opened: 0,
             },
+            held: None,
             tools: Tools {
                 scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
                 pipes: PipePool::new(setup.pipes),
@@ -155,6 +159,9 @@ impl Worker {
                 self.note(event);
             }
             self.run_ready();
+            if self.held.is_some() {
+                self.run_held();
+            }
             self.accept_pending();
             self.check_timers(&mut due);
             if !self.downs.is_empty() {
@@ -208,8 +215,9 @@ impl Worker {
         if !self.table.ready.is_empty() || self.listening.has_pending(self.now) {
             return Some(Duration::ZERO);
         }
+        let held = self.held.as_ref().and_then(|held| held.next_due());
         let timer = self.table.timers.next_due();
-        let due = [timer, self.listening.resumes_at(), self.downs.next_due()];
+        let due = [timer, held, self.listening.resumes_at(), self.downs.next_due()];
         due.into_iter().flatten().min().map(|next| next.since(self.now))
     }
 
@@ -218,6 +226,7 @@ impl Worker {
         match Addressed::of(event.token()) {
             Addressed::Waker => self.woken = true,
             Addressed::Listener(position) => self.listening.note(position),
+            Addressed::Refusal(key) => self.held_event(key, event),
             Addressed::Connection(key, side) => {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
@@ -346,7 +355,10 @@ impl Worker {
                         self.reset_all();
                     }
                 }
-                Command::StopListening => self.stop_listening(),
+                Command::StopListening => {
+                    self.stop_listening();
+                    self.hurry_held();
+                }
                 Command::ResetAll => {
                     self.over = true;
                     self.reset_all();
@@ -365,6 +377,7 @@ impl Worker {
         self.listening.take_up(&latest);
         let generation = latest.generation.0;
         drop(self.snapshot.take_up(latest));
+        self.release_tarpits();
         self.setup.state.generation.store(generation, Ordering::Release);
     }
 

@@ -36,6 +36,24 @@ pub enum Over {
     ListenerRate,
 }
 
+/// Why there is not one more connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// The limit.
+    pub over: Over,
+    /// When to come again; `None` for sessions, of which nobody knows when they end.
+    pub wait: Option<Wait>,
+}
+
+/// How long a budget takes to come back, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// Until one more connection is allowed; at least 1.
+    pub retry_after_us: u64,
+    /// Until the whole budget is back.
+    pub full_after_us: u64,
+}
+
 impl Rules {
     /// Asks for one more connection of a client. `Ok(Entry::Counted)` must be followed by
     /// [`Limiter::leave`] when the session ends.
@@ -50,42 +68,55 @@ impl Rules {
         gate: &Gate,
         key: LimitKey,
         now_us: u64,
-    ) -> Result<Entry, Over> {
+    ) -> Result<Entry, Refused> {
         if let Some(meter) = &self.listener_rate
-            && gate.peek(now_us, meter) != Decision::Allowed
+            && let Some(wait) = wait(gate.peek(now_us, meter))
         {
-            return Err(self.own_limit(limiter, key, now_us).unwrap_or(Over::ListenerRate));
+            let own = self.own_limit(limiter, key, now_us);
+            return Err(own.unwrap_or(Refused { over: Over::ListenerRate, wait: Some(wait) }));
         }
         if let Some(meter) = &self.rate
-            && limiter.admit(key, now_us, meter) != Decision::Allowed
+            && let Some(wait) = wait(limiter.admit(key, now_us, meter))
         {
-            return Err(Over::Rate);
+            return Err(Refused { over: Over::Rate, wait: Some(wait) });
         }
         let entry = match self.concurrent_max {
             Some(max) => limiter.enter(key, max),
             None => Entry::Uncounted,
         };
         if entry == Entry::Refused {
-            return Err(Over::Concurrent);
+            return Err(Refused { over: Over::Concurrent, wait: None });
         }
         if let Some(meter) = &self.listener_rate
-            && gate.admit(now_us, meter) != Decision::Allowed
+            && let Some(wait) = wait(gate.admit(now_us, meter))
         {
             self.undo(limiter, key, now_us, entry);
-            return Err(Over::ListenerRate);
+            return Err(Refused { over: Over::ListenerRate, wait: Some(wait) });
         }
         Ok(entry)
     }
 
+    /// How many connections, or sessions, the limit that a client is over would allow.
+    #[must_use]
+    pub fn allowance(&self, over: Over) -> u64 {
+        let budget = |meter: Option<Meter>| meter.map_or(0, |meter| meter.budget());
+        match over {
+            Over::Rate => budget(self.rate),
+            Over::Concurrent => self.concurrent_max.map_or(0, u64::from),
+            Over::ListenerRate => budget(self.listener_rate),
+        }
+    }
+
     /// The limit of its own that a client is over.
-    fn own_limit(&self, limiter: &Limiter, key: LimitKey, now_us: u64) -> Option<Over> {
+    fn own_limit(&self, limiter: &Limiter, key: LimitKey, now_us: u64) -> Option<Refused> {
         if let Some(meter) = &self.rate
-            && limiter.peek(key, now_us, meter) != Decision::Allowed
+            && let Some(wait) = wait(limiter.peek(key, now_us, meter))
         {
-            return Some(Over::Rate);
+            return Some(Refused { over: Over::Rate, wait: Some(wait) });
         }
         let is_full = |max: u32| limiter.sessions(key) >= u64::from(max);
-        self.concurrent_max.is_some_and(is_full).then_some(Over::Concurrent)
+        let refused = Refused { over: Over::Concurrent, wait: None };
+        self.concurrent_max.is_some_and(is_full).then_some(refused)
     }
 
     fn undo(&self, limiter: &Limiter, key: LimitKey, now_us: u64, entry: Entry) {
@@ -94,6 +125,17 @@ impl Rules {
         }
         if let Some(meter) = &self.rate {
             limiter.give_back(key, now_us, meter);
+        }
+    }
+}
+
+/// What a refusal says of the time to wait.
+#[inline]
+fn wait(decision: Decision) -> Option<Wait> {
+    match decision {
+        Decision::Allowed => None,
+        Decision::Refused { retry_after_us, full_after_us } => {
+            Some(Wait { retry_after_us, full_after_us })
         }
     }
 }
@@ -132,8 +174,42 @@ mod tests {
         }
 
         fn admit(&self, client: u32) -> Result<Entry, Over> {
-            self.rules.admit(&self.limiter, &self.gate, self.key(client), AT)
+            let answer = self.rules.admit(&self.limiter, &self.gate, self.key(client), AT);
+            answer.map_err(|refused| refused.over)
         }
+    }
+
+    #[test]
+    fn a_refusal_tells_the_wait_of_the_limit_it_names() {
+        // If this fails, a client is told to come again at a time when it is refused once more.
+        let per_minute =
+            |count: u32| Meter::token_bucket(count.into(), Duration::from_secs(60), count);
+        let rules =
+            Rules { rate: per_minute(6), concurrent_max: Some(100), listener_rate: per_minute(60) };
+        let listener = Listener::new(rules);
+        for _ in 0..6 {
+            assert!(listener.admit(1).is_ok());
+        }
+        let ask = |client, at_us| {
+            rules.admit(&listener.limiter, &listener.gate, listener.key(client), at_us)
+        };
+        let refused = ask(1, AT).unwrap_err();
+        let wait = refused.wait.unwrap();
+        assert_eq!((refused.over, rules.allowance(refused.over)), (Over::Rate, 6));
+        // One in ten seconds; six in a minute.
+        assert!((9_990_000..=10_010_000).contains(&wait.retry_after_us), "{wait:?}");
+        assert!((59_990_000..=60_010_000).contains(&wait.full_after_us), "{wait:?}");
+        assert!(ask(1, AT + wait.retry_after_us - 10_000).is_err());
+        assert!(ask(1, AT + wait.retry_after_us).is_ok());
+        for client in 100.. {
+            let Err(refused) = ask(client, AT) else { continue };
+            assert_eq!((refused.over, rules.allowance(refused.over)), (Over::ListenerRate, 60));
+            assert!(refused.wait.unwrap().retry_after_us <= 1_010_000, "{refused:?}");
+            break;
+        }
+        let narrow = Rules { concurrent_max: Some(0), ..Rules::default() };
+        let refused = narrow.admit(&listener.limiter, &listener.gate, listener.key(9), AT);
+        assert_eq!(refused, Err(Refused { over: Over::Concurrent, wait: None }));
     }
 
     #[test]

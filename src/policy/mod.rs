@@ -3,16 +3,19 @@
 //! imports nothing else of the crate.
 //!
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
-//! `window` and `table`), which backend serves (`maglev` over `hash`, `bounded_load`, `slow_start`,
-//! `round_robin`, `least_connections`, `least_latency`, `random`, `sticky`, `panic_mode`) on which
-//! worker (`spread`, `spin`), and what is believed of a backend (`health`, `outlier`, `backoff`).
-//! What the first bytes of a connection say is read by `proxy_header`, `client_hello` and
-//! `request_head`; `route` chooses by it.
+//! `window` and `table`), what the others are told (`answerable`, `http_answer`), which backend
+//! serves (`maglev` over `hash`, `bounded_load`, `slow_start`, `round_robin`, `least_connections`,
+//! `least_latency`, `random`, `sticky`, `panic_mode`) on which worker (`spread`, `spin`), and what
+//! is believed of a backend (`health`, `outlier`, `backoff`). What the first bytes of a connection
+//! say is read by `proxy_header`, `client_hello` and `request_head`; `route` chooses by it.
 
 // Networks that may connect, may not, or are exempt.
 pub mod access;
 // What a listener's limits say of one connection.
 pub mod admission;
+// What a client that speaks HTTP is told when it is turned away, and once it has asked.
+pub mod answerable;
+pub mod http_answer;
 // Rate and concurrency per client, for all workers together; the rate of all clients together.
 pub mod gate;
 pub mod limiter;

@@ -6,6 +6,7 @@
 
 mod backend;
 mod ids;
+mod offenders;
 mod publish;
 mod reasons;
 mod session_record;
@@ -17,12 +18,13 @@ mod waiting;
 
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
+pub use offenders::{Offender, Offenders, most_frequent};
 pub use publish::{Publisher, Subscriber};
-pub use reasons::{CloseReason, ConnectFailure, RefuseReason, Symptom};
+pub use reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
-    Listener, OnDown, Pool, Queue, Routing, Snapshot, SpliceMode, Sticky,
+    Listener, OnDown, Pool, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,

@@ -95,6 +95,61 @@ impl RefuseReason {
     }
 }
 
+/// What came of a refusal that was held: answered in HTTP, or kept waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HeldOutcome {
+    /// The answer was sent.
+    Answered,
+    /// No HTTP request came: something else, or nothing in time.
+    NotHttp,
+    /// The client left before.
+    Left,
+    /// It was kept waiting as long as anybody is, and reset.
+    Tarpitted,
+    /// As many were held as may be: it was reset at once.
+    NoRoom,
+    /// It was reset for a stop, a reload, or want of descriptors.
+    GivenUp,
+}
+
+impl HeldOutcome {
+    /// All of them, in the order of their indexes.
+    pub const ALL: [Self; 6] =
+        [Self::Answered, Self::NotHttp, Self::Left, Self::Tarpitted, Self::NoRoom, Self::GivenUp];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotHttp => "not_http",
+            Self::Left => "left",
+            Self::Tarpitted => "tarpitted",
+            Self::NoRoom => "no_room",
+            Self::GivenUp => "given_up",
+        }
+    }
+
+    /// For the session log, behind the reason.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::NotHttp => "sent no HTTP request",
+            Self::Left => "left before an answer",
+            Self::Tarpitted => "kept waiting",
+            Self::NoRoom => "no room to hold it",
+            Self::GivenUp => "given up",
+        }
+    }
+}
+
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {

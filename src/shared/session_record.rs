@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use crossbeam::channel::Sender;
 
 use super::ids::Generation;
-use super::reasons::{ConnectFailure, RefuseReason};
+use super::reasons::{ConnectFailure, HeldOutcome, RefuseReason};
 use super::snapshot::{Backend, Listener, Pool};
 use super::stats::PathKind;
 
@@ -58,6 +58,8 @@ pub enum Detail {
     None,
     /// A limit that only observes would have turned the client away.
     Observed(RefuseReason),
+    /// What came of holding a refused connection.
+    Held(HeldOutcome),
     /// How the last of so many connection attempts failed.
     Attempts(usize, ConnectFailure),
 }

@@ -99,6 +99,8 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// Where its sessions go.
     pub pool: PoolId,
+    /// What clients speak, as far as refusals go.
+    pub protocol: Protocol,
     /// Bound on silence in both directions.
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
@@ -186,6 +188,19 @@ pub enum LimitAction {
     Reset,
     /// Orderly close.
     Close,
+    /// An HTTP answer; where clients speak something else the same as `Close`.
+    Reply,
+    /// Kept waiting in silence, then reset.
+    Tarpit,
+}
+
+/// What clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Anything.
+    Tcp,
+    /// HTTP/1: who is turned away may be told so.
+    Http,
 }
 
 /// Interchangeable servers and how one is chosen.

@@ -12,7 +12,8 @@ use crossbeam::utils::CachePadded;
 use crate::policy::defects::{Defect, has};
 use crate::policy::sync::AtomicU64 as SharedAtomicU64;
 
-use super::reasons::{CloseReason, ConnectFailure, RefuseReason};
+use super::offenders::Offenders;
+use super::reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason};
 
 /// A number that only its owner adds to.
 #[derive(Debug, Default)]
@@ -193,6 +194,8 @@ pub struct ListenerCounters {
     pub accepted: Counter,
     /// By [`RefuseReason::index`].
     pub refused: [Counter; RefuseReason::ALL.len()],
+    /// Refusals that were held, by [`HeldOutcome::index`].
+    pub held: [Counter; HeldOutcome::ALL.len()],
     /// By [`CloseReason::index`].
     pub closed: [Counter; CloseReason::ALL.len()],
     /// By [`Direction`], then [`PathKind`].
@@ -201,6 +204,8 @@ pub struct ListenerCounters {
     pub limit: [Counter; 3],
     /// Length of sessions.
     pub session_seconds: Histogram,
+    /// Clients that a limit which only observes would turn away.
+    pub offenders: Offenders,
 }
 
 impl ListenerCounters {
@@ -208,6 +213,12 @@ impl ListenerCounters {
     #[must_use]
     pub fn refused_for(&self, reason: RefuseReason) -> &Counter {
         &self.refused[reason.index()]
+    }
+
+    /// Refusals that were held, by what came of them.
+    #[must_use]
+    pub fn held_until(&self, outcome: HeldOutcome) -> &Counter {
+        &self.held[outcome.index()]
     }
 
     /// Sessions closed for one reason.
@@ -310,6 +321,8 @@ pub struct WorkerState {
     pub arriving: CachePadded<AtomicU64>,
     /// Sessions that this worker has handed to others.
     pub handed_over: Counter,
+    /// Refused connections held now, to be answered or kept waiting.
+    pub refusals_held: Counter,
     /// The generation this worker has taken up; older ones are no longer used by it.
     pub generation: AtomicU64,
     /// Sockets this worker still accepts on.

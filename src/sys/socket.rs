@@ -299,6 +299,12 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
     if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
+/// Lets the kernel keep little of what the peer sends.
+pub fn shrink_receive_buffer(socket: BorrowedFd<'_>, bytes: usize) {
+    // Any size is taken; the kernel has a least one of its own.
+    let _unchanged = sockopt::set_socket_recv_buffer_size(socket, bytes);
+}
+
 /// Makes the coming close send RST instead of FIN (SO_LINGER with time zero).
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.

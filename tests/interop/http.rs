@@ -56,6 +56,31 @@ fn curl_reaches_all_three() {
     assert_eq!(first, second);
 }
 
+/// If it fails, people and programs see a broken connection instead of the reason.
+#[test]
+fn curl_reads_why_it_is_refused() {
+    let server = Nginx::start("one");
+    let config = in_front_of(&[server.address()], "")
+        .replace("pool = \"p\"\n", "pool = \"p\"\nprotocol = \"http\"\n");
+    let proxy = Proxy::start(&format!("{config}[listener.l.limit]\nrate = \"1/h\"\n"));
+    let url = format!("http://{}/", proxy.address());
+    assert_eq!(text_of(&mut curl(proxy.address(), "/")), "one\n");
+    let upload = server.directory().join("upload");
+    std::fs::write(&upload, vec![b'u'; 8 << 20]).unwrap();
+    let body = format!("@{}", upload.display());
+    let post = ["--data-binary", body.as_str()];
+    let waits = ["--data-binary", body.as_str(), "--header", "Expect: 100-continue"];
+    let cases: [&[&str]; 4] = [&[], &["--head"], &post, &waits];
+    for arguments in cases {
+        let mut command = Command::new(program("curl"));
+        command.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*"]);
+        command.args(["--include", "--write-out", "\ncode %{response_code}\n"]);
+        let said = text_of(command.args(arguments).arg(&url));
+        assert!(said.contains("\ncode 429\n"), "{arguments:?}: {said}");
+        assert!(said.contains("Retry-After: "), "{arguments:?}: {said}");
+    }
+}
+
 /// If it fails, a large file is cut or changed on its way.
 #[test]
 fn curl_downloads_a_large_file_unchanged() {

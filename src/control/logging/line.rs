@@ -160,6 +160,7 @@ fn reason_of(record: &SessionRecord) -> Cow<'static, str> {
         Detail::Observed(observed) => {
             Cow::Owned(format!("{} ({}, observed only)", record.reason, observed.words()))
         }
+        Detail::Held(outcome) => Cow::Owned(format!("{} ({})", record.reason, outcome.words())),
         Detail::Attempts(attempts, failure) => {
             let times = if attempts == 1 { "attempt" } else { "attempts" };
             Cow::Owned(format!("{}: {} ({attempts} {times})", record.reason, failure.words()))

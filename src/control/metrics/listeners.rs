@@ -7,8 +7,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use crate::shared::{
-    CloseReason, Direction, LimitDecision, Listener, ListenerState, PathKind, RefuseReason,
-    SESSION_SECONDS, Snapshot,
+    CloseReason, Direction, HeldOutcome, LimitDecision, Listener, ListenerState, PathKind,
+    RefuseReason, SESSION_SECONDS, Snapshot,
 };
 
 use crate::control::metrics::{count, counter, gauge, histogram};
@@ -33,6 +33,15 @@ pub(crate) fn encode_listeners(
             let labels = [("listener", &*listener.name), ("reason", reason.label())];
             let refused = listener.state.sum(|block| &block.refused[reason.index()]);
             count(&mut family, &labels, refused)?;
+        }
+    }
+    let help = "Refused connections that were held, by what came of them";
+    let mut family = counter(encoder, "evenkeel_refusal_outcomes", help)?;
+    for listener in listeners {
+        for outcome in HeldOutcome::ALL {
+            let labels = [("listener", &*listener.name), ("outcome", outcome.label())];
+            let ended = listener.state.sum(|block| &block.held[outcome.index()]);
+            count(&mut family, &labels, ended)?;
         }
     }
     let mut family = gauge(encoder, "evenkeel_sessions_active", "Sessions open now")?;

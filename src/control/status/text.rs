@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 
 use crate::config::units::show_duration;
 
-use crate::control::status::{BackendStatus, ListenerStatus, Status};
+use crate::control::status::{BackendStatus, ListenerStatus, OffenderStatus, Status};
 use crate::control::words::{count, too_few_healthy};
 
 const RED: &str = "\u{1b}[31m";
@@ -35,6 +35,11 @@ pub fn render(status: &Status, earlier: Option<&Status>, colour: bool) -> String
     for table in [page.listeners(), page.backends(), page.workers()] {
         out.push('\n');
         out.push_str(&table.show(colour));
+    }
+    let offenders = page.offenders();
+    if !offenders.rows.is_empty() {
+        out.push('\n');
+        out.push_str(&offenders.show(colour));
     }
     out
 }
@@ -195,6 +200,24 @@ impl Page<'_> {
         table
     }
 
+    /// Whom limits that only observe would refuse.
+    fn offenders(&self) -> Table {
+        let mut table = Table::new(&["WOULD BE REFUSED", "LISTENER", ">TIMES"]);
+        for (name, listener) in &self.status.listeners {
+            for offender in &listener.offenders {
+                let OffenderStatus { client, would_refuse, at_least } = offender;
+                let times = if at_least == would_refuse {
+                    would_refuse.to_string()
+                } else {
+                    format!("{at_least} to {would_refuse}")
+                };
+                let row = vec![Cell::plain(client), Cell::plain(name), Cell::plain(times)];
+                table.add(row);
+            }
+        }
+        table
+    }
+
     fn workers(&self) -> Table {
         let mut table = Table::new(&["WORKER", ">SESSIONS", ">BUSY", ">PIPES"]);
         for (number, worker) in self.status.workers.iter().enumerate() {
@@ -349,6 +372,26 @@ mod tests {
         assert_eq!(lines.next().unwrap(), expected);
         assert!(!shown.contains('\u{1b}'), "{shown}");
         assert!(render(&sample(), None, true).contains(RED));
+    }
+
+    // If this fails, an operator does not see whom a limit would refuse, or sees an empty table.
+    #[test]
+    fn offenders_are_shown_with_how_sure_their_number_is() {
+        let mut status = sample();
+        assert!(!render(&status, None, false).contains("WOULD BE REFUSED"));
+        let offender = |client: &str, would_refuse, at_least| OffenderStatus {
+            client: client.into(),
+            would_refuse,
+            at_least,
+        };
+        let listener = status.listeners.get_mut("front").unwrap();
+        listener.offenders =
+            vec![offender("192.0.2.7", 300, 300), offender("2001:db8::/64", 12, 5)];
+        let shown = render(&status, None, false);
+        let last: Vec<Vec<&str>> =
+            shown.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(last[1], ["192.0.2.7", "front", "300"], "{shown}");
+        assert_eq!(last[0], ["2001:db8::/64", "front", "5", "to", "12"], "{shown}");
     }
 
     // If this fails, rates are off by the time between the two looks.
