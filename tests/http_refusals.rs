@@ -12,6 +12,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
@@ -455,6 +456,31 @@ fn held_refusals_give_way_when_descriptors_run_out() {
         (proxy.descriptors() < open - 10).then_some(())
     });
     bound(maximum);
+    let labels = [("outcome", "given_up")];
+    assert!(proxy.metric("evenkeel_refusal_outcomes_total", &labels) > 19.5);
+    drop(waiting);
+}
+
+// If this fails, an admitted client is turned away for want of a descriptor that a refused one has.
+#[test]
+fn held_refusals_give_way_to_a_connect() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let (proxy, _backend) = over_its_rate("action = \"tarpit\"");
+    let waiting: Vec<TcpStream> = (0..20).map(|_| connect(proxy.address())).collect();
+    proxy.wait_for_metric("evenkeel_refusals_held", &[], 20.0);
+    let pid = Pid::from_raw(i32::try_from(proxy.pid()).unwrap());
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let bound = |current| {
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    };
+    // Room to accept one more client, and none for its backend: numbers count, not how many are open.
+    let open = |number: &u64| Path::new(&format!("/proc/{}/fd/{number}", proxy.pid())).exists();
+    bound((0..).filter(|number| !open(number)).nth(1));
+    let other = (std::net::Ipv4Addr::new(127, 0, 0, 9).into(), 0);
+    let mut client = support::connect_from(other, proxy.address()).unwrap();
+    let greeting = support::read_line(&mut client);
+    bound(maximum);
+    assert_eq!(greeting.unwrap(), "hello");
     let labels = [("outcome", "given_up")];
     assert!(proxy.metric("evenkeel_refusal_outcomes_total", &labels) > 19.5);
     drop(waiting);

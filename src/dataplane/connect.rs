@@ -157,7 +157,13 @@ impl Worker {
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
             let options = ConnectOptions { data_follows, user_timeout };
-            match socket::connect(backend.address, options) {
+            let address = backend.address;
+            let mut connected = socket::connect(address, options);
+            // Who was refused gives way to who was admitted.
+            if connected.as_ref().is_err_and(is_exhaustion) && self.held_give_way() {
+                connected = socket::connect(address, options);
+            }
+            match connected {
                 Ok(socket) => {
                     connection.backend = Some(socket);
                     return Ok(());
@@ -165,30 +171,29 @@ impl Worker {
                 Err(error) if is_exhaustion(&error) => {
                     return Err(Dead::Refused(RefuseReason::Descriptors.into()));
                 }
-                Err(error) => {
-                    self.attempt_failed(connection, backend, ConnectFailure::of(&error))?;
-                }
+                Err(error) => self.attempt_failed(connection, ConnectFailure::of(&error))?,
             }
         }
     }
 
-    /// Counts a failed attempt; an error when there must not be another.
+    /// Counts that the latest attempt has failed; an error when there must not be another.
     fn attempt_failed(
         &self,
         connection: &mut Connection,
-        backend: &Backend,
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
+        let snapshot = self.snapshot.current();
+        let claimed = connection.place.backend.take();
+        let Some(backend) = claimed.and_then(|id| snapshot.backend(id)) else { return Ok(()) };
         backend.state.counters(self.setup.number).failed_for(failure).add(1);
         symptoms::not_connected(backend, failure);
         backend.state.release();
         queue::place_is_free(backend);
-        let pool = self.snapshot.current().pool(connection.place.pool);
+        let pool = snapshot.pool(connection.place.pool);
         if backend.measured && failure.is_of_the_backend() {
             let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
             backend.state.observe_latency(micros(timeout), self.now.micros());
         }
-        connection.place.backend = None;
         connection.backend = None;
         connection.session.backend_replaced();
         connection.tried.push(backend.id);
@@ -289,10 +294,7 @@ impl Worker {
         connection: &mut Connection,
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
-        let snapshot = self.snapshot.current();
-        if let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) {
-            self.attempt_failed(connection, backend, failure)?;
-        }
+        self.attempt_failed(connection, failure)?;
         let spoke_first = connection.session.held(Side::Client) > 0;
         self.attempt(connection, spoke_first)
     }

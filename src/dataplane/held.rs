@@ -35,9 +35,11 @@ const TARPITS_MAX: u64 = 1024;
 const SESSIONS_SHARE: u64 = 8;
 /// How long the head of a request may take.
 const HEAD_TIME: Duration = Duration::from_secs(3);
-/// How long a client may take to read the answer and close, from the moment it is sent.
+/// How long a client may be silent before it closes, once it has been answered.
 const LINGER_TIME: Duration = Duration::from_secs(3);
-/// Bytes that are thrown away behind an answer.
+/// How long it may go on sending.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes that are thrown away meanwhile.
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Reads of one connection in one turn.
 const READS_PER_TURN: usize = 8;
@@ -63,9 +65,29 @@ enum Stage {
         text: Box<[u8]>,
         sent: usize,
     },
-    /// FIN is sent; so many bytes more are thrown away, and this is what will have come of it.
-    Closing(usize, HeldOutcome),
+    /// FIN is sent, what still comes is thrown away, and this is what will have come of it.
+    Closing(Discard, HeldOutcome),
     Waiting,
+}
+
+/// How much of what nobody wants is still read.
+#[derive(Debug, Clone, Copy)]
+struct Discard {
+    bytes_left: usize,
+    until: Tick,
+}
+
+impl Discard {
+    fn from(now: Tick) -> Self {
+        Self { bytes_left: DISCARD_BYTES_MAX, until: now.after(LINGER_TIME_MAX) }
+    }
+
+    /// So many bytes have come: when silence from now on ends it, or `None` when it is enough.
+    fn takes(&mut self, count: usize, now: Tick) -> Option<Tick> {
+        self.bytes_left = self.bytes_left.saturating_sub(count);
+        let goes_on = self.bytes_left > 0 && now < self.until;
+        goes_on.then(|| self.until.min(now.after(LINGER_TIME)))
+    }
 }
 
 /// What a step has come to.
@@ -142,12 +164,15 @@ impl Guest {
                 }
                 self.head_came(now)
             }
-            Stage::Closing(left, outcome) => match socket::receive(self.client.as_fd(), scratch) {
+            Stage::Closing(rest, outcome) => match socket::receive(self.client.as_fd(), scratch) {
                 Ok(0) => Step::Over(*outcome, false),
-                Ok(count) => {
-                    *left = left.saturating_sub(count);
-                    if *left == 0 { Step::Over(*outcome, false) } else { Step::Next }
-                }
+                Ok(count) => match rest.takes(count, now) {
+                    Some(deadline) => {
+                        self.deadline = deadline;
+                        Step::Next
+                    }
+                    None => Step::Over(*outcome, false),
+                },
                 Err(error) => waits(&error, *outcome),
             },
         }
@@ -198,7 +223,7 @@ impl Guest {
             // It has been reset, with or without having read the answer.
             return Step::Over(outcome, true);
         }
-        self.stage = Stage::Closing(DISCARD_BYTES_MAX, outcome);
+        self.stage = Stage::Closing(Discard::from(now), outcome);
         self.deadline = now.after(LINGER_TIME);
         Step::Next
     }
@@ -464,7 +489,8 @@ impl Worker {
         self.give_up_held(|_| true);
     }
 
-    /// Makes descriptors free: by who is kept waiting, else by who is still to be answered.
+    /// Makes descriptors free: by who is kept waiting, else by who is still to be answered. False
+    /// when nobody is.
     #[cold]
     pub(super) fn held_give_way(&mut self) -> bool {
         self.give_up_held(Guest::is_tarpitted) > 0 || self.give_up_held(|_| true) > 0
@@ -473,5 +499,28 @@ impl Worker {
     fn report_held(&self) {
         let count = self.held.as_ref().map_or(0, |held| held.guests.len());
         self.setup.state.refusals_held.set(count as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_sending_is_heard_for_longer_but_not_for_ever() {
+        // If this fails, a slow upload ends in a reset, or keeps a place as long as it likes.
+        let start = Tick::from_micros(5_000_000);
+        let mut rest = Discard::from(start);
+        let mut now = start;
+        let mut heard = Duration::ZERO;
+        while let Some(deadline) = rest.takes(1000, now) {
+            assert!(deadline > now && deadline.since(now) <= LINGER_TIME);
+            heard = now.since(start);
+            now = now.after(Duration::from_millis(250));
+        }
+        assert!(heard > LINGER_TIME && heard < LINGER_TIME_MAX, "{heard:?}");
+        let mut rest = Discard::from(start);
+        assert!(rest.takes(DISCARD_BYTES_MAX - 1, start).is_some());
+        assert!(rest.takes(1, start).is_none());
     }
 }

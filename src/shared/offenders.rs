@@ -101,10 +101,23 @@ impl Entry {
     }
 }
 
-/// The most frequent of several lists, a client that is in more than one added up.
+/// The most frequent of several workers' lists, a client that is in more than one added up. A worker
+/// that remembers as many as it can may have counted any other client as often as its rarest.
 #[must_use]
 pub fn most_frequent(lists: impl Iterator<Item = Vec<Offender>>, most: usize) -> Vec<Offender> {
-    let mut all: Vec<Offender> = lists.flatten().collect();
+    let mut all: Vec<Offender> = Vec::new();
+    let mut unseen = 0_u64;
+    for mut list in lists {
+        let rarest = list.iter().map(|offender| offender.count).min().unwrap_or(0);
+        let floor = if list.len() < KEPT { 0 } else { rarest };
+        unseen = unseen.saturating_add(floor);
+        for offender in &mut list {
+            // Until the end `error` is how often at least, and `count` what it is above the floor.
+            offender.error = offender.count.saturating_sub(offender.error);
+            offender.count = offender.count.saturating_sub(floor);
+        }
+        all.append(&mut list);
+    }
     all.sort_by_key(|offender| offender.client);
     all.dedup_by(|next, kept| {
         let is_same = next.client == kept.client;
@@ -114,6 +127,10 @@ pub fn most_frequent(lists: impl Iterator<Item = Vec<Offender>>, most: usize) ->
         }
         is_same
     });
+    for offender in &mut all {
+        offender.count = offender.count.saturating_add(unseen);
+        offender.error = offender.count.saturating_sub(offender.error);
+    }
     // Equal counts keep the order of their addresses, so that two looks show the same.
     all.sort_by_key(|offender| std::cmp::Reverse(offender.count));
     all.truncate(most);
@@ -199,18 +216,18 @@ mod tests {
         #[test]
         fn counts_are_bounds_and_whoever_has_its_share_is_kept(
             clients in proptest::collection::vec(
-                prop_oneof![3 => 0_u32..5, 2 => 0_u32..500], 0..2_000,
+                (prop_oneof![3 => 0_u32..5, 2 => 0_u32..500], 0_usize..2), 0..2_000,
             )
         ) {
             // If this fails, the worst client is missing, or counted too low.
-            let offenders = Offenders::default();
+            let workers = [Offenders::default(), Offenders::default()];
             let mut real: HashMap<IpAddr, u64> = HashMap::new();
-            for number in &clients {
-                offenders.note(client(*number));
+            for (number, worker) in &clients {
+                workers[*worker].note(client(*number));
                 *real.entry(client(*number)).or_default() += 1;
             }
-            let list = offenders.list();
-            prop_assert!(list.len() <= KEPT);
+            prop_assert!(workers.iter().all(|worker| worker.list().len() <= KEPT));
+            let list = most_frequent(workers.iter().map(Offenders::list), usize::MAX);
             for found in &list {
                 let real = real[&found.client];
                 prop_assert!(found.count >= real && found.count - found.error <= real);
