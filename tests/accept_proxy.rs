@@ -153,8 +153,18 @@ fn no_header_is_a_refusal() {
     ended.shutdown(Shutdown::Write).unwrap();
     assert!(is_cut_off(&mut ended));
     refused(&proxy, "proxy_header", 5.0);
+    let words = "no PROXY header, or none that is valid";
+    let details = [
+        " (it begins otherwise)",
+        " (a malformed header of version 1)",
+        " (an unknown version, command or family)",
+        " (it begins otherwise)",
+    ];
+    for (number, detail) in details.into_iter().enumerate() {
+        assert_eq!(line(&proxy, number)["reason"], format!("{words}{detail}"));
+    }
     let line = line(&proxy, 4);
-    assert_eq!(line["reason"], "no PROXY header, or none that is valid");
+    assert_eq!(line["reason"], words);
     assert_eq!((&line["term"], &line["pool"]), (&"PR".into(), &serde_json::Value::Null));
     assert_eq!(backend.accepted(), 0);
     proxy.wait_for_sessions(0);

@@ -473,7 +473,8 @@ fn held_refusals_give_way_to_a_connect() {
     let bound = |current| {
         prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
     };
-    // Room to accept one more client, and none for its backend: numbers count, not how many are open.
+    // Room to accept one more client, and none for its backend. The bound is one of numbers, not of
+    // how many are open.
     let open = |number: &u64| Path::new(&format!("/proc/{}/fd/{number}", proxy.pid())).exists();
     bound((0..).filter(|number| !open(number)).nth(1));
     let other = (std::net::Ipv4Addr::new(127, 0, 0, 9).into(), 0);

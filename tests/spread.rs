@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::TcpStream;
 
 use rustix::process::Signal;
@@ -56,6 +57,28 @@ fn long_sessions_are_spread_over_the_workers() {
         drop(held);
         proxy.wait_for_sessions(0);
     }
+}
+
+/// If this fails, sessions that come through another proxy all stay on one worker.
+#[test]
+fn sessions_behind_a_header_are_spread_too() {
+    let backend = Backend::named("b");
+    let rule = "accept_proxy = { from = [\"127.0.0.0/8\"] }";
+    let proxy = Setup::of(&[&backend]).global("workers = 4").listener(rule).start();
+    let open = |_| {
+        let mut client = connect(proxy.address());
+        client.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+        read_line(&mut client).unwrap();
+        client
+    };
+    let held: Vec<TcpStream> = (0..64).map(open).collect();
+    let spread = eventually("all are counted", PATIENCE, || {
+        let spread = by_worker(&proxy, 4);
+        (spread.iter().sum::<u64>() == 64).then_some(spread)
+    });
+    assert!(spread.iter().all(|sessions| *sessions <= 20), "{spread:?}");
+    assert!(handed_over(&proxy) > 0.5);
+    drop(held);
 }
 
 /// If this fails, every short connection costs the wake-up of another worker.

@@ -173,7 +173,7 @@ impl Worker {
             return self.arrive_with_header(listener, rule, (client, peer));
         }
         match self.admit(listener, peer.ip()) {
-            Ok(admitted) => self.place(listener, client, peer, admitted),
+            Ok(admitted) => self.place(listener, client, peer, Some(admitted)),
             Err(refusal) => self.refuse(listener, client, peer, refusal),
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::policy::backoff::jitter;
 use crate::policy::hash::attempt_key;
 use crate::policy::limiter::{LimitKey, Limiter};
+use crate::policy::proxy_header::Malformed;
 use crate::shared::{
     BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Aside {
     pub(crate) destination: Option<SocketAddr>,
     /// The host name in that header.
     pub(crate) authority: Option<Box<[u8]>>,
+    /// Why there was no header.
+    pub(crate) malformed: Option<Malformed>,
 }
 
 /// Where a connection belongs.

@@ -118,7 +118,6 @@ impl Worker {
         let until = |at: Tick| {
             whole_ms(at.since(times.opened)).saturating_sub(queue_ms.unwrap_or_default())
         };
-        let place = &connection.place;
         SessionRecord {
             session: connection.place.number,
             listener: Arc::clone(listener),
@@ -134,11 +133,7 @@ impl Worker {
             generation: connection.place.generation,
             term,
             reason,
-            detail: match (place.observed, connection.failure, times.connected) {
-                (Some(observed), _, _) => Detail::Observed(observed),
-                (None, Some(failure), None) => Detail::Attempts(connection.tried.len(), failure),
-                _ => Detail::None,
-            },
+            detail: detail_of(connection),
         }
     }
 
@@ -177,6 +172,19 @@ impl Worker {
             self.end(key, End { reason: CloseReason::Drain, reset: Reset::Both });
         }
         self.end_held();
+    }
+}
+
+fn detail_of(connection: &Connection) -> Detail {
+    let malformed = connection.aside.as_ref().and_then(|aside| aside.malformed);
+    let attempts = connection.tried.len();
+    match (connection.place.observed, malformed, connection.failure) {
+        (Some(observed), _, _) => Detail::Observed(observed),
+        (None, Some(malformed), _) => Detail::Header(malformed),
+        (None, None, Some(failure)) if connection.times.connected.is_none() => {
+            Detail::Attempts(attempts, failure)
+        }
+        _ => Detail::None,
     }
 }
 

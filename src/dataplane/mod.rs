@@ -68,7 +68,7 @@ pub enum Command {
     },
     /// Know the other workers, to which sessions may be handed.
     Meet(Vec<Peer>),
-    /// Serve this client, whom another worker has admitted.
+    /// Serve this client, whom another worker has accepted.
     Take(Box<Arrival>),
     /// Serve what waits in the accept queues, then close all listening sockets.
     StopListening,

@@ -63,7 +63,8 @@ impl Reading {
 }
 
 impl Worker {
-    /// Takes a connection whose peer has to say who the client is, or turns the peer away.
+    /// Takes a connection whose peer has to say who the client is, or turns the peer away. Its
+    /// places are claimed; the client is judged once it is known.
     #[cold]
     pub(super) fn arrive_with_header(
         &mut self,
@@ -77,9 +78,21 @@ impl Worker {
         if let Err(reason) = self.claim_places(listener) {
             return self.refuse(listener, client, peer, reason);
         }
+        self.place(listener, client, peer, None);
+    }
+
+    /// Reads the header of a connection that has its places.
+    #[cold]
+    pub(super) fn open_with_header(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: OwnedFd,
+        peer: SocketAddr,
+    ) {
         let mut connection = self.new_connection(listener, client, peer, Admitted::default());
         connection.phase.reads(self.now);
-        let reading = Some(Reading::new(Wanted::Header, rule.timeout));
+        let timeout = listener.accept_proxy.as_ref().map_or(Duration::ZERO, |rule| rule.timeout);
+        let reading = Some(Reading::new(Wanted::Header, timeout));
         connection.aside = Some(Box::new(Aside { reading, ..Aside::default() }));
         self.read_first(connection);
     }
@@ -146,7 +159,13 @@ impl Worker {
                         continue;
                     }
                     Ok(None) if !reading.has_ended => {}
-                    Ok(None) | Err(_) => return Err(refused_header()),
+                    Ok(None) => return Err(refused_header()),
+                    Err(malformed) => {
+                        if let Some(aside) = &mut connection.aside {
+                            aside.malformed = Some(malformed);
+                        }
+                        return Err(refused_header());
+                    }
                 },
             }
             if !self.receive_more(connection)? {

@@ -1,8 +1,7 @@
 //! Handing a new session to a worker that has clearly fewer, so that long ones are spread evenly.
 //!
-//! A session is handed over once: after it was admitted, so that its places are claimed and nobody
-//! stops or forgets its listener meanwhile, and before anything was read or connected. Nothing that
-//! runs ever moves.
+//! A session is handed over once: with its places claimed, so that nobody stops or forgets its
+//! listener meanwhile, and before anything was read or connected. Nothing that runs ever moves.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -38,13 +37,14 @@ impl Peer {
     }
 }
 
-/// A client that another worker has admitted.
+/// A client that another worker has accepted.
 #[derive(Debug)]
 pub struct Arrival {
     pub(super) listener: Arc<Listener>,
     pub(super) client: OwnedFd,
     pub(super) peer: SocketAddr,
-    pub(super) admitted: Admitted,
+    /// `None`: who it is has to be read first.
+    pub(super) admitted: Option<Admitted>,
 }
 
 /// What a worker knows for spreading.
@@ -94,18 +94,18 @@ impl Spread {
 }
 
 impl Worker {
-    /// Opens a session for a client that was admitted, here or at a worker with fewer.
+    /// Opens a session that has its places, here or at a worker with fewer. `None`: its peer has to
+    /// say first who the client is.
     pub(super) fn place(
         &mut self,
         listener: &Arc<Listener>,
         client: OwnedFd,
         peer: SocketAddr,
-        admitted: Admitted,
+        admitted: Option<Admitted>,
     ) {
         let own = self.table.slots.len() as u64;
         let Some(other) = self.spread.better(listener.id, own) else {
-            self.open(listener, client, peer, admitted);
-            return self.tell_sessions();
+            return self.begin(listener, client, peer, admitted);
         };
         let arrival = Arrival { listener: Arc::clone(listener), client, peer, admitted };
         other.state.arriving.fetch_add(1, Ordering::Relaxed);
@@ -118,22 +118,31 @@ impl Worker {
             Err(unsent) => {
                 other.state.arriving.fetch_sub(1, Ordering::Relaxed);
                 if let Command::Take(arrival) = unsent.into_inner() {
-                    self.open(listener, arrival.client, peer, arrival.admitted);
+                    self.begin(listener, arrival.client, peer, arrival.admitted);
                 }
             }
         }
     }
 
-    /// Opens a session for a client that another worker has admitted.
+    /// Begins a session that another worker has handed over.
     pub(super) fn take(&mut self, arrival: Arrival) {
         let Arrival { listener, client, peer, admitted } = arrival;
-        self.open(&listener, client, peer, admitted);
-        self.tell_sessions();
+        self.begin(&listener, client, peer, admitted);
         self.setup.state.arriving.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Others compare with this number before the turn is over.
-    fn tell_sessions(&self) {
+    fn begin(
+        &mut self,
+        listener: &Arc<Listener>,
+        client: OwnedFd,
+        peer: SocketAddr,
+        admitted: Option<Admitted>,
+    ) {
+        match admitted {
+            Some(admitted) => self.open(listener, client, peer, admitted),
+            None => self.open_with_header(listener, client, peer),
+        }
+        // Others compare with this number before the turn is over.
         self.setup.state.sessions.set(self.table.slots.len() as u64);
     }
 }

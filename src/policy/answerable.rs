@@ -6,10 +6,10 @@
 //! protocol would look like it: a TLS record, HTTP/0.9, and the preface of HTTP/2, whose speaker
 //! could not read an answer of HTTP/1.
 
+use super::request_head::{METHOD_BYTES_MAX, is_token};
+
 /// Bytes after which a head is taken as read, complete or not.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Longest method; the longest that is registered with IANA has 17 letters.
-const METHOD_BYTES_MAX: usize = 24;
 /// What follows the target, but for the minor version.
 const VERSION: &[u8] = b"HTTP/1.";
 
@@ -134,11 +134,6 @@ impl RequestHead {
         }
         State::Method
     }
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

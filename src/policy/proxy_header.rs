@@ -88,7 +88,7 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Start => "no PROXY header",
+            Self::Start => "it begins otherwise",
             Self::Line => "a header of version 1 without CRLF in its first 107 bytes",
             Self::Words => "a malformed header of version 1",
             Self::TooLong => "a header of version 2 over 4 KiB",

@@ -4,8 +4,8 @@
 //! backend needs: nothing is validated that does not matter for it, nothing is altered, and the
 //! server that gets the bytes is the judge of the request. HTTP/2 has no such header.
 
-/// Longest method that is waited for.
-const METHOD_BYTES_MAX: usize = 32;
+/// Longest method that is waited for; the longest that is registered with IANA has 17 letters.
+pub(super) const METHOD_BYTES_MAX: usize = 24;
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +55,15 @@ pub fn find<'a>(bytes: &'a [u8], wanted: Wanted<'_>) -> Found<'a> {
 
 /// Whether the bytes begin with a method and a space, or could still do so.
 fn may_be_request(bytes: &[u8]) -> bool {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    match bytes.iter().position(|byte| !is_token(byte)) {
+    match bytes.iter().position(|byte| !is_token(*byte)) {
         Some(end) => (1..=METHOD_BYTES_MAX).contains(&end) && bytes.get(end) == Some(&b' '),
         None => bytes.len() <= METHOD_BYTES_MAX,
     }
+}
+
+/// A letter of a method (RFC 9110, section 5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn value_in<'a>(line: &'a [u8], wanted: Wanted<'_>) -> Option<&'a [u8]> {

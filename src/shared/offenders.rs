@@ -101,8 +101,8 @@ impl Entry {
     }
 }
 
-/// The most frequent of several workers' lists, a client that is in more than one added up. A worker
-/// that remembers as many as it can may have counted any other client as often as its rarest.
+/// The most frequent of several workers' lists, a client that is in more than one added up. A
+/// worker that remembers as many as it can may have counted any other as often as its rarest.
 #[must_use]
 pub fn most_frequent(lists: impl Iterator<Item = Vec<Offender>>, most: usize) -> Vec<Offender> {
     let mut all: Vec<Offender> = Vec::new();

@@ -11,6 +11,8 @@ use std::time::SystemTime;
 
 use crossbeam::channel::Sender;
 
+use crate::policy::proxy_header::Malformed;
+
 use super::ids::Generation;
 use super::reasons::{ConnectFailure, HeldOutcome, RefuseReason};
 use super::snapshot::{Backend, Listener, Pool};
@@ -60,6 +62,8 @@ pub enum Detail {
     Observed(RefuseReason),
     /// What came of holding a refused connection.
     Held(HeldOutcome),
+    /// Why the bytes at the beginning are no PROXY header.
+    Header(Malformed),
     /// How the last of so many connection attempts failed.
     Attempts(usize, ConnectFailure),
 }

@@ -161,6 +161,7 @@ fn reason_of(record: &SessionRecord) -> Cow<'static, str> {
             Cow::Owned(format!("{} ({}, observed only)", record.reason, observed.words()))
         }
         Detail::Held(outcome) => Cow::Owned(format!("{} ({})", record.reason, outcome.words())),
+        Detail::Header(malformed) => Cow::Owned(format!("{} ({malformed})", record.reason)),
         Detail::Attempts(attempts, failure) => {
             let times = if attempts == 1 { "attempt" } else { "attempts" };
             Cow::Owned(format!("{}: {} ({attempts} {times})", record.reason, failure.words()))
