@@ -15,6 +15,7 @@ mod connection;
 mod downs;
 mod ending;
 pub mod greeting;
+mod guest;
 mod handle;
 mod held;
 mod interest;

@@ -16,7 +16,7 @@ use crate::shared::{
 use crate::sys::socket;
 
 use super::connection::Connection;
-use super::held::{Guest, Stay};
+use super::guest::{Guest, Stay};
 use super::phase::Stage;
 use super::worker::Worker;
 
