@@ -13,6 +13,9 @@ use super::clock::Tick;
 /// One tick: 2^14 µs, about 16 ms.
 const TICK_SHIFT: u32 = 14;
 const BUCKETS: usize = 1024;
+/// Buckets that one word tells of.
+const WORD: usize = 64;
+const WORDS: usize = BUCKETS / WORD;
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +30,9 @@ struct Link {
 #[derive(Debug)]
 pub struct Timers {
     heads: [u32; BUCKETS],
-    occupied: [u64; BUCKETS / 64],
+    /// A bit for each bucket that has timers, and one for each of these words that is not zero.
+    occupied: [u64; WORDS],
+    words: u16,
     links: Vec<Link>,
     /// Ticks up to and including this one have been expired.
     done: u64,
@@ -38,7 +43,8 @@ impl Timers {
     pub fn new(now: Tick) -> Self {
         Self {
             heads: [NONE; BUCKETS],
-            occupied: [0; BUCKETS / 64],
+            occupied: [0; WORDS],
+            words: 0,
             links: Vec::new(),
             done: now.micros() >> TICK_SHIFT,
         }
@@ -62,7 +68,8 @@ impl Timers {
             self.links[head as usize].previous = slot;
         }
         self.heads[bucket] = slot;
-        self.occupied[bucket / 64] |= 1 << (bucket % 64);
+        self.occupied[bucket / WORD] |= 1 << (bucket % WORD);
+        self.words |= 1 << (bucket / WORD);
     }
 
     /// Disarms the timer of a slot, if it is armed.
@@ -80,7 +87,10 @@ impl Timers {
             self.links[link.next as usize].previous = link.previous;
         }
         if self.heads[bucket] == NONE {
-            self.occupied[bucket / 64] &= !(1 << (bucket % 64));
+            self.occupied[bucket / WORD] &= !(1 << (bucket % WORD));
+            if self.occupied[bucket / WORD] == 0 {
+                self.words &= !(1 << (bucket / WORD));
+            }
         }
         self.links[slot as usize].bucket = NONE;
     }
@@ -102,24 +112,27 @@ impl Timers {
         self.done = self.done.max(current);
     }
 
-    /// When something may be due; `None` when nothing is armed.
+    /// When something may be due; `None` when nothing is armed. Asked in every turn of the loop.
     pub fn next_due(&self) -> Option<Tick> {
         let start = self.done + 1;
-        let first_bucket = bucket_of(start);
-        // One word more than there are: the first is looked at again for its lower bits.
-        for step in 0..=self.occupied.len() {
-            let word_index = (first_bucket / 64 + step) % self.occupied.len();
-            let from_bit = if step == 0 { first_bucket % 64 } else { 0 };
-            let word = self.occupied[word_index] >> from_bit;
-            if word != 0 {
-                let bucket = word_index * 64 + from_bit + word.trailing_zeros() as usize;
-                let ahead = (bucket + BUCKETS - first_bucket) % BUCKETS;
-                return Some(Tick::from_micros((start + ahead as u64) << TICK_SHIFT));
-            }
-        }
-        None
+        let first = bucket_of(start);
+        let word = first / WORD;
+        let rest_of_word = self.occupied[word] >> (first % WORD);
+        let ahead = if rest_of_word == 0 {
+            // The words behind it, in a circle; the last is its own, for the bits before `first`.
+            let behind = self.words.rotate_right(u32::try_from(word).unwrap_or(0) + 1);
+            let steps = behind.trailing_zeros() as usize;
+            let next = (word + 1 + steps) % WORDS;
+            let bucket = next * WORD + self.occupied[next].trailing_zeros() as usize;
+            (bucket + BUCKETS - first) % BUCKETS
+        } else {
+            rest_of_word.trailing_zeros() as usize
+        };
+        (self.words != 0).then(|| Tick::from_micros((start + ahead as u64) << TICK_SHIFT))
     }
 }
+
+const _: () = assert!(WORDS == u16::BITS as usize, "a bit of `words` for each word");
 
 fn bucket_of(tick: u64) -> usize {
     usize::try_from(tick % BUCKETS as u64).unwrap_or(0)
@@ -199,7 +212,12 @@ mod tests {
                         model.insert(slot, now + amount);
                     }
                 }
-                prop_assert_eq!(timers.next_due().is_some(), !model.is_empty());
+                let start = timers.done + 1;
+                let armed = |tick: &u64| timers.heads[bucket_of(*tick)] != NONE;
+                let first = (start..start + BUCKETS as u64).find(armed);
+                let first = first.map(|tick| at(tick << TICK_SHIFT));
+                prop_assert_eq!(first.is_some(), !model.is_empty());
+                prop_assert_eq!(timers.next_due(), first);
             }
         }
     }

@@ -215,10 +215,14 @@ impl Worker {
         if !self.table.ready.is_empty() || self.listening.has_pending(self.now) {
             return Some(Duration::ZERO);
         }
-        let held = self.held.as_ref().and_then(|held| held.next_due());
-        let timer = self.table.timers.next_due();
-        let due = [timer, held, self.listening.resumes_at(), self.downs.next_due()];
-        due.into_iter().flatten().min().map(|next| next.since(self.now))
+        let mut next = earlier(self.table.timers.next_due(), self.listening.resumes_at());
+        if let Some(held) = &self.held {
+            next = earlier(next, held.next_due());
+        }
+        if !self.downs.is_empty() {
+            next = earlier(next, self.downs.next_due());
+        }
+        next.map(|next| next.since(self.now))
     }
 
     /// Lets an event set latches, and queues whom it concerns.
@@ -386,6 +390,14 @@ impl Worker {
         state.turns.add(1);
         state.pipes_in_use.set(self.tools.pipes.lent() as u64);
         state.sessions.set(self.table.slots.len() as u64);
+    }
+}
+
+/// The earlier of two moments that may not come.
+fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 
