@@ -37,15 +37,12 @@ pub(super) fn on_down(value: &Value<'_>, report: &mut Report<'_>) -> Option<OnDo
 
 /// Reads what follows `pace`.
 fn pace(value: &Value<'_>, text: &str, report: &mut Report<'_>) -> Option<OnDown> {
-    let wrong = match units::rate(text) {
+    let wrong = match units::rate_behind("pace ", text, "\"keep\" is the word for none") {
         Ok(rate) if rate.count <= RATE_PER_SECOND_MAX.saturating_mul(rate.period.as_secs()) => {
             return Some(OnDown::Pace(rate));
         }
         Ok(_) => format!("at most {RATE_PER_SECOND_MAX} per second; \"reset\" is all at once"),
-        Err(remedy) if remedy.contains("leave the key out") => {
-            "at least 1; \"keep\" is the word for none".to_owned()
-        }
-        Err(remedy) => remedy.replace("write \"", "write \"pace "),
+        Err(remedy) => remedy,
     };
     let text = value.text().map(shown).unwrap_or_default();
     let finding = Finding::new(format!("`{}` cannot be \"{text}\"", shown(&value.name)))

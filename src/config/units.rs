@@ -128,10 +128,18 @@ pub fn show_duration(value: Duration) -> String {
 /// # Errors
 /// The remedy, to be shown as a hint.
 pub fn rate(text: &str) -> Result<Rate, String> {
+    rate_behind("", text, "leave the key out for no limit")
+}
+
+/// The same where words stand before the rate; `none` tells how to say that there is none.
+///
+/// # Errors
+/// The remedy, to be shown as a hint.
+pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> {
     let Some((count, unit)) = text.split_once('/') else {
         let number = text.trim();
         return Err(if number.parse::<u64>().is_ok() {
-            format!("write \"{number}/s\" if you mean per second")
+            format!("write \"{words}{number}/s\" if you mean per second")
         } else {
             "write a number, a slash and s, min, h or d".to_owned()
         });
@@ -141,12 +149,12 @@ pub fn rate(text: &str) -> Result<Rate, String> {
         let first = unit.chars().next().unwrap_or(' ').to_ascii_lowercase();
         let known = RATE_UNITS.iter().find(|(known, _)| known.starts_with(first));
         return Err(match known {
-            Some((name, _)) => format!("write \"{count}/{name}\""),
+            Some((name, _)) => format!("write \"{words}{count}/{name}\""),
             None => "a rate is per s, min, h or d".to_owned(),
         });
     };
     match count.parse::<u64>() {
-        Ok(0) => Err("at least 1; leave the key out for no limit".to_owned()),
+        Ok(0) => Err(format!("at least 1; {none}")),
         Ok(count) => Ok(Rate { count, period: Duration::from_secs(*seconds) }),
         Err(_) if count.parse::<f64>().is_ok() => {
             Err("write a whole number and a longer period, such as \"30/min\"".to_owned())
