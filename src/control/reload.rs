@@ -95,6 +95,11 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
             }
             refused(&parsed, &text)
         })?;
+    for address in listeners::lost_files(&plan.bound) {
+        tracing::warn!(
+            "somebody has removed or replaced {address}; restart evenkeel to get it back"
+        );
+    }
     if dry_run {
         // Dropping the plan closes what was opened for it.
         let generation = plane.publisher.latest().generation.0;
@@ -131,13 +136,15 @@ fn await_workers(plane: &Plane) {
 pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
     for opened in plan.opened {
         for (worker, socket) in plane.workers.handles.iter().zip(opened.sockets) {
-            if let Err(error) = worker.send(Command::Listen { address: opened.address, socket }) {
+            let (address, is_shared) = (opened.address.clone(), opened.is_shared);
+            if let Err(error) = worker.send(Command::Listen { address, socket, is_shared }) {
                 tracing::error!(%error, "cannot reach a worker");
             }
         }
     }
     for kept in plan.retuned {
-        plane.workers.tell(|| Command::Retune { address: kept.real, options: kept.options });
+        let (address, options) = (kept.real, kept.options);
+        plane.workers.tell(|| Command::Retune { address: address.clone(), options });
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::backoff::jitter;
+use crate::policy::client::Client;
 use crate::policy::hash::attempt_key;
 use crate::policy::limiter::{LimitKey, Limiter};
 use crate::policy::proxy_header::Malformed;
@@ -31,7 +32,7 @@ pub(crate) struct Connection {
     pub(crate) client: OwnedFd,
     pub(crate) backend: Option<OwnedFd>,
     pub(crate) phase: Phase,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Client,
     pub(crate) place: Place,
     pub(crate) times: Times,
     /// Backends that failed this session; empty for nearly all, and then owns nothing.

@@ -261,7 +261,7 @@ impl<P: Holds> Relay<P> {
             Ok(received) => received,
             Err(error) => return self.not_taken(source, error),
         };
-        let drained = received < turn.scratch.len() && !source.urgent;
+        let drained = received < turn.scratch.len() && !source.urgent && !source.parted;
         if drained && (source.finished || has(Defect::ShortReadIsEof)) {
             self.state = State::Ending;
         }

@@ -23,7 +23,7 @@ use super::clock::{Clock, Tick};
 use super::connection::Connection;
 use super::downs::Downs;
 use super::held::Held;
-use super::listening::Listening;
+use super::listening::{Bound, Listening};
 use super::phase::Stage;
 use super::pipes::PipePool;
 use super::queue::Bell;
@@ -342,13 +342,13 @@ impl Worker {
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Listen { address, socket } => {
+                Command::Listen { address, socket, is_shared } => {
                     if self.snapshot.is_stale() {
                         self.take_up_snapshot();
                     }
-                    self.listen(address, socket);
+                    self.listen(Bound { address, socket, is_shared });
                 }
-                Command::Retune { address, options } => self.listening.retune(address, &options),
+                Command::Retune { address, options } => self.listening.retune(&address, &options),
                 Command::Meet(peers) => self.spread.meet(peers),
                 Command::Take(arrival) => {
                     if self.snapshot.is_stale() {
