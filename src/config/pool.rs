@@ -141,8 +141,13 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         report.error(&value.place, finding);
     }
     let place = address.place().cloned();
+    let own_address = section.get("address");
     let given = section.read("name", report, |value, report| {
         let name = scalar::string(value, "a name such as \"b2\"", report)?;
+        // What it would be called anyway: that of a Unix socket has slashes.
+        if own_address.as_ref().is_some_and(|address| address.text() == Some(&name)) {
+            return unix::check_as_name(&name, &value.place, report).then_some(name);
+        }
         check_name(&name, &value.place, report).then_some(name)
     });
     let weight = section.count32("weight", 0..=WEIGHT_MAX, report).or(1);

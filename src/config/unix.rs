@@ -43,7 +43,7 @@ pub(super) fn socket_path(
         Finding::new(format!("`{whole}` is a directory"))
     } else if text.len() > PATH_LENGTH_MAX {
         Finding::new(format!("this path has {} bytes", text.len()))
-            .hint(format!("the kernel takes {PATH_LENGTH_MAX}"))
+            .hint(format!("the kernel takes at most {PATH_LENGTH_MAX}"))
     } else {
         return Some(Arc::from(Path::new(text)));
     };

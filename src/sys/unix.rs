@@ -8,23 +8,27 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::umask;
 
+/// Held while the mode of new files, which is one for the whole process, is that of a socket's file.
+static MAKES_FILE: Mutex<()> = Mutex::new(());
+
 /// Opens a socket that listens on `path`, where no file may be, with these permissions of the file
 /// from its first moment on.
-///
-/// The mode is that of the process while the file is made: nobody else may make files meanwhile.
 ///
 /// # Errors
 /// What socket(2), bind(2) and listen(2) report.
 pub fn listen(path: &Path, permissions: u32, backlog: u32) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = open()?;
+    let alone = MAKES_FILE.lock();
     let before = umask(Mode::from_raw_mode(!permissions & 0o777));
     let bound = rustix::net::bind(&socket, &address);
     umask(before);
+    drop(alone);
     bound?;
     rustix::net::listen(&socket, length(backlog))?;
     Ok(socket)
