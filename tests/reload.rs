@@ -109,6 +109,8 @@ fn listeners_come_and_go() {
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
+    // Who asked whether the port is closed may have been a session of it.
+    proxy.wait_for_sessions(2);
     let gone = proxy.status().listeners["side"].clone();
     assert!(gone.retired && gone.sessions == 1 && !proxy.status().listeners["front"].retired);
     assert!(support::admin::is_same(proxy.metric("evenkeel_sessions_active", &[]), 2.0));
