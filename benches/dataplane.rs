@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use evenkeel::dataplane::pacing::Allowances;
 use evenkeel::dataplane::relay::Turn;
 use evenkeel::dataplane::session::{Readiness, Session, Standing};
 use evenkeel::dataplane::wire::{Side, Wire};
@@ -60,8 +61,8 @@ impl Wire for Pairs {
         socket::send(self.side(to), bytes)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
-        pipe.fill(self.side(from))
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        pipe.fill(self.side(from), most)
     }
 
     fn drain(&mut self, pipe: &mut Pipe, to: Side) -> io::Result<usize> {
@@ -101,8 +102,13 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
                 pairs.client.write_all(&sent).unwrap();
                 let _news = session.note(Side::Client, event);
                 let _news = session.note(Side::Backend, event);
-                let mut turn =
-                    Turn { wire: &mut pairs, scratch: &mut scratch, splice, is_last: false };
+                let mut turn = Turn {
+                    wire: &mut pairs,
+                    scratch: &mut scratch,
+                    splice,
+                    is_last: false,
+                    allowances: Allowances::UNLIMITED,
+                };
                 while session.advance(&mut turn) == Standing::Busy {}
                 pairs.backend.read_exact(&mut got).unwrap();
             });

@@ -173,11 +173,11 @@ impl Wire for Script {
         Ok(sent)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         assert_eq!(pipe.held, 0, "filled a pipe that was not empty");
         self.interrupted()?;
         let Some(bytes) = self.readable(from)? else { return Ok(0) };
-        let count = bytes.min(self.pipe_bytes);
+        let count = bytes.min(self.pipe_bytes).min(most);
         *pipe = Pipe { from, start: self.socket(from).taken, held: count };
         self.socket(from).taken += count;
         Ok(count)

@@ -24,6 +24,7 @@ use super::connection::Connection;
 use super::downs::Downs;
 use super::held::Held;
 use super::listening::Listening;
+use super::pacing::Allowances;
 use super::phase::Stage;
 use super::pipes::PipePool;
 use super::queue::Bell;
@@ -270,7 +271,11 @@ impl Worker {
         let snapshot = self.snapshot.current();
         let was_half_closed = connection.session.is_half_closed();
         let before = connection.session.delivered();
-        let standing = {
+        let granted = match snapshot.has_bandwidth {
+            true => connection.allowances(snapshot, self.now),
+            false => Allowances::UNLIMITED,
+        };
+        let (standing, left) = {
             let mut wire = super::wire::KernelWire {
                 client: &connection.client,
                 backend,
@@ -281,14 +286,23 @@ impl Worker {
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
                 is_last: false,
+                allowances: granted,
             };
-            connection.session.advance(&mut turn)
+            let standing = connection.session.advance(&mut turn);
+            (standing, turn.allowances)
         };
         let after = connection.session.delivered();
         if before != after {
             connection.phase.active = self.now;
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
             symptoms::delivered(snapshot, connection, before);
+        }
+        if snapshot.has_bandwidth {
+            let waits = connection.pace(snapshot, [granted, left], self.now);
+            if waits.contains(&true) {
+                count_waits(snapshot, connection, self.setup.number, waits);
+                self.table.timers.arm(key.index, connection.next_check(snapshot, self.now));
+            }
         }
         let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
         if half_closed_now {
@@ -424,5 +438,13 @@ fn count_bytes(
     for (direction, ((copied, spliced), (copied_now, spliced_now))) in directions {
         counters.bytes_moved(direction, PathKind::Copy).add(copied_now - copied);
         counters.bytes_moved(direction, PathKind::Splice).add(spliced_now - spliced);
+    }
+}
+
+fn count_waits(snapshot: &Snapshot, connection: &Connection, worker: usize, waits: [bool; 2]) {
+    let Some(listener) = snapshot.listener(connection.place.listener) else { return };
+    let counters = listener.state.counters(worker);
+    for (counter, waits) in counters.bandwidth_waits.iter().zip(waits) {
+        counter.add(u64::from(waits));
     }
 }
