@@ -151,6 +151,8 @@ fn a_renamed_listener_keeps_its_socket() {
     let setup = Setup::of(&[&backend]);
     let proxy = setup.start();
     let mut client = connect(proxy.address());
+    // Accepted, and counted, under the old name.
+    assert_alive(&mut client);
     proxy.reload_with(&with_listeners(&setup, &[("entrance", "127.0.0.1:0")]));
     let status = proxy.status();
     assert_eq!(status.listeners["entrance"].addresses, [proxy.address()]);
@@ -169,6 +171,7 @@ fn listeners_may_swap_their_addresses() {
     let proxy = Proxy::start(&text(binds[0], binds[1]));
     let [first, second] = *proxy.addresses() else { panic!("two addresses") };
     let mut clients = [connect(first), connect(second)];
+    clients.iter_mut().for_each(assert_alive);
     proxy.reload_with(&text(binds[1], binds[0]));
     let status = proxy.status();
     assert_eq!(status.listeners["front"].addresses, [second]);

@@ -46,11 +46,12 @@ enum Accepted {
 }
 
 impl Worker {
-    /// Starts to accept on a socket.
-    pub(super) fn listen(&mut self, address: SocketAddr, socket: OwnedFd) {
+    /// Starts to accept on a socket that was opened for this listener.
+    pub(super) fn listen(&mut self, address: SocketAddr, listener: Arc<Listener>, socket: OwnedFd) {
         let Some(listener) = self.snapshot.current().listener_on(address).cloned() else {
-            // Gone again before this worker heard of it: closing is all there is to do.
-            return;
+            // Gone again before this worker heard of it; who has connected meanwhile is served.
+            self.listening.add(listener, address, socket);
+            return self.close_listening(|its| its == address);
         };
         if has(Defect::BindAnew) {
             for old in self.listening.positions(|its| its == address) {

@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::policy::gate::Gate;
-use crate::shared::{BackendId, SessionLog, Subscriber, WorkerState};
+use crate::shared::{BackendId, Listener, SessionLog, Subscriber, WorkerState};
 use crate::sys::socket::ListenOptions;
 
 /// What the control plane may ask of a worker.
@@ -58,6 +58,8 @@ pub enum Command {
     Listen {
         /// The address it is bound to; the snapshot says which listener has it.
         address: SocketAddr,
+        /// Which listener had it when the socket was opened.
+        listener: Arc<Listener>,
         /// The socket.
         socket: OwnedFd,
     },

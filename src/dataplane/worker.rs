@@ -356,11 +356,11 @@ impl Worker {
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Listen { address, socket } => {
+                Command::Listen { address, listener, socket } => {
                     if self.snapshot.is_stale() {
                         self.take_up_snapshot();
                     }
-                    self.listen(address, socket);
+                    self.listen(address, listener, socket);
                 }
                 Command::Retune { address, options } => self.listening.retune(address, &options),
                 Command::Meet(peers) => self.spread.meet(peers),
