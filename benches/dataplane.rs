@@ -133,6 +133,7 @@ fn snapshot(bench: &mut Criterion) {
             sessions_max: 0,
             sessions: Arc::new(Gauge::default()),
             splice: SpliceMode::Auto,
+            has_bandwidth: false,
         })
     };
     let publisher = Publisher::new(empty(1));

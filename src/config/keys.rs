@@ -52,7 +52,7 @@ pub enum Table {
 impl Table {
     /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
     pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Sticky | Self::Health | Self::Outlier)
+        matches!(self, Self::Limit | Self::Bandwidth | Self::Sticky | Self::Health | Self::Outlier)
     }
 
     /// Whether `self` is the table, or `[defaults]` standing in for it.

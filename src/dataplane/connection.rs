@@ -175,7 +175,11 @@ impl Connection {
             return [false; 2];
         };
         let aside = self.aside.get_or_insert_default();
-        aside.pacing.get_or_insert_with(|| Pacing::new(now)).settle(rates, turn, now)
+        let pacing = aside.pacing.get_or_insert_with(|| Pacing::new(now));
+        let waits = pacing.settle(rates, turn, now);
+        // It is we who hold it up, and that is no silence.
+        self.phase.active = pacing.resumes_at().unwrap_or(self.phase.active);
+        waits
     }
 
     fn bandwidth(&self, snapshot: &Snapshot) -> Option<Rates> {

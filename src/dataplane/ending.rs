@@ -147,14 +147,12 @@ impl Worker {
 
     /// A timer has come due: the connect took too long, or the session was silent too long.
     pub(super) fn timer_fired(&mut self, key: SlotKey) {
+        let waited = self.table.slots.get_mut(key).is_some_and(|one| one.resume(self.now));
+        if waited {
+            self.advance(key);
+        }
         let snapshot = self.snapshot.current();
         let Some(connection) = self.table.slots.get_mut(key) else { return };
-        if connection.resume(self.now) {
-            // It was we who held it up: that is no silence.
-            connection.phase.active = self.now;
-            self.advance(key);
-            return self.rearm(key);
-        }
         match connection.due(snapshot, self.now) {
             Due::Later => {}
             Due::Unsaid => return self.reading_timed_out(key),

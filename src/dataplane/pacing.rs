@@ -4,6 +4,7 @@
 //! in the kernel's buffers, so that the sender is slowed down by TCP itself. Sessions of listeners
 //! without `bandwidth` have none of this.
 
+use crate::policy::defects::{Defect, has};
 use crate::policy::pacer::{Pacer, Rate, Rates};
 
 use super::clock::Tick;
@@ -103,7 +104,7 @@ impl Pacing {
             settle(&mut self.from_client, up, [granted.from_client, left.from_client], now),
             settle(&mut self.from_backend, down, [granted.from_backend, left.from_backend], now),
         ];
-        self.resumes = waits.into_iter().flatten().min();
+        self.resumes = waits.into_iter().flatten().min().filter(|_| !has(Defect::ForgetBandwidth));
         waits.map(|wait| wait.is_some())
     }
 
@@ -134,7 +135,9 @@ fn settle(
     now: Tick,
 ) -> Option<Tick> {
     let rate = rate?;
-    pacer.charge(rate, nanos(now), (granted.left - left.left) as u64);
+    if !has(Defect::FreeBandwidth) {
+        pacer.charge(rate, nanos(now), (granted.left - left.left) as u64);
+    }
     left.is_short.then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
 }
 

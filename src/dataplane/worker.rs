@@ -307,7 +307,7 @@ impl Worker {
         let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
         if half_closed_now {
             // Whatever follows: with work left over, too, the shorter bound holds from here on.
-            connection.phase.active = self.now;
+            connection.phase.active = connection.phase.active.max(self.now);
             let check = connection.next_check(snapshot, self.now);
             self.table.timers.arm(key.index, check);
             symptoms::half_closed(snapshot, connection, self.now);
