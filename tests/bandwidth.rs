@@ -1,5 +1,5 @@
-//! `bandwidth` of a listener: no session goes faster at any moment, none is cut short or stranded by
-//! it, and bytes are still spliced.
+//! `bandwidth` of a listener: no session goes faster at any moment, none is cut short or stranded
+//! by it, and bytes are still spliced.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! The bandwidth of one session: what each direction may take in a turn, and when to look again.
 //!
-//! The relays know only an [`Allowance`] in bytes; time and rates stay here. What is not taken stays
-//! in the kernel's buffers, so that the sender is slowed down by TCP itself. Sessions of listeners
+//! The relays know only an [`Allowance`] in bytes; time and rates stay here. What is not taken
+//! stays in the kernel, so that the sender is slowed down by TCP itself. Sessions of listeners
 //! without `bandwidth` have none of this.
 
 use crate::policy::defects::{Defect, has};
