@@ -310,9 +310,9 @@ impl Run {
         if self.over.is_some() {
             return;
         }
-        let (splice, allowances) = (self.splice, self.allowances);
+        let (splice, mut allowances) = (self.splice, self.allowances);
         let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
-        let mut turn = Turn { wire, scratch, splice, is_last: false, allowances };
+        let mut turn = Turn { wire, scratch, splice, is_last: false, allowances: Some(&mut allowances) };
         let standing = self.session.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {

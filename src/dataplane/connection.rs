@@ -146,8 +146,8 @@ impl Connection {
     ) {
         self.session.preload(bytes, drained);
         if snapshot.has_bandwidth {
-            let turn = [Allowances::of_client(bytes.len()), Allowances::of_client(0)];
-            let _nothing_was_left_behind = self.pace(snapshot, turn, now);
+            let turn = Allowances::used_by_client(bytes.len());
+            let _nothing_was_left_behind = self.pace(snapshot, &turn, now);
         }
     }
 
@@ -161,12 +161,7 @@ impl Connection {
 
     /// Counts what a turn has taken. Which directions wait; their timer has to be armed.
     #[cold]
-    pub(crate) fn pace(
-        &mut self,
-        snapshot: &Snapshot,
-        turn: [Allowances; 2],
-        now: Tick,
-    ) -> [bool; 2] {
+    pub(crate) fn pace(&mut self, snapshot: &Snapshot, turn: &Allowances, now: Tick) -> [bool; 2] {
         let Some(rates) = self.bandwidth(snapshot) else {
             // A reload has taken it away.
             if let Some(aside) = &mut self.aside {

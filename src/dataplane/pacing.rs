@@ -13,6 +13,7 @@ use super::wire::Side;
 /// Bytes that one direction may take in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
+    granted: usize,
     left: usize,
     /// It is used up, and there was more to take.
     is_short: bool,
@@ -24,8 +25,8 @@ impl Allowance {
 
     /// So many bytes.
     #[must_use]
-    pub const fn of(left: usize) -> Self {
-        Self { left, is_short: false }
+    pub const fn of(granted: usize) -> Self {
+        Self { granted, left: granted, is_short: false }
     }
 
     /// Bytes that may still be taken; when there are none that is remembered as too few.
@@ -37,6 +38,10 @@ impl Allowance {
     /// Bytes have been taken, no more than may be.
     pub const fn take(&mut self, bytes: usize) {
         self.left -= bytes;
+    }
+
+    const fn taken(&self) -> u64 {
+        (self.granted - self.left) as u64
     }
 }
 
@@ -52,10 +57,12 @@ impl Allowances {
     pub const UNLIMITED: Self =
         Self { from_client: Allowance::UNLIMITED, from_backend: Allowance::UNLIMITED };
 
-    /// So many bytes of the client, and no bound on the backend.
+    /// So many bytes of the client, all of which have been taken.
     #[must_use]
-    pub const fn of_client(bytes: usize) -> Self {
-        Self { from_client: Allowance::of(bytes), ..Self::UNLIMITED }
+    pub const fn used_by_client(bytes: usize) -> Self {
+        let mut from_client = Allowance::of(bytes);
+        from_client.take(bytes);
+        Self { from_client, ..Self::UNLIMITED }
     }
 
     /// What may be taken from one side.
@@ -94,15 +101,10 @@ impl Pacing {
 
     /// Counts what was taken of what was granted for a turn. Says which directions have to wait, if
     /// any do: the session then has to be run at [`Self::resumes_at`].
-    pub fn settle(
-        &mut self,
-        [up, down]: Rates,
-        [granted, left]: [Allowances; 2],
-        now: Tick,
-    ) -> [bool; 2] {
+    pub fn settle(&mut self, [up, down]: Rates, turn: &Allowances, now: Tick) -> [bool; 2] {
         let waits = [
-            settle(&mut self.from_client, up, [granted.from_client, left.from_client], now),
-            settle(&mut self.from_backend, down, [granted.from_backend, left.from_backend], now),
+            settle(&mut self.from_client, up, turn.from_client, now),
+            settle(&mut self.from_backend, down, turn.from_backend, now),
         ];
         self.resumes = waits.into_iter().flatten().min().filter(|_| !has(Defect::ForgetBandwidth));
         waits.map(|wait| wait.is_some())
@@ -128,17 +130,12 @@ fn allowance(pacer: &Pacer, rate: Option<Rate>, now: Tick) -> Allowance {
 }
 
 /// Counts what was taken; when to go on, if there was more.
-fn settle(
-    pacer: &mut Pacer,
-    rate: Option<Rate>,
-    [granted, left]: [Allowance; 2],
-    now: Tick,
-) -> Option<Tick> {
+fn settle(pacer: &mut Pacer, rate: Option<Rate>, turn: Allowance, now: Tick) -> Option<Tick> {
     let rate = rate?;
     if !has(Defect::FreeBandwidth) {
-        pacer.charge(rate, nanos(now), (granted.left - left.left) as u64);
+        pacer.charge(rate, nanos(now), turn.taken());
     }
-    left.is_short.then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
+    turn.is_short.then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
 }
 
 const fn nanos(tick: Tick) -> u64 {

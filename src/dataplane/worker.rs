@@ -24,7 +24,6 @@ use super::connection::Connection;
 use super::downs::Downs;
 use super::held::Held;
 use super::listening::Listening;
-use super::pacing::Allowances;
 use super::phase::Stage;
 use super::pipes::PipePool;
 use super::queue::Bell;
@@ -271,11 +270,9 @@ impl Worker {
         let snapshot = self.snapshot.current();
         let was_half_closed = connection.session.is_half_closed();
         let before = connection.session.delivered();
-        let granted = match snapshot.has_bandwidth {
-            true => connection.allowances(snapshot, self.now),
-            false => Allowances::UNLIMITED,
-        };
-        let (standing, left) = {
+        let mut allowances =
+            snapshot.has_bandwidth.then(|| connection.allowances(snapshot, self.now));
+        let standing = {
             let mut wire = super::wire::KernelWire {
                 client: &connection.client,
                 backend,
@@ -286,10 +283,9 @@ impl Worker {
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
                 is_last: false,
-                allowances: granted,
+                allowances: allowances.as_mut(),
             };
-            let standing = connection.session.advance(&mut turn);
-            (standing, turn.allowances)
+            connection.session.advance(&mut turn)
         };
         let after = connection.session.delivered();
         if before != after {
@@ -297,8 +293,8 @@ impl Worker {
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
             symptoms::delivered(snapshot, connection, before);
         }
-        if snapshot.has_bandwidth {
-            let waits = connection.pace(snapshot, [granted, left], self.now);
+        if let Some(turn) = &allowances {
+            let waits = connection.pace(snapshot, turn, self.now);
             if waits.contains(&true) {
                 count_waits(snapshot, connection, self.setup.number, waits);
                 self.table.timers.arm(key.index, connection.next_check(snapshot, self.now));

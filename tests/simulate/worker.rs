@@ -288,18 +288,17 @@ impl<'a> Worker<'a> {
         let was_half_closed = connection.session.is_half_closed();
         let before = (connection.session.delivered(), self.kernel.moved);
         let (rates, now) = (self.settings.bandwidth, self.now);
-        let granted = connection.pacing.allowances(rates, now);
+        let mut allowances = connection.pacing.allowances(rates, now);
         let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
         let mut turn = Turn {
             wire: &mut wires,
             scratch: self.scratch,
             splice: self.settings.splice,
             is_last: false,
-            allowances: granted,
+            allowances: Some(&mut allowances),
         };
         let standing = connection.session.advance(&mut turn);
-        let turn = [granted, turn.allowances];
-        connection.waits = connection.pacing.settle(rates, turn, now);
+        connection.waits = connection.pacing.settle(rates, &allowances, now);
         let resumes = connection.pacing.resumes_at();
         if connection.session.delivered() != before.0 {
             connection.phase.active = self.now;
