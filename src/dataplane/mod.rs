@@ -21,6 +21,7 @@ mod held;
 mod interest;
 mod listening;
 mod opening;
+pub mod pacing;
 pub mod phase;
 mod pipes;
 pub mod port;
