@@ -312,7 +312,8 @@ impl Run {
         }
         let (splice, mut allowances) = (self.splice, self.allowances);
         let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
-        let mut turn = Turn { wire, scratch, splice, is_last: false, allowances: Some(&mut allowances) };
+        let allowances = Some(&mut allowances);
+        let mut turn = Turn { wire, scratch, splice, is_last: false, allowances };
         let standing = self.session.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {
