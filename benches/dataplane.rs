@@ -60,8 +60,8 @@ impl Wire for Pairs {
         socket::send(self.side(to), bytes)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
-        pipe.fill(self.side(from))
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        pipe.fill(self.side(from), most)
     }
 
     fn drain(&mut self, pipe: &mut Pipe, to: Side) -> io::Result<usize> {
@@ -101,8 +101,13 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
                 pairs.client.write_all(&sent).unwrap();
                 let _news = session.note(Side::Client, event);
                 let _news = session.note(Side::Backend, event);
-                let mut turn =
-                    Turn { wire: &mut pairs, scratch: &mut scratch, splice, is_last: false };
+                let mut turn = Turn {
+                    wire: &mut pairs,
+                    scratch: &mut scratch,
+                    splice,
+                    is_last: false,
+                    allowances: None,
+                };
                 while session.advance(&mut turn) == Standing::Busy {}
                 pairs.backend.read_exact(&mut got).unwrap();
             });
@@ -127,6 +132,7 @@ fn snapshot(bench: &mut Criterion) {
             sessions_max: 0,
             sessions: Arc::new(Gauge::default()),
             splice: SpliceMode::Auto,
+            has_bandwidth: false,
         })
     };
     let publisher = Publisher::new(empty(1));

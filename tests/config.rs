@@ -153,7 +153,10 @@ fn full_toml_names_every_key() {
         let table = match key.table {
             keys::Table::Global | keys::Table::Log => "global",
             keys::Table::Admin => "admin",
-            keys::Table::Listener | keys::Table::AcceptProxy | keys::Table::Keepalive => "listener",
+            keys::Table::Listener
+            | keys::Table::AcceptProxy
+            | keys::Table::Keepalive
+            | keys::Table::Bandwidth => "listener",
             keys::Table::Route => "listener.route",
             keys::Table::Peek => "listener.peek",
             keys::Table::Limit | keys::Table::LimitKey => "listener.limit",

@@ -68,6 +68,7 @@ fn snapshot(generation: u64) -> Arc<Snapshot> {
         sessions_max: generation,
         sessions: Arc::new(Gauge::default()),
         splice: SpliceMode::Auto,
+        has_bandwidth: false,
     })
 }
 

@@ -32,24 +32,19 @@ fn clients(proxy: &Proxy, prepare: impl Fn(&mut TcpStream)) -> Vec<TcpStream> {
     clients
 }
 
-/// Waits until the process is at rest, then for half a second that must cost next to nothing.
+/// Waits for half a second in which the process uses no more than two per cent of a core. Buffers
+/// fill for a while, on a busy machine for a long one; who goes round and round is never at rest.
 #[track_caller]
 fn assert_quiet(proxy: &Proxy) {
-    let mut last = 0;
-    let mut rested = 0;
     // Asking for its CPU time costs the process nothing.
-    eventually("it comes to rest", PATIENCE, || {
-        let now = proxy.cpu_ticks();
-        rested = if now == last { rested + 1 } else { 0 };
-        last = now;
-        (rested == 20).then_some(())
+    let mut from = (Instant::now(), proxy.cpu_ticks());
+    eventually("half a second passes at rest", PATIENCE, || {
+        let used = proxy.cpu_ticks() - from.1;
+        if used > 1 {
+            from = (Instant::now(), from.1 + used);
+        }
+        (from.0.elapsed() > Duration::from_millis(500)).then_some(())
     });
-    let since = Instant::now();
-    eventually("half a second passes", PATIENCE, || {
-        (since.elapsed() > Duration::from_millis(500)).then_some(())
-    });
-    let used = proxy.cpu_ticks() - last;
-    assert!(used <= 3, "{used} hundredths of a second of CPU time in half a second");
 }
 
 /// Takes connections and does nothing with them.

@@ -109,6 +109,8 @@ fn listeners_come_and_go() {
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
+    // Who asked whether the port is closed may have been a session of it.
+    proxy.wait_for_sessions(2);
     let gone = proxy.status().listeners["side"].clone();
     assert!(gone.retired && gone.sessions == 1 && !proxy.status().listeners["front"].retired);
     assert!(support::admin::is_same(proxy.metric("evenkeel_sessions_active", &[]), 2.0));
@@ -149,6 +151,8 @@ fn a_renamed_listener_keeps_its_socket() {
     let setup = Setup::of(&[&backend]);
     let proxy = setup.start();
     let mut client = connect(proxy.address());
+    // Accepted, and counted, under the old name.
+    assert_alive(&mut client);
     proxy.reload_with(&with_listeners(&setup, &[("entrance", "127.0.0.1:0")]));
     let status = proxy.status();
     assert_eq!(status.listeners["entrance"].addresses, [proxy.address().to_string()]);
@@ -167,6 +171,7 @@ fn listeners_may_swap_their_addresses() {
     let proxy = Proxy::start(&text(binds[0], binds[1]));
     let [first, second] = *proxy.addresses() else { panic!("two addresses") };
     let mut clients = [connect(first), connect(second)];
+    clients.iter_mut().for_each(assert_alive);
     proxy.reload_with(&text(binds[1], binds[0]));
     let status = proxy.status();
     assert_eq!(status.listeners["front"].addresses, [second.to_string()]);

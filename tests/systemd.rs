@@ -196,7 +196,7 @@ fn an_inherited_socket_is_served() {
     assert!(proxy.stop().success(), "{}", proxy.said());
 }
 
-/// If it fails, a Unix socket of a socket unit is taken for another process's, or taken away from it.
+/// If it fails, a Unix socket of a socket unit is taken for another's, or taken away from it.
 #[test]
 fn an_inherited_unix_socket_is_served_and_left() {
     let place = tempfile::tempdir().unwrap();

@@ -75,7 +75,7 @@ fn every_byte_passes_between_all_kinds_of_sockets() {
             proxy.wait_for_metric("evenkeel_sessions_closed_total", &labels, 8.0);
             if splice == "always" {
                 let labels = [("path", "splice"), ("direction", "to_backend")];
-                assert!(proxy.metric("evenkeel_bytes_total", &labels) > 1e7, "nothing was spliced");
+                assert!(proxy.metric("evenkeel_bytes_total", &labels) > 5e6, "nothing was spliced");
             }
         }
     }

@@ -136,7 +136,7 @@ fn take(source: &mut End, target: &mut End, lent: &mut Lent) -> io::Result<()> {
     if source.splices
         && let Some(mut pipe) = lent.pipes.pop().or_else(|| Pipe::new(Capacity::Wide).ok())
     {
-        let filled = now(pipe.fill(source.socket.as_fd()))?;
+        let filled = now(pipe.fill(source.socket.as_fd(), usize::MAX))?;
         source.readable = filled.is_some();
         source.ended = filled == Some(0);
         source.splices = filled.is_none_or(|filled| filled >= SMALL_FILL_BYTES);

@@ -10,6 +10,7 @@
 use std::io::{self, ErrorKind};
 
 use arbitrary::Arbitrary;
+use evenkeel::dataplane::pacing::{Allowance, Allowances};
 use evenkeel::dataplane::relay::Turn;
 use evenkeel::dataplane::session::{End, Readiness, Reset, Session, Standing};
 use evenkeel::dataplane::wire::{Holds, Side, Wire};
@@ -39,6 +40,8 @@ enum Step {
     /// A splice moves this much at most from now on.
     PipeBytes(u16),
     PipesOut(bool),
+    /// What each turn may take of one side from now on, up to 256 KiB.
+    Allowance(Who, u16),
     /// The next call is interrupted.
     Interrupt,
     /// An event that says nothing new.
@@ -173,11 +176,11 @@ impl Wire for Script {
         Ok(sent)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         assert_eq!(pipe.held, 0, "filled a pipe that was not empty");
         self.interrupted()?;
         let Some(bytes) = self.readable(from)? else { return Ok(0) };
-        let count = bytes.min(self.pipe_bytes);
+        let count = bytes.min(self.pipe_bytes).min(most);
         *pipe = Pipe { from, start: self.socket(from).taken, held: count };
         self.socket(from).taken += count;
         Ok(count)
@@ -227,6 +230,7 @@ struct Run {
     script: Script,
     scratch: Vec<u8>,
     splice: SpliceMode,
+    allowances: Allowances,
     preloaded: usize,
     over: Option<End>,
     busy: bool,
@@ -255,7 +259,8 @@ impl Run {
         let script =
             Script { sockets, pipe_bytes: 64 * 1024, pipes_out: false, lent: 0, interrupt: false };
         let scratch = vec![0; SCRATCH_BYTES];
-        Self { session, script, scratch, splice, preloaded, over: None, busy: true }
+        let allowances = Allowances::UNLIMITED;
+        Self { session, script, scratch, splice, allowances, preloaded, over: None, busy: true }
     }
 
     fn arrive(&mut self, side: Side, bytes: usize) {
@@ -305,9 +310,10 @@ impl Run {
         if self.over.is_some() {
             return;
         }
-        let splice = self.splice;
+        let (splice, mut allowances) = (self.splice, self.allowances);
         let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
-        let mut turn = Turn { wire, scratch, splice, is_last: false };
+        let allowances = Some(&mut allowances);
+        let mut turn = Turn { wire, scratch, splice, is_last: false, allowances };
         let standing = self.session.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {
@@ -359,6 +365,7 @@ impl Run {
     fn finish(&mut self) {
         self.script.pipes_out = false;
         self.script.pipe_bytes = 64 * 1024;
+        self.allowances = Allowances::UNLIMITED;
         for side in [Side::Client, Side::Backend] {
             self.room(side, usize::MAX / 4);
         }
@@ -395,6 +402,9 @@ fuzz_target!(|schedule: Schedule| {
             Step::Room(side, bytes) => run.room(side.into(), usize::from(bytes) * 4),
             Step::PipeBytes(bytes) => run.script.pipe_bytes = usize::from(bytes.max(1)),
             Step::PipesOut(out) => run.script.pipes_out = out,
+            Step::Allowance(side, bytes) => {
+                *run.allowances.from(side.into()) = Allowance::of(usize::from(bytes) * 4);
+            }
             Step::Interrupt => run.script.interrupt = true,
             Step::Spurious(side, readable, writable) => {
                 run.note(side.into(), Readiness { readable, writable, ..Readiness::default() });

@@ -96,9 +96,22 @@ fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Res
     writeln!(out, "fast_open = {}", listener.fast_open)?;
     writeln!(out, "defer_accept = {}", listener.defer_accept)?;
     writeln!(out, "mptcp = {}", listener.mptcp)?;
+    write_bandwidth(listener.bandwidth, out)?;
     match &listener.limit {
         Some(limit) => write_limit(limit, &name, out),
         None => Ok(()),
+    }
+}
+
+fn write_bandwidth(bandwidth: Bandwidth, out: &mut String) -> fmt::Result {
+    let sides = [("up", bandwidth.up), ("down", bandwidth.down)];
+    let given: Vec<String> = sides
+        .into_iter()
+        .filter_map(|(name, rate)| Some(format!("{name} = \"{}/s\"", show_size(rate?.get()))))
+        .collect();
+    match given.is_empty() {
+        true => Ok(()),
+        false => writeln!(out, "bandwidth = {{ {} }}", given.join(", ")),
     }
 }
 

@@ -345,6 +345,7 @@ fn sample_table(name: &str, table: Table) -> String {
     let sample = match table {
         Table::Log => "log = { level = \"info\" }",
         Table::Keepalive => "keepalive = { idle = \"60s\" }",
+        Table::Bandwidth => "bandwidth = { down = \"1MiB/s\" }",
         Table::AcceptProxy => "accept_proxy = { from = [\"10.0.0.0/8\"] }",
         Table::Peek => "peek = { timeout = \"3s\" }",
         Table::LimitKey => "key = { v4 = 32, v6 = 64 }",

@@ -27,6 +27,8 @@ pub enum Table {
     Peek,
     /// `keepalive` of a listener.
     Keepalive,
+    /// `bandwidth` of a listener.
+    Bandwidth,
     /// `[listener.NAME.limit]`.
     Limit,
     /// `key` of a limit.
@@ -50,7 +52,7 @@ pub enum Table {
 impl Table {
     /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
     pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Sticky | Self::Health | Self::Outlier)
+        matches!(self, Self::Limit | Self::Bandwidth | Self::Sticky | Self::Health | Self::Outlier)
     }
 
     /// Whether `self` is the table, or `[defaults]` standing in for it.
@@ -74,6 +76,7 @@ impl fmt::Display for Table {
             Self::Route => "[[listener.NAME.route]]",
             Self::Peek => "[listener.NAME.peek]",
             Self::Keepalive => "`keepalive` of [listener.NAME]",
+            Self::Bandwidth => "`bandwidth` of [listener.NAME]",
             Self::Limit => "[listener.NAME.limit]",
             Self::LimitKey => "`key` of [listener.NAME.limit]",
             Self::Pool => "[pool.NAME]",
@@ -141,7 +144,7 @@ const TABLES: &[Rows] = &[
             ("fast_open", BUILT),
             ("defer_accept", BUILT),
             ("mptcp", BUILT),
-            ("bandwidth", LATER),
+            ("bandwidth", BUILT),
             ("route", BUILT),
             ("peek", BUILT),
             ("limit", BUILT),
@@ -151,6 +154,7 @@ const TABLES: &[Rows] = &[
     (Table::Route, &[("sni", BUILT), ("alpn", BUILT), ("client", BUILT), ("pool", BUILT)]),
     (Table::Peek, &[("timeout", BUILT), ("max_bytes", BUILT), ("on_timeout", BUILT)]),
     (Table::Keepalive, &[("idle", BUILT), ("interval", BUILT), ("count", BUILT)]),
+    (Table::Bandwidth, &[("up", BUILT), ("down", BUILT)]),
     (
         Table::Limit,
         &[

@@ -14,7 +14,7 @@ use super::report::{Finding, Place, Report};
 use super::route::{peek, routes};
 use super::scalar::{self, Words};
 use super::unix;
-use super::{Keepalive, Listener, Protocol};
+use super::{Bandwidth, Keepalive, Listener, Protocol, size};
 
 /// Shortest timeout of a session.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
@@ -75,6 +75,7 @@ pub(super) fn listener(
         fast_open: section.boolean("fast_open", report).or(false),
         defer_accept: section.boolean("defer_accept", report).or(false),
         mptcp: section.boolean("mptcp", report).or(false),
+        bandwidth: bandwidth(section, report),
         limit: limit(section, protocol, report),
     };
     compare_access(&listener, section, report);
@@ -158,6 +159,23 @@ fn keepalive(section: &Section<'_>, report: &mut Report<'_>) -> Keepalive {
             section.count32("count", 1..=KEEPALIVE_COUNT_MAX, report).or(keepalive.count);
     }
     keepalive
+}
+
+/// Reads `bandwidth`.
+fn bandwidth(section: &Section<'_>, report: &mut Report<'_>) -> Bandwidth {
+    let Some(section) = section.open("bandwidth", Table::Bandwidth, report) else {
+        return Bandwidth::default();
+    };
+    let (up, down) = (
+        section.read("up", report, size::per_second),
+        section.read("down", report, size::per_second),
+    );
+    if up.is_absent() && down.is_absent() && !section.partial {
+        let finding = Finding::new("`bandwidth` bounds nothing");
+        let finding = finding.expected("`up`, `down` or both, such as `down = \"1MiB/s\"`");
+        report.error(&section.header(), finding);
+    }
+    Bandwidth { up: up.value(), down: down.value() }
 }
 
 /// Warns when `deny` leaves nothing of `allow`.

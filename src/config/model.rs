@@ -4,6 +4,7 @@
 //! The types say what exists, nothing about TOML; optional means "off" or "auto", never "unknown".
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -147,8 +148,19 @@ pub struct Listener {
     pub defer_accept: bool,
     /// Accept Multipath TCP.
     pub mptcp: bool,
+    /// How fast the bytes of each session may go.
+    pub bandwidth: Bandwidth,
     /// Admission per client.
     pub limit: Option<Limit>,
+}
+
+/// `bandwidth` of a listener, for each session; bytes a second, `None` is no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// From the client to the backend.
+    pub up: Option<NonZeroU64>,
+    /// From the backend to the client.
+    pub down: Option<NonZeroU64>,
 }
 
 /// `accept_proxy` of a listener.

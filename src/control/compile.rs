@@ -62,6 +62,7 @@ pub(crate) fn nothing() -> Snapshot {
         sessions_max: 0,
         sessions: Arc::new(Gauge::default()),
         splice: SpliceMode::Auto,
+        has_bandwidth: false,
     }
 }
 
@@ -75,6 +76,10 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         Builder { config, inputs, backends: kept_backends(inputs), pools: Vec::new() };
     let pool_ids = builder.add_pools()?;
     let (listeners, open) = builder.listeners(&pool_ids);
+    let has_bandwidth = listeners.iter().flatten().any(|listener| {
+        let Listener { bandwidth, .. } = &**listener;
+        bandwidth.iter().any(Option::is_some)
+    });
     Ok(Snapshot {
         generation: Generation(inputs.previous.generation.0 + 1),
         listeners,
@@ -88,6 +93,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
             config::Splice::Never => SpliceMode::Never,
             config::Splice::Always => SpliceMode::Always,
         },
+        has_bandwidth,
     })
 }
 
@@ -331,6 +337,7 @@ impl Builder<'_> {
                 count: listener.keepalive.count,
             },
             user_timeout: listener.user_timeout,
+            bandwidth: [listener.bandwidth.up, listener.bandwidth.down],
             state,
         }
     }

@@ -4,6 +4,7 @@
 //! and only then publish, with one swap. Anything that fails before that leaves everything as it
 //! was, closes what was opened for it, and says why.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -134,10 +135,15 @@ fn await_workers(plane: &Plane) {
 
 /// Gives the workers the sockets that were opened and the options that changed.
 pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
+    let snapshot = plane.publisher.latest();
     for opened in plan.opened {
+        // Every address that is opened is one of the snapshot just published.
+        let Some(listener) = snapshot.listener_on(&opened.address) else { continue };
         for (worker, socket) in plane.workers.handles.iter().zip(opened.sockets) {
-            let (address, is_shared) = (opened.address.clone(), opened.is_shared);
-            if let Err(error) = worker.send(Command::Listen { address, socket, is_shared }) {
+            let (address, listener) = (opened.address.clone(), Arc::clone(listener));
+            let is_shared = opened.is_shared;
+            let listen = Command::Listen { address, listener, socket, is_shared };
+            if let Err(error) = worker.send(listen) {
                 tracing::error!(%error, "cannot reach a worker");
             }
         }

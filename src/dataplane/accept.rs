@@ -49,11 +49,13 @@ enum Accepted {
 }
 
 impl Worker {
-    /// Starts to accept on a socket.
-    pub(super) fn listen(&mut self, bound: Bound) {
+    /// Starts to accept on a socket that was opened for this listener.
+    pub(super) fn listen(&mut self, bound: Bound, listener: Arc<Listener>) {
         let Some(listener) = self.snapshot.current().listener_on(&bound.address).cloned() else {
-            // Gone again before this worker heard of it: closing is all there is to do.
-            return;
+            // Gone again before this worker heard of it; who has connected meanwhile is served.
+            let address = bound.address.clone();
+            self.listening.add(listener, bound);
+            return self.close_listening(|its| *its == address);
         };
         if has(Defect::BindAnew) {
             for old in self.listening.positions(|its| *its == bound.address) {

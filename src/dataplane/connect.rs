@@ -115,15 +115,21 @@ impl Worker {
 
     /// Receives what the client has sent already; true when there was something.
     pub(super) fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
-        match socket::receive(connection.client.as_fd(), &mut self.tools.scratch) {
+        let snapshot = self.snapshot.current();
+        let mut room = self.tools.scratch.len();
+        if snapshot.has_bandwidth {
+            let mut allowances = connection.allowances(snapshot, self.now);
+            room = room.min(allowances.from(Side::Client).ask().unwrap_or(1));
+        }
+        let buffer = self.tools.scratch.get_mut(..room).unwrap_or_default();
+        match socket::receive(connection.client.as_fd(), buffer) {
             Ok(0) => {
                 connection.session.client_ended();
                 Ok(false)
             }
             Ok(received) => {
-                let drained = received < self.tools.scratch.len();
-                let bytes = self.tools.scratch.get(..received).unwrap_or_default();
-                connection.session.preload(bytes, drained);
+                let bytes = buffer.get(..received).unwrap_or_default();
+                connection.preload((snapshot, self.now), bytes, received < room);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),

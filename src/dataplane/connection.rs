@@ -9,6 +9,7 @@ use crate::policy::backoff::jitter;
 use crate::policy::client::Client;
 use crate::policy::hash::attempt_key;
 use crate::policy::limiter::{LimitKey, Limiter};
+use crate::policy::pacer::Rates;
 use crate::policy::proxy_header::Malformed;
 use crate::shared::{
     BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
@@ -18,6 +19,7 @@ use crate::sys::splice::Pipe;
 use super::clock::Tick;
 use super::greeting::Greeting;
 use super::opening::Reading;
+use super::pacing::{Allowances, Pacing};
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
 
@@ -60,6 +62,8 @@ pub(crate) struct Aside {
     pub(crate) authority: Option<Box<[u8]>>,
     /// Why there was no header.
     pub(crate) malformed: Option<Malformed>,
+    /// What it has taken of its bandwidth.
+    pub(crate) pacing: Option<Pacing>,
 }
 
 /// Where a connection belongs.
@@ -119,7 +123,64 @@ impl Times {
 impl Connection {
     /// When its timer has to be looked at.
     pub(crate) fn next_check(&self, snapshot: &Snapshot, now: Tick) -> Tick {
-        self.phase.next_check(&self.session, self.bounds(snapshot), now)
+        let check = self.phase.next_check(&self.session, self.bounds(snapshot), now);
+        self.resumes_at().map_or(check, |resumes| resumes.min(check))
+    }
+
+    /// When it may go on, if it waits for its bandwidth.
+    fn resumes_at(&self) -> Option<Tick> {
+        self.aside.as_ref()?.pacing.as_ref()?.resumes_at()
+    }
+
+    /// Whether it has waited for its bandwidth for long enough; then it waits no more.
+    pub(crate) fn resume(&mut self, now: Tick) -> bool {
+        let pacing = self.aside.as_mut().and_then(|aside| aside.pacing.as_mut());
+        pacing.is_some_and(|pacing| pacing.resume(now))
+    }
+
+    /// Keeps what the client has said before there is a backend, which counts as taken.
+    pub(crate) fn preload(
+        &mut self,
+        (snapshot, now): (&Snapshot, Tick),
+        bytes: &[u8],
+        drained: bool,
+    ) {
+        self.session.preload(bytes, drained);
+        if snapshot.has_bandwidth {
+            let turn = Allowances::used_by_client(bytes.len());
+            let _nothing_was_left_behind = self.pace(snapshot, &turn, now);
+        }
+    }
+
+    /// What a turn that begins now may take, where any listener has a bandwidth.
+    #[cold]
+    pub(crate) fn allowances(&self, snapshot: &Snapshot, now: Tick) -> Allowances {
+        let Some(rates) = self.bandwidth(snapshot) else { return Allowances::UNLIMITED };
+        let pacing = self.aside.as_ref().and_then(|aside| aside.pacing.as_ref());
+        pacing.unwrap_or(&Pacing::new(now)).allowances(rates, now)
+    }
+
+    /// Counts what a turn has taken. Which directions wait; their timer has to be armed.
+    #[cold]
+    pub(crate) fn pace(&mut self, snapshot: &Snapshot, turn: &Allowances, now: Tick) -> [bool; 2] {
+        let Some(rates) = self.bandwidth(snapshot) else {
+            // A reload has taken it away.
+            if let Some(aside) = &mut self.aside {
+                aside.pacing = None;
+            }
+            return [false; 2];
+        };
+        let aside = self.aside.get_or_insert_default();
+        let pacing = aside.pacing.get_or_insert_with(|| Pacing::new(now));
+        let waits = pacing.settle(rates, turn, now);
+        // It is we who hold it up, and that is no silence.
+        self.phase.active = pacing.resumes_at().unwrap_or(self.phase.active);
+        waits
+    }
+
+    fn bandwidth(&self, snapshot: &Snapshot) -> Option<Rates> {
+        let listener = snapshot.listener(self.place.listener)?;
+        listener.bandwidth.iter().any(Option::is_some).then_some(listener.bandwidth)
     }
 
     /// What its timer, which has fired, asks for.

@@ -147,6 +147,10 @@ impl Worker {
 
     /// A timer has come due: the connect took too long, or the session was silent too long.
     pub(super) fn timer_fired(&mut self, key: SlotKey) {
+        let waited = self.table.slots.get_mut(key).is_some_and(|one| one.resume(self.now));
+        if waited {
+            self.advance(key);
+        }
         let snapshot = self.snapshot.current();
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         match connection.due(snapshot, self.now) {

@@ -21,6 +21,7 @@ mod held;
 mod interest;
 mod listening;
 mod opening;
+pub mod pacing;
 pub mod phase;
 mod pipes;
 pub mod port;
@@ -46,7 +47,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::policy::gate::Gate;
-use crate::shared::{Address, BackendId, SessionLog, Subscriber, WorkerState};
+use crate::shared::{Address, BackendId, Listener, SessionLog, Subscriber, WorkerState};
 use crate::sys::socket::ListenOptions;
 
 /// What the control plane may ask of a worker.
@@ -56,6 +57,8 @@ pub enum Command {
     Listen {
         /// The address it is bound to; the snapshot says which listener has it.
         address: Address,
+        /// Which listener had it when the socket was opened.
+        listener: Arc<Listener>,
         /// The socket.
         socket: OwnedFd,
         /// Whether other workers accept from the very same socket.

@@ -265,7 +265,7 @@ impl Worker {
             return self.first_attempt(connection, spoke_first);
         }
         // Never taken for drained: the events that told of what lies behind have been used up.
-        connection.session.preload(&bytes, false);
+        connection.preload((self.snapshot.current(), self.now), &bytes, false);
         if has_ended {
             connection.session.client_ended();
         }

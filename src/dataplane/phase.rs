@@ -80,7 +80,8 @@ pub struct Phase {
     pub stage: Stage,
     /// When the reading, the waiting for a place, or the latest connection attempt began.
     pub attempted: Tick,
-    /// When a byte last moved, or the connection came to where it is.
+    /// When a byte last moved, or the connection came to where it is; or will be free to move one,
+    /// where it is its bandwidth that it waits for.
     pub active: Tick,
 }
 

@@ -112,7 +112,7 @@ mod tests {
         let mut pipe = pool.lend().unwrap();
         assert!(pool.lend().is_none(), "no more than allowed are out");
         peer.write_all(b"for one session only").unwrap();
-        assert_eq!(pipe.fill(inside.as_fd()).unwrap(), 20);
+        assert_eq!(pipe.fill(inside.as_fd(), 99).unwrap(), 20);
         pool.take_back(pipe);
         assert!(pool.kinds[0].idle.is_empty());
         let pipe = pool.lend().unwrap();

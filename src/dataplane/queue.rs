@@ -182,7 +182,7 @@ impl Worker {
             Ok(received @ 1..) => {
                 let bytes = self.tools.scratch.get(..received).unwrap_or_default();
                 // Not drained: the end is still to be read.
-                connection.session.preload(bytes, false);
+                connection.preload((self.snapshot.current(), self.now), bytes, false);
             }
             _ => self.give_up(key, Dead::Gone),
         }

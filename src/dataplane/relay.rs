@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use crate::policy::defects::{Defect, has};
 use crate::shared::{PathKind, SpliceMode};
 
+use super::pacing::Allowances;
 use super::port::{Port, Ports};
 use super::wire::{Holds, Side, Wire};
 
@@ -83,6 +84,24 @@ pub struct Turn<'a, W> {
     /// The other direction has passed its EOF on: once this one is over, both sockets are closed,
     /// and the close sends the FIN.
     pub is_last: bool,
+    /// Bytes that may be taken; `None` is no bound.
+    pub allowances: Option<&'a mut Allowances>,
+}
+
+impl<W> Turn<'_, W> {
+    /// Bytes that may be taken from a side; `None` when they are used up.
+    fn most(&mut self, from: Side) -> Option<usize> {
+        match &mut self.allowances {
+            Some(allowances) => allowances.from(from).ask(),
+            None => Some(usize::MAX),
+        }
+    }
+
+    fn took(&mut self, from: Side, bytes: usize) {
+        if let Some(allowances) = &mut self.allowances {
+            allowances.from(from).take(bytes);
+        }
+    }
 }
 
 impl<P: Holds> Relay<P> {
@@ -237,36 +256,42 @@ impl<P: Holds> Relay<P> {
         if !ports.port(from).readable || !ports.port(to).writable {
             return Some(Flow::Waiting);
         }
+        let Some(most) = turn.most(from) else { return Some(Flow::Waiting) };
         let taken = if self.path == PathKind::Splice
             && turn.splice != SpliceMode::Never
             && !ports.port(from).urgent
             && let Some(pipe) = turn.wire.lend_pipe()
         {
-            self.take_by_splice(pipe, from, ports, turn)
+            self.take_by_splice((pipe, most), from, ports, turn)
         } else {
-            self.take_by_copy(from, ports, turn)
+            self.take_by_copy(most, from, ports, turn)
         };
         taken.err()
     }
 
     fn take_by_copy<W: Wire<Pipe = P>>(
         &mut self,
+        most: usize,
         from: Side,
         ports: &mut Ports,
         turn: &mut Turn<'_, W>,
     ) -> Result<(), Flow> {
         let source = ports.port(from);
-        let received = match turn.wire.receive(from, turn.scratch) {
+        let room = most.min(turn.scratch.len());
+        let buffer = turn.scratch.get_mut(..room).unwrap_or_default();
+        let received = match turn.wire.receive(from, buffer) {
             Ok(0) => return self.ended(source),
             Ok(received) => received,
             Err(error) => return self.not_taken(source, error),
         };
-        let drained = received < turn.scratch.len() && !source.urgent && !source.parted;
+        turn.took(from, received);
+        let drained = received < room && !source.urgent && !source.parted;
         if drained && (source.finished || has(Defect::ShortReadIsEof)) {
             self.state = State::Ending;
         }
         source.readable = !drained || (source.over && !has(Defect::NoOver));
-        self.choose_path(received >= LARGE_READ_BYTES && turn.splice != SpliceMode::Never);
+        let is_large = received >= large_read(most);
+        self.choose_path(is_large && turn.splice != SpliceMode::Never);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
         self.send_or_spill(bytes, ports.port(from.other()), from.other(), turn.wire)
     }
@@ -300,19 +325,20 @@ impl<P: Holds> Relay<P> {
 
     fn take_by_splice<W: Wire<Pipe = P>>(
         &mut self,
-        mut pipe: P,
+        (mut pipe, most): (P, usize),
         from: Side,
         ports: &mut Ports,
         turn: &mut Turn<'_, W>,
     ) -> Result<(), Flow> {
         let source = ports.port(from);
-        match turn.wire.fill(from, &mut pipe) {
+        match turn.wire.fill(from, &mut pipe, most) {
             Ok(0) => {
                 turn.wire.return_pipe(pipe);
                 // EOF, or the mark of an urgent byte that no event has told of yet: a read knows.
-                self.take_by_copy(from, ports, turn)
+                self.take_by_copy(most, from, ports, turn)
             }
             Ok(filled) => {
+                turn.took(from, filled);
                 if turn.splice == SpliceMode::Auto {
                     self.choose_path(filled >= SMALL_FILL_BYTES);
                 }
@@ -420,12 +446,18 @@ impl<P: Holds> Relay<P> {
             && source.readable
             && let Held::Pipe(pipe) = &mut self.held
         {
-            match wire.fill(from, pipe) {
+            match wire.fill(from, pipe, usize::MAX) {
                 Ok(_) => {}
                 Err(_) => source.readable = false,
             }
         }
     }
+}
+
+/// Bytes that make a read a large one. Where fewer may be taken at once that is no reason to copy
+/// them, unless a fill that large would be a small one.
+fn large_read(most: usize) -> usize {
+    if most < SMALL_FILL_BYTES { LARGE_READ_BYTES } else { most.min(LARGE_READ_BYTES) }
 }
 
 fn is_unheard_reset(error: &io::Error, cut_short: bool, target: &Port) -> bool {

@@ -55,11 +55,11 @@ pub trait Wire {
     /// `WouldBlock` when none are taken now.
     fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Fills an empty pipe from one side; 0 is end of stream.
+    /// Fills an empty pipe from one side with at most so many bytes; 0 is end of stream.
     ///
     /// # Errors
     /// `WouldBlock` when nothing has come.
-    fn fill(&mut self, from: Side, pipe: &mut Self::Pipe) -> io::Result<usize>;
+    fn fill(&mut self, from: Side, pipe: &mut Self::Pipe, most: usize) -> io::Result<usize>;
 
     /// Drains a pipe into one side; returns how many bytes were taken.
     ///
@@ -117,8 +117,8 @@ impl Wire for KernelWire<'_> {
         socket::send(self.socket(to), bytes)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
-        pipe.fill(self.socket(from))
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        pipe.fill(self.socket(from), most)
     }
 
     fn drain(&mut self, pipe: &mut Pipe, to: Side) -> io::Result<usize> {

@@ -270,6 +270,8 @@ impl Worker {
         let snapshot = self.snapshot.current();
         let was_half_closed = connection.session.is_half_closed();
         let before = connection.session.delivered();
+        let mut allowances =
+            snapshot.has_bandwidth.then(|| connection.allowances(snapshot, self.now));
         let standing = {
             let mut wire = super::wire::KernelWire {
                 client: &connection.client,
@@ -281,6 +283,7 @@ impl Worker {
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
                 is_last: false,
+                allowances: allowances.as_mut(),
             };
             connection.session.advance(&mut turn)
         };
@@ -290,10 +293,17 @@ impl Worker {
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
             symptoms::delivered(snapshot, connection, before);
         }
+        if let Some(turn) = &allowances {
+            let waits = connection.pace(snapshot, turn, self.now);
+            if waits.contains(&true) {
+                count_waits(snapshot, connection, self.setup.number, waits);
+                self.table.timers.arm(key.index, connection.next_check(snapshot, self.now));
+            }
+        }
         let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
         if half_closed_now {
             // Whatever follows: with work left over, too, the shorter bound holds from here on.
-            connection.phase.active = self.now;
+            connection.phase.active = connection.phase.active.max(self.now);
             let check = connection.next_check(snapshot, self.now);
             self.table.timers.arm(key.index, check);
             symptoms::half_closed(snapshot, connection, self.now);
@@ -342,11 +352,11 @@ impl Worker {
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Listen { address, socket, is_shared } => {
+                Command::Listen { address, listener, socket, is_shared } => {
                     if self.snapshot.is_stale() {
                         self.take_up_snapshot();
                     }
-                    self.listen(Bound { address, socket, is_shared });
+                    self.listen(Bound { address, socket, is_shared }, listener);
                 }
                 Command::Retune { address, options } => self.listening.retune(&address, &options),
                 Command::Meet(peers) => self.spread.meet(peers),
@@ -424,5 +434,13 @@ fn count_bytes(
     for (direction, ((copied, spliced), (copied_now, spliced_now))) in directions {
         counters.bytes_moved(direction, PathKind::Copy).add(copied_now - copied);
         counters.bytes_moved(direction, PathKind::Splice).add(spliced_now - spliced);
+    }
+}
+
+fn count_waits(snapshot: &Snapshot, connection: &Connection, worker: usize, waits: [bool; 2]) {
+    let Some(listener) = snapshot.listener(connection.place.listener) else { return };
+    let counters = listener.state.counters(worker);
+    for (counter, waits) in counters.bandwidth_waits.iter().zip(waits) {
+        counter.add(u64::from(waits));
     }
 }

@@ -29,6 +29,10 @@ pub enum Defect {
     SpinOnFullTarget,
     /// A source that was muted while its target was full is not heard again.
     StayMuted,
+    /// A session that waits for its bandwidth is not looked at again.
+    ForgetBandwidth,
+    /// What a session has taken of its bandwidth is not counted.
+    FreeBandwidth,
     /// Urgent data is not noticed.
     IgnoreUrgent,
     /// Sockets are closed while their last bytes are not acknowledged and others are unread.

@@ -16,6 +16,7 @@ use crate::policy::limiter::Limiter;
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
 use crate::policy::outlier;
+use crate::policy::pacer::Rates;
 use crate::policy::proxy_header::Version;
 use crate::policy::route::Route;
 use crate::policy::sticky::Memory;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub sessions: Arc<Gauge>,
     /// When bytes are spliced.
     pub splice: SpliceMode,
+    /// Some listener bounds the bandwidth of its sessions.
+    pub has_bandwidth: bool,
 }
 
 impl Snapshot {
@@ -122,6 +125,8 @@ pub struct Listener {
     pub keepalive: Keepalive,
     /// TCP_USER_TIMEOUT of the backend's socket.
     pub user_timeout: Option<Duration>,
+    /// What each of its sessions may take from its client and from its backend.
+    pub bandwidth: Rates,
     /// What stays over reloads.
     pub state: Arc<ListenerState>,
 }

@@ -200,6 +200,8 @@ pub struct ListenerCounters {
     pub closed: [Counter; CloseReason::ALL.len()],
     /// By [`Direction`], then [`PathKind`].
     pub bytes: [[Counter; 2]; 2],
+    /// By [`Direction`]: times a session had to wait for its bandwidth.
+    pub bandwidth_waits: [Counter; 2],
     /// By [`LimitDecision`].
     pub limit: [Counter; 3],
     /// Length of sessions.

@@ -66,13 +66,14 @@ impl Pipe {
         self.held
     }
 
-    /// Moves what `source` has received into the empty pipe; 0 is end of stream.
+    /// Moves what `source` has received, at most so many bytes, into the empty pipe; 0 is end of
+    /// stream.
     ///
     /// # Errors
     /// `WouldBlock` when nothing has been received; otherwise the socket's error.
-    pub fn fill(&mut self, source: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn fill(&mut self, source: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe may be filled");
-        let most = self.capacity.bytes();
+        let most = most.min(self.capacity.bytes());
         let moved = splice(source, None, &self.writer, None, most, SpliceFlags::NONBLOCK)?;
         self.held = moved;
         Ok(moved)
@@ -105,19 +106,21 @@ mod tests {
         outside.set_nonblocking(true).unwrap();
         let mut pipe = Pipe::new(Capacity::Narrow).unwrap();
         assert_eq!(
-            pipe.fill(inside.as_fd()).unwrap_err().kind(),
+            pipe.fill(inside.as_fd(), 9).unwrap_err().kind(),
             io::ErrorKind::WouldBlock,
             "an empty pipe and an empty socket"
         );
         client.write_all(b"splice me").unwrap();
-        assert_eq!(pipe.fill(inside.as_fd()).unwrap(), 9);
-        assert_eq!(pipe.held(), 9);
-        assert_eq!(pipe.drain(outside.as_fd()).unwrap(), 9);
+        assert_eq!(pipe.fill(inside.as_fd(), 6).unwrap(), 6, "no more than asked for");
+        assert_eq!(pipe.drain(outside.as_fd()).unwrap(), 6);
+        assert_eq!(pipe.fill(inside.as_fd(), usize::MAX).unwrap(), 3);
+        assert_eq!(pipe.held(), 3);
+        assert_eq!(pipe.drain(outside.as_fd()).unwrap(), 3);
         assert_eq!(pipe.held(), 0);
         let mut got = [0_u8; 9];
         backend.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"splice me");
         drop(client);
-        assert_eq!(pipe.fill(inside.as_fd()).unwrap(), 0, "end of stream");
+        assert_eq!(pipe.fill(inside.as_fd(), 1).unwrap(), 0, "end of stream");
     }
 }

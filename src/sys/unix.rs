@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::umask;
 
-/// Held while the mode of new files, which is one for the whole process, is that of a socket's file.
+/// Held while the mode of new files, one for the whole process, is that of a socket's file.
 static MAKES_FILE: Mutex<()> = Mutex::new(());
 
 /// Opens a socket that listens on `path`, where no file may be, with these permissions of the file

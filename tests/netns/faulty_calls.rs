@@ -88,13 +88,16 @@ fn accepts_of_clients_that_are_gone() {
 fn ahoy(net: &Net, proxy: &Proxy) -> std::io::Result<Duration> {
     net.on(Side::Client, || {
         let started = Instant::now();
-        let mut client = try_connect(proxy.address())?;
-        client.set_read_timeout(Some(PATIENCE))?;
-        client.write_all(b"ahoy")?;
-        let mut said = [0; 4];
-        client.read_exact(&mut said)?;
+        converse(try_connect(proxy.address())?)?;
         Ok(started.elapsed())
     })
+}
+
+/// A word and its echo.
+fn converse(mut client: TcpStream) -> std::io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.write_all(b"ahoy")?;
+    client.read_exact(&mut [0; 4])
 }
 
 /// One session that echoes; used before, during and after a fault.
@@ -282,6 +285,37 @@ fn a_stalled_worker() {
     );
     assert!(alive == 10 && waited < 40 && stalls > 0.5);
     drop(steady);
+    books.close(&proxy);
+}
+
+/// If it fails, clients are reset whose listener was added and taken out again while a worker stood
+/// still: its socket had taken their connections.
+#[test]
+fn a_worker_that_stalls_while_a_listener_comes_and_goes() {
+    let net = Net::new(Link::PLAIN);
+    let _backend = Actor::start(&net, net.backend(1), Habit::Echoes);
+    let keys = Keys { global: "workers = 2", ..Keys::default() };
+    let proxy = net.evenkeel(&[1], keys);
+    let books = Books::open(&proxy);
+    let text = net.config(&[1], keys);
+    let mut side = net.front();
+    side.set_port(side.port() + 1);
+    let both = format!("{text}[listener.side]\nbind = [\"{side}\"]\npool = \"back\"\n");
+    let injection = Injection::start(&proxy, &["epoll_wait:delay_enter=5000000:when=1"]);
+    // Woken, it stalls.
+    net.on(Side::Client, || drop(try_connect(proxy.address())));
+    proxy.reload_with(&both);
+    let clients: Vec<TcpStream> =
+        net.on(Side::Client, || (0..40).map(|_| try_connect(side).unwrap()).collect());
+    proxy.reload_with(&text);
+    let whole = clients.into_iter().map(converse).filter(Result::is_ok).count();
+    let _changed = injection.stop();
+    show(
+        "one of two workers stands still for 5 s while a listener is added and removed",
+        "whoever had connected to it is served",
+        &format!("{whole} of 40 served"),
+    );
+    assert_eq!(whole, 40);
     books.close(&proxy);
 }
 

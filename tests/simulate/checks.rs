@@ -23,6 +23,7 @@ pub(crate) fn check(worker: &mut Worker<'_>) {
         if let Some(connection) = worker.connection(key) {
             check_balance(connection, &mut problems);
             check_progress(connection, &mut problems);
+            check_bandwidth(connection, &settings, now, &mut problems);
             check_timer(connection, &settings, now, &mut problems);
             check_handshake(connection, &settings, now, &mut problems);
             held_pipes += SIDES.iter().filter(|side| connection.session.held(**side) > 0).count();
@@ -64,6 +65,10 @@ fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
         let (waiting, over) = (source.waiting(), source.peer_finished || source.reset);
         let target = pair.socket(from.other());
         let has_room = target.room() > 0 && !target.no_space && !target.reset && !target.shut;
+        let is_looked_at = connection.pacing.resumes_at().is_some();
+        if connection.waits[from as usize] && is_looked_at && held == 0 {
+            continue;
+        }
         if has_room && (waiting > 0 || held > 0 || over) {
             problems.push(format!(
                 "stalled: {waiting} wait from {from:?}, {held} held, over: {over}, {:?}\n{:?}",
@@ -71,6 +76,32 @@ fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
             ));
             return;
         }
+    }
+}
+
+/// Nobody goes faster than its bandwidth, or waits for it for longer than until a timer comes.
+fn check_bandwidth(
+    connection: &Connection,
+    settings: &Settings,
+    now: Tick,
+    problems: &mut Vec<String>,
+) {
+    let age = now.since(connection.opened).as_secs_f64();
+    let sides = SIDES.into_iter().zip(settings.bandwidth).zip(connection.session.delivered());
+    for ((from, rate), (copied, spliced)) in sides {
+        let Some(rate) = rate else { continue };
+        let rate = rate.get() as f64;
+        // A client may have spoken before there was a session that counts: at most 200 bytes.
+        let most = rate * age + 3.0 * (rate / 50.0).max(512.0) + 200.0;
+        // What nobody is there to hear is thrown away as fast as it comes.
+        let taken = copied + spliced + connection.session.held(from) as u64;
+        if taken as f64 > most {
+            problems.push(format!("too fast: {taken} from {from:?} in {age} s"));
+        }
+    }
+    let due = connection.pacing.resumes_at().map(|resumes| resumes.after(LATE_MAX));
+    if let Some(due) = due.filter(|due| *due < now && is_moving(connection.phase.stage)) {
+        problems.push(format!("waits for bandwidth {:?} too long", now.since(due)));
     }
 }
 

@@ -42,6 +42,8 @@ negative_controls! {
     a_stream_that_is_over_is_not_read_on, NoOver, ["stalled"];
     a_full_target_is_tried_for_ever, SpinOnFullTarget, ["busy with nothing"];
     a_muted_source_is_not_heard_again, StayMuted, ["stalled"];
+    a_session_that_waits_for_bandwidth_is_forgotten, ForgetBandwidth, ["stalled"];
+    bandwidth_is_not_counted, FreeBandwidth, ["too fast"];
     urgent_data_goes_unnoticed, IgnoreUrgent, ["stalled", "before the last byte", "meant none"];
     closing_loses_what_is_not_acknowledged, NoLinger, ["at risk"];
     a_pipe_is_kept, KeepPipe, ["pipes are out", "never came back"];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
@@ -57,6 +58,8 @@ impl Bench {
             scratch: [64, 4096, 65_536][random.usize(..3)],
             idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
             half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
+            bandwidth: [(); 2]
+                .map(|()| NonZeroU64::new([0, 0, 0, 0, 100_000, 2_000_000][random.usize(..6)])),
         };
         let mut plan = Plan {
             coming: [1, 1, 2, 3][random.usize(..4)],
@@ -94,7 +97,8 @@ fn kind(connection: &Connection, ended: Ended) -> String {
     let lingered = if connection.phase.stage == Stage::Lingering { " after lingering" } else { "" };
     let [(_, up), (_, down)] = connection.session.delivered();
     let spliced = if up + down > 0 { ", spliced" } else { "" };
-    format!("{end}{lingered}{spliced}")
+    let waiting = if connection.waits.contains(&true) { ", short of bandwidth" } else { "" };
+    format!("{end}{lingered}{spliced}{waiting}")
 }
 
 fn finish(worker: Worker<'_>) -> Vec<String> {
@@ -137,7 +141,9 @@ impl Plan {
             worker.now = worker.now.after((longest / 8).min(Duration::from_secs(3)));
             return;
         }
-        worker.now = worker.now.after(Duration::from_millis(1));
+        // Who waits for bandwidth does so for longer than all else takes.
+        let paced = worker.settings.bandwidth.iter().any(Option::is_some);
+        worker.now = worker.now.after(Duration::from_millis(if paced { 4 } else { 1 }));
         for index in 0..worker.keys.len() {
             let key = worker.keys[index];
             if let Some(connection) = worker.connection(key) {

@@ -371,12 +371,12 @@ impl Wire for Wires<'_> {
         Ok(count as usize)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe) -> io::Result<usize> {
+    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         let room = pipe.capacity.saturating_sub(pipe.held() as u64);
         if room == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let (start, count) = self.take(from, room, true)?;
+        let (start, count) = self.take(from, room.min(most as u64), true)?;
         if count > 0 {
             let stream = self.pair.socket(from).stream;
             pipe.batches.push_back((stream, start, count));

@@ -8,12 +8,14 @@ use std::time::Duration;
 use mio::Token;
 
 use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::pacing::Pacing;
 use evenkeel::dataplane::phase::{Bounds, Due, Handshake, Phase, Stage, may_retry};
 use evenkeel::dataplane::relay::Turn;
 use evenkeel::dataplane::session::{End, News, Readiness, Session, Standing};
 use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
 use evenkeel::dataplane::timers::Timers;
 use evenkeel::dataplane::wire::Side;
+use evenkeel::policy::pacer::Rates;
 use evenkeel::shared::SpliceMode;
 use evenkeel::sys::socket::ConnectStatus;
 
@@ -41,6 +43,10 @@ pub(crate) struct Connection {
     /// Backends that failed it.
     pub(crate) failed: usize,
     pub(crate) queued: bool,
+    pub(crate) opened: Tick,
+    pub(crate) pacing: Pacing,
+    /// Sides that wait for their bandwidth.
+    pub(crate) waits: [bool; 2],
 }
 
 /// What a schedule fixes.
@@ -50,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) scratch: usize,
     pub(crate) idle: Duration,
     pub(crate) half_closed: Duration,
+    pub(crate) bandwidth: Rates,
 }
 
 impl Settings {
@@ -137,6 +144,9 @@ impl<'a> Worker<'a> {
             attempt: Attempt::Pending,
             failed: 0,
             queued: false,
+            opened: self.now,
+            pacing: Pacing::new(self.now),
+            waits: [false; 2],
         };
         if let Ok(key) = self.slots.insert(connection) {
             self.keys.push(key);
@@ -277,20 +287,30 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots.get_mut(key) else { return };
         let was_half_closed = connection.session.is_half_closed();
         let before = (connection.session.delivered(), self.kernel.moved);
+        let (rates, now) = (self.settings.bandwidth, self.now);
+        let mut allowances = connection.pacing.allowances(rates, now);
         let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
         let mut turn = Turn {
             wire: &mut wires,
             scratch: self.scratch,
             splice: self.settings.splice,
             is_last: false,
+            allowances: Some(&mut allowances),
         };
         let standing = connection.session.advance(&mut turn);
+        connection.waits = connection.pacing.settle(rates, &allowances, now);
+        let resumes = connection.pacing.resumes_at();
         if connection.session.delivered() != before.0 {
             connection.phase.active = self.now;
         }
+        if let Some(resumes) = resumes {
+            connection.phase.active = resumes;
+            self.arm(key);
+        }
+        let Some(connection) = self.slots.get_mut(key) else { return };
         let at_once = standing == Standing::Waiting || !put_in::late_half_closed();
         if connection.session.is_half_closed() && !was_half_closed && at_once {
-            connection.phase.active = self.now;
+            connection.phase.active = connection.phase.active.max(self.now);
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
@@ -325,6 +345,10 @@ impl<'a> Worker<'a> {
     fn timer_fired(&mut self, key: SlotKey) {
         let (now, bounds) = (self.now, self.settings.bounds());
         let Some(connection) = self.slots.get_mut(key) else { return };
+        if connection.pacing.resume(now) {
+            self.advance(key);
+        }
+        let Some(connection) = self.slots.get_mut(key) else { return };
         match connection.phase.due(&connection.session, bounds, now) {
             // No schedule has it: see tests/accept_proxy.rs.
             Due::Unsaid => return self.remove(key, Ended::GivenUp),
@@ -343,7 +367,8 @@ impl<'a> Worker<'a> {
         let Some(connection) = self.slots.get(key) else { return };
         let bounds = self.settings.bounds();
         let check = connection.phase.next_check(&connection.session, bounds, self.now);
-        self.timers.arm(key.index, check);
+        let resumes = connection.pacing.resumes_at();
+        self.timers.arm(key.index, resumes.map_or(check, |resumes| resumes.min(check)));
     }
 
     fn remove(&mut self, key: SlotKey, ended: Ended) {

@@ -85,6 +85,15 @@ fn session_lengths(state: &ListenerState) -> ([u64; 12], u64) {
 }
 
 fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, listeners: &[&Arc<Listener>]) -> fmt::Result {
+    let help = "Times a session had to wait for its bandwidth";
+    let mut family = counter(encoder, "evenkeel_bandwidth_waits", help)?;
+    for listener in listeners {
+        for direction in Direction::ALL {
+            let labels = [("listener", &*listener.name), ("direction", direction.label())];
+            let waits = listener.state.sum(|block| &block.bandwidth_waits[direction as usize]);
+            count(&mut family, &labels, waits)?;
+        }
+    }
     let mut family = counter(encoder, "evenkeel_bytes", "Bytes moved")?;
     for listener in listeners {
         for direction in Direction::ALL {
