@@ -162,7 +162,7 @@ fn bytes_behind_passed_descriptors_arrive() {
         assert_eq!(got, "one two three");
     }
     proxy.wait_for_sessions(0);
-    eventually("no descriptor stays", PATIENCE, || (proxy.descriptors() == before).then_some(()));
+    eventually("no descriptor stays", PATIENCE, || (proxy.descriptors() <= before).then_some(()));
 }
 
 // If this fails, an urgent byte on a Unix socket is lost, or what comes behind it.

@@ -119,7 +119,7 @@ impl Worker {
         let mut room = self.tools.scratch.len();
         if snapshot.has_bandwidth {
             let mut allowances = connection.allowances(snapshot, self.now);
-            room = room.min(allowances.from(Side::Client).ask().unwrap_or(1));
+            room = room.min(*allowances.of(Side::Client)).max(1);
         }
         let buffer = self.tools.scratch.get_mut(..room).unwrap_or_default();
         match socket::receive(connection.client.as_fd(), buffer) {

@@ -19,7 +19,7 @@ use crate::sys::splice::Pipe;
 use super::clock::Tick;
 use super::greeting::Greeting;
 use super::opening::Reading;
-use super::pacing::{Allowances, Pacing};
+use super::pacing::{Allowances, Pacing, Spent};
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
 
@@ -147,8 +147,8 @@ impl Connection {
     ) {
         self.session.preload(bytes, drained);
         if snapshot.has_bandwidth {
-            let turn = Allowances::used_by_client(bytes.len());
-            let _nothing_was_left_behind = self.pace(snapshot, &turn, now);
+            let spent = Spent::on_client(bytes.len());
+            let _nothing_was_left_behind = self.pace(snapshot, &spent, now);
         }
     }
 
@@ -162,7 +162,7 @@ impl Connection {
 
     /// Counts what a turn has taken. Which directions wait; their timer has to be armed.
     #[cold]
-    pub(crate) fn pace(&mut self, snapshot: &Snapshot, turn: &Allowances, now: Tick) -> [bool; 2] {
+    pub(crate) fn pace(&mut self, snapshot: &Snapshot, spent: &Spent, now: Tick) -> [bool; 2] {
         let Some(rates) = self.bandwidth(snapshot) else {
             // A reload has taken it away.
             if let Some(aside) = &mut self.aside {
@@ -172,7 +172,7 @@ impl Connection {
         };
         let aside = self.aside.get_or_insert_default();
         let pacing = aside.pacing.get_or_insert_with(|| Pacing::new(now));
-        let waits = pacing.settle(rates, turn, now);
+        let waits = pacing.settle(rates, spent, now);
         // It is we who hold it up, and that is no silence.
         self.phase.active = pacing.resumes_at().unwrap_or(self.phase.active);
         waits

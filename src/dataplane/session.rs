@@ -216,6 +216,15 @@ impl<P: Holds> Session<P> {
         }
     }
 
+    /// Whether more may be taken from the client, and from the backend, as far as is known.
+    #[must_use]
+    pub fn has_more(&self) -> [bool; 2] {
+        [Side::Client, Side::Backend].map(|from| {
+            let can_move = self.port(from).readable && self.port(from.other()).writable;
+            self.relay(from).is_open() && can_move
+        })
+    }
+
     /// How most of its bytes went.
     #[must_use]
     pub fn path(&self) -> PathKind {
