@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use evenkeel::dataplane::pacing::Allowances;
 use evenkeel::dataplane::relay::Turn;
 use evenkeel::dataplane::session::{Readiness, Session, Standing};
 use evenkeel::dataplane::wire::{Side, Wire};
@@ -106,7 +107,7 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
                     scratch: &mut scratch,
                     splice,
                     is_last: false,
-                    allowances: None,
+                    allowances: Allowances::UNLIMITED,
                 };
                 while session.advance(&mut turn) == Standing::Busy {}
                 pairs.backend.read_exact(&mut got).unwrap();

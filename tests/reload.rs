@@ -104,7 +104,7 @@ fn listeners_come_and_go() {
     let mut first = connect(proxy.address());
     let both = with_listeners(&setup, &[("front", "127.0.0.1:0"), ("side", "127.0.0.2:0")]);
     assert!(proxy.reload_with(&both).contains("listener side added"));
-    let side = proxy.status().listeners["side"].addresses[0];
+    let side = proxy.status().listeners["side"].addresses[0].parse().unwrap();
     let mut second = connect_when_open(side);
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
@@ -155,7 +155,7 @@ fn a_renamed_listener_keeps_its_socket() {
     assert_alive(&mut client);
     proxy.reload_with(&with_listeners(&setup, &[("entrance", "127.0.0.1:0")]));
     let status = proxy.status();
-    assert_eq!(status.listeners["entrance"].addresses, [proxy.address()]);
+    assert_eq!(status.listeners["entrance"].addresses, [proxy.address().to_string()]);
     assert_alive(&mut client);
     assert_alive(&mut connect(proxy.address()));
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "entrance")], 1.0);
@@ -174,8 +174,8 @@ fn listeners_may_swap_their_addresses() {
     clients.iter_mut().for_each(assert_alive);
     proxy.reload_with(&text(binds[1], binds[0]));
     let status = proxy.status();
-    assert_eq!(status.listeners["front"].addresses, [second]);
-    assert_eq!(status.listeners["side"].addresses, [first]);
+    assert_eq!(status.listeners["front"].addresses, [second.to_string()]);
+    assert_eq!(status.listeners["side"].addresses, [first.to_string()]);
     clients.iter_mut().for_each(assert_alive);
     assert_alive(&mut connect(second));
     proxy.wait_for_metric("evenkeel_listener_accepted_total", &[("listener", "front")], 2.0);
@@ -190,7 +190,7 @@ fn whoever_had_connected_is_served() {
     let proxy = setup.start();
     for _ in 0..5 {
         proxy.reload_with(&both);
-        let side = proxy.status().listeners["side"].addresses[0];
+        let side = proxy.status().listeners["side"].addresses[0].parse().unwrap();
         connect_when_open(side);
         proxy.rewrite(&setup.text());
         let mut clients: Vec<_> = (0..40).map(|_| connect(side)).collect();

@@ -13,11 +13,12 @@ mod support;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
+use support::unix::{connect_unix, line_of, visit_unix};
 use support::{Backend, PATIENCE, Proxy, connect, eventually, read_line};
 use tempfile::TempDir;
 
@@ -193,6 +194,35 @@ fn an_inherited_socket_is_served() {
     }
     drop(early);
     assert!(proxy.stop().success(), "{}", proxy.said());
+}
+
+/// If it fails, a Unix socket of a socket unit is taken for another's, or taken away from it.
+#[test]
+fn an_inherited_unix_socket_is_served_and_left() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("front.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let backend = Backend::named("one");
+    let text = format!(
+        "[global]\nworkers = 3\n[listener.web]\nbind = [\"unix:{}\"]\npool = \"p\"\n\
+         [pool.p]\nbackends = [\"{}\"]\n",
+        path.display(),
+        backend.address()
+    );
+    let mut early = connect_unix(&path);
+    let systemds = listener.try_clone().unwrap();
+    let mut proxy = activated(&text, listener.into(), "listener.web");
+    proxy.wait_until_serving();
+    assert_eq!(line_of(&mut early).unwrap(), "one");
+    (0..20).for_each(|_| assert_eq!(visit_unix(&path), "one"));
+    drop(early);
+    assert!(proxy.stop().success(), "{}", proxy.said());
+    // systemd still has the socket: clients wait there for the next start.
+    let mut waiting = connect_unix(&path);
+    drop(proxy);
+    let mut proxy = activated(&text, systemds.into(), "listener.web");
+    proxy.wait_until_serving();
+    assert_eq!(line_of(&mut waiting).unwrap(), "one");
 }
 
 /// If it fails, a socket unit that does not match the configuration goes unnoticed.

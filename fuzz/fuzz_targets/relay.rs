@@ -10,7 +10,7 @@
 use std::io::{self, ErrorKind};
 
 use arbitrary::Arbitrary;
-use evenkeel::dataplane::pacing::{Allowance, Allowances};
+use evenkeel::dataplane::pacing::Allowances;
 use evenkeel::dataplane::relay::Turn;
 use evenkeel::dataplane::session::{End, Readiness, Reset, Session, Standing};
 use evenkeel::dataplane::wire::{Holds, Side, Wire};
@@ -310,9 +310,8 @@ impl Run {
         if self.over.is_some() {
             return;
         }
-        let (splice, mut allowances) = (self.splice, self.allowances);
+        let (splice, allowances) = (self.splice, self.allowances);
         let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
-        let allowances = Some(&mut allowances);
         let mut turn = Turn { wire, scratch, splice, is_last: false, allowances };
         let standing = self.session.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
@@ -403,7 +402,7 @@ fuzz_target!(|schedule: Schedule| {
             Step::PipeBytes(bytes) => run.script.pipe_bytes = usize::from(bytes.max(1)),
             Step::PipesOut(out) => run.script.pipes_out = out,
             Step::Allowance(side, bytes) => {
-                *run.allowances.from(side.into()) = Allowance::of(usize::from(bytes) * 4);
+                *run.allowances.of(side.into()) = usize::from(bytes) * 4;
             }
             Step::Interrupt => run.script.interrupt = true,
             Step::Spurious(side, readable, writable) => {

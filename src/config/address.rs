@@ -2,13 +2,36 @@
 //!
 //! Only literal addresses: nothing here asks a resolver, so the same file always means the same.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeValue;
 
 use super::file::{Value, not_supported, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;
+use super::unix::{self, PREFIX};
+
+/// Where a listener accepts or a backend listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix stream socket: an absolute path of at most 107 bytes, without control characters.
+    Unix(Arc<Path>),
+}
+
+impl fmt::Display for Address {
+    /// As it is written in the file.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(out, "{address}"),
+            Self::Unix(path) => write!(out, "{PREFIX}{}", path.display()),
+        }
+    }
+}
 
 /// What an address is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +63,24 @@ impl Purpose {
     }
 }
 
-/// Reads an address with its port.
+/// Reads an IP address with its port, or the path of a Unix socket.
+pub(super) fn address(
+    value: &Value<'_>,
+    purpose: Purpose,
+    report: &mut Report<'_>,
+) -> Option<Address> {
+    let text = value.text().unwrap_or_default();
+    if let Some(path) = text.strip_prefix(PREFIX) {
+        return unix::socket_path(path, value, report).map(Address::Unix);
+    }
+    if let Some(finding) = unix::misspelt(text) {
+        report.error(&value.place, finding);
+        return None;
+    }
+    socket(value, purpose, report).map(Address::Ip)
+}
+
+/// Reads an IP address with its port.
 pub(super) fn socket(
     value: &Value<'_>,
     purpose: Purpose,
@@ -96,10 +136,10 @@ fn unusable(address: SocketAddr, purpose: Purpose) -> Option<Finding> {
 
 /// What is wrong with text that is no address.
 fn explain(text: &str, purpose: Purpose) -> Finding {
-    if text.starts_with("unix:") {
-        return not_supported("a `unix:` address")
+    if text.starts_with(PREFIX) {
+        return Finding::new(format!("`{}` is no IP address", shown(text)))
             .expected(purpose.expected())
-            .hint("write an IP address and a port");
+            .hint("this is served over TCP only");
     }
     let finding = |message: String| Finding::new(message).expected(purpose.expected());
     let word = shown(text);
@@ -163,7 +203,12 @@ fn explain_host(host: &str, port: &str, purpose: Purpose) -> Finding {
 /// Whether a connection to `backend` would arrive at a socket bound to `bind`.
 ///
 /// Exact addresses always do; a wildcard bind is reached through any loopback address.
-pub(super) fn reaches(backend: SocketAddr, bind: SocketAddr) -> bool {
+pub(super) fn reaches(backend: &Address, bind: &Address) -> bool {
+    let (backend, bind) = match (backend, bind) {
+        (Address::Ip(backend), Address::Ip(bind)) => (backend, bind),
+        (Address::Unix(backend), Address::Unix(bind)) => return backend == bind,
+        _ => return false,
+    };
     if bind.port() == 0 || bind.port() != backend.port() {
         return false;
     }
@@ -176,7 +221,12 @@ pub(super) fn reaches(backend: SocketAddr, bind: SocketAddr) -> bool {
 }
 
 /// Whether two sockets cannot be bound at once because they are the same address.
-pub(super) fn is_same(left: SocketAddr, right: SocketAddr) -> bool {
+pub(super) fn is_same(left: &Address, right: &Address) -> bool {
+    let (left, right) = match (left, right) {
+        (Address::Ip(left), Address::Ip(right)) => (left, right),
+        (Address::Unix(left), Address::Unix(right)) => return left == right,
+        _ => return false,
+    };
     left.port() != 0
         && left.port() == right.port()
         && left.ip().to_canonical() == right.ip().to_canonical()
@@ -187,7 +237,8 @@ mod tests {
     use super::*;
 
     fn reached(backend: &str, bind: &str) -> bool {
-        reaches(backend.parse().unwrap(), bind.parse().unwrap())
+        let address = |text: &str| Address::Ip(text.parse().unwrap());
+        reaches(&address(backend), &address(bind))
     }
 
     /// If it fails, a balancer that connects to itself until descriptors run out is accepted.

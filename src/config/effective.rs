@@ -11,6 +11,7 @@ use super::file::{bare_or_quoted, quoted};
 use super::payload::escaped;
 use super::size::show as show_size;
 use super::units::{show_duration, show_rate, show_thousandths};
+use super::unix::PREFIX;
 use super::*;
 
 impl Config {
@@ -139,9 +140,13 @@ fn write_routes(listener: &Listener, pools: &[Pool], out: &mut String) -> fmt::R
 }
 
 fn write_accept_proxy(rule: Option<&AcceptProxy>, out: &mut String) -> fmt::Result {
-    let Some(AcceptProxy { from, is_direct_else, timeout }) = rule else { return Ok(()) };
+    let Some(AcceptProxy { from, from_unix, is_direct_else, timeout }) = rule else {
+        return Ok(());
+    };
     let others = if *is_direct_else { "direct" } else { "refuse" };
-    let (from, timeout) = (strings::<IpNet>(from), show_duration(*timeout));
+    let mut from: Vec<String> = from.iter().map(IpNet::to_string).collect();
+    from.extend(from_unix.then(|| PREFIX.to_owned()));
+    let (from, timeout) = (strings(&from), show_duration(*timeout));
     writeln!(
         out,
         "accept_proxy = {{ from = {from}, others = \"{others}\", timeout = \"{timeout}\" }}"
@@ -227,7 +232,8 @@ fn write_outlier(outlier: &Outlier, pool: &str, out: &mut String) -> fmt::Result
 
 fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
     let Backend { name, address, weight, backup, max_sessions, drain } = backend;
-    write!(out, "  {{ address = \"{address}\", name = {}, weight = {weight}", quoted(name))?;
+    let (address, name) = (quoted(&address.to_string()), quoted(name));
+    write!(out, "  {{ address = {address}, name = {name}, weight = {weight}")?;
     write!(out, ", backup = {backup}")?;
     if let Some(most) = max_sessions {
         write!(out, ", max_sessions = {most}")?;
@@ -273,7 +279,7 @@ fn auto<T: fmt::Display>(value: Option<T>) -> String {
 
 /// An array of strings.
 fn strings<T: fmt::Display>(values: &[T]) -> String {
-    let list: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
+    let list: Vec<String> = values.iter().map(|value| quoted(&value.to_string())).collect();
     format!("[{}]", list.join(", "))
 }
 

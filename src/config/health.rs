@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::address::Address;
 use super::file::{Field, Section, Value, quoted, shown};
 use super::keys::Table;
 use super::listener::SHORTEST;
@@ -10,6 +11,7 @@ use super::process::LONGEST;
 use super::report::{Finding, Report};
 use super::scalar::{self, Words};
 use super::units::show_duration;
+use super::unix::compare_port;
 use super::{Health, Probe};
 
 /// Most passes or failures in a row a verdict may ask for.
@@ -46,20 +48,25 @@ const OF_ONE_KIND: &[(&str, &[Kind], &str)] = &[
 /// True is "up".
 const INITIAL: &Words<bool> = &[("up", Some(true)), ("down", Some(false))];
 
-/// Reads the probes of a pool, if it has any.
-pub(super) fn health(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Health> {
+/// Reads the probes of a pool, if it has any; `unix` is a backend of it that has no port.
+pub(super) fn health(
+    pool: &Section<'_>,
+    unix: Option<&Address>,
+    report: &mut Report<'_>,
+) -> Option<Health> {
     let section = pool.open("health", Table::Health, report)?;
     let section = &section;
     let any = SHORTEST..=LONGEST;
     let interval = section.duration("interval", any.clone(), report).or(Duration::from_secs(5));
     let timeout = section.duration("timeout", any.clone(), report).or(Duration::from_secs(2));
     compare_timeout(section, timeout, interval, report);
+    let port = section.count32("port", 1..=u32::from(u16::MAX), report);
+    if let (Some(place), Some(unix)) = (port.place(), unix) {
+        compare_port(place, unix, report);
+    }
     Some(Health {
         probe: probe(section, report),
-        port: section
-            .count32("port", 1..=u32::from(u16::MAX), report)
-            .value()
-            .and_then(|port| u16::try_from(port).ok()),
+        port: port.value().and_then(|port| u16::try_from(port).ok()),
         interval,
         fast_interval: section
             .duration("fast_interval", any.clone(), report)

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::AcceptProxy;
-use super::file::Section;
+use super::file::{Section, Value, shown};
 use super::keys::Table;
 use super::listener::SHORTEST;
 use super::network;
 use super::report::{Finding, Report};
-use super::scalar::Words;
+use super::scalar::{self, Words};
+use super::unix::PREFIX;
 
 /// Longest time that somebody may take to say who is there.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
@@ -19,15 +22,19 @@ const OTHERS: &Words<bool> = &[("refuse", Some(false)), ("direct", Some(true))];
 /// Reads `accept_proxy`; without peers in `from` there is none.
 pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> Option<AcceptProxy> {
     let section = listener.open("accept_proxy", Table::AcceptProxy, report)?;
-    let from = network::list(&section, "from", report);
+    let from = section.read("from", report, |value, report| {
+        scalar::list(value, "[\"10.0.0.0/8\"]", report, proxies)
+    });
     if from.is_absent() && !section.partial {
         let finding = Finding::new("`accept_proxy` does not say from whom")
             .expected("`from`, the networks of the proxies in front")
             .hint("add `from = [\"10.0.0.0/8\"]`; who is in it may claim any address");
         report.error(&section.header(), finding);
     }
+    let from = from.or(Vec::new());
     let rule = AcceptProxy {
-        from: from.or(Vec::new()),
+        from_unix: from.contains(&Proxies::OnUnixSockets),
+        from: from.into_iter().filter_map(Proxies::network).collect(),
         is_direct_else: section.word("others", OTHERS, report).or(false),
         timeout: section.duration("timeout", SHORTEST..=LONGEST, report).or(Duration::from_secs(3)),
     };
@@ -38,5 +45,36 @@ pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> O
             .hint("list the proxies in front and nobody else");
         report.warning(&value.place, finding);
     }
-    (!rule.from.is_empty()).then_some(rule)
+    (rule.from_unix || !rule.from.is_empty()).then_some(rule)
+}
+
+/// Peers that have to send a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proxies {
+    In(IpNet),
+    OnUnixSockets,
+}
+
+impl Proxies {
+    fn network(self) -> Option<IpNet> {
+        match self {
+            Self::In(network) => Some(network),
+            Self::OnUnixSockets => None,
+        }
+    }
+}
+
+/// One entry of `from`: a network, or `unix:` for all peers on Unix sockets.
+fn proxies(value: &Value<'_>, report: &mut Report<'_>) -> Option<Proxies> {
+    match value.text() {
+        Some(PREFIX) => Some(Proxies::OnUnixSockets),
+        Some(text) if text.starts_with("unix") => {
+            let finding = Finding::new(format!("`{}` is no network", shown(text)))
+                .expected("a network, or \"unix:\" for every peer on a Unix socket")
+                .hint("write \"unix:\"; who may connect is up to the socket's directory");
+            report.error(&value.place, finding);
+            None
+        }
+        _ => network::network(value, report).map(Proxies::In),
+    }
 }

@@ -1,9 +1,8 @@
 //! `[listener.NAME]`: from the table to a [`Listener`].
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::{Purpose, is_same, socket};
+use super::address::{Address, Purpose, address, is_same};
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
 use super::identity::accept_proxy;
 use super::keys::Table;
@@ -14,6 +13,7 @@ use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::{peek, routes};
 use super::scalar::{self, Words};
+use super::unix;
 use super::{Bandwidth, Keepalive, Listener, Protocol, size};
 
 /// Shortest timeout of a session.
@@ -33,7 +33,7 @@ pub(super) const NO_POOL: usize = usize::MAX;
 /// Where a listener accepts.
 #[derive(Debug, Clone)]
 pub(super) struct Bind {
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) place: Place,
     pub(super) listener: String,
 }
@@ -49,7 +49,7 @@ pub(super) fn listener(
     let protocol = section.word("protocol", PROTOCOL, report).or(Protocol::Tcp);
     let listener = Listener {
         name: name.to_owned(),
-        bind: binds.iter().map(|bind| bind.address).collect(),
+        bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: pool(name, section, pools, report),
         routes: routes(section, pools, report),
         peek: peek(section, report),
@@ -79,6 +79,7 @@ pub(super) fn listener(
         limit: limit(section, protocol, report),
     };
     compare_access(&listener, section, report);
+    unix::compare_listener(&listener, section, &binds, report);
     (listener, binds)
 }
 
@@ -92,7 +93,7 @@ fn bind(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Bind>
             return None;
         }
         scalar::list(value, SAMPLE, report, |value, report| {
-            let address = socket(value, Purpose::Accept, report)?;
+            let address = address(value, Purpose::Accept, report)?;
             Some(Bind { address, place: value.place.clone(), listener: name.to_owned() })
         })
     });
@@ -195,13 +196,13 @@ fn compare_access(listener: &Listener, section: &Section<'_>, report: &mut Repor
 /// Checks that no two sockets ask for the same address.
 pub(super) fn compare_binds(
     binds: &[Bind],
-    http: Option<(SocketAddr, &Place)>,
+    http: Option<(Address, &Place)>,
     report: &mut Report<'_>,
 ) {
     for (index, bind) in binds.iter().enumerate() {
         let earlier = binds.iter().take(index);
         if let Some(first) = earlier
-            .filter(|first| is_same(first.address, bind.address))
+            .filter(|first| is_same(&first.address, &bind.address))
             .min_by_key(|first| first.place.span.start)
         {
             let owner = shown(&first.listener);
@@ -218,7 +219,7 @@ pub(super) fn compare_binds(
         }
     }
     let Some((address, place)) = http else { return };
-    if let Some(bind) = binds.iter().find(|bind| is_same(bind.address, address)) {
+    if let Some(bind) = binds.iter().find(|bind| is_same(&bind.address, &address)) {
         let owner = shown(&bind.listener);
         let finding = Finding::new(format!("`{address}` is already bound by listener `{owner}`"))
             .hint("give the admin page a port of its own")

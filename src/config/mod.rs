@@ -33,7 +33,9 @@ mod report;
 mod route;
 mod scalar;
 mod size;
+mod unix;
 
+pub use address::Address;
 pub use model::*;
 pub use parse::{Parsed, admin_socket, load, parse};
 pub(crate) use payload::escaped;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::address::Address;
+
 /// A whole configuration file, defaults filled in and names resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -111,7 +113,7 @@ pub struct Listener {
     /// Its name in the file.
     pub name: String,
     /// Addresses to accept on; port 0 lets the kernel choose. Never empty, no duplicates.
-    pub bind: Vec<SocketAddr>,
+    pub bind: Vec<Address>,
     /// Index into [`Config::pools`].
     pub pool: usize,
     /// Other pools, for those whom the first matching route sends there.
@@ -164,8 +166,10 @@ pub struct Bandwidth {
 /// `accept_proxy` of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptProxy {
-    /// Peers from which a header is required; at least one network.
+    /// Peers from which a header is required.
     pub from: Vec<IpNet>,
+    /// Peers on Unix sockets, too. At least one network or this.
+    pub from_unix: bool,
     /// True is "direct": of other peers no header is expected. False: they are refused.
     pub is_direct_else: bool,
     /// How long the header may take.
@@ -401,7 +405,7 @@ pub struct Backend {
     /// Its name; the address as written unless given.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Share relative to the others: 0 (no new sessions) to 65535.
     pub weight: u32,
     /// Serves only when no other can.

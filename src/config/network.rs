@@ -25,7 +25,7 @@ pub(super) fn list(
 }
 
 /// Reads one network.
-fn network(value: &Value<'_>, report: &mut Report<'_>) -> Option<IpNet> {
+pub(super) fn network(value: &Value<'_>, report: &mut Report<'_>) -> Option<IpNet> {
     let text = scalar::string(value, EXPECTED, report)?;
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(IpNet::from(address));
@@ -46,6 +46,9 @@ fn network(value: &Value<'_>, report: &mut Report<'_>) -> Option<IpNet> {
 /// What is wrong with text that is no network.
 fn explain(text: &str) -> Finding {
     let finding = Finding::new(format!("`{}` is no network", shown(text))).expected(EXPECTED);
+    if text.starts_with("unix") {
+        return finding.hint("a peer on a Unix socket has no address and is in no network");
+    }
     let Some((address, _)) = text.split_once('/') else { return finding };
     match address.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => finding.hint("an IPv4 prefix is a length from 0 to 32"),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::address::Address;
 use super::file::{Section, Value, join, shown};
 use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
@@ -15,6 +16,7 @@ use super::pool::{check_name, compare_with_binds, pool};
 use super::problem::{Problem, Severity};
 use super::process::{admin, global};
 use super::report::{Finding, Place, Report, Spot, Spots};
+use super::unix;
 use super::{Config, Listener, Pool};
 
 /// Names of the tables a file consists of, as messages show them.
@@ -250,8 +252,9 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         config.listeners.push(read);
         binds.extend(bound);
     }
-    let http = config.admin.http.zip(http_place.as_ref());
+    let http = config.admin.http.map(Address::Ip).zip(http_place.as_ref());
     compare_binds(&binds, http, report);
+    unix::compare_admin_socket(&binds, &config.admin.socket, report);
     for (name, section) in &tables.pools {
         section.refuse_unknown(Table::Pool, report);
         let section = section.clone().over(tables.defaults.as_ref());
@@ -264,6 +267,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
             .expected("at least one [listener.NAME] and one [pool.NAME]");
         report.error_in_file("listener", finding);
     }
+    unix::compare_hashes(&config.listeners, &config.pools, &binds, report);
     warn_unused_pools(&config.listeners, &config.pools, &tables.pools, report);
     config
 }

@@ -1,9 +1,8 @@
 //! `[pool.NAME]` and its `backends`: from the table to a [`Pool`].
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::{Purpose, reaches, socket};
+use super::address::{Address, Purpose, address, reaches};
 use super::balance::{compare_balance, load_factor, on_down, queue, sticky};
 use super::file::{Section, Value, shown};
 use super::health::health;
@@ -15,6 +14,7 @@ use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::hash_key;
 use super::scalar::{self, Words};
+use super::unix;
 use super::{Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
 
 /// Largest Maglev table.
@@ -75,7 +75,7 @@ pub(super) fn pool(
             .filter(|time| !time.is_zero()),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
         on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
-        health: health(section, report),
+        health: health(section, unix_backend(&members), report),
         outlier: outlier(section, report),
     };
     if let Some(health) = &mut pool.health {
@@ -83,6 +83,12 @@ pub(super) fn pool(
     }
     compare_balance(section, &pool, report);
     (pool, members)
+}
+
+/// The first address that has no port.
+fn unix_backend(members: &[Member]) -> Option<&Address> {
+    let mut addresses = members.iter().map(|member| &member.backend.address);
+    addresses.find(|address| matches!(address, Address::Unix(_)))
 }
 
 /// Reads `backends`, which is required.
@@ -112,7 +118,10 @@ fn backends(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<M
 /// Reads one backend: an address, or a table with one.
 fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
     if let Some(text) = value.text() {
-        let address = socket(value, Purpose::Connect, report)?;
+        let address = address(value, Purpose::Connect, report)?;
+        if !unix::check_as_name(text, &value.place, report) {
+            return None;
+        }
         let backend = backend(text.to_owned(), address);
         return Some(Member { backend, place: value.place.clone() });
     }
@@ -123,7 +132,7 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
     };
     section.refuse_unknown(Table::Backend, report);
     let address = section.read("address", report, |value, report| {
-        let address = socket(value, Purpose::Connect, report)?;
+        let address = address(value, Purpose::Connect, report)?;
         Some((address, value.text().unwrap_or("").to_owned()))
     });
     if address.is_absent() {
@@ -132,8 +141,13 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         report.error(&value.place, finding);
     }
     let place = address.place().cloned();
+    let own_address = section.get("address");
     let given = section.read("name", report, |value, report| {
         let name = scalar::string(value, "a name such as \"b2\"", report)?;
+        // What it would be called anyway: that of a Unix socket has slashes.
+        if own_address.as_ref().is_some_and(|address| address.text() == Some(&name)) {
+            return unix::check_as_name(&name, &value.place, report).then_some(name);
+        }
         check_name(&name, &value.place, report).then_some(name)
     });
     let weight = section.count32("weight", 0..=WEIGHT_MAX, report).or(1);
@@ -142,13 +156,17 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
     let max_sessions = section.count32("max_sessions", 1..=sessions_max, report).value();
     let drain = section.boolean("drain", report).or(false);
     let (address, text) = address.value()?;
+    let place = place.unwrap_or_else(|| value.place.clone());
+    if given.is_absent() && !unix::check_as_name(&text, &place, report) {
+        return None;
+    }
     let name = given.or(text);
     let backend = Backend { name, address, weight, backup, max_sessions, drain };
-    Some(Member { backend, place: place.unwrap_or_else(|| value.place.clone()) })
+    Some(Member { backend, place })
 }
 
 /// A backend of which only the address is known.
-fn backend(name: String, address: SocketAddr) -> Backend {
+fn backend(name: String, address: Address) -> Backend {
     Backend { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
 }
 
@@ -237,8 +255,9 @@ fn nearest_primes(number: u32) -> String {
 /// Checks that no backend is one of our own listeners.
 pub(super) fn compare_with_binds(members: &[Member], binds: &[Bind], report: &mut Report<'_>) {
     for member in members {
-        let address = member.backend.address;
-        let Some(bind) = binds.iter().find(|bind| reaches(address, bind.address)) else { continue };
+        let address = &member.backend.address;
+        let own = binds.iter().find(|bind| reaches(address, &bind.address));
+        let Some(bind) = own else { continue };
         let owner = shown(&bind.listener);
         let finding = Finding::new(format!("backend `{address}` is our own listener `{owner}`"))
             .expected("the address of another server")

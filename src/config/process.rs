@@ -8,6 +8,7 @@ use super::file::{Field, Section};
 use super::keys::Table;
 use super::report::{Finding, Place, Report};
 use super::scalar::{self, Words};
+use super::unix::{PATH_LENGTH_MAX, PREFIX};
 use super::{Admin, Global, Log, LogFormat, LogLevel, Splice};
 
 /// Most threads.
@@ -23,7 +24,7 @@ const SEED_MAX: u64 = i64::MAX as u64;
 /// Where the control socket is unless the file says otherwise.
 const SOCKET: &str = "/run/evenkeel/admin.sock";
 /// Longest path a Unix socket may have.
-const SOCKET_LENGTH_MAX: usize = 107;
+const SOCKET_LENGTH_MAX: usize = PATH_LENGTH_MAX;
 
 const SPLICE: &Words<Splice> = &[
     ("auto", Some(Splice::Auto)),
@@ -132,7 +133,7 @@ fn socket_path(value: &super::file::Value<'_>, report: &mut Report<'_>) -> Optio
     const EXPECTED: &str = "an absolute path such as \"/run/evenkeel/admin.sock\"";
     let text = scalar::string(value, EXPECTED, report)?;
     let finding = if !text.starts_with('/') {
-        let bare = text.strip_prefix("unix:").filter(|path| path.starts_with('/'));
+        let bare = text.strip_prefix(PREFIX).filter(|path| path.starts_with('/'));
         let finding = Finding::new("`socket` is no absolute path").expected(EXPECTED);
         match bare {
             Some(path) => finding.hint(format!("write \"{path}\"")),

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use self::socket::SocketFile;
 use super::logging::Logging;
 use super::plane::Plane;
 use super::prober::Prober;
 use super::run_error::RunError;
+use super::socket_file::SocketFile;
 use super::status::AdminAddresses;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Config, Pool};
+use crate::config::{Address, Config, Pool};
 use crate::sys::process;
 
 use super::words::count;
@@ -60,7 +60,11 @@ impl Host {
             .map(|listener| listener.max_sessions.unwrap_or(sessions))
             .fold(0, u64::saturating_add)
             .min(sessions);
-        let backends: HashSet<_> = pool.backends.iter().map(|backend| backend.address).collect();
+        let backends: HashSet<_> = pool.backends.iter().map(|backend| &backend.address).collect();
+        // Whoever finds no port to one of the others may still go there.
+        if backends.iter().any(|address| matches!(address, Address::Unix(_))) {
+            return None;
+        }
         let most = self.ports.saturating_mul(backends.len() as u64);
         (most < wanted).then(|| Ceiling {
             key: format!("pool.{}.backends", pool.name),

@@ -7,7 +7,6 @@
 mod limits;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config;
@@ -20,9 +19,9 @@ use crate::policy::proxy_header::Version;
 use crate::policy::route::{Names, Route};
 use crate::policy::sticky::{Memory, SECONDS_MAX};
 use crate::shared::{
-    AcceptProxy, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId,
-    PoolState, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
+    AcceptProxy, Address, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation,
+    Group, HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool,
+    PoolId, PoolState, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -42,7 +41,7 @@ pub(crate) struct Inputs<'a> {
     /// The oldest generation that a worker still uses.
     pub(crate) acknowledged: Generation,
     /// Real addresses of each listener of the configuration, in its order.
-    pub(crate) addresses: &'a [Vec<SocketAddr>],
+    pub(crate) addresses: &'a [Vec<Address>],
     pub(crate) overrides: &'a Overrides,
     pub(crate) workers: usize,
     /// The time, in microseconds of the workers' clock.
@@ -212,8 +211,9 @@ impl Builder<'_> {
         (pool_id, pool_state): (PoolId, &PoolState),
         backend: &config::Backend,
     ) -> Arc<Backend> {
+        let address = Address::from(&backend.address);
         let known = self.backends.iter().flatten().find(|old| {
-            old.pool_name == pool.name && old.name == backend.name && old.address == backend.address
+            old.pool_name == pool.name && old.name == backend.name && old.address == address
         });
         let initial_up = pool.health.as_ref().is_none_or(|health| health.initial_up);
         let (id, state) = match known {
@@ -233,7 +233,7 @@ impl Builder<'_> {
             pool: pool_id,
             pool_name: pool.name.clone(),
             name: backend.name.clone(),
-            address: backend.address,
+            address,
             weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
             sessions_max: backend.max_sessions,
             backup: backend.backup,
@@ -299,7 +299,7 @@ impl Builder<'_> {
         &self,
         listener: &config::Listener,
         (id, pool): (ListenerId, PoolId),
-        addresses: &[SocketAddr],
+        addresses: &[Address],
         known: Option<&Listener>,
     ) -> Listener {
         let state = known.map_or_else(
@@ -322,6 +322,7 @@ impl Builder<'_> {
             access: AccessList::new(&listener.allow, &listener.deny),
             accept_proxy: listener.accept_proxy.as_ref().map(|rule| AcceptProxy {
                 from: NetSet::new(&rule.from),
+                from_unix: rule.from_unix,
                 is_direct_else: rule.is_direct_else,
                 timeout: rule.timeout,
             }),

@@ -2,7 +2,7 @@
 //!
 //! A limit that is silently cut is found out at the worst moment, so `check` and `run` both say it.
 
-use crate::config::{Config, Parsed};
+use crate::config::{Address, Config, Parsed};
 use crate::sys::process;
 
 use super::ceilings::Host;
@@ -27,7 +27,9 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
     let mut addresses = Vec::new();
     for listener in &config.listeners {
         for (position, address) in listener.bind.iter().enumerate() {
-            addresses.push((format!("listener.{}.bind[{position}]", listener.name), *address));
+            if let Address::Ip(address) = address {
+                addresses.push((format!("listener.{}.bind[{position}]", listener.name), *address));
+            }
         }
     }
     addresses.extend(config.admin.http.map(|address| ("admin.http".to_owned(), address)));

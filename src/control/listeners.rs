@@ -7,32 +7,50 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config;
 use crate::policy::defects::{Defect, has};
+use crate::shared::Address;
 use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
-use crate::sys::systemd::Inherited;
+use crate::sys::systemd::{Inherited, InheritedAddress};
+use crate::sys::unix;
+
+use super::socket_file::{self, SocketFile, WhenLocked, directory_of};
+
+/// Permissions of the file of a Unix socket: anybody may connect who can pass its directories, as
+/// anybody may to a port.
+const PERMISSIONS: u32 = 0o666;
+/// How long to wait for another process to make its own sockets in the same directory.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Addresses that are listened on: as configured, and as they really are.
 pub(crate) type Bound = HashMap<Asked, BoundAddress>;
 
 /// An address as configured, and how often it came before: port 0 is another port each time.
-pub(crate) type Asked = (SocketAddr, usize);
+pub(crate) type Asked = (Address, usize);
 
 /// One address that is listened on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct BoundAddress {
-    pub(crate) real: SocketAddr,
+    pub(crate) real: Address,
     pub(crate) options: ListenOptions,
+    /// Of a Unix socket that was made here; removed with the last that holds it.
+    pub(crate) file: Option<Arc<SocketFile>>,
 }
 
 /// A socket for each worker on one address.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     pub(crate) sockets: Vec<OwnedFd>,
+    /// They are one and the same socket.
+    pub(crate) is_shared: bool,
+    file: Option<Arc<SocketFile>>,
 }
 
 /// What a configuration needs of sockets.
@@ -41,7 +59,7 @@ pub(crate) struct Plan {
     /// All addresses of the configuration.
     pub(crate) bound: Bound,
     /// Real addresses of each listener, in the order of the configuration.
-    pub(crate) addresses: Vec<Vec<SocketAddr>>,
+    pub(crate) addresses: Vec<Vec<Address>>,
     /// Sockets that were opened for it.
     pub(crate) opened: Vec<Opened>,
     /// Sockets that stay and get other options.
@@ -63,11 +81,12 @@ pub(crate) struct ListenFailure {
 
 /// The addresses of each listener, in the order of the configuration.
 pub(crate) fn asked(config: &config::Config) -> Vec<Vec<Asked>> {
-    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
-    let mut count = |address: &SocketAddr| {
-        let times = seen.entry(*address).or_default();
+    let mut seen: HashMap<Address, usize> = HashMap::new();
+    let mut count = |address: &config::Address| {
+        let address = Address::from(address);
+        let times = seen.entry(address.clone()).or_default();
         *times += 1;
-        (*address, *times - 1)
+        (address, *times - 1)
     };
     let listeners = config.listeners.iter();
     listeners.map(|listener| listener.bind.iter().map(&mut count).collect()).collect()
@@ -87,9 +106,9 @@ pub(crate) fn plan(
         let mut addresses = Vec::new();
         for (position, asked) in asked.into_iter().enumerate() {
             let key = format!("listener.{}.bind[{position}]", listener.name);
-            match plan.add(asked, options, bound.get(&asked), (inherited, workers)) {
+            match plan.add(&asked, options, bound.get(&asked), (inherited, workers)) {
                 Ok(real) => addresses.push(real),
-                Err(failed) => failures.push(failed.place(key, asked.0)),
+                Err(failed) => failures.push(failed.place(key, &asked.0)),
             }
         }
         plan.addresses.push(addresses);
@@ -103,7 +122,7 @@ enum Failed {
 }
 
 impl Failed {
-    fn place(self, key: String, address: SocketAddr) -> ListenFailure {
+    fn place(self, key: String, address: &Address) -> ListenFailure {
         match self {
             Self::Multipath => ListenFailure {
                 key,
@@ -114,7 +133,10 @@ impl Failed {
             Self::Open(error) => ListenFailure {
                 key,
                 message: format!("cannot listen on {address}: {error}"),
-                hint: remedy(&error, address),
+                hint: match address {
+                    Address::Ip(address) => remedy(&error, *address),
+                    Address::Unix(path) => remedy_of_unix(&error, path),
+                },
                 cause: error,
             },
         }
@@ -144,58 +166,137 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
     }
 }
 
+fn remedy_of_unix(error: &io::Error, path: &Path) -> String {
+    let directory = directory_of(path).display();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another process listens there; `ss -xlp src {}` shows which", path.display())
+        }
+        io::ErrorKind::AlreadyExists => "move that file away, or choose another path".into(),
+        io::ErrorKind::NotFound => {
+            format!("make the directory {directory}; /run/evenkeel is there under the systemd unit")
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => format!(
+            "this user may not make files in {directory}; it may in /run/evenkeel under the \
+             systemd unit"
+        ),
+        _ => "choose another path".into(),
+    }
+}
+
+impl From<&config::Address> for Address {
+    fn from(address: &config::Address) -> Self {
+        match address {
+            config::Address::Ip(address) => Self::Ip(*address),
+            config::Address::Unix(path) => Self::Unix(Arc::clone(path)),
+        }
+    }
+}
+
+impl From<&InheritedAddress> for Address {
+    fn from(address: &InheritedAddress) -> Self {
+        match address {
+            InheritedAddress::Ip(address) => Self::Ip(*address),
+            InheritedAddress::Unix(path) => Self::Unix(Arc::from(path.as_path())),
+        }
+    }
+}
+
+/// Unix sockets whose file somebody has removed or replaced: they listen, and nobody reaches them.
+pub(crate) fn lost_files(bound: &Bound) -> impl Iterator<Item = &Address> {
+    let is_lost = |file: &Arc<SocketFile>| !file.is_there();
+    bound.values().filter(move |it| it.file.as_ref().is_some_and(is_lost)).map(|it| &it.real)
+}
+
+/// Removes the files of all Unix sockets: whoever has connected is still served.
+pub(crate) fn remove_files(bound: &Bound) {
+    for file in bound.values().filter_map(|it| it.file.as_ref()) {
+        file.remove();
+    }
+}
+
 impl Plan {
     fn add(
         &mut self,
-        asked: Asked,
+        asked: &Asked,
         options: ListenOptions,
         known: Option<&BoundAddress>,
         (inherited, workers): (&mut Vec<Inherited>, usize),
-    ) -> Result<SocketAddr, Failed> {
+    ) -> Result<Address, Failed> {
         if let Some(known) = known {
-            if known.options.mptcp != options.mptcp {
+            if known.options.mptcp != options.mptcp && !known.real.is_unix() {
                 return Err(Failed::Multipath);
             }
-            if has(Defect::BindAnew) {
-                let sockets = socket::listen_beside(known.real, workers, &options);
-                let sockets = sockets.map_err(Failed::Open)?;
-                self.opened.push(Opened { address: known.real, sockets });
+            if has(Defect::BindAnew)
+                && let Address::Ip(real) = known.real
+            {
+                let sockets = socket::listen_beside(real, workers, &options);
+                self.opened.push(Opened::of_tcp(real, sockets.map_err(Failed::Open)?));
             }
-            let kept = BoundAddress { real: known.real, options };
+            let kept = BoundAddress { options, ..known.clone() };
+            let real = kept.real.clone();
             if known.options != options {
-                self.retuned.push(kept);
+                self.retuned.push(kept.clone());
             }
-            self.bound.insert(asked, kept);
-            return Ok(kept.real);
+            self.bound.insert(asked.clone(), kept);
+            return Ok(real);
         }
-        let opened = open(asked.0, options, inherited, workers).map_err(Failed::Open)?;
-        let real = opened.address;
-        self.bound.insert(asked, BoundAddress { real, options });
+        let opened = open(&asked.0, options, inherited, workers).map_err(Failed::Open)?;
+        let (real, file) = (opened.address.clone(), opened.file.clone());
+        self.bound.insert(asked.clone(), BoundAddress { real: real.clone(), options, file });
         self.opened.push(opened);
         Ok(real)
     }
 }
 
+impl Opened {
+    fn of_tcp(address: SocketAddr, sockets: Vec<OwnedFd>) -> Self {
+        Self { address: Address::Ip(address), sockets, is_shared: false, file: None }
+    }
+
+    /// One socket, from whose queue every worker accepts.
+    fn shared(
+        (address, socket): (&Address, OwnedFd),
+        file: Option<SocketFile>,
+        workers: usize,
+    ) -> io::Result<Self> {
+        let copies = (1..workers).map(|_| socket.try_clone());
+        let mut sockets = copies.collect::<io::Result<Vec<_>>>()?;
+        sockets.push(socket);
+        let file = file.map(Arc::new);
+        Ok(Self { address: address.clone(), sockets, is_shared: true, file })
+    }
+}
+
 fn open(
-    configured: SocketAddr,
+    configured: &Address,
     options: ListenOptions,
     inherited: &mut Vec<Inherited>,
     workers: usize,
 ) -> io::Result<Opened> {
-    if let Some(position) = inherited.iter().position(|one| one.address == configured) {
-        let socket = socket::adopt_listener(inherited.swap_remove(position).socket, &options)?;
-        // systemd opened one socket: every worker accepts from its queue.
-        let mut sockets =
-            (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
-        sockets.push(socket);
-        return Ok(Opened { address: configured, sockets });
+    let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
+    if let Some(position) = inherited.iter().position(is_it) {
+        let socket = inherited.swap_remove(position).socket;
+        let socket = match configured {
+            Address::Ip(_) => socket::adopt_listener(socket, &options)?,
+            Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
+        };
+        // Its file, if it has one, is systemd's.
+        return Opened::shared((configured, socket), None, workers);
     }
-    let sockets = socket::listen(configured, workers, &options)?;
-    let address = match sockets.first() {
-        Some(first) => socket::local_address(std::os::fd::AsFd::as_fd(first))?,
-        None => configured,
-    };
-    Ok(Opened { address, sockets })
+    match configured {
+        Address::Ip(address) => {
+            let sockets = socket::listen(*address, workers, &options)?;
+            let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
+            Ok(Opened::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
+        }
+        Address::Unix(path) => {
+            let bind = || unix::listen(path, PERMISSIONS, options.backlog);
+            let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
+            let (socket, file) = socket_file::make(path, when_locked, bind)?;
+            Opened::shared((configured, socket), Some(file), workers)
+        }
+    }
 }
 
 fn options_of(listener: &config::Listener) -> ListenOptions {

@@ -22,6 +22,7 @@ mod retired;
 mod run;
 mod run_error;
 mod sizing;
+mod socket_file;
 pub mod status;
 mod verbs;
 mod words;

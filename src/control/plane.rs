@@ -16,7 +16,8 @@ use crate::dataplane::{Command, WorkerHandle};
 use crate::policy::gate::Gate;
 use crate::policy::panic_mode::is_panicking;
 use crate::shared::{
-    AdminState, Backend, BackendId, Generation, OnDown, Pool, Publisher, Snapshot, WorkerState,
+    Address, AdminState, Backend, BackendId, Generation, OnDown, Pool, Publisher, Snapshot,
+    WorkerState,
 };
 
 use super::compile::{self, Inputs, Overrides};
@@ -217,7 +218,7 @@ impl Plane {
     pub(crate) fn publish(
         &self,
         config: &Config,
-        addresses: &[Vec<std::net::SocketAddr>],
+        addresses: &[Vec<Address>],
         overrides: &Overrides,
     ) -> Result<Arc<Snapshot>, String> {
         let previous = self.publisher.latest();
@@ -376,8 +377,8 @@ pub(crate) fn is_wanted(backend: &Backend) -> bool {
 }
 
 /// Real addresses of each listener, in the order of the configuration.
-pub(crate) fn real_addresses(config: &Config, bound: &Bound) -> Vec<Vec<std::net::SocketAddr>> {
-    let real = |asked| bound.get(asked).map(|known| known.real);
+pub(crate) fn real_addresses(config: &Config, bound: &Bound) -> Vec<Vec<Address>> {
+    let real = |asked| bound.get(asked).map(|known| known.real.clone());
     let listeners = listeners::asked(config);
     listeners.iter().map(|addresses| addresses.iter().filter_map(real).collect()).collect()
 }

@@ -160,7 +160,7 @@ impl Watched {
                     orders.mark_changed();
                     continue;
                 }
-                outcome = probe(self.backend.address, &health) => outcome,
+                outcome = probe(&self.backend.address, &health) => outcome,
             };
             // From start to start: the bound on noticing a death holds one timeout, not `fall`.
             due = (started + self.judge(outcome)).max(Instant::now() + WAIT_MIN);

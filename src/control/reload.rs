@@ -96,6 +96,11 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
             }
             refused(&parsed, &text)
         })?;
+    for address in listeners::lost_files(&plan.bound) {
+        tracing::warn!(
+            "somebody has removed or replaced {address}; restart evenkeel to get it back"
+        );
+    }
     if dry_run {
         // Dropping the plan closes what was opened for it.
         let generation = plane.publisher.latest().generation.0;
@@ -132,18 +137,20 @@ fn await_workers(plane: &Plane) {
 pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
     let snapshot = plane.publisher.latest();
     for opened in plan.opened {
-        let address = opened.address;
         // Every address that is opened is one of the snapshot just published.
-        let Some(listener) = snapshot.listener_on(address) else { continue };
+        let Some(listener) = snapshot.listener_on(&opened.address) else { continue };
         for (worker, socket) in plane.workers.handles.iter().zip(opened.sockets) {
-            let listener = Arc::clone(listener);
-            if let Err(error) = worker.send(Command::Listen { address, listener, socket }) {
+            let (address, listener) = (opened.address.clone(), Arc::clone(listener));
+            let is_shared = opened.is_shared;
+            let listen = Command::Listen { address, listener, socket, is_shared };
+            if let Err(error) = worker.send(listen) {
                 tracing::error!(%error, "cannot reach a worker");
             }
         }
     }
     for kept in plan.retuned {
-        plane.workers.tell(|| Command::Retune { address: kept.real, options: kept.options });
+        let (address, options) = (kept.real, kept.options);
+        plane.workers.tell(|| Command::Retune { address: address.clone(), options });
     }
 }
 

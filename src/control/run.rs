@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::units::show_duration;
 use crate::config::{self, Config};
 use crate::dataplane::{Command, WorkerHandle, WorkerSetup};
-use crate::shared::{Publisher, WorkerState};
+use crate::shared::{Address, Publisher, WorkerState};
 use crate::sys::{process, systemd};
 
 use super::admin::{self, AdminSockets};
@@ -59,7 +59,7 @@ pub struct Served {
     /// The configuration file.
     pub file: PathBuf,
     /// All listeners, in the order of the file.
-    pub listeners: Vec<std::net::SocketAddr>,
+    pub listeners: Vec<Address>,
     /// The admin socket and page.
     pub admin: AdminAddresses,
 }
@@ -98,7 +98,8 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         tracing::warn!("{message}");
     }
     for socket in inherited {
-        tracing::warn!("systemd passed {} ({}), no listener wants it", socket.name, socket.address);
+        let address = Address::from(&socket.address);
+        tracing::warn!("systemd passed {} ({address}), no listener wants it", socket.name);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -120,7 +121,7 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
     let logging = Arc::new(logging);
     let plane = Arc::new(start_plane(options, &prepared, &logging)?);
-    let addresses: Vec<_> = prepared.plan.addresses.iter().flatten().copied().collect();
+    let addresses: Vec<_> = prepared.plan.addresses.iter().flatten().cloned().collect();
     let served = Served {
         file: options.file.clone(),
         listeners: addresses,
@@ -216,7 +217,7 @@ async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunErr
     Ok(())
 }
 
-fn announce(plane: &Plane, config: &Config, addresses: &[std::net::SocketAddr]) {
+fn announce(plane: &Plane, config: &Config, addresses: &[Address]) {
     tracing::info!(
         "evenkeel {} serves {} with {}, up to {} ({}, {})",
         env!("CARGO_PKG_VERSION"),
@@ -362,13 +363,20 @@ async fn stop(plane: &Plane, signals: &mut Signals) {
         () = tokio::time::sleep(delay) => {}
         () = signals.stop() => return reset_and_exit(plane).await,
     }
-    plane.workers.tell(|| Command::StopListening);
+    stop_listening(plane);
     tokio::select! {
         () = drained(plane) => {}
         () = tokio::time::sleep(drain) => tracing::warn!("drain_timeout: sessions are reset"),
         () = signals.stop() => tracing::warn!("second signal: sessions are reset"),
     }
     reset_and_exit(plane).await;
+}
+
+/// Files of Unix sockets first: who finds one is served, who comes later is told at once that there
+/// is nothing.
+fn stop_listening(plane: &Plane) {
+    listeners::remove_files(&plane.current.lock().bound);
+    plane.workers.tell(|| Command::StopListening);
 }
 
 async fn drained(plane: &Plane) {
@@ -385,7 +393,7 @@ fn active_sessions(plane: &Plane) -> u64 {
 }
 
 async fn reset_and_exit(plane: &Plane) {
-    plane.workers.tell(|| Command::StopListening);
+    stop_listening(plane);
     plane.workers.tell(|| Command::ResetAll);
     let deadline = Instant::now() + REGISTER_DEADLINE;
     while Instant::now() < deadline && (active_sessions(plane) > 0 || plane.workers.listening() > 0)

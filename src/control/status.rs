@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+use crate::policy::client::Client;
 use crate::policy::hash::Prefix;
 use crate::shared::{
     AdminState, Backend, Direction, Listener, ListenerState, Offender, Pool, Snapshot,
@@ -108,7 +109,7 @@ pub struct WorkerStatus {
 #[serde(default)]
 pub struct ListenerStatus {
     /// Where it accepts, real ports; of a retired one, where it did.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<String>,
     /// Whether it has left the configuration and only has sessions left.
     pub retired: bool,
     /// Where its sessions go.
@@ -285,7 +286,7 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
         .filter(|(_, times)| *times > 0)
         .collect();
     ListenerStatus {
-        addresses: listener.addresses.clone(),
+        addresses: listener.addresses.iter().map(ToString::to_string).collect(),
         retired: retired::is_retired(listener, snapshot),
         pool: snapshot.pool(listener.pool).map(|pool| pool.name.clone()).unwrap_or_default(),
         accepted: state.sum(|block| &block.accepted),
@@ -315,7 +316,8 @@ fn offenders(listener: &Listener) -> Vec<OffenderStatus> {
 }
 
 /// As a network, unless every address is a client of its own.
-fn shown_client(client: IpAddr, key: Prefix) -> String {
+fn shown_client(client: Option<IpAddr>, key: Prefix) -> String {
+    let Some(client) = client else { return Client::Unix.to_string() };
     match client {
         IpAddr::V4(_) if key.v4 < 32 => format!("{client}/{}", key.v4),
         IpAddr::V6(_) if key.v6 < 128 => format!("{client}/{}", key.v6),

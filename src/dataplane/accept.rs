@@ -5,8 +5,8 @@
 //! on a timer. Sessions go on all the while.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,17 @@ use mio::unix::SourceFd;
 use rustix::io::Errno;
 
 use crate::policy::admission::{Over, Refused};
+use crate::policy::client::Client;
 use crate::policy::defects::{Defect, has};
 use crate::policy::hash::mask;
 use crate::policy::http_answer::HttpAnswer;
 use crate::policy::limiter::{Entry, LimitKey};
-use crate::shared::{Limit, LimitDecision, Listener, RefuseReason, Snapshot};
+use crate::shared::{Address, Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
+use crate::sys::socket::{unwatch_shared, watch_shared};
 
 use super::connection::{Admitted, Counted};
+use super::listening::Bound;
 use super::refuse::Refusal;
 use super::slots::Addressed;
 use super::worker::Worker;
@@ -47,34 +50,48 @@ enum Accepted {
 
 impl Worker {
     /// Starts to accept on a socket that was opened for this listener.
-    pub(super) fn listen(&mut self, address: SocketAddr, listener: Arc<Listener>, socket: OwnedFd) {
-        let Some(listener) = self.snapshot.current().listener_on(address).cloned() else {
+    pub(super) fn listen(&mut self, bound: Bound, listener: Arc<Listener>) {
+        let Some(listener) = self.snapshot.current().listener_on(&bound.address).cloned() else {
             // Gone again before this worker heard of it; who has connected meanwhile is served.
-            self.listening.add(listener, address, socket);
-            return self.close_listening(|its| its == address);
+            let address = bound.address.clone();
+            self.listening.add(listener, bound);
+            return self.close_listening(|its| *its == address);
         };
         if has(Defect::BindAnew) {
-            for old in self.listening.positions(|its| its == address) {
-                self.listening.close(old);
+            for old in self.listening.positions(|its| *its == bound.address) {
+                self.close_listener(old);
             }
         }
-        let position = self.listening.add(listener, address, socket);
+        let position = self.listening.add(listener, bound);
         if self.register_listening(position).is_err() {
             // Without an epoll entry this queue would never be served; better that the kernel
             // gives its share to the other workers.
-            self.listening.close(position);
+            self.close_listener(position);
         }
         self.setup.state.listening.set(self.listening.count() as u64);
     }
 
     fn register_listening(&mut self, position: usize) -> io::Result<()> {
         let number = u32::try_from(position).map_err(|_| ErrorKind::OutOfMemory)?;
-        let Some(raw) = self.listening.descriptor(position) else { return Ok(()) };
+        let Some((socket, is_shared)) = self.listening.socket(position) else { return Ok(()) };
         let token = Addressed::Listener(number).token();
-        self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+        let registry = self.poll.registry();
+        if is_shared {
+            watch_shared(registry, socket, token.0 as u64)?;
+        } else {
+            registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        }
         // Connections may have come before the registration.
         self.listening.note(number);
         Ok(())
+    }
+
+    fn close_listener(&mut self, position: usize) {
+        if let Some((socket, true)) = self.listening.socket(position) {
+            // Fails only for one whose registration has failed.
+            let _unregistered = unwatch_shared(self.poll.registry(), socket);
+        }
+        self.listening.close(position);
     }
 
     /// Serves what waits, then closes all listening sockets.
@@ -87,7 +104,7 @@ impl Worker {
         self.close_listening(|address| latest.listener_on(address).is_none());
     }
 
-    fn close_listening(&mut self, is_gone: impl Fn(SocketAddr) -> bool) {
+    fn close_listening(&mut self, is_gone: impl Fn(&Address) -> bool) {
         for position in self.listening.positions(is_gone) {
             let Some(listener) = self.listening.listener(position) else { continue };
             for _ in 0..QUEUE_MAX {
@@ -95,7 +112,7 @@ impl Worker {
                     break;
                 }
             }
-            self.listening.close(position);
+            self.close_listener(position);
         }
         self.setup.state.listening.set(self.listening.count() as u64);
     }
@@ -166,10 +183,10 @@ impl Worker {
     }
 
     /// Judges a new connection and opens a session for it, or turns it away.
-    fn arrive(&mut self, listener: &Arc<Listener>, client: OwnedFd, peer: SocketAddr) {
+    fn arrive(&mut self, listener: &Arc<Listener>, client: OwnedFd, peer: Client) {
         listener.state.counters(self.setup.number).accepted.add(1);
         if let Some(rule) = &listener.accept_proxy
-            && (!rule.is_direct_else || rule.from.contains(peer.ip()))
+            && (!rule.is_direct_else || rule.is_from(peer))
         {
             return self.arrive_with_header(listener, rule, (client, peer));
         }
@@ -180,7 +197,7 @@ impl Worker {
     }
 
     /// Asks every limit, cheapest first. On success a place is taken in each.
-    fn admit(&self, listener: &Listener, client: IpAddr) -> Result<Admitted, Refusal> {
+    fn admit(&self, listener: &Listener, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
         let admitted = self.admit_client(listener, client)?;
         self.claim_places(listener)?;
         Ok(admitted)
@@ -190,7 +207,7 @@ impl Worker {
     pub(super) fn admit_client(
         &self,
         listener: &Listener,
-        client: IpAddr,
+        client: Option<IpAddr>,
     ) -> Result<Admitted, Refusal> {
         if !listener.access.admits(client) {
             return Err(RefuseReason::Access.into());
@@ -218,12 +235,16 @@ impl Worker {
         &self,
         listener: &Listener,
         limit: &Limit,
-        client: IpAddr,
+        client: Option<IpAddr>,
     ) -> Result<Admitted, Refusal> {
-        if limit.exempt.as_ref().is_some_and(|list| list.contains(client)) {
+        let is_exempt = |client| limit.exempt.as_ref().is_some_and(|list| list.contains(client));
+        if client.is_some_and(is_exempt) {
             return Ok(Admitted::default());
         }
-        let key = limit.limiter.key(client, limit.key);
+        let key = match client {
+            Some(client) => limit.limiter.key(client, limit.key),
+            None => limit.limiter.key_without_address(),
+        };
         let (counted, verdict) = self.ask_limiter(limit, key);
         let decision = match &verdict {
             None => LimitDecision::Allowed,
@@ -233,7 +254,7 @@ impl Worker {
         let counters = listener.state.counters(self.setup.number);
         counters.limit_said(decision).add(1);
         if decision == LimitDecision::WouldRefuse {
-            counters.offenders.note(mask(client, limit.key));
+            counters.offenders.note(client.map(|client| mask(client, limit.key)));
         }
         match (decision, verdict) {
             (LimitDecision::Refused, Some(refusal)) => Err(refusal),

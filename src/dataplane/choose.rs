@@ -3,13 +3,13 @@
 //! Primaries first, then backups, each without those that were tried already; only when nobody
 //! else is left is one tried again. A chosen backend has a place claimed for the session.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap;
 
 use crate::policy::bounded_load::Bounds;
-use crate::policy::hash::client_key;
+use crate::policy::client::Client;
+use crate::policy::hash::{client_key, key_without_address};
 use crate::policy::least_latency::Burden;
 use crate::policy::maglev::Maglev;
 use crate::policy::round_robin::RoundRobin;
@@ -39,7 +39,7 @@ enum Which {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asking<'a> {
     /// The client.
-    pub(crate) client: SocketAddr,
+    pub(crate) client: Client,
     /// What is hashed instead of its address.
     pub(crate) key: Option<u64>,
     /// The time, in microseconds since the process started.
@@ -75,9 +75,10 @@ impl Chooser {
     ) -> Option<&'a Backend> {
         let Sticky { memory, seconds, .. } = sticky;
         let port = pool.hash.with_port.then_some(asking.client.port());
-        let key = match asking.key {
-            Some(said) => memory.key_of_said(said),
-            None => memory.key(asking.client.ip(), port, pool.hash.prefix),
+        let key = match (asking.key, asking.client.ip()) {
+            (Some(said), _) => memory.key_of_said(said),
+            (None, Some(ip)) => memory.key(ip, port, pool.hash.prefix),
+            (None, None) => memory.key_without_address(),
         };
         let panicking = pool.state.is_panicking();
         let can_serve = |backend: &&Arc<Backend>| {
@@ -220,9 +221,12 @@ fn weight_in(weights: &[u32], member: u16) -> u32 {
 }
 
 /// What of a client decides its place in the table.
-pub(crate) fn hash_of(plan: &HashPlan, client: SocketAddr) -> u64 {
+pub(crate) fn hash_of(plan: &HashPlan, client: Client) -> u64 {
     let port = plan.with_port.then_some(client.port());
-    client_key(client.ip(), port, plan.prefix, plan.seed)
+    match client.ip() {
+        Some(ip) => client_key(ip, port, plan.prefix, plan.seed),
+        None => key_without_address(plan.seed),
+    }
 }
 
 struct Picker<'a> {

@@ -5,16 +5,18 @@
 //! speaks first, and nothing may be delayed. A failed attempt goes on to another backend; nothing
 //! has been sent by then, so nothing can be repeated.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::client::Client;
 use crate::shared::{
-    Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason, Snapshot,
+    Address, Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason,
+    Snapshot,
 };
 use crate::sys::socket::{self, ConnectOptions};
+use crate::sys::unix;
 
 use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
@@ -44,7 +46,7 @@ impl Worker {
         &mut self,
         listener: &Arc<Listener>,
         client: OwnedFd,
-        peer: SocketAddr,
+        peer: Client,
         admitted: Admitted,
     ) {
         let mut connection = self.new_connection(listener, client, peer, admitted);
@@ -78,14 +80,18 @@ impl Worker {
         &mut self,
         listener: &Listener,
         client: OwnedFd,
-        peer: SocketAddr,
+        peer: Client,
         admitted: Admitted,
     ) -> Connection {
         let snapshot = self.snapshot.current();
         self.table.opened += 1;
         let now = self.now;
+        let mut session = Session::new(snapshot.splice);
+        if peer == Client::Unix {
+            session.expect_parts(Side::Client);
+        }
         Connection {
-            session: Session::new(snapshot.splice),
+            session,
             client,
             backend: None,
             phase: Phase::new(now),
@@ -113,7 +119,7 @@ impl Worker {
         let mut room = self.tools.scratch.len();
         if snapshot.has_bandwidth {
             let mut allowances = connection.allowances(snapshot, self.now);
-            room = room.min(allowances.from(Side::Client).ask().unwrap_or(1));
+            room = room.min(*allowances.of(Side::Client)).max(1);
         }
         let buffer = self.tools.scratch.get_mut(..room).unwrap_or_default();
         match socket::receive(connection.client.as_fd(), buffer) {
@@ -163,11 +169,11 @@ impl Worker {
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
             let options = ConnectOptions { data_follows, user_timeout };
-            let address = backend.address;
-            let mut connected = socket::connect(address, options);
+            let address = backend.address.clone();
+            let mut connected = connect(&address, options);
             // Who was refused gives way to who was admitted.
             if connected.as_ref().is_err_and(is_exhaustion) && self.held_give_way() {
-                connected = socket::connect(address, options);
+                connected = connect(&address, options);
             }
             match connected {
                 Ok(socket) => {
@@ -241,12 +247,17 @@ impl Worker {
         let Some(backend) = connection.place.backend.and_then(|id| snapshot.backend(id)) else {
             return;
         };
-        let (low, high) = self.setup.ephemeral_ports;
-        if (low..=high).contains(&backend.address.port())
-            && let Some(socket) = &connection.backend
-            && socket::is_self_connected(socket.as_fd(), backend.address)
-        {
-            return self.retry(key, ConnectFailure::Loop);
+        match backend.address {
+            Address::Ip(address) => {
+                let (low, high) = self.setup.ephemeral_ports;
+                if (low..=high).contains(&address.port())
+                    && let Some(socket) = &connection.backend
+                    && socket::is_self_connected(socket.as_fd(), address)
+                {
+                    return self.retry(key, ConnectFailure::Loop);
+                }
+            }
+            Address::Unix(_) => connection.session.expect_parts(Side::Backend),
         }
         connection.session.connected();
         let has_header = connection.aside.as_ref().is_some_and(|aside| aside.greeting.is_some());
@@ -345,6 +356,14 @@ fn why_nobody(snapshot: &Snapshot, connection: &Connection) -> Dead {
         Dead::Full
     } else {
         Dead::Refused(RefuseReason::NoBackend.into())
+    }
+}
+
+/// Starts to connect; to a Unix socket it is done with that, and the next event says so.
+fn connect(address: &Address, options: ConnectOptions) -> io::Result<OwnedFd> {
+    match address {
+        Address::Ip(address) => socket::connect(*address, options),
+        Address::Unix(path) => unix::connect(path),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::backoff::jitter;
+use crate::policy::client::Client;
 use crate::policy::hash::attempt_key;
 use crate::policy::limiter::{LimitKey, Limiter};
 use crate::policy::pacer::Rates;
@@ -18,7 +19,7 @@ use crate::sys::splice::Pipe;
 use super::clock::Tick;
 use super::greeting::Greeting;
 use super::opening::Reading;
-use super::pacing::{Allowances, Pacing};
+use super::pacing::{Allowances, Pacing, Spent};
 use super::phase::{Bounds, Due, Phase};
 use super::session::Session;
 
@@ -33,7 +34,7 @@ pub(crate) struct Connection {
     pub(crate) client: OwnedFd,
     pub(crate) backend: Option<OwnedFd>,
     pub(crate) phase: Phase,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Client,
     pub(crate) place: Place,
     pub(crate) times: Times,
     /// Backends that failed this session; empty for nearly all, and then owns nothing.
@@ -146,8 +147,8 @@ impl Connection {
     ) {
         self.session.preload(bytes, drained);
         if snapshot.has_bandwidth {
-            let turn = Allowances::used_by_client(bytes.len());
-            let _nothing_was_left_behind = self.pace(snapshot, &turn, now);
+            let spent = Spent::on_client(bytes.len());
+            let _nothing_was_left_behind = self.pace(snapshot, &spent, now);
         }
     }
 
@@ -161,7 +162,7 @@ impl Connection {
 
     /// Counts what a turn has taken. Which directions wait; their timer has to be armed.
     #[cold]
-    pub(crate) fn pace(&mut self, snapshot: &Snapshot, turn: &Allowances, now: Tick) -> [bool; 2] {
+    pub(crate) fn pace(&mut self, snapshot: &Snapshot, spent: &Spent, now: Tick) -> [bool; 2] {
         let Some(rates) = self.bandwidth(snapshot) else {
             // A reload has taken it away.
             if let Some(aside) = &mut self.aside {
@@ -171,7 +172,7 @@ impl Connection {
         };
         let aside = self.aside.get_or_insert_default();
         let pacing = aside.pacing.get_or_insert_with(|| Pacing::new(now));
-        let waits = pacing.settle(rates, turn, now);
+        let waits = pacing.settle(rates, spent, now);
         // It is we who hold it up, and that is no silence.
         self.phase.active = pacing.resumes_at().unwrap_or(self.phase.active);
         waits

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::shared::{
     Backend, CloseReason, ConnectFailure, Detail, Listener, Pool, RefuseReason, SESSION_SECONDS,
-    SessionRecord,
+    SessionRecord, Snapshot,
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
@@ -161,11 +161,7 @@ impl Worker {
             Due::GiveUp => return self.give_up(key, Dead::Refused(RefuseReason::NoBackend.into())),
             Due::Look => return self.advance(key),
             Due::End(end) => return self.end(key, end),
-            Due::Keepalive => {
-                if let Some(listener) = snapshot.listener(connection.place.listener) {
-                    set_keepalive(connection, listener);
-                }
-            }
+            Due::Keepalive => set_keepalive(snapshot, connection),
         }
         self.rearm(key);
     }
@@ -192,15 +188,20 @@ fn detail_of(connection: &Connection) -> Detail {
     }
 }
 
-fn set_keepalive(connection: &Connection, listener: &Listener) {
-    let Some(backend) = &connection.backend else { return };
+fn set_keepalive(snapshot: &Snapshot, connection: &Connection) {
+    let Some(socket) = &connection.backend else { return };
+    let Some(listener) = snapshot.listener(connection.place.listener) else { return };
+    let backend = connection.place.backend.and_then(|id| snapshot.backend(id));
+    if backend.is_some_and(|backend| backend.address.is_unix()) {
+        return;
+    }
     let options = KeepaliveOptions {
         idle: listener.keepalive.idle,
         interval: listener.keepalive.interval,
         count: listener.keepalive.count,
     };
     // A socket that has just been reset refuses it, and its session ends by itself.
-    let _reset = socket::set_keepalive(backend.as_fd(), &options);
+    let _reset = socket::set_keepalive(socket.as_fd(), &options);
 }
 
 pub(super) fn whole_ms(elapsed: Duration) -> u64 {

@@ -7,6 +7,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
+use crate::policy::client::Client;
 use crate::policy::proxy_header::{self, Ends, Statement};
 use crate::shared::ConnectFailure;
 use crate::sys::socket;
@@ -112,11 +113,13 @@ impl Worker {
     }
 }
 
-/// What the client said of its connection itself, else both addresses of its socket.
+/// What the client said of its connection itself, else both addresses of its socket; a Unix socket
+/// has none.
 fn ends(connection: &Connection) -> Option<Ends> {
+    let Client::At(source) = connection.peer else { return None };
     let claimed = connection.aside.as_ref().and_then(|aside| aside.destination);
     let destination = claimed.or_else(|| socket::local_address(connection.client.as_fd()).ok());
-    destination.map(|destination| Ends { source: connection.peer, destination })
+    destination.map(|destination| Ends { source, destination })
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 //! accept(2) has said that its queue is empty.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::shared::{Listener, Snapshot};
+use crate::policy::client::Client;
+use crate::shared::{Address, Listener, Snapshot};
 use crate::sys::process::reserve_descriptor;
 use crate::sys::socket::{self, ListenOptions};
+use crate::sys::unix;
 
 use super::clock::Tick;
 
@@ -28,9 +29,18 @@ pub(super) struct Listening {
 #[derive(Debug)]
 struct ListeningSocket {
     listener: Arc<Listener>,
-    address: SocketAddr,
-    socket: OwnedFd,
+    bound: Bound,
     pending: bool,
+}
+
+/// A listening socket as the control plane hands it over.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// What it is bound to; the snapshot says which listener has it.
+    pub(super) address: Address,
+    pub(super) socket: OwnedFd,
+    /// Other workers accept from the very same socket.
+    pub(super) is_shared: bool,
 }
 
 impl Listening {
@@ -68,18 +78,23 @@ impl Listening {
     /// address, so a listener can be renamed or an address moved without closing anything.
     pub(super) fn take_up(&mut self, snapshot: &Snapshot) {
         for socket in self.sockets.iter_mut().flatten() {
-            if let Some(listener) = snapshot.listener_on(socket.address) {
+            if let Some(listener) = snapshot.listener_on(&socket.bound.address) {
                 socket.listener = Arc::clone(listener);
             }
         }
     }
 
     /// Changes the options of the socket on an address, for what it accepts from now on.
-    pub(super) fn retune(&self, address: SocketAddr, options: &ListenOptions) {
-        for socket in self.sockets.iter().flatten().filter(|socket| socket.address == address) {
+    pub(super) fn retune(&self, address: &Address, options: &ListenOptions) {
+        let bound = self.sockets.iter().flatten().map(|socket| &socket.bound);
+        for bound in bound.filter(|bound| bound.address == *address) {
+            let socket = bound.socket.as_fd();
             // The same options were accepted for a new socket of the same kind; a kernel that
             // refuses them here leaves the old ones in force.
-            let _old_options_kept = socket::retune(socket.socket.as_fd(), options);
+            let _old_options_kept = match address {
+                Address::Ip(_) => socket::retune(socket, options),
+                Address::Unix(_) => unix::set_backlog(socket, options.backlog),
+            };
         }
     }
 
@@ -94,9 +109,10 @@ impl Listening {
     }
 
     /// Takes a connection from a socket; `None` when there is no such socket.
-    pub(super) fn accept(&self, position: usize) -> Option<io::Result<(OwnedFd, SocketAddr)>> {
+    pub(super) fn accept(&self, position: usize) -> Option<io::Result<(OwnedFd, Client)>> {
         let socket = self.sockets.get(position)?.as_ref()?;
-        Some(socket::accept(socket.socket.as_fd()))
+        let accepted = socket::accept(socket.bound.socket.as_fd());
+        Some(accepted.map(|(socket, peer)| (socket, Client::from(peer))))
     }
 
     /// The listener a socket belongs to.
@@ -105,13 +121,8 @@ impl Listening {
     }
 
     /// Adds a socket and returns its position.
-    pub(super) fn add(
-        &mut self,
-        listener: Arc<Listener>,
-        address: SocketAddr,
-        socket: OwnedFd,
-    ) -> usize {
-        let added = Some(ListeningSocket { listener, address, socket, pending: false });
+    pub(super) fn add(&mut self, listener: Arc<Listener>, bound: Bound) -> usize {
+        let added = Some(ListeningSocket { listener, bound, pending: false });
         match self.sockets.iter_mut().position(|slot| slot.is_none()) {
             Some(position) => {
                 if let Some(slot) = self.sockets.get_mut(position) {
@@ -134,16 +145,19 @@ impl Listening {
         }
     }
 
-    /// The descriptor of a socket, to register it.
-    pub(super) fn descriptor(&self, position: usize) -> Option<RawFd> {
-        Some(self.sockets.get(position)?.as_ref()?.socket.as_raw_fd())
+    /// A socket, to register it, and whether it is shared.
+    pub(super) fn socket(&self, position: usize) -> Option<(BorrowedFd<'_>, bool)> {
+        let bound = &self.sockets.get(position)?.as_ref()?.bound;
+        Some((bound.socket.as_fd(), bound.is_shared))
     }
 
     /// Positions of the sockets whose address satisfies a condition.
-    pub(super) fn positions(&self, wanted: impl Fn(SocketAddr) -> bool) -> Vec<usize> {
+    pub(super) fn positions(&self, wanted: impl Fn(&Address) -> bool) -> Vec<usize> {
         let sockets = self.sockets.iter().enumerate();
         sockets
-            .filter(|(_, socket)| socket.as_ref().is_some_and(|socket| wanted(socket.address)))
+            .filter(|(_, socket)| {
+                socket.as_ref().is_some_and(|socket| wanted(&socket.bound.address))
+            })
             .map(|(position, _)| position)
             .collect()
     }

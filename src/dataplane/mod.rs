@@ -42,13 +42,12 @@ pub use handle::WorkerHandle;
 pub use pipes::PipeShare;
 pub use spread::{Arrival, Peer};
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::policy::gate::Gate;
-use crate::shared::{BackendId, Listener, SessionLog, Subscriber, WorkerState};
+use crate::shared::{Address, BackendId, Listener, SessionLog, Subscriber, WorkerState};
 use crate::sys::socket::ListenOptions;
 
 /// What the control plane may ask of a worker.
@@ -57,16 +56,18 @@ pub enum Command {
     /// Accept on this socket too.
     Listen {
         /// The address it is bound to; the snapshot says which listener has it.
-        address: SocketAddr,
+        address: Address,
         /// Which listener had it when the socket was opened.
         listener: Arc<Listener>,
         /// The socket.
         socket: OwnedFd,
+        /// Whether other workers accept from the very same socket.
+        is_shared: bool,
     },
     /// Change the options of the socket on this address.
     Retune {
         /// The address it is bound to.
-        address: SocketAddr,
+        address: Address,
         /// For what it accepts from now on.
         options: ListenOptions,
     },

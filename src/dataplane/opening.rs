@@ -7,11 +7,12 @@
 //! the backend unaltered. Connections of listeners that want nothing of this never come here.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::client::Client;
 use crate::policy::proxy_header::{self, Header, V2_BYTES_MAX};
 use crate::shared::{AcceptProxy, Listener, RefuseReason, Routing};
 use crate::sys::socket;
@@ -70,9 +71,9 @@ impl Worker {
         &mut self,
         listener: &Arc<Listener>,
         rule: &AcceptProxy,
-        (client, peer): (OwnedFd, SocketAddr),
+        (client, peer): (OwnedFd, Client),
     ) {
-        if !rule.from.contains(peer.ip()) {
+        if !rule.is_from(peer) {
             return self.refuse(listener, client, peer, RefuseReason::ProxyHeader.into());
         }
         if let Err(reason) = self.claim_places(listener) {
@@ -87,7 +88,7 @@ impl Worker {
         &mut self,
         listener: &Arc<Listener>,
         client: OwnedFd,
-        peer: SocketAddr,
+        peer: Client,
     ) {
         let mut connection = self.new_connection(listener, client, peer, Admitted::default());
         connection.phase.reads(self.now);
@@ -230,7 +231,7 @@ impl Worker {
         let snapshot = self.snapshot.current();
         if let Some(aside) = &mut connection.aside {
             if let Some(ends) = header.ends {
-                connection.peer = ends.source;
+                connection.peer = ends.source.into();
                 aside.destination = Some(ends.destination);
             }
             aside.authority = header.authority;
@@ -297,7 +298,7 @@ impl Worker {
 }
 
 /// Where a client goes that has not said enough.
-fn late_way(listener: &Listener, client: IpAddr, bytes: &[u8]) -> Result<Way, Dead> {
+fn late_way(listener: &Listener, client: Option<IpAddr>, bytes: &[u8]) -> Result<Way, Dead> {
     match &listener.routing {
         Some(routing) if !routing.is_default_else => Err(Dead::Refused(RefuseReason::Peek.into())),
         _ => Ok(routing::give_up(listener, client, bytes)),

@@ -1,6 +1,6 @@
 //! The bandwidth of one session: what each direction may take in a turn, and when to look again.
 //!
-//! The relays know only an [`Allowance`] in bytes; time and rates stay here. What is not taken
+//! The relays know only [`Allowances`] in bytes; time and rates stay here. What is not taken
 //! stays in the kernel, so that the sender is slowed down by TCP itself. Sessions of listeners
 //! without `bandwidth` have none of this.
 
@@ -10,67 +10,44 @@ use crate::policy::pacer::{Pacer, Rate, Rates};
 use super::clock::Tick;
 use super::wire::Side;
 
-/// Bytes that one direction may take in this turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
-    granted: usize,
-    left: usize,
-    /// It is used up, and there was more to take.
-    is_short: bool,
-}
-
-impl Allowance {
-    /// No bound.
-    pub const UNLIMITED: Self = Self::of(usize::MAX);
-
-    /// So many bytes.
-    #[must_use]
-    pub const fn of(granted: usize) -> Self {
-        Self { granted, left: granted, is_short: false }
-    }
-
-    /// Bytes that may still be taken; when there are none that is remembered as too few.
-    pub const fn ask(&mut self) -> Option<usize> {
-        self.is_short |= self.left == 0;
-        if self.left == 0 { None } else { Some(self.left) }
-    }
-
-    /// Bytes have been taken, no more than may be.
-    pub const fn take(&mut self, bytes: usize) {
-        self.left -= bytes;
-    }
-
-    const fn taken(&self) -> u64 {
-        (self.granted - self.left) as u64
-    }
-}
-
-/// What both directions may take.
+/// Bytes that a turn may take of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowances {
-    from_client: Allowance,
-    from_backend: Allowance,
+    from_client: usize,
+    from_backend: usize,
 }
 
 impl Allowances {
     /// No bound.
-    pub const UNLIMITED: Self =
-        Self { from_client: Allowance::UNLIMITED, from_backend: Allowance::UNLIMITED };
+    pub const UNLIMITED: Self = Self { from_client: usize::MAX, from_backend: usize::MAX };
 
-    /// So many bytes of the client, all of which have been taken.
-    #[must_use]
-    pub const fn used_by_client(bytes: usize) -> Self {
-        let mut from_client = Allowance::of(bytes);
-        from_client.take(bytes);
-        Self { from_client, ..Self::UNLIMITED }
-    }
-
-    /// What may be taken from one side.
-    pub const fn from(&mut self, side: Side) -> &mut Allowance {
+    /// What may be taken of one side.
+    pub const fn of(&mut self, side: Side) -> &mut usize {
         match side {
             Side::Client => &mut self.from_client,
             Side::Backend => &mut self.from_backend,
         }
+    }
+}
+
+/// What has become of the allowances of a turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Spent {
+    /// As they were when it began.
+    pub granted: Allowances,
+    /// What is left of them.
+    pub left: Allowances,
+    /// Whether there is more to take, of the client and of the backend.
+    pub more: [bool; 2],
+}
+
+impl Spent {
+    /// So many bytes of the client, which is all there was.
+    #[must_use]
+    pub const fn on_client(bytes: usize) -> Self {
+        let granted = Allowances { from_client: bytes, ..Allowances::UNLIMITED };
+        let left = Allowances { from_client: 0, ..Allowances::UNLIMITED };
+        Self { granted, left, more: [false; 2] }
     }
 }
 
@@ -99,14 +76,18 @@ impl Pacing {
         }
     }
 
-    /// Counts what was taken of what was granted for a turn. Says which directions have to wait, if
-    /// any do: the session then has to be run at [`Self::resumes_at`].
-    pub fn settle(&mut self, [up, down]: Rates, turn: &Allowances, now: Tick) -> [bool; 2] {
+    /// Counts what a turn has taken. Says which directions have to wait, if any do: the session
+    /// then has to be run at [`Self::resumes_at`].
+    pub fn settle(&mut self, [up, down]: Rates, spent: &Spent, now: Tick) -> [bool; 2] {
+        let Spent { granted, left, more } = spent;
+        let client = (granted.from_client, left.from_client, more[0]);
+        let backend = (granted.from_backend, left.from_backend, more[1]);
         let waits = [
-            settle(&mut self.from_client, up, turn.from_client, now),
-            settle(&mut self.from_backend, down, turn.from_backend, now),
+            settle(&mut self.from_client, up, client, now),
+            settle(&mut self.from_backend, down, backend, now),
         ];
-        self.resumes = waits.into_iter().flatten().min().filter(|_| !has(Defect::ForgetBandwidth));
+        let resumes = waits.into_iter().flatten().min();
+        self.resumes = resumes.filter(|_| !has(Defect::ForgetBandwidth));
         waits.map(|wait| wait.is_some())
     }
 
@@ -122,20 +103,24 @@ impl Pacing {
     }
 }
 
-fn allowance(pacer: &Pacer, rate: Option<Rate>, now: Tick) -> Allowance {
-    rate.map_or(Allowance::UNLIMITED, |rate| {
-        let bytes = pacer.allowance(rate, nanos(now));
-        Allowance::of(usize::try_from(bytes).unwrap_or(usize::MAX))
+fn allowance(pacer: &Pacer, rate: Option<Rate>, now: Tick) -> usize {
+    rate.map_or(usize::MAX, |rate| {
+        usize::try_from(pacer.allowance(rate, nanos(now))).unwrap_or(usize::MAX)
     })
 }
 
-/// Counts what was taken; when to go on, if there was more.
-fn settle(pacer: &mut Pacer, rate: Option<Rate>, turn: Allowance, now: Tick) -> Option<Tick> {
+/// Counts what was taken; when to go on, if it was all there was and there is more.
+fn settle(
+    pacer: &mut Pacer,
+    rate: Option<Rate>,
+    (granted, left, more): (usize, usize, bool),
+    now: Tick,
+) -> Option<Tick> {
     let rate = rate?;
     if !has(Defect::FreeBandwidth) {
-        pacer.charge(rate, nanos(now), turn.taken());
+        pacer.charge(rate, nanos(now), (granted - left) as u64);
     }
-    turn.is_short.then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
+    (left == 0 && more).then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
 }
 
 const fn nanos(tick: Tick) -> u64 {

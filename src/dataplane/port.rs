@@ -20,6 +20,9 @@ pub struct Port {
     /// Urgent data has been seen. Reads stop at its mark and splice(2) never passes it, so neither
     /// "short read means empty" nor splicing may be used any more.
     pub urgent: bool,
+    /// A read may end before what has come does (a Unix socket, at passed descriptors): a short one
+    /// proves nothing.
+    pub parted: bool,
     /// A write was answered by a reset, which clears the socket's error: the 0 that reads give
     /// from then on is no clean EOF.
     pub reset: bool,

@@ -3,11 +3,11 @@
 //! The first two are done at once. The others hold the connection for seconds, outside of the
 //! session table, in [`super::held`].
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::policy::client::Client;
 use crate::policy::http_answer::HttpAnswer;
 use crate::shared::{
     ConnectFailure, Detail, HeldOutcome, LimitAction, Listener, PathKind, Protocol, RefuseReason,
@@ -68,7 +68,7 @@ impl Worker {
         &mut self,
         listener: &Arc<Listener>,
         client: OwnedFd,
-        peer: SocketAddr,
+        peer: Client,
         refusal: Refusal,
     ) {
         let reason = refusal.reason;
@@ -93,7 +93,7 @@ impl Worker {
     fn refusal_record(
         &mut self,
         listener: &Arc<Listener>,
-        client: SocketAddr,
+        client: Client,
         reason: RefuseReason,
     ) -> Option<SessionRecord> {
         if !self.setup.log.is_on() {

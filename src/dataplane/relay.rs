@@ -84,24 +84,8 @@ pub struct Turn<'a, W> {
     /// The other direction has passed its EOF on: once this one is over, both sockets are closed,
     /// and the close sends the FIN.
     pub is_last: bool,
-    /// Bytes that may be taken; `None` is no bound.
-    pub allowances: Option<&'a mut Allowances>,
-}
-
-impl<W> Turn<'_, W> {
-    /// Bytes that may be taken from a side; `None` when they are used up.
-    fn most(&mut self, from: Side) -> Option<usize> {
-        match &mut self.allowances {
-            Some(allowances) => allowances.from(from).ask(),
-            None => Some(usize::MAX),
-        }
-    }
-
-    fn took(&mut self, from: Side, bytes: usize) {
-        if let Some(allowances) = &mut self.allowances {
-            allowances.from(from).take(bytes);
-        }
-    }
+    /// Bytes that may be taken.
+    pub allowances: Allowances,
 }
 
 impl<P: Holds> Relay<P> {
@@ -161,6 +145,12 @@ impl<P: Holds> Relay<P> {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.state == State::Broken
+    }
+
+    /// Whether the source may still send.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Whether the source has sent EOF.
@@ -256,7 +246,10 @@ impl<P: Holds> Relay<P> {
         if !ports.port(from).readable || !ports.port(to).writable {
             return Some(Flow::Waiting);
         }
-        let Some(most) = turn.most(from) else { return Some(Flow::Waiting) };
+        let most = *turn.allowances.of(from);
+        if most == 0 {
+            return Some(Flow::Waiting);
+        }
         let taken = if self.path == PathKind::Splice
             && turn.splice != SpliceMode::Never
             && !ports.port(from).urgent
@@ -284,8 +277,8 @@ impl<P: Holds> Relay<P> {
             Ok(received) => received,
             Err(error) => return self.not_taken(source, error),
         };
-        turn.took(from, received);
-        let drained = received < room && !source.urgent;
+        *turn.allowances.of(from) -= received;
+        let drained = received < room && !source.urgent && !source.parted;
         if drained && (source.finished || has(Defect::ShortReadIsEof)) {
             self.state = State::Ending;
         }
@@ -338,7 +331,7 @@ impl<P: Holds> Relay<P> {
                 self.take_by_copy(most, from, ports, turn)
             }
             Ok(filled) => {
-                turn.took(from, filled);
+                *turn.allowances.of(from) -= filled;
                 if turn.splice == SpliceMode::Auto {
                     self.choose_path(filled >= SMALL_FILL_BYTES);
                 }

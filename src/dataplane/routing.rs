@@ -22,7 +22,7 @@ pub(super) struct Way {
 pub(super) fn find(
     snapshot: &Snapshot,
     listener: &Listener,
-    client: IpAddr,
+    client: Option<IpAddr>,
     bytes: &[u8],
 ) -> Option<Way> {
     let mut spoken = None;
@@ -48,7 +48,7 @@ pub(super) fn find(
 
 /// The way of a client that says no more, or not in time: its pool, if that is known, else the
 /// listener's.
-pub(super) fn give_up(listener: &Listener, client: IpAddr, bytes: &[u8]) -> Way {
+pub(super) fn give_up(listener: &Listener, client: Option<IpAddr>, bytes: &[u8]) -> Way {
     let pool = match routed(listener, client, bytes, &mut None) {
         Choice::Taken(pool) => pool,
         Choice::Default | Choice::NeedsHello => listener.pool,
@@ -59,7 +59,7 @@ pub(super) fn give_up(listener: &Listener, client: IpAddr, bytes: &[u8]) -> Way 
 /// The route; what the bytes are is found out only if that decides, and left in `spoken`.
 fn routed(
     listener: &Listener,
-    client: IpAddr,
+    client: Option<IpAddr>,
     bytes: &[u8],
     spoken: &mut Option<Spoken>,
 ) -> Choice<PoolId> {

@@ -101,7 +101,12 @@ impl<P: Holds> Session<P> {
     /// Keeps what the client sent before there was a backend. `drained`: the read was short.
     pub fn preload(&mut self, bytes: &[u8], drained: bool) {
         self.to_backend.preload(bytes);
-        self.ports.client.readable = !drained;
+        self.ports.client.readable = !drained | self.ports.client.parted;
+    }
+
+    /// Short reads of one side prove nothing: see [`Port::parted`].
+    pub fn expect_parts(&mut self, side: Side) {
+        self.ports.port(side).parted = true;
     }
 
     /// What [`Self::preload`] keeps, as long as there is no backend.
@@ -209,6 +214,15 @@ impl<P: Holds> Session<P> {
             Side::Client => self.ports.client,
             Side::Backend => self.ports.backend,
         }
+    }
+
+    /// Whether more may be taken from the client, and from the backend, as far as is known.
+    #[must_use]
+    pub fn has_more(&self) -> [bool; 2] {
+        [Side::Client, Side::Backend].map(|from| {
+            let can_move = self.port(from).readable && self.port(from.other()).writable;
+            self.relay(from).is_open() && can_move
+        })
     }
 
     /// How most of its bytes went.

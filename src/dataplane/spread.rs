@@ -3,7 +3,6 @@
 //! A session is handed over once: with its places claimed, so that nobody stops or forgets its
 //! listener meanwhile, and before anything was read or connected. Nothing that runs ever moves.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use crossbeam::channel::Sender;
 use mio::Waker;
 
+use crate::policy::client::Client;
 use crate::policy::spread::{Lifetime, is_clearly_fewer};
 use crate::shared::{Listener, ListenerId, WorkerState};
 
@@ -42,7 +42,7 @@ impl Peer {
 pub struct Arrival {
     pub(super) listener: Arc<Listener>,
     pub(super) client: OwnedFd,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Client,
     /// `None`: who it is has to be read first.
     pub(super) admitted: Option<Admitted>,
 }
@@ -100,7 +100,7 @@ impl Worker {
         &mut self,
         listener: &Arc<Listener>,
         client: OwnedFd,
-        peer: SocketAddr,
+        peer: Client,
         admitted: Option<Admitted>,
     ) {
         let own = self.table.slots.len() as u64;
@@ -135,7 +135,7 @@ impl Worker {
         &mut self,
         listener: &Arc<Listener>,
         client: OwnedFd,
-        peer: SocketAddr,
+        peer: Client,
         admitted: Option<Admitted>,
     ) {
         match admitted {

@@ -23,7 +23,8 @@ use super::clock::{Clock, Tick};
 use super::connection::Connection;
 use super::downs::Downs;
 use super::held::Held;
-use super::listening::Listening;
+use super::listening::{Bound, Listening};
+use super::pacing::{Allowances, Spent};
 use super::phase::Stage;
 use super::pipes::PipePool;
 use super::queue::Bell;
@@ -270,9 +271,12 @@ impl Worker {
         let snapshot = self.snapshot.current();
         let was_half_closed = connection.session.is_half_closed();
         let before = connection.session.delivered();
-        let mut allowances =
-            snapshot.has_bandwidth.then(|| connection.allowances(snapshot, self.now));
-        let standing = {
+        let granted = if snapshot.has_bandwidth {
+            connection.allowances(snapshot, self.now)
+        } else {
+            Allowances::UNLIMITED
+        };
+        let (standing, left) = {
             let mut wire = super::wire::KernelWire {
                 client: &connection.client,
                 backend,
@@ -283,9 +287,9 @@ impl Worker {
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
                 is_last: false,
-                allowances: allowances.as_mut(),
+                allowances: granted,
             };
-            connection.session.advance(&mut turn)
+            (connection.session.advance(&mut turn), turn.allowances)
         };
         let after = connection.session.delivered();
         if before != after {
@@ -293,8 +297,9 @@ impl Worker {
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
             symptoms::delivered(snapshot, connection, before);
         }
-        if let Some(turn) = &allowances {
-            let waits = connection.pace(snapshot, turn, self.now);
+        if snapshot.has_bandwidth {
+            let spent = Spent { granted, left, more: connection.session.has_more() };
+            let waits = connection.pace(snapshot, &spent, self.now);
             if waits.contains(&true) {
                 count_waits(snapshot, connection, self.setup.number, waits);
                 self.table.timers.arm(key.index, connection.next_check(snapshot, self.now));
@@ -352,13 +357,13 @@ impl Worker {
     fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Listen { address, listener, socket } => {
+                Command::Listen { address, listener, socket, is_shared } => {
                     if self.snapshot.is_stale() {
                         self.take_up_snapshot();
                     }
-                    self.listen(address, listener, socket);
+                    self.listen(Bound { address, socket, is_shared }, listener);
                 }
-                Command::Retune { address, options } => self.listening.retune(address, &options),
+                Command::Retune { address, options } => self.listening.retune(&address, &options),
                 Command::Meet(peers) => self.spread.meet(peers),
                 Command::Take(arrival) => {
                     if self.snapshot.is_stale() {

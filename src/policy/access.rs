@@ -74,10 +74,11 @@ impl AccessList {
         Self { allow: NetSet::new(allow), deny: NetSet::new(deny) }
     }
 
-    /// Whether a client at `addr` may connect.
+    /// Whether a client may connect. One without an address (on a Unix socket) is in no network.
     #[must_use]
-    pub fn admits(&self, addr: IpAddr) -> bool {
-        (self.allow.is_empty() || self.allow.contains(addr)) && !self.deny.contains(addr)
+    pub fn admits(&self, addr: Option<IpAddr>) -> bool {
+        let is_in = |set: &NetSet| addr.is_some_and(|addr| set.contains(addr));
+        (self.allow.is_empty() || is_in(&self.allow)) && !is_in(&self.deny)
     }
 }
 
@@ -92,7 +93,7 @@ mod tests {
     }
 
     fn admits(list: &AccessList, addr: &str) -> bool {
-        list.admits(addr.parse().unwrap())
+        list.admits(Some(addr.parse().unwrap()))
     }
 
     #[test]
@@ -119,6 +120,18 @@ mod tests {
         assert!(!admits(&list, "::ffff:192.0.2.1") && !admits(&list, "192.0.2.1"));
         assert!(!admits(&list, "::ffff:198.51.100.9") && !admits(&list, "198.51.100.9"));
         assert!(admits(&list, "198.51.101.9"));
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_in_no_network() {
+        // If this fails, a peer on a Unix socket passes a list that names no such peer.
+        for (allow, deny, is_admitted) in [
+            (&[][..], &[][..], true),
+            (&[], &["0.0.0.0/0", "::/0"], true),
+            (&["0.0.0.0/0", "::/0"], &[], false),
+        ] {
+            assert_eq!(AccessList::new(&nets(allow), &nets(deny)).admits(None), is_admitted);
+        }
     }
 
     #[test]
@@ -164,7 +177,7 @@ mod tests {
                 let covers = |net: &IpNet| net.trunc().contains(&addr);
                 let expected =
                     (allow.is_empty() || allow.iter().any(covers)) && !deny.iter().any(covers);
-                prop_assert_eq!(list.admits(addr), expected, "{}", addr);
+                prop_assert_eq!(list.admits(Some(addr)), expected, "{}", addr);
             }
         }
     }

@@ -64,6 +64,12 @@ pub fn client_key(addr: IpAddr, port: Option<u16>, prefix: Prefix, seed: u64) ->
     XxHash3_64::oneshot_with_seed(seed, &bytes[..len])
 }
 
+/// The stable key of every client without an address (on a Unix socket): one and the same.
+#[must_use]
+pub fn key_without_address(seed: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, &[])
+}
+
 /// The stable key of a name: a backend's identity, a server name, a header's value.
 #[must_use]
 pub fn name_key(name: &str, seed: u64) -> u64 {
@@ -123,13 +129,14 @@ mod tests {
             (attempt_key(0x0123_4567_89ab_cdef, 1, 0), GOLDEN[5]),
             (attempt_key(0x0123_4567_89ab_cdef, 2, 42), GOLDEN[6]),
             (name_key("10.0.0.11:5432", 0), GOLDEN[7]),
+            (key_without_address(0), GOLDEN[8]),
         ];
         for (index, (computed, promised)) in golden.into_iter().enumerate() {
             assert_eq!(computed, promised, "vector {index}: {computed:#018x}");
         }
     }
 
-    const GOLDEN: [u64; 8] = [
+    const GOLDEN: [u64; 9] = [
         0x2c1c_901e_ed9a_dc4a,
         0x168c_d930_75a8_6c8d,
         0x6216_25e0_be31_76a0,
@@ -138,6 +145,7 @@ mod tests {
         0xfcd2_77b6_dd87_2dda,
         0xe853_ea96_b430_5fb1,
         0x2c28_d4f1_e866_b49d,
+        0x2d06_8005_38d3_94c2,
     ];
 
     #[test]

@@ -10,6 +10,8 @@
 //! the first bytes of a connection say is read by `proxy_header`, `client_hello` and
 //! `request_head`; `route` chooses by it.
 
+// Who connects: an address, or a peer on a Unix socket.
+pub mod client;
 // Networks that may connect, may not, or are exempt.
 pub mod access;
 // What a listener's limits say of one connection.

@@ -74,10 +74,11 @@ pub enum Choice<T> {
     NeedsHello,
 }
 
-/// The first route that matches.
-pub fn choose<T: Copy>(routes: &[Route<T>], client: IpAddr, known: Known<'_>) -> Choice<T> {
+/// The first route that matches. A client without an address (on a Unix socket) is in no network.
+pub fn choose<T: Copy>(routes: &[Route<T>], client: Option<IpAddr>, known: Known<'_>) -> Choice<T> {
+    let is_in = |clients: &NetSet| client.is_some_and(|client| clients.contains(client));
     for route in routes {
-        if route.clients.as_ref().is_some_and(|clients| !clients.contains(client)) {
+        if route.clients.as_ref().is_some_and(|clients| !is_in(clients)) {
             continue;
         }
         if route.names.is_none() && route.protocols.is_none() {
@@ -124,8 +125,8 @@ mod tests {
         }
     }
 
-    fn client() -> IpAddr {
-        "10.1.2.3".parse().unwrap()
+    fn client() -> Option<IpAddr> {
+        Some("10.1.2.3".parse().unwrap())
     }
 
     #[test]
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(now(&[elsewhere]), Choice::Default);
         let both = [by_name, by_client];
         assert_eq!(choose(&both, client(), Known::NoHello), Choice::Taken(1));
+        assert_eq!(choose(&both, None, Known::NoHello), Choice::Default, "on a Unix socket");
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::hash::{Prefix, client_key, value_key};
+use super::hash::{Prefix, client_key, key_without_address, value_key};
 use super::table::{PAYLOAD_BITS, Table, Worth};
 
 /// Bits of the second at which a choice is forgotten, from the start of the process. They come
@@ -56,6 +56,12 @@ impl Memory {
     #[must_use]
     pub fn key(&self, addr: IpAddr, port: Option<u16>, prefix: Prefix) -> u64 {
         client_key(addr, port, prefix, self.seed)
+    }
+
+    /// The one client that all peers without an address are (on Unix sockets).
+    #[must_use]
+    pub fn key_without_address(&self) -> u64 {
+        key_without_address(self.seed)
     }
 
     /// The client that is known by the hash of what it says.

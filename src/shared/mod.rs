@@ -4,6 +4,7 @@
 //! is an atomic in [`BackendState`], [`PoolState`], [`ListenerState`] or [`WorkerState`]. Nothing
 //! here opens a socket or reads a clock.
 
+mod address;
 mod backend;
 mod ids;
 mod offenders;
@@ -16,6 +17,7 @@ mod stats;
 mod streak;
 mod waiting;
 
+pub use address::Address;
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use offenders::{Offender, Offenders, most_frequent};

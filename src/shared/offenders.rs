@@ -15,14 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Clients that one worker keeps of one listener.
 pub(super) const KEPT: usize = 64;
+/// Stands for a client without an address: nobody has this one, in a network that is not given out
+/// (::/8, RFC 4291, section 2.4).
+const NO_ADDRESS: u128 = u64::MAX as u128;
 /// Looks at an entry that keeps changing.
 const LOOKS: usize = 8;
 
 /// One client that would have been turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offender {
-    /// Its address, cut to what counts as one client.
-    pub client: IpAddr,
+    /// Its address, cut to what counts as one client; `None` of a peer on a Unix socket.
+    pub client: Option<IpAddr>,
     /// How often, at most.
     pub count: u64,
     /// By how much that may be too high.
@@ -46,7 +49,7 @@ struct Entry {
 impl Offenders {
     /// Counts a client once more; only the owning thread may call this.
     #[cold]
-    pub fn note(&self, client: IpAddr) {
+    pub fn note(&self, client: Option<IpAddr>) {
         let entries = self.0.get_or_init(|| (0..KEPT).map(|_| Entry::default()).collect());
         let (high, low) = halves(client);
         let is_it = |entry: &&Entry| {
@@ -138,17 +141,18 @@ pub fn most_frequent(lists: impl Iterator<Item = Vec<Offender>>, most: usize) ->
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the two halves of the number")]
-fn halves(client: IpAddr) -> (u64, u64) {
+fn halves(client: Option<IpAddr>) -> (u64, u64) {
     let bits = match client {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
+        Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped().to_bits(),
+        Some(IpAddr::V6(v6)) => v6.to_bits(),
+        None => NO_ADDRESS,
     };
     ((bits >> 64) as u64, bits as u64)
 }
 
-fn address([high, low]: [u64; 2]) -> IpAddr {
+fn address([high, low]: [u64; 2]) -> Option<IpAddr> {
     let bits = u128::from(high) << 64 | u128::from(low);
-    std::net::Ipv6Addr::from_bits(bits).to_canonical()
+    (bits != NO_ADDRESS).then(|| std::net::Ipv6Addr::from_bits(bits).to_canonical())
 }
 
 #[cfg(test)]
@@ -170,21 +174,23 @@ mod tests {
         let kept = u32::try_from(KEPT).unwrap();
         for times in 0..kept {
             for worker in &workers {
-                (0..=times).for_each(|_| worker.note(client(times)));
+                (0..=times).for_each(|_| worker.note(Some(client(times))));
             }
         }
         let v6: IpAddr = "2001:db8::".parse().unwrap();
         let all = most_frequent(workers.iter().map(Offenders::list), 3);
         let expected = [64, 63, 62].map(|times: u32| Offender {
-            client: client(times - 1),
+            client: Some(client(times - 1)),
             count: u64::from(times) * 2,
             error: 0,
         });
         assert_eq!(all, expected);
         let other = Offenders::default();
         assert!(other.list().is_empty());
-        other.note(v6);
-        assert_eq!(other.list(), [Offender { client: v6, count: 1, error: 0 }]);
+        other.note(Some(v6));
+        other.note(None);
+        let once = |client| Offender { client, count: 1, error: 0 };
+        assert_eq!(other.list(), [once(Some(v6)), once(None)]);
     }
 
     #[test]
@@ -202,7 +208,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 1..300_000_u64 {
-                    offenders.note(doubled(number << 32).into());
+                    offenders.note(Some(doubled(number << 32).into()));
                 }
                 stop.store(true, Ordering::Relaxed);
             });
@@ -223,18 +229,18 @@ mod tests {
             let workers = [Offenders::default(), Offenders::default()];
             let mut real: HashMap<IpAddr, u64> = HashMap::new();
             for (number, worker) in &clients {
-                workers[*worker].note(client(*number));
+                workers[*worker].note(Some(client(*number)));
                 *real.entry(client(*number)).or_default() += 1;
             }
             prop_assert!(workers.iter().all(|worker| worker.list().len() <= KEPT));
             let list = most_frequent(workers.iter().map(Offenders::list), usize::MAX);
             for found in &list {
-                let real = real[&found.client];
+                let real = real[&found.client.unwrap()];
                 prop_assert!(found.count >= real && found.count - found.error <= real);
             }
             for (client, count) in real {
                 if count > clients.len() as u64 / KEPT as u64 {
-                    prop_assert!(list.iter().any(|found| found.client == client));
+                    prop_assert!(list.iter().any(|found| found.client == Some(client)));
                 }
             }
         }

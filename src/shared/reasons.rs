@@ -259,14 +259,29 @@ pub enum ConnectFailure {
     NoPort,
     /// The connection met itself.
     Loop,
+    /// The accept queue of its Unix socket is full.
+    QueueFull,
+    /// There is no such Unix socket.
+    NoSocket,
+    /// This user, or a security policy, may not.
+    Denied,
     /// Anything else.
     Other,
 }
 
 impl ConnectFailure {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 6] =
-        [Self::Refused, Self::Timeout, Self::Unreachable, Self::NoPort, Self::Loop, Self::Other];
+    pub const ALL: [Self; 9] = [
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::NoPort,
+        Self::Loop,
+        Self::QueueFull,
+        Self::NoSocket,
+        Self::Denied,
+        Self::Other,
+    ];
 
     /// Position in [`Self::ALL`].
     #[must_use]
@@ -283,6 +298,9 @@ impl ConnectFailure {
             Self::Unreachable => "unreachable",
             Self::NoPort => "no_port",
             Self::Loop => "loop",
+            Self::QueueFull => "queue_full",
+            Self::NoSocket => "no_socket",
+            Self::Denied => "denied",
             Self::Other => "other",
         }
     }
@@ -296,6 +314,9 @@ impl ConnectFailure {
             Self::Unreachable => "unreachable",
             Self::NoPort => "no source port left",
             Self::Loop => "connected to itself",
+            Self::QueueFull => "accept queue full",
+            Self::NoSocket => "no such socket",
+            Self::Denied => "permission denied",
             Self::Other => "connect failed",
         }
     }
@@ -303,7 +324,15 @@ impl ConnectFailure {
     /// Whether it tells of the backend, or of this host.
     #[must_use]
     pub const fn is_of_the_backend(self) -> bool {
-        matches!(self, Self::Refused | Self::Timeout | Self::Unreachable)
+        matches!(
+            self,
+            Self::Refused
+                | Self::Timeout
+                | Self::Unreachable
+                | Self::QueueFull
+                | Self::NoSocket
+                | Self::Denied
+        )
     }
 
     /// The class of an error that connect(2) gave.
@@ -315,6 +344,10 @@ impl ConnectFailure {
             ErrorKind::TimedOut => Self::Timeout,
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Self::Unreachable,
             ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => Self::NoPort,
+            // Of Unix sockets: TCP is under way by then, and has no file.
+            ErrorKind::WouldBlock => Self::QueueFull,
+            ErrorKind::NotFound => Self::NoSocket,
+            ErrorKind::PermissionDenied => Self::Denied,
             _ => Self::Other,
         }
     }

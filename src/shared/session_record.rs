@@ -4,13 +4,13 @@
 //! counted. Whether the log is on can change while workers run: one atomic, read before a record is
 //! made.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crossbeam::channel::Sender;
 
+use crate::policy::client::Client;
 use crate::policy::proxy_header::Malformed;
 
 use super::ids::Generation;
@@ -30,7 +30,7 @@ pub struct SessionRecord {
     /// The backend that served, or was tried last.
     pub backend: Option<Arc<Backend>>,
     /// The client.
-    pub client: SocketAddr,
+    pub client: Client,
     /// Bytes delivered to the backend.
     pub bytes_to_backend: u64,
     /// Bytes delivered to the client.

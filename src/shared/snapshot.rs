@@ -4,12 +4,12 @@
 //! configurations. What changes between two snapshots lives in the `state` fields, which
 //! successive snapshots share.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::access::{AccessList, NetSet};
 use crate::policy::admission::Rules;
+use crate::policy::client::Client;
 use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
 use crate::policy::limiter::Limiter;
@@ -21,6 +21,7 @@ use crate::policy::proxy_header::Version;
 use crate::policy::route::Route;
 use crate::policy::sticky::Memory;
 
+use super::address::Address;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::stats::{Gauge, ListenerState};
@@ -75,8 +76,8 @@ impl Snapshot {
 
     /// The listener of the configuration that accepts on this address.
     #[must_use]
-    pub fn listener_on(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
-        self.open_listeners().find(|listener| listener.addresses.contains(&address))
+    pub fn listener_on(&self, address: &Address) -> Option<&Arc<Listener>> {
+        self.open_listeners().find(|listener| listener.addresses.contains(address))
     }
 }
 
@@ -99,7 +100,7 @@ pub struct Listener {
     /// Its name in the file.
     pub name: String,
     /// Where it accepts, port 0 already replaced by the real port.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Where its sessions go.
     pub pool: PoolId,
     /// What clients speak, as far as refusals go.
@@ -135,10 +136,20 @@ pub struct Listener {
 pub struct AcceptProxy {
     /// These peers.
     pub from: NetSet,
+    /// Peers on Unix sockets, too.
+    pub from_unix: bool,
     /// Others are served as they are, instead of being refused.
     pub is_direct_else: bool,
     /// Bound on the header.
     pub timeout: Duration,
+}
+
+impl AcceptProxy {
+    /// Whether a peer has to begin with a header.
+    #[must_use]
+    pub fn is_from(&self, peer: Client) -> bool {
+        peer.ip().map_or(self.from_unix, |ip| self.from.contains(ip))
+    }
 }
 
 /// What is looked at before a session has a pool and a backend.
@@ -349,7 +360,7 @@ pub struct Backend {
     /// Its name within the pool.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its share, as configured or set at run time.
     pub weight: u32,
     /// Sessions it may hold.

@@ -14,3 +14,5 @@ pub mod socket;
 pub mod splice;
 /// Sockets and environment handed over by systemd.
 pub mod systemd;
+/// The same for Unix sockets.
+pub mod unix;

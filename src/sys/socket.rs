@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::sockopt;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, ipproto,
@@ -168,17 +169,40 @@ fn set_tcp_option(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int)
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes one connection from a listening socket, non-blocking, with the peer's address.
+/// Registers a listening socket that several threads share: of those that sleep, one connection
+/// wakes one (EPOLLEXCLUSIVE, epoll_ctl(2)) instead of all. Edge-triggered.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn watch_shared(epoll: impl AsFd, socket: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
+    Ok(epoll::add(epoll, socket, EventData::new_u64(token), flags)?)
+}
+
+/// Ends what [`watch_shared`] began. A close alone would not, as long as others have the socket.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn unwatch_shared(epoll: impl AsFd, socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(epoll::delete(epoll, socket)?)
+}
+
+/// Takes one connection from a listening socket, non-blocking, with the peer's address; `None` is
+/// a Unix socket, whose peers have none that says anything.
 ///
 /// # Errors
 /// `WouldBlock` when the queue is empty; otherwise as accept4(2).
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    if peer.as_ref().is_some_and(|peer| peer.address_family() == AddressFamily::UNIX) {
+        super::unix::keep_urgent_bytes(&socket)?;
+        return Ok((socket, None));
+    }
     let peer = peer
         .and_then(|any| SocketAddr::try_from(any).ok())
         .unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-    Ok((socket, peer))
+    Ok((socket, Some(peer)))
 }
 
 /// Options of a connection to a backend.
@@ -289,9 +313,13 @@ pub fn shutdown_write(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::shutdown(socket, Shutdown::Write)?)
 }
 
-/// Bytes sent, and FIN, that the peer has not acknowledged yet; 0 for a socket that is gone.
+/// Bytes sent, and FIN, that the peer has not acknowledged yet; 0 for a socket that is gone, and
+/// for a Unix socket: what is sent there is with the peer, and no close takes it away.
 #[must_use]
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    if super::unix::is_unix(socket) {
+        return 0;
+    }
     let mut count: libc::c_int = 0;
     // SAFETY: the descriptor is open for the life of the borrow, and SIOCOUTQ (which has the
     // number of TIOCOUTQ) writes one `c_int` through a pointer to a live one.
@@ -305,7 +333,8 @@ pub fn shrink_receive_buffer(socket: BorrowedFd<'_>, bytes: usize) {
     let _unchanged = sockopt::set_socket_recv_buffer_size(socket, bytes);
 }
 
-/// Makes the coming close send RST instead of FIN (SO_LINGER with time zero).
+/// Makes the coming close send RST instead of FIN (SO_LINGER with time zero). A Unix socket knows
+/// no such thing.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     // Fails only for a descriptor that is no socket, which an OwnedFd from here never is.
     let _closed_with_fin = sockopt::set_socket_linger(socket, Some(Duration::ZERO));

@@ -5,9 +5,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::net::{SocketType, sockopt};
+
 use super::socket::local_address;
+use super::unix::bound_path;
 
 /// One socket that systemd opened for us.
 #[derive(Debug)]
@@ -15,14 +19,24 @@ pub struct Inherited {
     /// The listening socket.
     pub socket: OwnedFd,
     /// The address it is bound to.
-    pub address: SocketAddr,
+    pub address: InheritedAddress,
     /// `FileDescriptorName=` of the socket unit.
     pub name: String,
 }
 
+/// Where systemd listens for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InheritedAddress {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Takes the inherited sockets; a second call returns none. Sockets that are not TCP are closed.
+/// Takes the inherited sockets; a second call returns none. Sockets that are neither TCP nor
+/// Unix stream sockets are closed.
 ///
 /// # Errors
 /// When the environment of sd_listen_fds(3) is malformed.
@@ -35,9 +49,15 @@ pub fn take_inherited() -> io::Result<Vec<Inherited>> {
         // SAFETY: by sd_listen_fds(3) this descriptor was opened for this process before it
         // started; the swap above makes this its only owner.
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
-        if let Ok(address) = local_address(socket.as_fd()) {
+        let is_stream = sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
+        if let Some(address) = address_of(&socket).filter(|_| is_stream) {
             inherited.push(Inherited { socket, address, name });
         }
     }
     Ok(inherited)
+}
+
+fn address_of(socket: &OwnedFd) -> Option<InheritedAddress> {
+    let of_tcp = local_address(socket.as_fd()).ok().map(InheritedAddress::Ip);
+    of_tcp.or_else(|| bound_path(socket.as_fd()).map(InheritedAddress::Unix))
 }

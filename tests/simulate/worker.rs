@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::Token;
 
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::pacing::Pacing;
+use evenkeel::dataplane::pacing::{Pacing, Spent};
 use evenkeel::dataplane::phase::{Bounds, Due, Handshake, Phase, Stage, may_retry};
 use evenkeel::dataplane::relay::Turn;
 use evenkeel::dataplane::session::{End, News, Readiness, Session, Standing};
@@ -288,17 +288,19 @@ impl<'a> Worker<'a> {
         let was_half_closed = connection.session.is_half_closed();
         let before = (connection.session.delivered(), self.kernel.moved);
         let (rates, now) = (self.settings.bandwidth, self.now);
-        let mut allowances = connection.pacing.allowances(rates, now);
+        let granted = connection.pacing.allowances(rates, now);
         let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
         let mut turn = Turn {
             wire: &mut wires,
             scratch: self.scratch,
             splice: self.settings.splice,
             is_last: false,
-            allowances: Some(&mut allowances),
+            allowances: granted,
         };
         let standing = connection.session.advance(&mut turn);
-        connection.waits = connection.pacing.settle(rates, &allowances, now);
+        let left = turn.allowances;
+        let spent = Spent { granted, left, more: connection.session.has_more() };
+        connection.waits = connection.pacing.settle(rates, &spent, now);
         let resumes = connection.pacing.resumes_at();
         if connection.session.delivered() != before.0 {
             connection.phase.active = self.now;

@@ -93,18 +93,19 @@ impl Proxy {
         let addresses = within(PATIENCE, || {
             let found = self.stderr.lock().iter().find_map(|line| served_addresses(line));
             // Nothing will come any more from a process that has ended.
-            found.or_else(|| self.child.try_wait().unwrap().map(|_| Vec::new()))
+            found.map(Some).or_else(|| self.child.try_wait().unwrap().map(|_| None))
         });
+        let addresses = addresses.flatten();
+        assert!(addresses.is_some(), "does not serve:\n{}", self.said());
         self.addresses = addresses.unwrap_or_default();
-        assert!(!self.addresses.is_empty(), "does not serve:\n{}", self.said());
     }
 
-    /// The first address it listens on.
+    /// The first IP address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// All addresses it listens on, in the order of the configuration.
+    /// All IP addresses it listens on, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -194,10 +195,11 @@ fn write(directory: &Path, config: &str) {
     std::fs::write(directory.join("evenkeel.toml"), config).unwrap();
 }
 
-/// The addresses in `... evenkeel 1.2.3 serves ADDR ADDR with 1 worker ...`.
+/// The addresses in `... evenkeel 1.2.3 serves ADDR ADDR with 1 worker ...`, but Unix sockets.
 fn served_addresses(line: &str) -> Option<Vec<SocketAddr>> {
     let (_, after) = line.split_once(" serves ")?;
-    Some(after.split_whitespace().map_while(|word| word.parse().ok()).collect())
+    let (addresses, _) = after.split_once(" with ")?;
+    Some(addresses.split_whitespace().filter_map(|word| word.parse().ok()).collect())
 }
 
 fn capture(stderr: ChildStderr) -> Arc<Mutex<Vec<String>>> {

@@ -3,10 +3,37 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
 /// How much is written or read in one call.
 const PIECE: usize = 64 * 1024;
+
+/// A connection, of either kind.
+pub trait Duplex: Read + Write + Send + Sized + 'static {
+    fn twin(&self) -> Self;
+    fn finish(&self) -> io::Result<()>;
+}
+
+impl Duplex for TcpStream {
+    fn twin(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Duplex for UnixStream {
+    fn twin(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
 
 /// The bytes of stream `key` from `offset` on.
 pub fn fill(key: u64, offset: u64, bytes: &mut [u8]) {
@@ -36,7 +63,7 @@ fn mix(mut value: u64) -> u64 {
 }
 
 /// Writes the first `length` bytes of stream `key`.
-pub fn send(stream: &mut TcpStream, key: u64, length: u64) -> io::Result<()> {
+pub fn send(stream: &mut impl Write, key: u64, length: u64) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     let mut offset = 0;
     while offset < length {
@@ -50,13 +77,13 @@ pub fn send(stream: &mut TcpStream, key: u64, length: u64) -> io::Result<()> {
 
 /// Reads to the end; every byte must be that of stream `key`. How many came, and how it ended.
 #[track_caller]
-pub fn receive(stream: &mut TcpStream, key: u64) -> (u64, io::Result<()>) {
+pub fn receive(stream: &mut impl Read, key: u64) -> (u64, io::Result<()>) {
     receive_up_to(stream, key, u64::MAX)
 }
 
 /// Reads at most `most` bytes; every byte must be that of stream `key`.
 #[track_caller]
-pub fn receive_up_to(stream: &mut TcpStream, key: u64, most: u64) -> (u64, io::Result<()>) {
+pub fn receive_up_to(stream: &mut impl Read, key: u64, most: u64) -> (u64, io::Result<()>) {
     let mut got = vec![0; PIECE];
     let mut wanted = vec![0; PIECE];
     let mut offset = 0;
@@ -77,17 +104,17 @@ pub fn receive_up_to(stream: &mut TcpStream, key: u64, most: u64) -> (u64, io::R
 }
 
 /// Sends `length` bytes of stream `key` and then FIN, on a thread of its own.
-pub fn send_aside(stream: &TcpStream, key: u64, length: u64) -> JoinHandle<io::Result<()>> {
-    let mut stream = stream.try_clone().unwrap();
+pub fn send_aside(stream: &impl Duplex, key: u64, length: u64) -> JoinHandle<io::Result<()>> {
+    let mut stream = stream.twin();
     std::thread::spawn(move || {
         send(&mut stream, key, length)?;
-        stream.shutdown(Shutdown::Write)
+        stream.finish()
     })
 }
 
 /// The whole of an exchange from the client's side: sends and receives at once, both to the end.
 #[track_caller]
-pub fn exchange(stream: &mut TcpStream, (key, length): (u64, u64)) {
+pub fn exchange(stream: &mut impl Duplex, (key, length): (u64, u64)) {
     let sent = send_aside(stream, key, length);
     let (received, end) = receive(stream, key);
     end.unwrap();

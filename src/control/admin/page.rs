@@ -89,14 +89,13 @@ fn listeners(status: &Status, out: &mut String) {
          <th class=n>accepted<th class=n>refused<th class=n>to backends<th class=n>to clients",
     );
     for (name, listener) in &status.listeners {
-        let addresses: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
         let _ = write!(
             out,
             "<tr><td>{}{}<td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}\
              <td class=n>{}",
             escaped(name),
             if listener.retired { " (retired)" } else { "" },
-            escaped(addresses.join(" ")),
+            escaped(listener.addresses.join(" ")),
             escaped(&listener.pool),
             listener.sessions,
             listener.accepted,

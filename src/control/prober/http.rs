@@ -7,7 +7,6 @@
 
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::Empty;
@@ -19,6 +18,7 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::control::prober::probe::Failure;
+use crate::shared::Address;
 
 /// A longer head of an answer fails the probe.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
@@ -40,9 +40,13 @@ pub(super) fn request(
     method: &str,
     path: &str,
     host: Option<&str>,
-    address: SocketAddr,
+    address: &Address,
 ) -> Result<Request<Empty<Bytes>>, Failure> {
-    let own = address.to_string();
+    let own = match address {
+        Address::Ip(address) => address.to_string(),
+        // A path is no host.
+        Address::Unix(_) => "localhost".to_owned(),
+    };
     Request::builder()
         .method(method)
         .uri(path)
@@ -146,6 +150,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
 
     // If this fails, a status next to a range passes, or the log does not say what was expected.
     #[test]
@@ -161,12 +167,16 @@ mod tests {
         }
     }
 
+    fn address(text: &str) -> Address {
+        Address::Ip(text.parse().unwrap())
+    }
+
     /// What a probe makes of these bytes as an answer, sent in two parts.
     fn judge(answer: &[u8], cut: usize) -> Result<u16, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (ours, mut theirs) = tokio::io::duplex(64);
         let cut = cut % (answer.len() + 1);
-        let asked = request("GET", "/", None, SocketAddr::from(([127, 0, 0, 1], 80))).unwrap();
+        let asked = request("GET", "/", None, &address("127.0.0.1:80")).unwrap();
         runtime.block_on(async {
             let serve = async {
                 let mut asked = [0; 64];
@@ -227,8 +237,7 @@ mod tests {
     // If this fails, virtual hosts answer for the wrong site, or every probe fails.
     #[test]
     fn the_host_is_the_address_unless_configured() {
-        let address: SocketAddr = "[::1]:80".parse().unwrap();
-        let host = |host| {
+        let host_of = |address: &Address, host| {
             let request = request("HEAD", "/h?a=1", host, address).unwrap();
             assert_eq!(
                 (request.method().as_str(), request.uri().to_string()),
@@ -236,15 +245,17 @@ mod tests {
             );
             request.headers()[header::HOST].to_str().unwrap().to_owned()
         };
+        let host = |host| host_of(&address("[::1]:80"), host);
         assert_eq!(host(None), "[::1]:80");
         assert_eq!(host(Some("www.example.com")), "www.example.com");
+        let unix = Address::Unix(Arc::from(Path::new("/run/app.sock")));
+        assert_eq!(host_of(&unix, None), "localhost");
     }
 
     // If this fails, a path in our configuration takes every backend of its pool down.
     #[test]
     fn a_path_no_request_can_have_is_our_fault() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let refused = request("GET", "/a<b", None, address);
+        let refused = request("GET", "/a<b", None, &address("127.0.0.1:80"));
         assert!(matches!(refused, Err(Failure::Ourselves(_))));
     }
 }

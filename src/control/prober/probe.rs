@@ -13,12 +13,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::{Health, Probe, ProxyVersion};
 use crate::policy::proxy_header::{self, Version};
+use crate::shared::Address;
 
 use crate::control::prober::http;
 use crate::control::prober::send_expect::Exchange;
@@ -47,21 +48,40 @@ pub(super) enum Failure {
 ///
 /// # Errors
 /// When it did not pass; in words.
-pub(super) async fn probe(mut address: SocketAddr, health: &Health) -> Result<(), Failure> {
-    let Some(port) = health.port else { return ask(address, health).await };
-    address.set_port(port);
+pub(super) async fn probe(address: &Address, health: &Health) -> Result<(), Failure> {
+    let (Some(port), Address::Ip(mut other)) = (health.port, address.clone()) else {
+        return ask(address, health).await;
+    };
+    other.set_port(port);
     // Sessions go to another port: whoever reads the line would look at the wrong service.
     let named = |reason: String| format!("{reason}, asked on port {port}");
-    ask(address, health).await.map_err(|failure| match failure {
+    ask(&Address::Ip(other), health).await.map_err(|failure| match failure {
         Failure::Backend(reason) => Failure::Backend(named(reason)),
         Failure::Later { reason, after } => Failure::Later { reason: named(reason), after },
         Failure::Ourselves(_) => failure,
     })
 }
 
-async fn ask(address: SocketAddr, health: &Health) -> Result<(), Failure> {
+async fn ask(address: &Address, health: &Health) -> Result<(), Failure> {
     let mut budget = Budget::new(health.timeout);
-    let mut stream = connect(address, &mut budget).await?;
+    match address {
+        Address::Ip(ip) => {
+            let stream = connect(*ip, &mut budget).await?;
+            converse(stream, address, health, budget).await
+        }
+        Address::Unix(path) => {
+            let stream = in_time(UnixStream::connect(path), &mut budget).await?;
+            converse(stream, address, health, budget).await
+        }
+    }
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: &Address,
+    health: &Health,
+    mut budget: Budget,
+) -> Result<(), Failure> {
     if let Some(version) = health.send_proxy {
         introduce(&mut stream, version, &mut budget).await?;
     }
@@ -88,14 +108,7 @@ async fn ask(address: SocketAddr, health: &Health) -> Result<(), Failure> {
 }
 
 async fn connect(address: SocketAddr, budget: &mut Budget) -> Result<TcpStream, Failure> {
-    let stream = match budget.run(TcpStream::connect(address)).await {
-        Some(Ok(stream)) => stream,
-        Some(Err(error)) => return Err(connect_failure(&error)),
-        None => {
-            let timeout = seconds(budget.total);
-            return Err(Failure::Backend(format!("connect timed out after {timeout}")));
-        }
-    };
+    let stream = in_time(TcpStream::connect(address), budget).await?;
     // On this host, a port nobody listens on can be the one we were given: connected to ourselves.
     if stream.local_addr().is_ok_and(|own| own == address) {
         return Err(Failure::Backend("connect refused".into()));
@@ -103,9 +116,22 @@ async fn connect(address: SocketAddr, budget: &mut Budget) -> Result<TcpStream, 
     Ok(stream)
 }
 
+async fn in_time<S>(
+    connecting: impl Future<Output = io::Result<S>>,
+    budget: &mut Budget,
+) -> Result<S, Failure> {
+    match budget.run(connecting).await {
+        Some(connected) => connected.map_err(|error| connect_failure(&error)),
+        None => {
+            let timeout = seconds(budget.total);
+            Err(Failure::Backend(format!("connect timed out after {timeout}")))
+        }
+    }
+}
+
 /// Says in a PROXY header that this is nobody's connection: the backend waits for one.
 async fn introduce(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     version: ProxyVersion,
     budget: &mut Budget,
 ) -> Result<(), Failure> {
@@ -123,7 +149,7 @@ async fn introduce(
 }
 
 /// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset.
-async fn end_quietly(mut stream: TcpStream) {
+async fn end_quietly(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let ending = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(GREETING_MAX_BYTES), &mut tokio::io::sink()).await
@@ -136,6 +162,10 @@ fn connect_failure(error: &io::Error) -> Failure {
     let words = match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => "connect refused",
         Some(Errno::CONNRESET) => "connect reset",
+        // These three of Unix sockets.
+        Some(Errno::NOENT) => "connect failed: no such socket",
+        Some(Errno::AGAIN) => "connect failed: its accept queue is full",
+        Some(Errno::ACCESS) => "connect failed: permission denied",
         // The kernel gave up before our own timeout.
         Some(Errno::TIMEDOUT) => "connect timed out",
         Some(Errno::HOSTUNREACH) => "connect failed: host unreachable",

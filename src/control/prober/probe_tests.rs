@@ -31,6 +31,10 @@ fn http() -> Health {
     })
 }
 
+async fn probe(address: SocketAddr, health: &Health) -> Result<(), Failure> {
+    super::probe(&Address::Ip(address), health).await
+}
+
 /// Serves one connection by `serve` while it is probed; returns what the probe found.
 async fn probe_one<F>(health: Health, serve: impl FnOnce(TcpStream) -> F) -> Result<(), Failure>
 where

@@ -141,15 +141,13 @@ impl Page<'_> {
             ">TO CLIENT/S",
         ]);
         for (name, listener) in &self.status.listeners {
-            let addresses: Vec<String> =
-                listener.addresses.iter().map(ToString::to_string).collect();
             let old = |select: fn(&ListenerStatus) -> u64| {
                 move |status: &Status| status.listeners.get(name).map(select)
             };
             let bytes = |rate: Option<f64>| rate.map_or("-".to_owned(), show_bytes);
             table.add(vec![
                 Cell::plain(format!("{name}{}", if listener.retired { " (retired)" } else { "" })),
-                Cell::plain(addresses.join(" ")),
+                Cell::plain(listener.addresses.join(" ")),
                 Cell::plain(&listener.pool),
                 Cell::plain(of_most(listener.sessions, listener.sessions_max)),
                 Cell::plain(show_rate(self.rate(listener.accepted, old(|l| l.accepted)))),

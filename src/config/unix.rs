@@ -1,0 +1,248 @@
+//! Unix sockets in the file: their paths, and what does not go with them.
+//!
+//! Purely by what is written: whether a directory is there is found out when it is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::address::Address;
+use super::file::{Section, Value, quoted, shown};
+use super::listener::Bind;
+use super::report::{Finding, Place, Report};
+use super::{Balance, HashKey, Listener, Pool};
+
+/// What comes before the path of a Unix socket.
+pub(super) const PREFIX: &str = "unix:";
+
+/// Longest path of a Unix socket: the kernel's 108 bytes, with the zero at its end (unix(7)).
+pub(super) const PATH_LENGTH_MAX: usize = 107;
+
+const EXPECTED: &str = "an absolute path such as \"unix:/run/app.sock\"";
+
+/// Options of a TCP socket that listens.
+const OF_TCP: [&str; 3] = ["fast_open", "defer_accept", "mptcp"];
+
+/// Reads what follows `unix:`.
+pub(super) fn socket_path(
+    text: &str,
+    value: &Value<'_>,
+    report: &mut Report<'_>,
+) -> Option<Arc<Path>> {
+    let whole = shown(text);
+    let finding = if text.is_empty() {
+        Finding::new("`unix:` has no path")
+    } else if text.starts_with(['@', '\0']) {
+        Finding::new(format!("`{whole}` is no path; abstract sockets are not supported"))
+            .hint("name a file: its directory and its mode say who may connect")
+    } else if !text.starts_with('/') {
+        Finding::new(format!("`{whole}` is no absolute path"))
+            .hint(format!("write {}", quoted(&format!("{PREFIX}/{text}"))))
+    } else if text.contains(char::is_control) {
+        Finding::new(format!("`{whole}` holds a control character"))
+    } else if [text.rsplit('/').next()].iter().any(|last| matches!(last, Some("" | "." | ".."))) {
+        Finding::new(format!("`{whole}` is a directory"))
+    } else if text.len() > PATH_LENGTH_MAX {
+        Finding::new(format!("this path has {} bytes", text.len()))
+            .hint(format!("the kernel takes at most {PATH_LENGTH_MAX}"))
+    } else {
+        return Some(Arc::from(Path::new(text)));
+    };
+    report.error(&value.place, finding.expected(EXPECTED));
+    None
+}
+
+/// What to say of a path that stands without `unix:`, or with another prefix for it.
+pub(super) fn misspelt(text: &str) -> Option<Finding> {
+    let path = text.strip_prefix("unix@").unwrap_or(text);
+    path.starts_with('/').then(|| {
+        Finding::new(format!("`{}` is a path", shown(path)))
+            .expected(EXPECTED)
+            .hint(format!("write {}", quoted(&format!("{PREFIX}{path}"))))
+    })
+}
+
+/// Whether text can be the name of the backend whose address it is.
+pub(super) fn check_as_name(text: &str, place: &Place, report: &mut Report<'_>) -> bool {
+    let is_fit = !text.contains(char::is_whitespace);
+    if !is_fit {
+        let written = quoted(text);
+        let finding = Finding::new(format!("`{}` cannot be a name", shown(text)))
+            .expected("a `name` without spaces for this backend")
+            .hint(format!("write {{ address = {written}, name = \"b1\" }}"));
+        report.error(place, finding);
+    }
+    is_fit
+}
+
+/// Warns where a listener on a Unix socket does something else than what it seems to.
+pub(super) fn compare_listener(
+    listener: &Listener,
+    section: &Section<'_>,
+    binds: &[Bind],
+    report: &mut Report<'_>,
+) {
+    let is_unix = |bind: &&Bind| matches!(bind.address, Address::Unix(_));
+    let Some(bind) = binds.iter().find(is_unix).filter(|_| !section.partial) else { return };
+    let address = shown(&bind.address.to_string());
+    let proxies = listener.accept_proxy.as_ref();
+    if proxies.is_some_and(|rule| !rule.from_unix && !rule.is_direct_else) {
+        let mut finding = Finding::new(format!("every peer of `{address}` is refused"))
+            .expected("`\"unix:\"` among those that `accept_proxy` takes a header from")
+            .hint("add \"unix:\" to `from`, or write `others = \"direct\"`");
+        if let Some(rule) = section.get("accept_proxy") {
+            finding = finding.beside(&rule.place, "names networks only");
+        }
+        report.warning(&bind.place, finding);
+    } else if !listener.allow.is_empty() && proxies.is_none_or(|rule| !rule.from_unix) {
+        let mut finding = Finding::new(format!("every client of `{address}` is refused"))
+            .hint("a peer on a Unix socket has no address and is in no network of `allow`");
+        if let Some(allow) = section.get("allow") {
+            finding = finding.beside(&allow.place, "admits networks only");
+        }
+        report.warning(&bind.place, finding);
+    }
+    if binds.iter().all(|bind| is_unix(&bind)) {
+        let given = [listener.fast_open, listener.defer_accept, listener.mptcp];
+        for (name, _) in OF_TCP.into_iter().zip(given).filter(|(_, given)| *given) {
+            let Some(value) = section.get(name) else { continue };
+            let finding = Finding::new(format!("`{name}` has no effect on Unix sockets"))
+                .hint(format!("write `{name} = false` for listener `{}`", shown(&listener.name)));
+            report.warning(&value.place, finding);
+        }
+    }
+}
+
+/// Warns where all clients of a Unix socket go to one backend because it is chosen by an address.
+pub(super) fn compare_hashes(
+    listeners: &[Listener],
+    pools: &[Pool],
+    binds: &[Bind],
+    report: &mut Report<'_>,
+) {
+    for bind in binds.iter().filter(|bind| matches!(bind.address, Address::Unix(_))) {
+        let Some(listener) = listeners.iter().find(|it| it.name == bind.listener) else { continue };
+        if listener.accept_proxy.as_ref().is_some_and(|rule| rule.from_unix) {
+            continue;
+        }
+        let routes = listener.routes.iter().filter(|route| route.client.is_empty());
+        let used = routes.map(|route| route.pool).chain([listener.pool]);
+        let Some((pool, how)) = used.filter_map(|pool| all_to_one(pools.get(pool)?)).next() else {
+            continue;
+        };
+        let (address, name) = (shown(&bind.address.to_string()), shown(&pool.name));
+        let message = format!("all clients of `{address}` go to one backend of pool `{name}`");
+        let finding = Finding::new(message).hint(format!(
+            "they have no address and {how}; write `balance = \"round-robin\"` or \
+             \"least-connections\" there, without `sticky`"
+        ));
+        report.warning(&bind.place, finding);
+    }
+}
+
+/// A pool that sends clients without an address to the same backend, and why.
+fn all_to_one(pool: &Pool) -> Option<(&Pool, &'static str)> {
+    let has_choice = pool.backends.iter().filter(|it| !it.backup && it.weight > 0).count() > 1;
+    if !has_choice || !matches!(pool.hash_key, HashKey::ClientIp | HashKey::ClientIpPort) {
+        return None;
+    }
+    match (pool.balance, pool.sticky) {
+        (Balance::Maglev, _) => Some((pool, "\"maglev\" hashes it")),
+        (_, Some(_)) => Some((pool, "`sticky` knows them by it")),
+        _ => None,
+    }
+}
+
+/// Checks that probes do not ask for a port where backends have none.
+pub(super) fn compare_port(port: &Place, address: &Address, report: &mut Report<'_>) {
+    let address = shown(&address.to_string());
+    let finding = Finding::new(format!("`port` has no meaning for backend `{address}`"))
+        .expected("no `port`, or backends with IP addresses")
+        .hint("put what is probed over TCP into a pool of its own");
+    report.error(port, finding);
+}
+
+/// Checks that the control socket is not a listener's.
+pub(super) fn compare_admin_socket(binds: &[Bind], socket: &Path, report: &mut Report<'_>) {
+    let is_it = |bind: &&Bind| matches!(&bind.address, Address::Unix(path) if **path == *socket);
+    for bind in binds.iter().filter(is_it) {
+        let address = shown(&bind.address.to_string());
+        let finding = Finding::new(format!("`{address}` is the admin socket"))
+            .expected("a path of its own")
+            .hint("choose another path for the listener, or for `socket` of [admin]");
+        report.error(&bind.place, finding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Config, Parsed, parse};
+
+    fn parsed(bind: &str, backend: &str) -> Parsed {
+        let text = format!(
+            "[listener.a]\nbind = [{}]\npool = \"p\"\n[pool.p]\n\
+             backends = [{{ address = {}, name = \"b\" }}]\n",
+            quoted(bind),
+            quoted(backend)
+        );
+        parse(&text, Path::new("a.toml"))
+    }
+
+    fn config(bind: &str, backend: &str) -> Config {
+        let parsed = parsed(bind, backend);
+        let shown: Vec<_> = parsed.problems.iter().map(|problem| &problem.message).collect();
+        parsed.config.unwrap_or_else(|| panic!("{shown:?}"))
+    }
+
+    /// One part of a path; dots, spaces, quotes and letters beyond ASCII too.
+    fn part() -> impl Strategy<Value = String> {
+        "[a-z0-9 ._'\"\\\\ü:@-]{1,12}"
+            .prop_filter("a directory", |part| part != "." && part != "..")
+    }
+
+    proptest! {
+        // If this fails, evenkeel listens at or connects to another path than the file says, or
+        // `evenkeel config` shows another.
+        #[test]
+        fn a_path_is_read_as_written_and_shown_so(
+            parts in prop::collection::vec(part(), 1..4),
+        ) {
+            let path = format!("/{}", parts.join("/"));
+            prop_assume!(path.len() <= PATH_LENGTH_MAX);
+            let address = Address::Unix(Arc::from(PathBuf::from(&path)));
+            let read = config(&format!("unix:{path}"), "10.0.0.1:1");
+            prop_assert_eq!(&read.listeners[0].bind[0], &address);
+            let read = config("10.0.0.1:2", &format!("unix:{path}"));
+            prop_assert_eq!(&read.pools[0].backends[0].address, &address);
+            let again = parse(&read.to_toml(), Path::new("a.toml"));
+            prop_assert_eq!(again.config, Some(read));
+        }
+
+        // If this fails, some text in a file ends the process, or a path is taken that no socket
+        // can have.
+        #[test]
+        fn any_text_is_a_path_or_refused(text in "(/?[\\PC\0\n]{0,20}){0,8}") {
+            let read = parsed(&format!("unix:{text}"), "10.0.0.1:1");
+            let is_fit = text.starts_with('/')
+                && text.len() <= PATH_LENGTH_MAX
+                && !text.contains(char::is_control)
+                && !["/", "/.", "/.."].iter().any(|end| text.ends_with(end));
+            prop_assert_eq!(read.config.is_some(), is_fit, "{:?}", text);
+        }
+    }
+
+    // If this fails, one socket is bound twice, or a listener feeds itself, by another spelling.
+    #[test]
+    fn paths_are_compared_by_their_parts() {
+        let messages = |parsed: Parsed| {
+            parsed.problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        let own = messages(parsed("unix:/run//a.sock", "unix:/run/./a.sock"));
+        assert_eq!(own, ["backend `unix:/run/./a.sock` is our own listener `a`"]);
+        assert_eq!(messages(parsed("unix:/run/a.sock", "unix:/run/b.sock")), [""; 0]);
+    }
+}
