@@ -192,7 +192,7 @@ fn connects_that_cannot_be_made() {
     let refused = "evenkeel_listener_refused_total";
     unconnectable("connect:error=EADDRNOTAVAIL", (failures, &[("reason", "no_port")]));
     unconnectable("connect:error=ENETUNREACH", (failures, &[("reason", "unreachable")]));
-    unconnectable("connect:error=EACCES", (failures, &[("reason", "other")]));
+    unconnectable("connect:error=EACCES", (failures, &[("reason", "denied")]));
     unconnectable("socket:error=EMFILE", (refused, &[("reason", "descriptors")]));
     unconnectable("socket:error=ENOBUFS", (refused, &[("reason", "descriptors")]));
     unconnectable("epoll_ctl:error=ENOSPC", (refused, &[("reason", "descriptors")]));
