@@ -59,6 +59,8 @@ pub(crate) enum Verb {
         #[arg(short, long)]
         quiet: bool,
     },
+    /// Tell what would become of a client that connected now, and why.
+    Explain(Explain),
     /// Let a backend keep its sessions and take no new ones.
     Drain(OneBackend),
     /// Let a backend serve again.
@@ -136,6 +138,26 @@ pub(crate) struct Target {
     /// Configuration file that names the admin socket; by default the one of `run`, if it exists.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "EVENKEEL_CONFIG")]
     pub(crate) file: Option<PathBuf>,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The listener that it would connect to.
+    #[arg(value_name = "LISTENER")]
+    pub(crate) listener: String,
+    /// The client, as the log shows it; where the port is hashed, with its port. A peer on a Unix
+    /// socket is `unix`.
+    #[arg(value_name = "CLIENT_IP[:PORT]")]
+    pub(crate) client: String,
+    /// The server that it would name in its TLS hello.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) sni: Option<String>,
+    /// The whole document.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// One backend of a running process.

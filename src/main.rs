@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             };
             remote::status(&target, manner)
         }
+        Verb::Explain(question) => remote::explain(&question),
         Verb::Drain(target) => remote::backend(&target, "drain", String::new()),
         Verb::Ready(target) => remote::backend(&target, "ready", String::new()),
         Verb::Maint(target) => remote::backend(&target, "maint", String::new()),

@@ -1,4 +1,5 @@
-//! Verbs that talk to a running process: `reload`, `status`, `drain`, `ready`, `maint`, `weight`.
+//! Verbs that talk to a running process: `reload`, `status`, `explain`, `drain`, `ready`, `maint`,
+//! `weight`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use crate::cli::exit::BAD_CONFIG;
 use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
-use crate::cli::{DEFAULT_FILE, OneBackend, Target};
+use crate::cli::{DEFAULT_FILE, Explain, OneBackend, Target};
 
 /// HTTP: done.
 const OK: u16 = 200;
@@ -134,10 +135,7 @@ fn try_status(target: &Target, manner: Manner) -> Result<bool, Failed> {
     match manner {
         Manner::Quiet => Ok(first.ready),
         Manner::Json => {
-            // As it came: fields that this version does not know stay.
-            let value: Result<serde_json::Value, _> = serde_json::from_str(&document);
-            let pretty = value.and_then(|value| serde_json::to_string_pretty(&value));
-            say(format_args!("{}\n", pretty.unwrap_or(document)));
+            say(format_args!("{}\n", pretty(&document)));
             Ok(first.ready)
         }
         Manner::Text => {
@@ -148,6 +146,41 @@ fn try_status(target: &Target, manner: Manner) -> Result<bool, Failed> {
             Ok(second.ready)
         }
     }
+}
+
+/// The decision that a client would get, for people.
+#[derive(Debug, Deserialize)]
+struct Explained {
+    text: String,
+}
+
+/// `explain`.
+pub(crate) fn explain(question: &Explain) -> ExitCode {
+    try_explain(question).unwrap_or_else(Failed::tell)
+}
+
+fn try_explain(question: &Explain) -> Result<ExitCode, Failed> {
+    let Explain { target, listener, client, sni, json } = question;
+    let path = client::explain_path(listener, client, sni.as_deref());
+    let answer = client::request(&socket(target)?, "GET", &path, String::new())?;
+    match serde_json::from_str::<Explained>(&answer.body) {
+        Ok(explained) if answer.code == OK => {
+            if *json {
+                say(format_args!("{}\n", pretty(&answer.body)));
+            } else {
+                say(explained.text);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Err(Failed::Answered(answer)),
+    }
+}
+
+/// A document as it came: fields that this version does not know stay.
+fn pretty(document: &str) -> String {
+    let value: Result<serde_json::Value, _> = serde_json::from_str(document);
+    let pretty = value.and_then(|value| serde_json::to_string_pretty(&value));
+    pretty.unwrap_or_else(|_| document.to_owned())
 }
 
 /// What came of a verb.

@@ -25,7 +25,7 @@ use super::socket_file::SocketFile;
 use super::status::AdminAddresses;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{
-    backend, config, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
+    backend, config, explain, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
 };
 
 /// Connections served at once, on each of the two.
@@ -152,6 +152,7 @@ fn control_routes(admin: Admin) -> Router {
     shared_routes()
         .route("/v1/metrics", get(metrics))
         .route("/v1/config", get(config))
+        .route("/v1/explain", get(explain))
         .route("/v1/reload", post(reload))
         .route("/v1/backends/{pool}/{backend}/{verb}", post(backend))
         .fallback(no_such_route)

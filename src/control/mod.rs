@@ -9,6 +9,7 @@ mod ceilings;
 mod compile;
 pub mod demo;
 mod difference;
+mod explain;
 mod host;
 mod listeners;
 mod logging;

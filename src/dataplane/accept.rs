@@ -241,11 +241,7 @@ impl Worker {
         if client.is_some_and(is_exempt) {
             return Ok(Admitted::default());
         }
-        let key = match client {
-            Some(client) => limit.limiter.key(client, limit.key),
-            None => limit.limiter.key_without_address(),
-        };
-        let (counted, verdict) = self.ask_limiter(limit, key);
+        let (counted, verdict) = self.ask_limiter(limit, limit.key_of(client));
         let decision = match &verdict {
             None => LimitDecision::Allowed,
             Some(_) if limit.observe => LimitDecision::WouldRefuse,
@@ -269,15 +265,19 @@ impl Worker {
             Ok(Entry::Counted) => (Some(Counted { limiter: Arc::clone(limiter), key }), None),
             Ok(_) => (None, None),
             Err(Refused { over, wait }) => {
-                let reason = match over {
-                    Over::Rate => RefuseReason::Limit,
-                    Over::Concurrent => RefuseReason::Concurrent,
-                    Over::ListenerRate => RefuseReason::ListenerRate,
-                };
                 let answer = HttpAnswer::TooMany { limit: rules.allowance(over), wait };
-                (None, Some(Refusal { reason, answer }))
+                (None, Some(Refusal { reason: refused_for(over), answer }))
             }
         }
+    }
+}
+
+/// What a client is refused for that is over this limit.
+pub(super) fn refused_for(over: Over) -> RefuseReason {
+    match over {
+        Over::Rate => RefuseReason::Limit,
+        Over::Concurrent => RefuseReason::Concurrent,
+        Over::ListenerRate => RefuseReason::ListenerRate,
     }
 }
 

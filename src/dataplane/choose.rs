@@ -1,26 +1,32 @@
 //! Which backend a client gets: the pool's policy, asked in the right order.
 //!
 //! Primaries first, then backups, each without those that were tried already; only when nobody
-//! else is left is one tried again. A chosen backend has a place claimed for the session.
+//! else is left is one tried again. A chosen backend has a place claimed for the session. Which
+//! member of a group it is, and who is passed over, is found in [`super::picker`].
 
 use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use crate::policy::bounded_load::Bounds;
 use crate::policy::client::Client;
 use crate::policy::hash::{client_key, key_without_address};
-use crate::policy::least_latency::Burden;
-use crate::policy::maglev::Maglev;
 use crate::policy::round_robin::RoundRobin;
-use crate::policy::{least_connections, least_latency, random, slow_start};
+use crate::policy::{least_connections, least_latency, random};
 use crate::shared::{
-    Backend, BackendId, Balance, Claim, Generation, Group, HashPlan, Pool, PoolId, Sticky,
+    Backend, BackendId, Balance, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool,
+    PoolId, Sticky,
 };
+
+use super::picker::{PassedOver, Picker};
+
+/// A backend on which a place is claimed, and how it was chosen.
+pub(crate) type Chosen<'a> = (&'a Backend, Pick);
 
 /// A worker's own turns of round-robin groups, and the snapshot they belong to.
 #[derive(Debug)]
 pub(crate) struct Chooser {
+    /// Nothing is taken and nothing remembered: somebody only asks.
+    only_looks: bool,
     /// The worker's number.
     worker: u64,
     turns: AHashMap<(PoolId, Which), (Generation, RoundRobin)>,
@@ -30,13 +36,13 @@ pub(crate) struct Chooser {
 
 /// Which group of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Which {
+pub(super) enum Which {
     Primary,
     Backup,
 }
 
 /// Whom a choice is for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Asking<'a> {
     /// The client.
     pub(crate) client: Client,
@@ -48,16 +54,24 @@ pub(crate) struct Asking<'a> {
     pub(crate) tried: &'a [BackendId],
     /// The snapshot asked; a newer one starts round-robin afresh.
     pub(crate) generation: Generation,
+    /// Where it is noted who is passed over.
+    pub(crate) passed_over: &'a PassedOver,
 }
 
 impl Chooser {
     /// Nobody has had a turn yet.
     pub(crate) fn new(worker: usize) -> Self {
-        Self { worker: worker as u64, turns: AHashMap::new(), weights: Vec::new() }
+        let (turns, weights) = (AHashMap::new(), Vec::new());
+        Self { only_looks: false, worker: worker as u64, turns, weights }
+    }
+
+    /// One that tells what would be chosen, and changes nothing.
+    pub(crate) fn that_only_looks() -> Self {
+        Self { only_looks: true, ..Self::new(0) }
     }
 
     /// Chooses a backend and claims a place there; `None` when none can serve.
-    pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
+    pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
         match &pool.sticky {
             None => self.choose_anew(pool, asking),
             Some(sticky) => self.choose_again(pool, sticky, asking),
@@ -72,7 +86,7 @@ impl Chooser {
         pool: &'a Pool,
         sticky: &Sticky,
         asking: Asking<'_>,
-    ) -> Option<&'a Backend> {
+    ) -> Option<Chosen<'a>> {
         let Sticky { memory, seconds, .. } = sticky;
         let port = pool.hash.with_port.then_some(asking.client.port());
         let key = match (asking.key, asking.client.ip()) {
@@ -82,7 +96,11 @@ impl Chooser {
         };
         let panicking = pool.state.is_panicking();
         let can_serve = |backend: &&Arc<Backend>| {
-            backend.is_usable(panicking) && !asking.tried.contains(&backend.id)
+            let can = backend.is_usable(panicking) && !asking.tried.contains(&backend.id);
+            if !can {
+                asking.note(backend, panicking);
+            }
+            can
         };
         let known = memory.recall(key, asking.now_us, *seconds);
         let numbered = |number: u16| {
@@ -90,22 +108,23 @@ impl Chooser {
         };
         let had = known.and_then(|choice| numbered(choice.backend)).filter(can_serve);
         if let Some(backend) = had {
-            if backend.state.claim(backend.sessions_max) == Claim::Full {
+            if self.claim(backend) == Claim::Full {
+                asking.passed_over.note(backend.id, Obstacle::Full);
                 return self.choose_anew(pool, asking);
             }
             if known.is_some_and(|choice| choice.is_aging) {
-                remember(sticky, key, backend, asking);
+                self.remember(sticky, key, backend, asking);
             }
-            return Some(backend);
+            return Some((backend, Pick::new(By::Sticky)));
         }
         let chosen = self.choose_anew(pool, asking)?;
-        if !chosen.backup {
-            remember(sticky, key, chosen, asking);
+        if !chosen.0.backup {
+            self.remember(sticky, key, chosen.0, asking);
         }
         Some(chosen)
     }
 
-    fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
+    fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
         let fresh = self.choose_among(pool, asking);
         if fresh.is_some() || asking.tried.is_empty() {
             return fresh;
@@ -113,7 +132,7 @@ impl Chooser {
         self.choose_among(pool, Asking { tried: &[], ..asking })
     }
 
-    fn choose_among<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<&'a Backend> {
+    fn choose_among<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
         let panicking = pool.state.is_panicking();
         [(&pool.primary, Which::Primary), (&pool.backup, Which::Backup)].into_iter().find_map(
             |(group, which)| {
@@ -123,18 +142,28 @@ impl Chooser {
         )
     }
 
-    fn claim_one<'a>(&mut self, picker: &Picker<'_>, group: &'a Group) -> Option<&'a Backend> {
+    fn claim_one<'a>(&mut self, picker: &Picker<'_>, group: &'a Group) -> Option<Chosen<'a>> {
         // Losing the race for a last place makes that backend ineligible, so this ends.
         for _ in 0..=group.members.len() {
-            let backend = group.members.get(usize::from(self.pick(picker)?))?;
-            if backend.state.claim(backend.sessions_max) == Claim::Taken {
-                return Some(backend);
+            let (member, pick) = self.pick(picker)?;
+            let backend = group.members.get(usize::from(member))?;
+            if self.claim(backend) == Claim::Taken {
+                return Some((backend, pick));
             }
         }
         None
     }
 
-    fn pick(&mut self, picker: &Picker<'_>) -> Option<u16> {
+    fn claim(&self, backend: &Backend) -> Claim {
+        if !self.only_looks {
+            return backend.state.claim(backend.sessions_max);
+        }
+        let active = backend.state.active();
+        let has_room = backend.sessions_max.is_none_or(|max| active < u64::from(max));
+        if has_room { Claim::Taken } else { Claim::Full }
+    }
+
+    fn pick(&mut self, picker: &Picker<'_>) -> Option<(u16, Pick)> {
         match picker.pool.slow_start_us {
             None => self.pick_by(picker, None),
             Some(ramp_us) => {
@@ -149,46 +178,54 @@ impl Chooser {
 
     /// `now`: the weights of the moment, multiplied by [`slow_start::WHOLE`], unless those of the
     /// configuration hold.
-    fn pick_by(&mut self, picker: &Picker<'_>, now: Option<&[u32]>) -> Option<u16> {
+    fn pick_by(&mut self, picker: &Picker<'_>, now: Option<&[u32]>) -> Option<(u16, Pick)> {
         let eligible = |member: u16| picker.is_eligible(member);
+        let by = |by: By| move |member: u16| (member, Pick::new(by));
         match &picker.group.balance {
             Balance::Maglev(table) => {
                 let Asking { client, key, .. } = picker.asking;
                 let key = key.unwrap_or_else(|| hash_of(&picker.pool.hash, client));
-                match (now, picker.pool.load_factor) {
-                    (None, None) => Some(table.pick(key, eligible)?.member),
+                let choice = match (now, picker.pool.load_factor) {
+                    (None, None) => table.pick(key, eligible),
                     (now, factor) => picker.pick_within(table, key, (now, factor)),
-                }
+                }?;
+                Some((choice.member, Pick::in_table(choice.slot)))
             }
             Balance::RoundRobin(weights) => {
                 let turn = self.turn(picker, weights);
-                match now {
+                let member = match now {
                     None => turn.pick(eligible),
                     Some(now) => turn.pick_by(|member, _| weight_in(now, member), eligible),
-                }
+                };
+                member.map(by(By::RoundRobin))
             }
             Balance::LeastConnections(weights) => {
                 let weights = now.unwrap_or(weights);
                 let load = |member: u16| picker.load(member);
-                least_connections::pick(weights, load, eligible, fastrand::u64(..))
+                let member = least_connections::pick(weights, load, eligible, fastrand::u64(..));
+                member.map(by(By::LeastConnections))
             }
             Balance::LeastLatency(weights) => {
                 let weights = now.unwrap_or(weights);
                 let burden = |member: u16| picker.burden(member);
                 let random = [fastrand::u64(..), fastrand::u64(..)];
-                least_latency::pick(weights, burden, eligible, random)
+                let member = least_latency::pick(weights, burden, eligible, random);
+                member.map(by(By::LeastLatency))
             }
             Balance::RandomTwo(weights) => {
                 let weights = now.unwrap_or(weights);
                 let load = |member: u16| picker.load(member);
-                random::pick_two(weights, load, eligible, [fastrand::u64(..), fastrand::u64(..)])
+                let random = [fastrand::u64(..), fastrand::u64(..)];
+                let member = random::pick_two(weights, load, eligible, random);
+                member.map(by(By::RandomTwo))
             }
             Balance::Random(weights) => {
-                random::pick(now.unwrap_or(weights), eligible, fastrand::u64(..))
+                let member = random::pick(now.unwrap_or(weights), eligible, fastrand::u64(..));
+                member.map(by(By::Random))
             }
             Balance::First => {
                 let count = u16::try_from(picker.group.members.len()).unwrap_or(u16::MAX);
-                (0..count).find(|member| eligible(*member))
+                (0..count).find(|member| eligible(*member)).map(by(By::First))
             }
             Balance::Empty => None,
         }
@@ -207,16 +244,31 @@ impl Chooser {
         }
         &mut turns.1
     }
-}
 
-fn remember(sticky: &Sticky, key: u64, backend: &Backend, asking: Asking<'_>) {
-    // A backend beyond the 65,536th is not remembered.
-    if let Ok(number) = u16::try_from(backend.id.index()) {
-        sticky.memory.remember(key, number, asking.now_us, sticky.seconds);
+    fn remember(&self, sticky: &Sticky, key: u64, backend: &Backend, asking: Asking<'_>) {
+        // A backend beyond the 65,536th is not remembered.
+        if let Ok(number) = u16::try_from(backend.id.index())
+            && !self.only_looks
+        {
+            sticky.memory.remember(key, number, asking.now_us, sticky.seconds);
+        }
     }
 }
 
-fn weight_in(weights: &[u32], member: u16) -> u32 {
+impl Asking<'_> {
+    /// Notes why a backend is passed over.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn note(&self, backend: &Backend, panicking: bool) {
+        let obstacle = || backend.obstacle(panicking);
+        let failed = self.tried.contains(&backend.id).then_some(Obstacle::Failed);
+        // A place that has become free in between was taken when it counted.
+        let why = failed.or_else(obstacle).unwrap_or(Obstacle::Full);
+        self.passed_over.note(backend.id, why);
+    }
+}
+
+pub(super) fn weight_in(weights: &[u32], member: u16) -> u32 {
     weights.get(usize::from(member)).copied().unwrap_or_default()
 }
 
@@ -226,77 +278,5 @@ pub(crate) fn hash_of(plan: &HashPlan, client: Client) -> u64 {
     match client.ip() {
         Some(ip) => client_key(ip, port, plan.prefix, plan.seed),
         None => key_without_address(plan.seed),
-    }
-}
-
-struct Picker<'a> {
-    pool: &'a Pool,
-    group: &'a Group,
-    which: Which,
-    asking: Asking<'a>,
-    panicking: bool,
-}
-
-impl Picker<'_> {
-    fn is_eligible(&self, member: u16) -> bool {
-        self.group.members.get(usize::from(member)).is_some_and(|backend| {
-            backend.is_eligible(self.panicking) && !self.asking.tried.contains(&backend.id)
-        })
-    }
-
-    /// The weights of the moment: those of backends that came up a short while ago are reduced.
-    fn weigh(&self, ramp_us: u64, weights: &mut Vec<u32>) {
-        let now_us = self.asking.now_us;
-        weights.clear();
-        weights.extend(self.group.members.iter().map(|backend| {
-            let share = slow_start::share(backend.state.since_us(), now_us, ramp_us);
-            slow_start::scaled(backend.weight, share)
-        }));
-    }
-
-    /// Maglev where a member may be passed over although it could serve: it is far above the mean,
-    /// or has not grown up to this client. Who finds nobody else is served by one of those.
-    #[inline(never)]
-    fn pick_within(
-        &self,
-        table: &Maglev,
-        key: u64,
-        (now, factor): (Option<&[u32]>, Option<u32>),
-    ) -> Option<u16> {
-        let eligible = |member: u16| self.is_eligible(member);
-        let is_grown = |member: u16| match (now, self.weight(member)) {
-            (Some(now), weight @ 1..) => {
-                let share = weight_in(now, member) / weight;
-                slow_start::lets_in(key, self.pool.hash.seed, share)
-            }
-            _ => true,
-        };
-        let bounds = factor.map(|factor| {
-            let members = (0..=u16::MAX).take(self.group.members.len());
-            let usable = members.filter(|member| eligible(*member));
-            Bounds::new(factor, usable.map(|member| (self.load(member), self.weight(member))))
-        });
-        let has_room = |member: u16| {
-            bounds.is_none_or(|all| all.admits(self.load(member), self.weight(member)))
-        };
-        let first = |member: u16| eligible(member) && is_grown(member) && has_room(member);
-        let second = |member: u16| eligible(member) && has_room(member);
-        let choice = table.pick(key, first).or_else(|| table.pick(key, second));
-        Some(choice.or_else(|| table.pick(key, eligible))?.member)
-    }
-
-    fn weight(&self, member: u16) -> u32 {
-        self.group.members.get(usize::from(member)).map_or(0, |backend| backend.weight)
-    }
-
-    fn burden(&self, member: u16) -> Burden {
-        let backend = self.group.members.get(usize::from(member));
-        let cost = backend.and_then(|backend| backend.state.latency().cost(self.asking.now_us));
-        Burden { sessions: self.load(member), cost }
-    }
-
-    fn load(&self, member: u16) -> u32 {
-        let active = self.group.members.get(usize::from(member)).map_or(0, |b| b.state.active());
-        u32::try_from(active).unwrap_or(u32::MAX)
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::policy::client::Client;
 use crate::shared::{
-    Address, Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, RefuseReason,
+    Address, Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, Pick, RefuseReason,
     Snapshot,
 };
 use crate::sys::socket::{self, ConnectOptions};
@@ -23,6 +23,7 @@ use super::choose::{Asking, Chooser};
 use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
 use super::phase::{Handshake, Phase, Stage, may_retry};
+use super::picker::PassedOver;
 use super::queue;
 use super::refuse::Refusal;
 use super::session::{End, Readiness, Reset, Session};
@@ -101,6 +102,7 @@ impl Worker {
                 listener: listener.id,
                 pool: listener.pool,
                 backend: None,
+                pick: Pick::default(),
                 generation: snapshot.generation,
                 counted: admitted.counted,
                 observed: admitted.observed,
@@ -375,14 +377,23 @@ fn micros(elapsed: Duration) -> u64 {
 fn choose<'a>(
     chooser: &mut Chooser,
     (snapshot, now): (&'a Snapshot, Tick),
-    connection: &Connection,
+    connection: &mut Connection,
 ) -> Option<&'a Backend> {
+    let passed_over = PassedOver::default();
     let asking = Asking {
         client: connection.peer,
         key: connection.aside.as_ref().and_then(|aside| aside.key),
         now_us: now.micros(),
         tried: &connection.tried,
         generation: snapshot.generation,
+        passed_over: &passed_over,
     };
-    chooser.choose(snapshot.pool(connection.place.pool)?, asking)
+    let picked = chooser.choose(snapshot.pool(connection.place.pool)?, asking);
+    let skipped = passed_over.into_list();
+    if !skipped.is_empty() {
+        connection.note_skipped(skipped);
+    }
+    let (backend, pick) = picked?;
+    connection.place.pick = pick;
+    Some(backend)
 }

@@ -12,7 +12,8 @@ use crate::policy::limiter::{LimitKey, Limiter};
 use crate::policy::pacer::Rates;
 use crate::policy::proxy_header::Malformed;
 use crate::shared::{
-    BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
+    BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip, Snapshot,
+    note_skip,
 };
 use crate::sys::splice::Pipe;
 
@@ -64,6 +65,8 @@ pub(crate) struct Aside {
     pub(crate) malformed: Option<Malformed>,
     /// What it has taken of its bandwidth.
     pub(crate) pacing: Option<Pacing>,
+    /// Backends that were passed over for it.
+    pub(crate) skipped: Vec<Skip>,
 }
 
 /// Where a connection belongs.
@@ -75,6 +78,8 @@ pub(crate) struct Place {
     pub(crate) pool: PoolId,
     /// The backend on which a place is claimed.
     pub(crate) backend: Option<BackendId>,
+    /// How that one was chosen.
+    pub(crate) pick: Pick,
     pub(crate) generation: Generation,
     /// Where the session is counted against its client's concurrent sessions.
     pub(crate) counted: Option<Counted>,
@@ -176,6 +181,15 @@ impl Connection {
         // It is we who hold it up, and that is no silence.
         self.phase.active = pacing.resumes_at().unwrap_or(self.phase.active);
         waits
+    }
+
+    /// Keeps who was passed over, for the session's line in the log.
+    #[cold]
+    pub(crate) fn note_skipped(&mut self, skipped: Vec<Skip>) {
+        let aside = self.aside.get_or_insert_default();
+        for skip in skipped {
+            note_skip(&mut aside.skipped, skip);
+        }
     }
 
     fn bandwidth(&self, snapshot: &Snapshot) -> Option<Rates> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::shared::{
-    Backend, CloseReason, ConnectFailure, Detail, Listener, Pool, RefuseReason, SESSION_SECONDS,
-    SessionRecord, Snapshot,
+    Backend, CloseReason, ConnectFailure, Detail, Listener, Obstacle, Pool, RefuseReason,
+    SESSION_SECONDS, SessionRecord, Snapshot,
 };
 use crate::sys::socket::{self, KeepaliveOptions};
 
@@ -123,6 +123,8 @@ impl Worker {
             listener: Arc::clone(listener),
             pool: self.pool_asked(connection),
             backend: backend.cloned(),
+            pick: connection.place.pick,
+            skipped: self.skipped(connection),
             client: connection.peer,
             bytes_to_backend: to_backend.0 + to_backend.1,
             bytes_to_client: to_client.0 + to_client.1,
@@ -135,6 +137,14 @@ impl Worker {
             reason,
             detail: detail_of(connection),
         }
+    }
+
+    /// Who was passed over, as far as they are still known.
+    fn skipped(&self, connection: &Connection) -> Box<[(Arc<Backend>, Obstacle)]> {
+        let Some(aside) = &connection.aside else { return Box::default() };
+        let snapshot = self.snapshot.current();
+        let named = aside.skipped.iter().map(|skip| Some((snapshot.backend(skip.backend)?, skip)));
+        named.flatten().map(|(backend, skip)| (Arc::clone(backend), skip.why)).collect()
     }
 
     /// The pool that was asked for a backend.

@@ -14,6 +14,7 @@ mod connect;
 mod connection;
 mod downs;
 mod ending;
+mod explain;
 pub mod greeting;
 mod guest;
 mod handle;
@@ -23,6 +24,7 @@ mod listening;
 mod opening;
 pub mod pacing;
 pub mod phase;
+mod picker;
 mod pipes;
 pub mod port;
 mod queue;
@@ -38,6 +40,9 @@ pub mod wire;
 mod worker;
 
 pub use crate::policy::defects;
+pub use explain::{
+    ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid, explain, reason_of,
+};
 pub use handle::WorkerHandle;
 pub use pipes::PipeShare;
 pub use spread::{Arrival, Peer};

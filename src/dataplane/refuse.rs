@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use crate::policy::client::Client;
 use crate::policy::http_answer::HttpAnswer;
 use crate::shared::{
-    ConnectFailure, Detail, HeldOutcome, LimitAction, Listener, PathKind, Protocol, RefuseReason,
-    SessionRecord,
+    ConnectFailure, Detail, HeldOutcome, LimitAction, Listener, PathKind, Pick, Protocol,
+    RefuseReason, SessionRecord,
 };
 use crate::sys::socket;
 
@@ -105,6 +105,8 @@ impl Worker {
             listener: Arc::clone(listener),
             pool: None,
             backend: None,
+            pick: Pick::default(),
+            skipped: Box::default(),
             client,
             bytes_to_backend: 0,
             bytes_to_client: 0,

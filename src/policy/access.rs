@@ -43,6 +43,15 @@ impl NetSet {
         }
     }
 
+    /// The widest of the networks that cover `addr`; `None` when there is none.
+    #[must_use]
+    pub fn covering(&self, addr: IpAddr) -> Option<IpNet> {
+        match addr.to_canonical() {
+            IpAddr::V4(v4) => self.v4.get_spm(&Ipv4Net::from(v4)).map(IpNet::V4),
+            IpAddr::V6(v6) => self.v6.get_spm(&Ipv6Net::from(v6)).map(IpNet::V6),
+        }
+    }
+
     /// Whether there is no network at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -79,6 +88,39 @@ impl AccessList {
     pub fn admits(&self, addr: Option<IpAddr>) -> bool {
         let is_in = |set: &NetSet| addr.is_some_and(|addr| set.contains(addr));
         (self.allow.is_empty() || is_in(&self.allow)) && !is_in(&self.deny)
+    }
+
+    /// The same with the rule that decides.
+    #[must_use]
+    pub fn judge(&self, addr: Option<IpAddr>) -> Access {
+        let within = |set: &NetSet| addr.and_then(|addr| set.covering(addr));
+        match (within(&self.deny), within(&self.allow)) {
+            (Some(net), _) => Access::Denied(net),
+            (None, Some(net)) => Access::Allowed(net),
+            (None, None) if self.allow.is_empty() => Access::Open,
+            (None, None) => Access::NotAllowed,
+        }
+    }
+}
+
+/// What the lists say of a client, and by which rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// No rule is about it, and everybody may connect.
+    Open,
+    /// This network of `allow` covers it, and none of `deny`.
+    Allowed(IpNet),
+    /// This network of `deny` covers it.
+    Denied(IpNet),
+    /// There is an `allow` list, and it is not on it.
+    NotAllowed,
+}
+
+impl Access {
+    /// Whether it may connect.
+    #[must_use]
+    pub fn is_admitted(self) -> bool {
+        matches!(self, Self::Open | Self::Allowed(_))
     }
 }
 
@@ -142,6 +184,18 @@ mod tests {
         assert!(!admits(&list, "192.0.2.1"));
     }
 
+    #[test]
+    fn the_rule_that_decides_is_named() {
+        // If this fails, an operator who asks why somebody was refused looks at the wrong line.
+        let list = AccessList::new(&nets(&["10.0.0.0/8", "10.1.0.0/16"]), &nets(&["10.9.0.0/16"]));
+        let judge = |addr: &str| list.judge(Some(addr.parse().unwrap()));
+        assert_eq!(judge("10.1.2.3"), Access::Allowed("10.0.0.0/8".parse().unwrap()));
+        assert_eq!(judge("10.9.2.3"), Access::Denied("10.9.0.0/16".parse().unwrap()));
+        assert_eq!(judge("192.0.2.1"), Access::NotAllowed);
+        assert_eq!(list.judge(None), Access::NotAllowed);
+        assert_eq!(AccessList::new(&[], &[]).judge(None), Access::Open);
+    }
+
     fn any_net() -> impl Strategy<Value = IpNet> {
         // Few distinct leading bits, so that random addresses and networks do meet.
         prop_oneof![
@@ -178,6 +232,7 @@ mod tests {
                 let expected =
                     (allow.is_empty() || allow.iter().any(covers)) && !deny.iter().any(covers);
                 prop_assert_eq!(list.admits(Some(addr)), expected, "{}", addr);
+                prop_assert_eq!(list.judge(Some(addr)).is_admitted(), expected, "{}", addr);
             }
         }
     }

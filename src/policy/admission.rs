@@ -96,6 +96,26 @@ impl Rules {
         Ok(entry)
     }
 
+    /// What [`Rules::admit`] would answer, without counting anything.
+    ///
+    /// # Errors
+    /// The limit that it is over.
+    pub fn look(
+        &self,
+        limiter: &Limiter,
+        gate: &Gate,
+        key: LimitKey,
+        now_us: u64,
+    ) -> Result<(), Refused> {
+        if let Some(refused) = self.own_limit(limiter, key, now_us) {
+            return Err(refused);
+        }
+        match self.listener_rate.and_then(|meter| wait(gate.peek(now_us, &meter))) {
+            Some(wait) => Err(Refused { over: Over::ListenerRate, wait: Some(wait) }),
+            None => Ok(()),
+        }
+    }
+
     /// How many connections, or sessions, the limit that a client is over would allow.
     #[must_use]
     pub fn allowance(&self, over: Over) -> u64 {
@@ -210,6 +230,28 @@ mod tests {
         let narrow = Rules { concurrent_max: Some(0), ..Rules::default() };
         let refused = narrow.admit(&listener.limiter, &listener.gate, listener.key(9), AT);
         assert_eq!(refused, Err(Refused { over: Over::Concurrent, wait: None }));
+    }
+
+    #[test]
+    fn a_look_says_what_comes_and_counts_nothing() {
+        // If this fails, an operator is told something else than what happens, or has made it
+        // happen by asking.
+        let rules = Rules { rate: per_day(3), concurrent_max: Some(4), listener_rate: per_day(7) };
+        let listener = Listener::new(rules);
+        let mut overs = std::collections::HashSet::new();
+        for round in 0..30 {
+            let client = round % 3;
+            // Sessions that are not in its rate, so that both of its own limits are met.
+            if client == 2 {
+                let _entry = listener.limiter.enter(listener.key(2), 4);
+            }
+            let look = || rules.look(&listener.limiter, &listener.gate, listener.key(client), AT);
+            let expected = look().map_err(|refused| refused.over);
+            assert_eq!(look().map_err(|refused| refused.over), expected, "asking has changed it");
+            assert_eq!(listener.admit(client).map(|_| ()), expected, "round {round}");
+            overs.extend(expected.err().map(|over| format!("{over:?}")));
+        }
+        assert_eq!(overs.len(), 3, "{overs:?}");
     }
 
     #[test]

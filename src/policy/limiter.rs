@@ -158,6 +158,12 @@ impl Limiter {
         meter.ask(self.rates.get(key.0), now_us).into()
     }
 
+    /// How many more connections the client may make at once; see [`Meter::left`].
+    #[must_use]
+    pub fn left(&self, key: LimitKey, now_us: u64, meter: &Meter) -> u64 {
+        meter.left(self.rates.get(key.0), now_us)
+    }
+
     /// Takes back what [`Limiter::admit`] allowed at `now_us`. Gives nothing to a client that has
     /// been forgotten since.
     pub fn give_back(&self, key: LimitKey, now_us: u64, meter: &Meter) {

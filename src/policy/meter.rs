@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::bucket::{Answer, Quota, Refusal};
 use super::window::{FixedWindow, SlidingWindow};
 
+/// [`Meter::left`] counts no further.
+pub const LEFT_MAX: u64 = 100_000;
+
 /// A rate and its algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meter {
@@ -46,6 +49,19 @@ impl Meter {
             Self::SlidingWindow(window) => window.count(),
             Self::FixedWindow(window) => window.count(),
         }
+    }
+
+    /// How many more a client in this state may have at once, counted up to [`LEFT_MAX`].
+    #[must_use]
+    pub fn left(&self, mut state: Option<u64>, now_us: u64) -> u64 {
+        let mut left = 0;
+        while left < self.budget().min(LEFT_MAX)
+            && let Ok(next) = self.ask(state, now_us)
+        {
+            state = Some(next);
+            left += 1;
+        }
+        left
     }
 
     /// Whether states stored by `earlier` mean the same to this one. The budget may differ.
@@ -135,6 +151,27 @@ mod tests {
             }
         }
         admitted.map(|count| char::from(b".123456789X"[count])).iter().collect()
+    }
+
+    #[test]
+    fn what_is_left_is_what_is_admitted() {
+        // If this fails, an operator reads a number that the client does not get.
+        let second = Duration::from_secs(1);
+        let meters = [
+            Meter::token_bucket(10, second, 25),
+            Meter::sliding_window(10, second),
+            Meter::fixed_window(10, second),
+        ];
+        for meter in meters.map(Option::unwrap) {
+            let (mut state, at_us) = (None, 512_500_000);
+            assert_eq!(meter.left(None, at_us), meter.budget());
+            for used in 1..=meter.budget() {
+                state = meter.ask(state, at_us).ok();
+                assert_eq!(meter.left(state, at_us), meter.budget() - used, "{meter:?}");
+            }
+        }
+        let endless = Meter::token_bucket(1_000_000, second, 1_000_000).unwrap();
+        assert_eq!(endless.left(None, 1), LEFT_MAX);
     }
 
     #[test]

@@ -8,12 +8,12 @@ mod address;
 mod backend;
 mod ids;
 mod offenders;
+mod pick;
 mod publish;
 mod reasons;
 mod session_record;
 mod snapshot;
 mod stats;
-
 mod streak;
 mod waiting;
 
@@ -21,6 +21,7 @@ pub use address::Address;
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use offenders::{Offender, Offenders, most_frequent};
+pub use pick::{By, Obstacle, Pick, Skip, note_skip};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};

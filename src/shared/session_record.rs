@@ -14,6 +14,7 @@ use crate::policy::client::Client;
 use crate::policy::proxy_header::Malformed;
 
 use super::ids::Generation;
+use super::pick::{Obstacle, Pick};
 use super::reasons::{ConnectFailure, HeldOutcome, RefuseReason};
 use super::snapshot::{Backend, Listener, Pool};
 use super::stats::PathKind;
@@ -29,6 +30,10 @@ pub struct SessionRecord {
     pub pool: Option<Arc<Pool>>,
     /// The backend that served, or was tried last.
     pub backend: Option<Arc<Backend>>,
+    /// How it was chosen.
+    pub pick: Pick,
+    /// Who was passed over for it, and why.
+    pub skipped: Box<[(Arc<Backend>, Obstacle)]>,
     /// The client.
     pub client: Client,
     /// Bytes delivered to the backend.

@@ -4,6 +4,7 @@
 //! configurations. What changes between two snapshots lives in the `state` fields, which
 //! successive snapshots share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::policy::admission::Rules;
 use crate::policy::client::Client;
 use crate::policy::gate::Gate;
 use crate::policy::hash::Prefix;
-use crate::policy::limiter::Limiter;
+use crate::policy::limiter::{LimitKey, Limiter};
 use crate::policy::maglev::Maglev;
 use crate::policy::meter::Meter;
 use crate::policy::outlier;
@@ -24,6 +25,7 @@ use crate::policy::sticky::Memory;
 use super::address::Address;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
+use super::pick::Obstacle;
 use super::stats::{Gauge, ListenerState};
 use super::waiting::WaitingLine;
 
@@ -195,6 +197,18 @@ pub struct Limit {
     pub exempt: Option<NetSet>,
     /// Buckets, as configured.
     pub table_size: u32,
+}
+
+impl Limit {
+    /// Whose limits hold for a client; `None` is a peer on a Unix socket.
+    #[must_use]
+    #[inline]
+    pub fn key_of(&self, client: Option<IpAddr>) -> LimitKey {
+        match client {
+            Some(client) => self.limiter.key(client, self.key),
+            None => self.limiter.key_without_address(),
+        }
+    }
 }
 
 /// How a client over its limit is turned away.
@@ -390,5 +404,27 @@ impl Backend {
     pub fn is_eligible(&self, panicking: bool) -> bool {
         self.is_usable(panicking)
             && self.sessions_max.is_none_or(|max| self.state.active() < u64::from(max))
+    }
+
+    /// Why new sessions may not go there now; `None` when [`Self::is_eligible`].
+    #[must_use]
+    #[cold]
+    pub fn obstacle(&self, panicking: bool) -> Option<Obstacle> {
+        match self.state.admin() {
+            AdminState::Ready => {}
+            AdminState::Drain => return Some(Obstacle::Drain),
+            AdminState::Maint => return Some(Obstacle::Maint),
+        }
+        if self.weight == 0 {
+            return Some(Obstacle::NoWeight);
+        }
+        if !panicking && !self.state.is_up() {
+            return Some(Obstacle::Down);
+        }
+        if !panicking && self.state.is_ejected() {
+            return Some(Obstacle::Ejected);
+        }
+        let is_full = |max: u32| self.state.active() >= u64::from(max);
+        self.sessions_max.is_some_and(is_full).then_some(Obstacle::Full)
     }
 }

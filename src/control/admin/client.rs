@@ -100,6 +100,13 @@ pub fn backend_path(pool: &str, backend: &str, verb: &str) -> String {
     format!("/v1/backends/{}/{}/{verb}", encoded(pool), encoded(backend))
 }
 
+/// The path that asks what would become of a client.
+#[must_use]
+pub fn explain_path(listener: &str, client: &str, sni: Option<&str>) -> String {
+    let sni = sni.map(|name| format!("&sni={}", encoded(name))).unwrap_or_default();
+    format!("/v1/explain?listener={}&client={}{sni}", encoded(listener), encoded(client))
+}
+
 /// RFC 3986: everything but unreserved characters as `%XX`.
 fn encoded(text: &str) -> String {
     let mut out = String::new();

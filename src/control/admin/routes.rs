@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::Problem;
 
 use crate::control::admin::Admin;
+use crate::control::explain::{explained, parse_client};
 use crate::control::metrics as exposition;
 use crate::control::plane::Phase;
 use crate::control::run::reload_now;
 use crate::control::status::{self, Status, why_not_ready};
 use crate::control::verbs::{Verb, VerbError};
+use crate::dataplane::Question;
 
 /// What is so at this moment.
 pub(crate) fn status_of(admin: &Admin) -> Status {
@@ -55,6 +57,40 @@ pub(crate) async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
 pub(crate) async fn config(State(admin): State<Admin>) -> impl IntoResponse {
     let text = admin.context.plane.current.lock().config.to_toml();
     ([(CONTENT_TYPE, "application/toml; charset=utf-8")], text)
+}
+
+/// Who is asked about.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainQuery {
+    listener: String,
+    client: String,
+    sni: Option<String>,
+}
+
+/// `GET /v1/explain`: the decision that a client would get now, and why.
+pub(crate) async fn explain(
+    State(admin): State<Admin>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Response {
+    let ExplainQuery { listener: name, client, sni } = match query {
+        Ok(Query(query)) => query,
+        Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
+    };
+    let Some(client) = parse_client(&client) else {
+        let text = format!("client {client:?} is no address like 192.0.2.7 or 192.0.2.7:4711");
+        return failure(StatusCode::BAD_REQUEST, text);
+    };
+    let snapshot = admin.context.plane.publisher.latest();
+    let Some(listener) = snapshot.open_listeners().find(|listener| listener.name == name) else {
+        let known: Vec<&str> = snapshot.open_listeners().map(|known| known.name.as_str()).collect();
+        let text = format!("no listener {name:?}; there are: {}", known.join(", "));
+        return failure(StatusCode::NOT_FOUND, text);
+    };
+    let sni = sni.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    let now_us = admin.context.plane.now_us();
+    let question = Question { listener, client, server_name: sni.as_deref(), now_us };
+    Json(explained(&snapshot, &question, &status_of(&admin))).into_response()
 }
 
 /// The query of a reload.

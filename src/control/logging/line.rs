@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::shared::{Detail, SessionRecord};
+use crate::shared::{Backend, Detail, Obstacle, SessionRecord};
 
 use crate::control::logging::event::{Event, Level};
 
@@ -169,6 +170,14 @@ fn reason_of(record: &SessionRecord) -> Cow<'static, str> {
     }
 }
 
+/// Who was passed over, and why: `b2(down),b3(full)`.
+fn skipped_of(record: &SessionRecord) -> Option<String> {
+    let one =
+        |(backend, why): &(Arc<Backend>, Obstacle)| format!("{}({})", backend.name, why.word());
+    let all: Vec<String> = record.skipped.iter().map(one).collect();
+    (!all.is_empty()).then(|| all.join(","))
+}
+
 /// The fields of a session's line, in their order.
 #[derive(Debug, Serialize)]
 struct SessionLine<'a> {
@@ -188,6 +197,9 @@ struct SessionLine<'a> {
     generation: u64,
     term: &'static str,
     reason: Cow<'static, str>,
+    pick: Option<&'static str>,
+    slot: Option<u32>,
+    skipped: Option<String>,
 }
 
 impl<'a> SessionLine<'a> {
@@ -210,6 +222,9 @@ impl<'a> SessionLine<'a> {
             generation: record.generation.0,
             term: record.term,
             reason: reason_of(record),
+            pick: record.pick.by.word(),
+            slot: record.pick.slot(),
+            skipped: skipped_of(record),
         }
     }
 
@@ -228,6 +243,13 @@ impl<'a> SessionLine<'a> {
         let Self { path, generation, term, reason, .. } = self;
         write!(out, " path={path} generation={generation} term={term} reason=")?;
         write_value(reason, out);
+        write!(out, " pick={} slot=", self.pick.unwrap_or("-"))?;
+        match self.slot {
+            Some(slot) => write!(out, "{slot}")?,
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b" skipped=");
+        write_value(self.skipped.as_deref().unwrap_or("-"), out);
         Ok(())
     }
 }
@@ -260,6 +282,9 @@ mod tests {
             generation: 4,
             term: "PR",
             reason: Cow::Borrowed("client over its rate"),
+            pick: None,
+            slot: None,
+            skipped: None,
         }
     }
 
@@ -283,7 +308,8 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "time=2023-11-14T22:13:20.070Z event=session session=7 listener=db pool=- backend=- \
              client=192.0.2.1:1234 bytes_to_backend=1 bytes_to_client=2 queue_ms=-1 connect_ms=-1 \
-             total_ms=3 path=copy generation=4 term=PR reason=\"client over its rate\""
+             total_ms=3 path=copy generation=4 term=PR reason=\"client over its rate\" pick=- slot=- \
+             skipped=-"
         );
         let json = serde_json::to_string(&line()).unwrap();
         assert_eq!(
@@ -292,7 +318,8 @@ mod tests {
              \"listener\":\"db\",\"pool\":null,\"backend\":null,\"client\":\"192.0.2.1:1234\",\
              \"bytes_to_backend\":1,\"bytes_to_client\":2,\"queue_ms\":-1,\"connect_ms\":-1,\
              \"total_ms\":3,\"path\":\"copy\",\"generation\":4,\"term\":\"PR\",\
-             \"reason\":\"client over its rate\"}"
+             \"reason\":\"client over its rate\",\"pick\":null,\"slot\":null,\
+             \"skipped\":null}"
         );
     }
 

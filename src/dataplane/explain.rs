@@ -1,0 +1,206 @@
+//! What a client would get if it connected now, and why, found by the code that decides when one
+//! does: the same lists, limits, routes and choosers, asked without taking anything.
+//!
+//! Read-only, so any thread may ask. What changes between the answer and the next connection (other
+//! clients, probes) changes that connection, too.
+
+use std::sync::Arc;
+
+use crate::policy::access::Access;
+use crate::policy::admission::Refused;
+use crate::policy::client::Client;
+use crate::policy::client_hello::ClientHello;
+use crate::policy::hash::name_key;
+use crate::policy::route::{self, Choice, Known};
+use crate::shared::{
+    Backend, By, HashedWords, Limit, Listener, Obstacle, Pick, Pool, PoolId, RefuseReason, Snapshot,
+};
+
+use super::accept::refused_for;
+use super::choose::{Asking, Chooser};
+use super::picker::PassedOver;
+use super::queue;
+
+/// Who is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The listener it would connect to.
+    pub listener: &'a Listener,
+    /// The client, as limits and hashes see it.
+    pub client: Client,
+    /// The server it would name in its TLS hello, in lower case.
+    pub server_name: Option<&'a str>,
+    /// The time, in microseconds since the process started.
+    pub now_us: u64,
+}
+
+/// What would come of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Turned away.
+    Refused(RefuseReason),
+    /// It would wait in the line of its pool.
+    Waits,
+    /// It would be given a backend.
+    Served,
+}
+
+/// The decisions, in the order in which they are made.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// What comes of them.
+    pub outcome: Outcome,
+    /// What the access lists say.
+    pub access: Access,
+    /// What the limit says; `None` when the listener has none.
+    pub limit: Option<LimitSaid>,
+    /// How the pool is found.
+    pub route: RouteSaid,
+    /// What the pool's policy says; `None` when the client does not get so far.
+    pub choice: Option<ChoiceSaid>,
+}
+
+/// What the limit of a listener says of one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitSaid {
+    /// The client is exempt, so nothing else here counts.
+    pub exempt: bool,
+    /// The limit that it is over.
+    pub over: Option<Refused>,
+    /// More connections that it may make at once, of its own rate.
+    pub left: Option<u64>,
+    /// Sessions it has open, as far as they are counted.
+    pub sessions: u64,
+}
+
+/// How the pool of a connection is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteSaid {
+    /// The pool.
+    pub pool: PoolId,
+    /// A route leads there; else it is the listener's own pool.
+    pub is_routed: bool,
+    /// Another pool may come of what the client says first.
+    pub depends_on_hello: bool,
+    /// Another backend may come of it: the pool hashes what the client says.
+    pub depends_on_words: bool,
+}
+
+/// What the policy of a pool says.
+#[derive(Debug, Clone)]
+pub struct ChoiceSaid {
+    /// The backend; where chance or turns decide, one of those that may come.
+    pub backend: Option<Arc<Backend>>,
+    /// How it is chosen.
+    pub pick: Pick,
+    /// The next connection gets the very same.
+    pub is_certain: bool,
+    /// Who is passed over, and why.
+    pub skipped: Vec<(Arc<Backend>, Obstacle)>,
+    /// Clients that wait before it.
+    pub waiting: u64,
+}
+
+/// Decides as for a connection that arrives now.
+#[must_use]
+pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Explanation {
+    let Question { listener, client, .. } = *question;
+    let access = listener.access.judge(client.ip());
+    let limit = listener.limit.as_ref();
+    let said = limit.map(|limit| limit_says(limit, client, question.now_us));
+    let route = find_route(snapshot, question);
+    let refused = if !access.is_admitted() {
+        Some(RefuseReason::Access)
+    } else if let Some(over) = said.and_then(|said| said.over)
+        && !limit.is_some_and(|limit| limit.observe)
+    {
+        Some(refused_for(over.over))
+    } else if !has_room(snapshot, listener) {
+        Some(RefuseReason::MaxSessions)
+    } else {
+        None
+    };
+    if let Some(reason) = refused {
+        let outcome = Outcome::Refused(reason);
+        return Explanation { outcome, access, limit: said, route, choice: None };
+    }
+    let pool = snapshot.pool(route.pool);
+    let choice = pool.map(|pool| choose(snapshot, pool, question));
+    let outcome = match (&choice, pool) {
+        (Some(ChoiceSaid { waiting: 1.., .. }), _) => Outcome::Waits,
+        (Some(ChoiceSaid { backend: Some(_), .. }), _) => Outcome::Served,
+        (_, Some(pool)) if queue::is_only_full(pool) => Outcome::Waits,
+        _ => Outcome::Refused(RefuseReason::NoBackend),
+    };
+    Explanation { outcome, access, limit: said, route, choice }
+}
+
+/// The reason for which a client over a limit is refused.
+#[must_use]
+pub fn reason_of(refused: Refused) -> RefuseReason {
+    refused_for(refused.over)
+}
+
+fn limit_says(limit: &Limit, client: Client, now_us: u64) -> LimitSaid {
+    let is_exempt = |ip| limit.exempt.as_ref().is_some_and(|list| list.contains(ip));
+    if client.ip().is_some_and(is_exempt) {
+        return LimitSaid { exempt: true, over: None, left: None, sessions: 0 };
+    }
+    let key = limit.key_of(client.ip());
+    let Limit { limiter, gate, rules, .. } = limit;
+    LimitSaid {
+        exempt: false,
+        over: rules.look(limiter, gate, key, now_us).err(),
+        left: rules.rate.map(|meter| limiter.left(key, now_us, &meter)),
+        sessions: limiter.sessions(key),
+    }
+}
+
+fn has_room(snapshot: &Snapshot, listener: &Listener) -> bool {
+    snapshot.sessions.value() < snapshot.sessions_max
+        && listener.state.active.value() < listener.sessions_max
+}
+
+fn find_route(snapshot: &Snapshot, question: &Question<'_>) -> RouteSaid {
+    let Question { listener, client, server_name, .. } = *question;
+    let routes = listener.routing.as_ref().map_or(&[][..], |routing| &routing.routes);
+    let hello = server_name
+        .map(|name| ClientHello { server_name: Some(name.to_owned()), protocols: vec![] });
+    let known = hello.as_ref().map_or(Known::NoHello, Known::Hello);
+    let depends_on_hello = server_name.is_none()
+        && route::choose(routes, client.ip(), Known::Nothing) == Choice::NeedsHello;
+    let (pool, is_routed) = match route::choose(routes, client.ip(), known) {
+        Choice::Taken(pool) => (pool, true),
+        Choice::Default | Choice::NeedsHello => (listener.pool, false),
+    };
+    let hashes = snapshot.pool(pool).and_then(|pool| pool.hash.said.as_ref());
+    let depends_on_words =
+        hashes.is_some_and(|words| *words != HashedWords::ServerName || server_name.is_none());
+    RouteSaid { pool, is_routed, depends_on_hello, depends_on_words }
+}
+
+fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> ChoiceSaid {
+    let passed_over = PassedOver::default();
+    let hashes_name = pool.hash.said == Some(HashedWords::ServerName);
+    let name = question.server_name.filter(|_| hashes_name);
+    let asking = Asking {
+        client: question.client,
+        key: name.map(|name| name_key(name, pool.hash.seed)),
+        now_us: question.now_us,
+        tried: &[],
+        generation: snapshot.generation,
+        passed_over: &passed_over,
+    };
+    let chosen = Chooser::that_only_looks().choose(pool, asking);
+    let (backend, pick) = chosen.unzip();
+    let skipped = passed_over.into_list().into_iter();
+    let skipped =
+        skipped.filter_map(|skip| Some((snapshot.backend(skip.backend)?.clone(), skip.why)));
+    ChoiceSaid {
+        is_certain: pick.is_some_and(|pick| matches!(pick.by, By::Maglev | By::First | By::Sticky)),
+        backend: backend.and_then(|chosen| snapshot.backend(chosen.id).cloned()),
+        pick: pick.unwrap_or_default(),
+        skipped: skipped.collect(),
+        waiting: if queue::has_line(pool) { pool.state.line.len() } else { 0 },
+    }
+}

@@ -1,0 +1,122 @@
+//! Which member of a group may be chosen for a client, what it is worth, and who was passed over.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::policy::bounded_load::Bounds;
+use crate::policy::least_latency::Burden;
+use crate::policy::maglev::{Choice, Maglev};
+use crate::policy::slow_start;
+use crate::shared::{Backend, BackendId, Group, Obstacle, Pool, Skip, note_skip};
+
+use super::choose::{Asking, Which, weight_in};
+
+/// Who was passed over in one choice. Owns nothing until somebody is.
+#[derive(Default)]
+pub(crate) struct PassedOver(Cell<Vec<Skip>>);
+
+impl PassedOver {
+    /// Notes one backend; the first reason stays.
+    #[cold]
+    pub(super) fn note(&self, backend: BackendId, why: Obstacle) {
+        let mut list = self.0.take();
+        note_skip(&mut list, Skip { backend, why });
+        self.0.set(list);
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Skip> {
+        self.0.into_inner()
+    }
+}
+
+/// One group asked for one client.
+pub(super) struct Picker<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) group: &'a Group,
+    pub(super) which: Which,
+    pub(super) asking: Asking<'a>,
+    pub(super) panicking: bool,
+}
+
+impl Picker<'_> {
+    pub(super) fn is_eligible(&self, member: u16) -> bool {
+        let Some(backend) = self.member(member) else { return false };
+        let may = backend.is_eligible(self.panicking) && !self.asking.tried.contains(&backend.id);
+        if !may {
+            self.asking.note(backend, self.panicking);
+        }
+        may
+    }
+
+    fn member(&self, member: u16) -> Option<&Arc<Backend>> {
+        self.group.members.get(usize::from(member))
+    }
+
+    /// The weights of the moment: those of backends that came up a short while ago are reduced.
+    pub(super) fn weigh(&self, ramp_us: u64, weights: &mut Vec<u32>) {
+        let now_us = self.asking.now_us;
+        weights.clear();
+        weights.extend(self.group.members.iter().map(|backend| {
+            let share = slow_start::share(backend.state.since_us(), now_us, ramp_us);
+            slow_start::scaled(backend.weight, share)
+        }));
+    }
+
+    /// Maglev where a member may be passed over although it could serve: it is far above the mean,
+    /// or has not grown up to this client. Who finds nobody else is served by one of those.
+    #[inline(never)]
+    pub(super) fn pick_within(
+        &self,
+        table: &Maglev,
+        key: u64,
+        (now, factor): (Option<&[u32]>, Option<u32>),
+    ) -> Option<Choice> {
+        let eligible = |member: u16| self.is_eligible(member);
+        let is_grown = |member: u16| {
+            let grown = match (now, self.weight(member)) {
+                (Some(now), weight @ 1..) => {
+                    let share = weight_in(now, member) / weight;
+                    slow_start::lets_in(key, self.pool.hash.seed, share)
+                }
+                _ => true,
+            };
+            grown || self.passes_over(member, Obstacle::Starting)
+        };
+        let bounds = factor.map(|factor| {
+            let members = (0..=u16::MAX).take(self.group.members.len());
+            let usable = members.filter(|member| eligible(*member));
+            Bounds::new(factor, usable.map(|member| (self.load(member), self.weight(member))))
+        });
+        let has_room = |member: u16| {
+            let room = bounds.is_none_or(|all| all.admits(self.load(member), self.weight(member)));
+            room || self.passes_over(member, Obstacle::Loaded)
+        };
+        let first = |member: u16| eligible(member) && is_grown(member) && has_room(member);
+        let second = |member: u16| eligible(member) && has_room(member);
+        let choice = table.pick(key, first).or_else(|| table.pick(key, second));
+        choice.or_else(|| table.pick(key, eligible))
+    }
+
+    /// Notes that a member could serve and is passed over nevertheless; always false.
+    fn passes_over(&self, member: u16, why: Obstacle) -> bool {
+        if let Some(backend) = self.member(member) {
+            self.asking.passed_over.note(backend.id, why);
+        }
+        false
+    }
+
+    fn weight(&self, member: u16) -> u32 {
+        self.member(member).map_or(0, |backend| backend.weight)
+    }
+
+    pub(super) fn burden(&self, member: u16) -> Burden {
+        let backend = self.member(member);
+        let cost = backend.and_then(|backend| backend.state.latency().cost(self.asking.now_us));
+        Burden { sessions: self.load(member), cost }
+    }
+
+    pub(super) fn load(&self, member: u16) -> u32 {
+        let active = self.member(member).map_or(0, |backend| backend.state.active());
+        u32::try_from(active).unwrap_or(u32::MAX)
+    }
+}
