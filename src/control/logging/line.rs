@@ -308,8 +308,8 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "time=2023-11-14T22:13:20.070Z event=session session=7 listener=db pool=- backend=- \
              client=192.0.2.1:1234 bytes_to_backend=1 bytes_to_client=2 queue_ms=-1 connect_ms=-1 \
-             total_ms=3 path=copy generation=4 term=PR reason=\"client over its rate\" pick=- slot=- \
-             skipped=-"
+             total_ms=3 path=copy generation=4 term=PR reason=\"client over its rate\" pick=- \
+             slot=- skipped=-"
         );
         let json = serde_json::to_string(&line()).unwrap();
         assert_eq!(
