@@ -19,11 +19,11 @@ http {{ access_log off; sendfile on; tcp_nopush on;
 """
 EVENKEEL = """
 [global]
-workers = 1
+workers = {threads}
 {tuning}
 log = {{ sessions = false, level = "error" }}
 [admin]
-socket = "{dir}/{socket}.sock"
+socket = "{dir}/{socket}"
 [listener.web]
 bind = ["{web}"]
 pool = "web"
@@ -36,7 +36,7 @@ backends = ["{backend}"]
 """
 HAPROXY = """
 global
-  nbthread 1
+  nbthread {threads}
   maxconn 6000
   {tuning}
 defaults
@@ -73,16 +73,15 @@ stream {{ access_log off; proxy_timeout 600s;
 """
 
 
-def evenkeel(places, spins):
+def evenkeel(places, threads, spins):
     """evenkeel with its defaults, or waiting busily for a client that talks all the time."""
-    tuning = 'spin = "50us"' if spins else ""
-    return EVENKEEL.format(**places, tuning=tuning, socket="spin" if spins else "admin")
+    return EVENKEEL.format(**places, threads=threads, tuning='spin = "50us"' if spins else "")
 
 
-def haproxy(places, tuned):
+def haproxy(places, threads, tuned):
     """HAProxy with its defaults, or with what helps it forward without looking."""
     extra = {"tuning": TUNING if tuned else "", "options": OPTIONS if tuned else ""}
-    return HAPROXY.format(**places, **extra)
+    return HAPROXY.format(**places, threads=threads, **extra)
 
 
 def nginx(places, module):

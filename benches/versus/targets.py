@@ -9,6 +9,10 @@ import configurations
 from processes import Failed
 
 NAMES = ("evenkeel", "haproxy", "haproxy-tuned", "nginx", "envoy", "bare", "evenkeel-spin")
+# For `--proxy-cpu 0,1 --other-cpu 0,1`: what a second worker adds where client and backend share
+# the cores. Measured only when they are asked for.
+IN_PAIRS = ("evenkeel-2", "haproxy-2")
+ALL = NAMES + IN_PAIRS
 TITLES = {
     "evenkeel": "evenkeel",
     "haproxy": "HAProxy",
@@ -17,6 +21,8 @@ TITLES = {
     "envoy": "Envoy",
     "bare": "bare relay",
     "evenkeel-spin": "evenkeel, spin",
+    "evenkeel-2": "evenkeel, 2 workers",
+    "haproxy-2": "HAProxy, 2 threads",
 }
 # Ports of one target above the first one of all: two for each.
 PORTS_EACH = 2
@@ -38,7 +44,7 @@ class Targets:
 
     def place(self, name, listener="web"):
         """Address and port where a target listens."""
-        number = NAMES.index(name) * PORTS_EACH + (listener == "limited")
+        number = ALL.index(name) * PORTS_EACH + (listener == "limited")
         return f"{self.children.network.proxy_host}:{self.options.port + number}"
 
     def backend(self):
@@ -56,11 +62,13 @@ class Targets:
         """The command line of a target, with its configuration written."""
         web, limited = self.place(name), self.place(name, "limited")
         places = {"dir": self.directory, "backend": self.backend(), "web": web, "limited": limited}
-        if name in ("evenkeel", "evenkeel-spin"):
-            text = configurations.evenkeel(places, name == "evenkeel-spin")
+        threads = 2 if name in IN_PAIRS else 1
+        if name in ("evenkeel", "evenkeel-spin", "evenkeel-2"):
+            places["socket"] = f"{name}.sock"
+            text = configurations.evenkeel(places, threads, name == "evenkeel-spin")
             return [self.options.binary, "run", "-c", self.write(f"{name}.toml", text)]
-        if name in ("haproxy", "haproxy-tuned"):
-            text = configurations.haproxy(places, name == "haproxy-tuned")
+        if name in ("haproxy", "haproxy-tuned", "haproxy-2"):
+            text = configurations.haproxy(places, threads, name == "haproxy-tuned")
             return [program("haproxy"), "-f", self.write(f"{name}.cfg", text), "-db"]
         if name == "nginx":
             text = configurations.nginx(places, stream_module())

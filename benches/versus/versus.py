@@ -47,8 +47,8 @@ def options():
     add("--rounds", type=int, default=5)
     add("--seconds", type=int, default=3, help="of each load, target and round")
     add("--network", choices=NETWORKS, default="loopback")
-    add("--only", nargs="+", choices=targets.NAMES, default=list(targets.NAMES), metavar="TARGET",
-        help=", ".join(targets.NAMES))
+    add("--only", nargs="+", choices=targets.ALL, default=list(targets.NAMES), metavar="TARGET",
+        help=", ".join(targets.ALL))
     add("--loads", nargs="+", metavar="LOAD", help="all of them unless some are named")
     add("--rates", type=numbers, default=[2000, 10000, 20000], help="of the open loop, a second")
     add("--out", type=pathlib.Path, default=built / "versus")
@@ -56,8 +56,8 @@ def options():
     add("--binary", type=pathlib.Path, help="evenkeel, if not the one that was built")
     add("--envoy", type=pathlib.Path, default=built / "versus-envoy" / "bin" / "envoy")
     add("--port", type=int, default=17000, help=f"the first of {PORTS} that are used")
-    add("--proxy-cpu", type=int, default=0)
-    add("--other-cpu", type=int, default=1)
+    add("--proxy-cpu", default="0", metavar="LIST", help="as taskset takes it, like 0 or 0,1")
+    add("--other-cpu", default="1", metavar="LIST", help="of client and backend")
     chosen = parser.parse_args()
     for name in ("built", "binary", "envoy", "out"):
         if getattr(chosen, name):
@@ -120,7 +120,7 @@ def run_rounds(bench, wanted, rounds):
 
 def write(chosen, wanted, rounds, facts):
     """Report and charts of what has been measured so far."""
-    titles = {name: targets.TITLES[name] for name in targets.NAMES if name in chosen.only}
+    titles = {name: targets.TITLES[name] for name in targets.ALL if name in chosen.only}
     text = report.markdown(rounds, wanted, titles, facts)
     (chosen.out / "report.md").write_text(text, encoding="utf-8")
     counted = len({row["round"] for row in rounds.rows})
