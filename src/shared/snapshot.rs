@@ -428,3 +428,41 @@ impl Backend {
         self.sessions_max.is_some_and(is_full).then_some(Obstacle::Full)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, a backend that is passed over looks in the log as if it could have served, or
+    // an operator is told of an obstacle that is none.
+    #[test]
+    fn who_has_no_obstacle_is_eligible_and_nobody_else() {
+        let mut seen = std::collections::HashSet::new();
+        for bits in 0..64_u32 {
+            let is = |bit: u32| bits >> bit & 1 == 1;
+            let state = Arc::new(BackendState::new(1, !is(0)));
+            state.set_ejected(is(1));
+            let admins = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
+            for admin in admins {
+                state.set_admin(admin);
+                let backend = Backend {
+                    id: BackendId::new(0),
+                    pool: PoolId::new(0),
+                    pool_name: "p".to_owned(),
+                    name: "b".to_owned(),
+                    address: Address::Ip(([192, 0, 2, 1], 80).into()),
+                    weight: u32::from(!is(2)),
+                    sessions_max: (!is(3)).then_some(u32::from(!is(4))),
+                    backup: false,
+                    measured: false,
+                    line: None,
+                    state: Arc::clone(&state),
+                };
+                let obstacle = backend.obstacle(is(5));
+                assert_eq!(obstacle.is_none(), backend.is_eligible(is(5)), "{backend:?}");
+                seen.extend(obstacle.map(Obstacle::word));
+            }
+        }
+        assert_eq!(seen.len(), 6, "{seen:?}");
+    }
+}
