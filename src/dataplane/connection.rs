@@ -203,18 +203,28 @@ impl Connection {
         self.phase.due(&self.session, bounds, now)
     }
 
+    /// The bounds of its stage; where a reload has taken their owner away there is no time left.
     fn bounds(&self, snapshot: &Snapshot) -> Bounds {
-        let listener = snapshot.listener(self.place.listener);
-        let pool = snapshot.pool(self.place.pool);
-        let reading = self.aside.as_ref().and_then(|aside| aside.reading.as_ref());
-        Bounds {
-            reading: reading.map_or(Duration::ZERO, |reading| reading.timeout),
-            connect: pool.map_or(Duration::ZERO, |pool| pool.connect_timeout),
-            queue: pool.and_then(|pool| pool.queue).map_or(Duration::ZERO, |queue| queue.timeout),
-            idle: listener.map_or(Duration::ZERO, |listener| listener.idle_timeout),
-            half_closed: listener.map_or(Duration::ZERO, |listener| listener.half_closed_timeout),
-            last: listener.and_then(|listener| listener.max_lifetime).map(|most| self.last(most)),
+        if self.phase.stage.is_opening() {
+            return self.opening_bounds(snapshot);
         }
+        let Some(listener) = snapshot.listener(self.place.listener) else { return Bounds::NONE };
+        Bounds {
+            idle: listener.idle_timeout,
+            half_closed: listener.half_closed_timeout,
+            last: listener.max_lifetime.map(|most| self.last(most)),
+            ..Bounds::NONE
+        }
+    }
+
+    fn opening_bounds(&self, snapshot: &Snapshot) -> Bounds {
+        let reading = self.aside.as_ref().and_then(|aside| aside.reading.as_ref());
+        let reading = reading.map_or(Duration::ZERO, |reading| reading.timeout);
+        let Some(pool) = snapshot.pool(self.place.pool) else {
+            return Bounds { reading, ..Bounds::NONE };
+        };
+        let queue = pool.queue.map_or(Duration::ZERO, |queue| queue.timeout);
+        Bounds { reading, queue, connect: pool.connect_timeout, ..Bounds::NONE }
     }
 
     /// When a session that may last for `most` ends: the same whenever it is asked.

@@ -49,7 +49,8 @@ impl Stage {
     }
 }
 
-/// How long a connection may take over what it waits for.
+/// How long a connection may take over what it waits for. Those of the opening stages and those of
+/// the others are never asked for together.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// What the client has to say first.
@@ -67,6 +68,16 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// No time for anything: what a stage does not ask for may be left at this.
+    pub const NONE: Self = Self {
+        reading: Duration::ZERO,
+        queue: Duration::ZERO,
+        connect: Duration::ZERO,
+        idle: Duration::ZERO,
+        half_closed: Duration::ZERO,
+        last: None,
+    };
+
     /// The earlier of a moment and the end of a session that moves bytes.
     fn or_last(&self, moment: Tick) -> Tick {
         self.last.map_or(moment, |last| last.min(moment))
@@ -156,15 +167,15 @@ impl Phase {
     /// When the timer has to fire next.
     #[must_use]
     pub fn next_check<P: Holds>(&self, session: &Session<P>, bounds: Bounds, now: Tick) -> Tick {
-        let deadline = self.silence_deadline(session, bounds);
+        let silence = || self.silence_deadline(session, bounds);
         match self.stage {
             Stage::Reading => self.attempted.after(bounds.reading),
             Stage::Waiting => self.attempted.after(bounds.queue).min(now.after(LINE_LOOK)),
-            Stage::Connecting if has(Defect::ForgetConnectTimeout) => deadline,
+            Stage::Connecting if has(Defect::ForgetConnectTimeout) => silence(),
             Stage::Connecting | Stage::Greeting => self.attempted.after(bounds.connect),
-            Stage::Young => bounds.or_last(deadline.min(now.after(KEEPALIVE_DELAY))),
-            Stage::Settled => bounds.or_last(deadline),
-            Stage::Lingering => deadline.min(now.after(LINGER_LOOK)),
+            Stage::Young => bounds.or_last(silence().min(now.after(KEEPALIVE_DELAY))),
+            Stage::Settled => bounds.or_last(silence()),
+            Stage::Lingering => silence().min(now.after(LINGER_LOOK)),
         }
     }
 
