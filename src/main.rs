@@ -108,6 +108,7 @@ fn what_to_try(served: &Served) {
          curl http://{first}/                  again and again: they take turns\n  \
          evenkeel status --socket {socket}\n  \
          evenkeel drain colours/green --socket {socket}\n  \
+         evenkeel explain web 127.0.0.1 --socket {socket}\n  \
          evenkeel ready colours/green --socket {socket}\n  \
          edit {file}, then\n  \
          evenkeel reload --socket {socket}\n\n\
