@@ -18,6 +18,7 @@ use evenkeel::policy::limiter::{Decision, LimitKey, Limiter};
 use evenkeel::policy::maglev::Maglev;
 use evenkeel::policy::meter::Meter;
 use evenkeel::policy::round_robin::RoundRobin;
+use evenkeel::sys::memory::prefer_large_pages;
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const MILLION: u32 = 1_000_000;
@@ -108,6 +109,7 @@ fn limiter(c: &mut Criterion) {
             entry
         });
     });
+    limiter.extents().for_each(prefer_large_pages);
     let many = keys(&limiter, MILLION);
     for key in &many {
         limiter.admit(*key, now_us, &quota);
@@ -186,6 +188,7 @@ fn contended(c: &mut Criterion) {
     let mut group = c.benchmark_group("limiter/two-threads");
     for (name, count) in [("one-key", 1), ("10k-keys", 10_000), ("million-keys", MILLION)] {
         let limiter = Limiter::new(1 << 21, None, SEEDS);
+        limiter.extents().for_each(prefer_large_pages);
         let keys = keys(&limiter, count);
         for key in &keys {
             limiter.admit(*key, 1_000_000, &quota);

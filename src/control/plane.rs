@@ -19,6 +19,7 @@ use crate::shared::{
     Address, AdminState, Backend, BackendId, Generation, OnDown, Pool, Publisher, Snapshot,
     WorkerState,
 };
+use crate::sys::memory::prefer_large_pages;
 
 use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
@@ -233,6 +234,7 @@ impl Plane {
             seeds: [(); 4].map(|()| fastrand::u64(..)),
         };
         let snapshot = Arc::new(compile::compile(config, &inputs)?);
+        map_tables(&snapshot);
         apply_admin_states(config, &snapshot, overrides);
         self.publisher.publish(Arc::clone(&snapshot));
         self.lift_probeless(config, &snapshot);
@@ -344,6 +346,16 @@ impl Plane {
             tell_panic(pool, &panic);
         }
     }
+}
+
+/// Has the tables that workers look up at random lie on large pages. What does is left alone.
+fn map_tables(snapshot: &Snapshot) {
+    let limits = snapshot.open_listeners().filter_map(|listener| listener.limit.as_ref());
+    let choices = snapshot.pools.iter().flatten().filter_map(|pool| pool.sticky.as_ref());
+    limits
+        .flat_map(|limit| limit.limiter.extents())
+        .chain(choices.map(|sticky| sticky.memory.extent()))
+        .for_each(prefer_large_pages);
 }
 
 /// A change of whether a pool believes its probes and sessions.

@@ -11,6 +11,7 @@
 //! compare-exchange from a state that allows it, so limits are exact whoever races.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -224,6 +225,12 @@ impl Limiter {
     #[must_use]
     pub fn overflows(&self) -> u64 {
         self.sessions.as_ref().map_or(0, |sessions| sessions.overflows.load(Ordering::Relaxed))
+    }
+
+    /// Where its tables are, for whoever maps memory.
+    pub fn extents(&self) -> impl Iterator<Item = Range<*const u8>> {
+        let sessions = self.sessions.iter().map(|sessions| &sessions.table);
+        sessions.chain([&self.rates]).map(Table::extent)
     }
 
     /// Memory, all of it taken at the start.

@@ -5,6 +5,7 @@
 //! its backend, nothing else.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::hash::{Prefix, client_key, key_without_address, value_key};
 use super::table::{PAYLOAD_BITS, Table, Worth};
@@ -89,6 +90,12 @@ impl Memory {
         };
         // A set in which nobody gives way does not exist here; losing a choice would be harmless.
         let _stored = self.table.update(key, |_| Ok::<u64, ()>(state), worth);
+    }
+
+    /// Where its table is, for whoever maps memory.
+    #[must_use]
+    pub fn extent(&self) -> Range<*const u8> {
+        self.table.extent()
     }
 
     /// Clients that were forgotten before their time for want of room.

@@ -14,6 +14,8 @@
 //! because its commit fails. A pending payload is a ticket unique within the set, so that commit
 //! cannot mistake a later word for its own. Readers treat pending words as absent.
 
+use std::ops::Range;
+
 use crossbeam::utils::CachePadded;
 
 use super::defects::{Defect, has};
@@ -166,6 +168,13 @@ impl Table {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&*self.sets) + size_of_val(&*self.tickets) + size_of::<Self>()
+    }
+
+    /// Where the words are, for whoever maps memory.
+    #[must_use]
+    pub fn extent(&self) -> Range<*const u8> {
+        let sets = self.sets.as_ptr_range();
+        sets.start.cast()..sets.end.cast()
     }
 
     #[inline]
