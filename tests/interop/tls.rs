@@ -1,12 +1,12 @@
-//! TLS passes through evenkeel untouched: clients see the server's own certificate.
+//! TLS passes through evenkeel untouched: clients see the server's own certificate. So do probes.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use crate::in_front_of;
-use crate::program::{Nginx, program, succeed, text_of};
-use crate::support::Proxy;
+use crate::program::{Nginx, Server, program, succeed, text_of};
+use crate::support::{PATIENCE, Proxy, eventually};
 
 const NAME: &str = "evenkeel.test";
 
@@ -64,4 +64,84 @@ fn curl_downloads_a_large_file_over_tls() {
     std::fs::write(server.directory().join("files/large"), &content).unwrap();
     let (received, _) = succeed(&mut curl(&server, proxy.address(), "/files/large"), b"");
     assert!(received == content, "{} of {} bytes", received.len(), content.len());
+}
+
+/// A health table whose probes check the certificate of this server for that name.
+fn verified(server: &Path, name: &str) -> String {
+    let ca = server.join("certificate.pem");
+    format!(
+        "[pool.p.health]\nprobe = \"tls\"\ninterval = \"50ms\"\nfast_interval = \"50ms\"\n\
+         fall = 1\nhost = \"{name}\"\nverify = true\nca = \"{}\"",
+        ca.display()
+    )
+}
+
+/// When a certificate expires, as openssl reads it.
+fn not_after(certificate: &Path) -> String {
+    let mut openssl = Command::new(program("openssl"));
+    openssl.args(["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in"]).arg(certificate);
+    let said = text_of(&mut openssl);
+    said.trim().trim_start_matches("notAfter=").replace(' ', "T")
+}
+
+fn probes(proxy: &Proxy, result: &str) -> f64 {
+    proxy.metric("evenkeel_backend_probes_total", &[("result", result)])
+}
+
+/// If it fails, probes do not know a good certificate of a real server, or its end, or nginx takes
+/// every probe for an error.
+#[test]
+fn nginx_passes_tls_probes_and_logs_nothing() {
+    let server = Nginx::start_with("secret", certified);
+    let health = verified(server.directory(), NAME);
+    let proxy = Proxy::start(&in_front_of(&[server.address()], &health));
+    eventually("five probes pass", PATIENCE, || (probes(&proxy, "pass") >= 5.0).then_some(()));
+    assert!(probes(&proxy, "fail") < 1.0, "{}", proxy.said());
+    let backend = proxy.backend("p", &server.address().to_string());
+    let wanted = not_after(&server.directory().join("certificate.pem"));
+    assert_eq!(backend.certificate_expires, Some(wanted));
+    assert!(backend.reason.starts_with("certificate expires in "), "{}", backend.reason);
+    assert_eq!(server.said(), "");
+    let other = verified(server.directory(), "other.test");
+    proxy.reload_with(&in_front_of(&[server.address()], &other));
+    proxy.wait_for_line("certificate not valid for other.test, only for evenkeel.test");
+    assert_eq!(server.said(), "");
+}
+
+/// If it fails, a server of OpenSSL that speaks one version of TLS is taken out.
+#[test]
+fn openssl_passes_tls_probes_in_both_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    certified(path);
+    for version in ["-tls1_2", "-tls1_3"] {
+        let server = Server::start(|address| {
+            let mut openssl = Command::new(program("openssl"));
+            openssl.args(["s_server", "-quiet", version, "-accept", &address.to_string()]);
+            openssl.arg("-cert").arg(path.join("certificate.pem"));
+            openssl.arg("-key").arg(path.join("key.pem"));
+            openssl
+        });
+        let proxy = Proxy::start(&in_front_of(&[server.address()], &verified(path, NAME)));
+        eventually("five probes pass", PATIENCE, || (probes(&proxy, "pass") >= 5.0).then_some(()));
+        assert!(probes(&proxy, "fail") < 1.0, "{version}: {}", proxy.said());
+    }
+}
+
+/// If it fails, a server that speaks only what nobody should speak any more passes for a good one.
+#[test]
+fn versions_that_are_too_old_are_refused_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    certified(path);
+    let server = Server::start(|address| {
+        let mut openssl = Command::new(program("openssl"));
+        openssl.args(["s_server", "-quiet", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]);
+        openssl.args(["-accept", &address.to_string()]);
+        openssl.arg("-cert").arg(path.join("certificate.pem"));
+        openssl.arg("-key").arg(path.join("key.pem"));
+        openssl
+    });
+    let proxy = Proxy::start(&in_front_of(&[server.address()], &verified(path, NAME)));
+    proxy.wait_for_line("down: TLS handshake refused: protocol version (1 of 1 probes failed)");
 }
