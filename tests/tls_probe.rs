@@ -313,7 +313,7 @@ fn check_reads_the_authorities() {
         std::fs::write(&file, content).unwrap();
         let (code, said) = checked(&trust, None);
         assert!(code == 78 && said.contains(&format!("{file} {words}")), "{code}: {said}");
-        assert!(said.contains("BEGIN CERTIFICATE") && said.contains(":5:"), "{said}");
+        assert!(said.contains("BEGIN CERTIFICATE") && said.contains(":6:"), "{said}");
     }
     let directory = authority.directory.path().display();
     let (code, said) = checked(&format!("verify = true, ca = \"{directory}\""), None);
@@ -325,5 +325,18 @@ fn check_reads_the_authorities() {
     assert_eq!(checked("verify = false", Some("/dev/null")).0, 0);
     let (code, said) = checked("verify = true", Some("/dev/null"));
     assert!(code == 78 && said.contains("the system has no roots"), "{code}: {said}");
-    assert!(said.contains("install the package ca-certificates") && said.contains(":5:"), "{said}");
+    assert!(said.contains("install the package ca-certificates") && said.contains(":6:"), "{said}");
+}
+
+/// If it fails, evenkeel serves with probes that can only fail, for want of a file of its own.
+#[test]
+fn a_start_without_the_authorities_is_refused() {
+    let authority = Authority::new();
+    let backend = plain();
+    let setup = Setup::of(&[&backend]).also(&authority.verified());
+    std::fs::remove_file(authority.file()).unwrap();
+    let (status, said) = Proxy::refused(&setup.text());
+    assert_eq!(status.code(), Some(78), "{said}");
+    assert!(said.contains(&format!("cannot read {}: No such file", authority.file())), "{said}");
+    assert!(said.contains("put the file there, or name another one"), "{said}");
 }

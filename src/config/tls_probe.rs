@@ -78,7 +78,7 @@ fn warn_unchecked(section: &Section<'_>, report: &mut Report<'_>) {
 fn file(value: &Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     const EXPECTED: &str = "an absolute path such as \"/etc/evenkeel/ca.pem\"";
     let text = scalar::string(value, EXPECTED, report)?;
-    let finding = if text.is_empty() || text == "-" {
+    let finding = if text == "-" {
         Finding::new("`ca` names no file").hint("leave `ca` out to trust the system's roots")
     } else if !Path::new(&text).is_absolute() {
         Finding::new(format!("`{}` is no absolute path", shown(&text)))

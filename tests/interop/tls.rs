@@ -76,6 +76,18 @@ fn verified(server: &Path, name: &str) -> String {
     )
 }
 
+/// A server of OpenSSL with the certificate and the key of this directory.
+#[track_caller]
+fn s_server(directory: &Path, more: &[&str]) -> Server {
+    Server::start(|address| {
+        let mut openssl = Command::new(program("openssl"));
+        openssl.args(["s_server", "-quiet", "-accept", &address.to_string()]).args(more);
+        openssl.arg("-cert").arg(directory.join("certificate.pem"));
+        openssl.arg("-key").arg(directory.join("key.pem"));
+        openssl
+    })
+}
+
 /// When a certificate expires, as openssl reads it.
 fn not_after(certificate: &Path) -> String {
     let mut openssl = Command::new(program("openssl"));
@@ -115,13 +127,7 @@ fn openssl_passes_tls_probes_in_both_versions() {
     let path = directory.path();
     certified(path);
     for version in ["-tls1_2", "-tls1_3"] {
-        let server = Server::start(|address| {
-            let mut openssl = Command::new(program("openssl"));
-            openssl.args(["s_server", "-quiet", version, "-accept", &address.to_string()]);
-            openssl.arg("-cert").arg(path.join("certificate.pem"));
-            openssl.arg("-key").arg(path.join("key.pem"));
-            openssl
-        });
+        let server = s_server(path, &[version]);
         let proxy = Proxy::start(&in_front_of(&[server.address()], &verified(path, NAME)));
         eventually("five probes pass", PATIENCE, || (probes(&proxy, "pass") >= 5.0).then_some(()));
         assert!(probes(&proxy, "fail") < 1.0, "{version}: {}", proxy.said());
@@ -134,14 +140,37 @@ fn versions_that_are_too_old_are_refused_in_words() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     certified(path);
-    let server = Server::start(|address| {
-        let mut openssl = Command::new(program("openssl"));
-        openssl.args(["s_server", "-quiet", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]);
-        openssl.args(["-accept", &address.to_string()]);
-        openssl.arg("-cert").arg(path.join("certificate.pem"));
-        openssl.arg("-key").arg(path.join("key.pem"));
-        openssl
-    });
+    let server = s_server(path, &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]);
     let proxy = Proxy::start(&in_front_of(&[server.address()], &verified(path, NAME)));
     proxy.wait_for_line("down: TLS handshake refused: protocol version (1 of 1 probes failed)");
+}
+
+/// If it fails, small authorities that make certificates without extensions lose their servers,
+/// though nobody wants them checked; or such a one passes a check.
+#[test]
+fn a_certificate_without_extensions_passes_unless_it_is_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut openssl = Command::new(program("openssl"));
+    openssl.args(["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=old", "-keyout"]);
+    text_of(openssl.arg(path.join("key.pem")).arg("-out").arg(path.join("request.pem")));
+    let mut openssl = Command::new(program("openssl"));
+    openssl.args(["x509", "-req", "-days", "2", "-in"]).arg(path.join("request.pem"));
+    openssl.arg("-signkey").arg(path.join("key.pem"));
+    text_of(openssl.arg("-out").arg(path.join("certificate.pem")));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let server = s_server(path, &[version]);
+        let health = verified(path, "old");
+        let unchecked = health.replace("verify = true", "verify = false");
+        let proxy = Proxy::start(&in_front_of(&[server.address()], &unchecked));
+        eventually("five probes pass", PATIENCE, || (probes(&proxy, "pass") >= 5.0).then_some(()));
+        assert!(probes(&proxy, "fail") < 1.0, "{version}: {}", proxy.said());
+        let name = server.address().to_string();
+        assert_eq!(
+            proxy.backend("p", &name).certificate_expires,
+            Some(not_after(&path.join("certificate.pem")))
+        );
+        proxy.reload_with(&in_front_of(&[server.address()], &health));
+        proxy.wait_for_line("down: certificate");
+    }
 }
