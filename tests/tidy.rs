@@ -35,9 +35,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const EMPTY_NAMES: &[&str] =
     &["util", "utils", "common", "misc", "helper", "helpers", "manager", "data"];
 
-/// Crates that the data plane must not know: no runtime, no HTTP, no configuration.
-const NOT_IN_DATAPLANE: &[&str] =
-    &["tokio", "toml", "serde", "serde_json", "axum", "hyper", "hyper_util", "clap", "tracing"];
+/// Crates that the data plane must not know: no runtime, no HTTP, no TLS, no configuration.
+const NOT_IN_DATAPLANE: &[&str] = &[
+    "tokio",
+    "toml",
+    "serde",
+    "serde_json",
+    "axum",
+    "hyper",
+    "hyper_util",
+    "rustls",
+    "clap",
+    "tracing",
+];
 
 /// What makes a decision impossible to replay.
 const NOT_IN_PURE_CODE: &[&str] = &[

@@ -254,6 +254,16 @@ fn write_health(health: &Health, pool: &str, out: &mut String) -> fmt::Result {
             writeln!(out, "method = {}", quoted(method))?;
             writeln!(out, "status = {}", statuses(status))?;
         }
+        Probe::Tls { host, trust } => {
+            writeln!(out, "probe = \"tls\"")?;
+            if let Some(host) = host {
+                writeln!(out, "host = {}", quoted(host))?;
+            }
+            writeln!(out, "verify = {}", *trust != Trust::Anybody)?;
+            if let Trust::File(ca) = trust {
+                writeln!(out, "ca = {}", quoted(&ca.to_string_lossy()))?;
+            }
+        }
         Probe::SendExpect { send, expect } => {
             writeln!(out, "probe = \"send-expect\"")?;
             writeln!(out, "send = '{}'", escaped(send))?;

@@ -10,6 +10,7 @@ use super::payload::payload;
 use super::process::LONGEST;
 use super::report::{Finding, Report};
 use super::scalar::{self, Words};
+use super::tls_probe;
 use super::units::show_duration;
 use super::unix::compare_port;
 use super::{Health, Probe};
@@ -25,6 +26,7 @@ const PATH_LENGTH_MAX: usize = 4096;
 enum Kind {
     Tcp,
     Http,
+    Tls,
     SendExpect,
 }
 
@@ -32,17 +34,19 @@ const PROBE: &Words<Kind> = &[
     ("tcp", Some(Kind::Tcp)),
     ("http", Some(Kind::Http)),
     ("send-expect", Some(Kind::SendExpect)),
-    ("tls", None),
+    ("tls", Some(Kind::Tls)),
 ];
 
 /// Keys that only some kinds of probes look at, with the kind to propose to who writes them.
 const OF_ONE_KIND: &[(&str, &[Kind], &str)] = &[
     ("path", &[Kind::Http], "http"),
-    ("host", &[Kind::Http], "http"),
+    ("host", &[Kind::Http, Kind::Tls], "http"),
     ("method", &[Kind::Http], "http"),
     ("status", &[Kind::Http], "http"),
     ("send", &[Kind::SendExpect], "send-expect"),
     ("expect", &[Kind::SendExpect], "send-expect"),
+    ("verify", &[Kind::Tls], "tls"),
+    ("ca", &[Kind::Tls], "tls"),
 ];
 
 /// True is "up".
@@ -65,7 +69,7 @@ pub(super) fn health(
         compare_port(place, unix, report);
     }
     Some(Health {
-        probe: probe(section, report),
+        probe: probe(section, unix, report),
         port: port.value().and_then(|port| u16::try_from(port).ok()),
         interval,
         fast_interval: section
@@ -81,12 +85,13 @@ pub(super) fn health(
 }
 
 /// Reads what a probe does. The keys of every kind are checked in any case.
-fn probe(section: &Section<'_>, report: &mut Report<'_>) -> Probe {
+fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>) -> Probe {
     let kind = section.word("probe", PROBE, report);
+    let host = section.read("host", report, host);
     let http = Probe::Http {
         method: section.read("method", report, method).or("GET".to_owned()),
         path: section.read("path", report, path).or("/health".to_owned()),
-        host: section.read("host", report, host).value(),
+        host: host.clone().value(),
         status: section
             .read("status", report, |value, report| {
                 if value.elements().is_some_and(|elements| elements.is_empty()) {
@@ -102,6 +107,7 @@ fn probe(section: &Section<'_>, report: &mut Report<'_>) -> Probe {
         send: section.read("send", report, payload).or(b"PING\r\n".to_vec()),
         expect: section.read("expect", report, expectation).or(b"+PONG".to_vec()),
     };
+    let tls = tls_probe::Keys::read(section, report);
     let kind = match kind {
         Field::Given(kind, _) => kind,
         Field::Absent => Kind::Tcp,
@@ -111,6 +117,7 @@ fn probe(section: &Section<'_>, report: &mut Report<'_>) -> Probe {
     match kind {
         Kind::Tcp => Probe::Tcp,
         Kind::Http => http,
+        Kind::Tls => tls.probe(section, (host, unix), report),
         Kind::SendExpect => send_expect,
     }
 }
@@ -141,6 +148,7 @@ fn warn_unused(section: &Section<'_>, kind: Kind, report: &mut Report<'_>) {
         let does = match kind {
             Kind::Tcp => "this probe only connects",
             Kind::Http => "this probe makes a request over HTTP",
+            Kind::Tls => "this probe only makes a TLS handshake",
             Kind::SendExpect => "this probe sends and expects bytes",
         };
         let finding = Finding::new(format!("`{name}` has no effect: {does}"));

@@ -218,6 +218,8 @@ const TABLES: &[Rows] = &[
             ("status", BUILT),
             ("send", BUILT),
             ("expect", BUILT),
+            ("verify", BUILT),
+            ("ca", BUILT),
             ("port", BUILT),
             ("interval", BUILT),
             ("fast_interval", BUILT),

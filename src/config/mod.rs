@@ -33,6 +33,7 @@ mod report;
 mod route;
 mod scalar;
 mod size;
+mod tls_probe;
 mod unix;
 
 pub use address::Address;

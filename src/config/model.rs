@@ -457,6 +457,14 @@ pub enum Probe {
         /// Inclusive ranges of accepted status codes.
         status: Vec<(u16, u16)>,
     },
+    /// Makes a TLS handshake.
+    Tls {
+        /// The name to ask for and to check, or an IP address that is only checked; `None` is the
+        /// backend's address, which is not asked for.
+        host: Option<String>,
+        /// Whose certificates are good.
+        trust: Trust,
+    },
     /// Sends bytes, and waits until the answer holds others.
     SendExpect {
         /// May be empty: then the server speaks first.
@@ -464,6 +472,17 @@ pub enum Probe {
         /// At least one byte.
         expect: Vec<u8>,
     },
+}
+
+/// Whose certificates a TLS probe takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Anybody's: certificates are not checked.
+    Anybody,
+    /// Those of the system's roots.
+    System,
+    /// Those of the certificates in this file; an absolute path.
+    File(PathBuf),
 }
 
 /// `[pool.NAME.outlier]`.

@@ -1,12 +1,14 @@
-//! Where a configuration asks for more than this host grants: warnings, never refusals.
+//! Where a configuration asks for more than this host grants.
 //!
-//! A limit that is silently cut is found out at the worst moment, so `check` and `run` both say it.
+//! A limit that is silently cut is found out at the worst moment, so `check` and `run` both warn of
+//! it. Refused is only a file of certificates that cannot be read: probes would fail for our want.
 
 use crate::config::{Address, Config, Parsed};
 use crate::sys::process;
 
 use super::ceilings::Host;
 use super::sizing::{self, Sizes};
+use super::trust::TlsProbes;
 
 /// A process that holds fewer is hardly meant.
 const FEW_SESSIONS: u64 = 100;
@@ -14,12 +16,31 @@ const FEW_SESSIONS: u64 = 100;
 /// Adds warnings about this host to a configuration that was parsed on it.
 pub fn check(parsed: &mut Parsed) {
     if let Some(config) = parsed.config.clone() {
+        // Only to know that it can be done.
+        let _made = tls_probes(parsed, &config, &TlsProbes::default());
         let sizes = Sizes::of_this_process(sizing::workers(&config));
         warn(parsed, &config, &sizes);
         if !process::may_take_any_port() {
             warn_of_ports(parsed, &config, process::unprivileged_port_start());
         }
     }
+}
+
+/// What TLS probes need that is not in the file itself; `None`, and errors at their places, when it
+/// cannot be had. `previous` are those in force.
+pub(crate) fn tls_probes(
+    parsed: &mut Parsed,
+    config: &Config,
+    previous: &TlsProbes,
+) -> Option<TlsProbes> {
+    let failures = match TlsProbes::new(config, previous) {
+        Ok(probes) => return Some(probes),
+        Err(failures) => failures,
+    };
+    for failure in failures {
+        parsed.refuse(&failure.key, failure.message, failure.hint);
+    }
+    None
 }
 
 /// Not at start, which fails on its own account if it must, and where systemd may have opened them.

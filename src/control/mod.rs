@@ -6,6 +6,7 @@
 
 pub mod admin;
 mod ceilings;
+mod certificate;
 mod compile;
 pub mod demo;
 mod difference;
@@ -25,6 +26,7 @@ mod run_error;
 mod sizing;
 mod socket_file;
 pub mod status;
+mod trust;
 mod verbs;
 mod words;
 

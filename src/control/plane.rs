@@ -25,6 +25,7 @@ use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
 use super::outlier::OutlierBook;
 use super::sizing::Sizes;
+use super::trust::TlsProbes;
 use super::words::{count, too_few_healthy};
 
 /// How far the process has come.
@@ -60,6 +61,7 @@ pub(crate) struct Current {
     pub(crate) config: Config,
     pub(crate) bound: Bound,
     pub(crate) overrides: Overrides,
+    pub(crate) tls: TlsProbes,
 }
 
 /// Counters of reloads.
@@ -93,6 +95,8 @@ pub(crate) struct Plane {
 pub(crate) struct HealthBook {
     pub(crate) verdicts: HashMap<BackendId, Verdict>,
     pub(crate) probes: HashMap<BackendId, ProbeCounts>,
+    /// When the certificates expire that backends have shown, in seconds since the epoch.
+    pub(crate) certificates: HashMap<BackendId, u64>,
     /// Of backends that are ejected now.
     pub(crate) ejections: HashMap<BackendId, Verdict>,
 }
@@ -338,6 +342,16 @@ impl Plane {
         let mut health = self.health.lock();
         health.verdicts.remove(&backend);
         health.probes.remove(&backend);
+        health.certificates.remove(&backend);
+    }
+
+    /// Records when the certificate of a backend expires, or that it has none to speak of.
+    pub(crate) fn set_certificate(&self, backend: BackendId, not_after: Option<u64>) {
+        let certificates = &mut self.health.lock().certificates;
+        match not_after {
+            Some(not_after) => certificates.insert(backend, not_after),
+            None => certificates.remove(&backend),
+        };
     }
 
     /// Decides anew whether a pool believes its probes, and says it when that changes.

@@ -10,6 +10,7 @@ mod http;
 mod pace;
 mod probe;
 mod send_expect;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,9 +26,12 @@ use crate::policy::backoff::spread;
 use crate::policy::health::Change;
 use crate::shared::{AdminState, Backend, BackendId};
 
+use super::certificate::{expiry, is_near, shown_time};
 use super::plane::{Plane, configured_backends};
+use super::reload::seconds_now;
+use super::trust::TlsProbe;
 use crate::control::prober::pace::{Pace, WAIT_MIN};
-use crate::control::prober::probe::{Failure, probe};
+use crate::control::prober::probe::{Failure, Found, Question, probe};
 
 /// First probes of new backends are spread over their interval, but at most over this.
 const START_SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -43,8 +47,23 @@ pub(crate) struct Prober {
 #[derive(Debug)]
 struct Task {
     backend: Arc<Backend>,
-    orders: watch::Sender<Health>,
+    orders: watch::Sender<Orders>,
     abort: AbortHandle,
+}
+
+/// How a backend is to be probed.
+#[derive(Debug, Clone)]
+struct Orders {
+    health: Health,
+    /// What a TLS probe needs.
+    tls: Option<Arc<TlsProbe>>,
+}
+
+impl Orders {
+    fn is_same(&self, other: &Self) -> bool {
+        let address = |orders: &Self| orders.tls.as_ref().map(Arc::as_ptr);
+        self.health == other.health && address(self) == address(other)
+    }
 }
 
 impl Drop for Task {
@@ -62,19 +81,21 @@ impl Prober {
     /// Probes what this configuration, the published one, wants probed. Needs a tokio runtime.
     pub(crate) fn take_up(&self, config: &Config) {
         let snapshot = self.plane.publisher.latest();
+        let tls = self.plane.current.lock().tls.clone();
         let mut tasks = self.tasks.lock();
         let mut before = std::mem::take(&mut *tasks);
         let mut new = Vec::new();
         for (pool, _, backend) in configured_backends(config, &snapshot) {
             let Some(health) = &pool.health else { continue };
+            let orders = Orders { health: health.clone(), tls: tls.of(&pool.name).cloned() };
             // An id is used again once its backend is gone; the state is not.
             let same = |task: &Task| Arc::ptr_eq(&task.backend.state, &backend.state);
             match before.remove(&backend.id).filter(same) {
                 Some(task) => {
-                    task.order(health);
+                    task.order(orders);
                     tasks.insert(backend.id, task);
                 }
-                None => new.push((Arc::clone(backend), health.clone())),
+                None => new.push((Arc::clone(backend), orders)),
             }
         }
         // What is known of an id must not pass to the next backend that gets it.
@@ -82,22 +103,23 @@ impl Prober {
             self.plane.forget_probes(*id);
         }
         let count = new.len();
-        for (position, (backend, health)) in new.into_iter().enumerate() {
-            let first = spread(health.interval.min(START_SPREAD_MAX), position, count);
-            tasks.insert(backend.id, self.start(backend, health, first));
+        for (position, (backend, orders)) in new.into_iter().enumerate() {
+            let first = spread(orders.health.interval.min(START_SPREAD_MAX), position, count);
+            tasks.insert(backend.id, self.start(backend, orders, first));
         }
     }
 
-    fn start(&self, backend: Arc<Backend>, health: Health, first: Duration) -> Task {
+    fn start(&self, backend: Arc<Backend>, orders: Orders, first: Duration) -> Task {
         // A new backend's state begins as configured; one that is known keeps its verdict.
-        let pace = Pace::new(&health, backend.state.is_up());
-        let (orders, receiver) = watch::channel(health);
+        let pace = Pace::new(&orders.health, backend.state.is_up());
+        let (orders, receiver) = watch::channel(orders);
         let watched = Watched {
             plane: Arc::clone(&self.plane),
             backend: Arc::clone(&backend),
             pace,
             has_told: false,
             is_explained: false,
+            warned_of: None,
         };
         let abort = tokio::spawn(watched.run(receiver, first)).abort_handle();
         Task { backend, orders, abort }
@@ -106,11 +128,11 @@ impl Prober {
 
 impl Task {
     /// Tells the task its settings, if they are new to it.
-    fn order(&self, health: &Health) {
+    fn order(&self, orders: Orders) {
         self.orders.send_if_modified(|current| {
-            let is_new = current != health;
+            let is_new = !current.is_same(&orders);
             if is_new {
-                current.clone_from(health);
+                *current = orders;
             }
             is_new
         });
@@ -126,11 +148,13 @@ struct Watched {
     has_told: bool,
     /// Whether a probe has spoken for the verdict: before that a verdict is only an assumption.
     is_explained: bool,
+    /// The certificate that the log knows about, by its end, and whether as one that has expired.
+    warned_of: Option<(u64, bool)>,
 }
 
 impl Watched {
-    async fn run(mut self, mut orders: watch::Receiver<Health>, first: Duration) {
-        let mut health = orders.borrow_and_update().clone();
+    async fn run(mut self, mut orders: watch::Receiver<Orders>, first: Duration) {
+        let Orders { mut health, mut tls } = orders.borrow_and_update().clone();
         let mut due = Instant::now() + first;
         loop {
             tokio::select! {
@@ -139,8 +163,11 @@ impl Watched {
                     if ordered.is_err() {
                         return;
                     }
-                    health.clone_from(&orders.borrow_and_update());
+                    Orders { health, tls } = orders.borrow_and_update().clone();
                     self.pace.retune(&health);
+                    if tls.is_none() {
+                        self.plane.set_certificate(self.backend.id, None);
+                    }
                     due = due.min(Instant::now() + self.pace.anywhere(fastrand::u64(..)));
                     continue;
                 }
@@ -153,22 +180,45 @@ impl Watched {
                 continue;
             }
             let started = Instant::now();
-            let outcome = tokio::select! {
+            let address = self.backend.address.clone();
+            let question = Question { address, health: &health, tls: tls.as_deref() };
+            let found = tokio::select! {
                 biased;
                 _ = orders.changed() => {
                     // The answer would be to a question nobody asks any more: ask the new one.
                     orders.mark_changed();
                     continue;
                 }
-                outcome = probe(&self.backend.address, &health) => outcome,
+                found = probe(question) => found,
             };
+            let Found { verdict, not_after } = found;
+            if let Some(not_after) = not_after {
+                self.note_certificate(not_after);
+            }
             // From start to start: the bound on noticing a death holds one timeout, not `fall`.
-            due = (started + self.judge(outcome)).max(Instant::now() + WAIT_MIN);
+            due = (started + self.judge(verdict)).max(Instant::now() + WAIT_MIN);
         }
     }
 
     fn is_in_maintenance(&self) -> bool {
         self.backend.state.admin() == AdminState::Maint
+    }
+
+    /// Records when the backend's certificate expires; says it once when that is near, and once
+    /// more when it has come.
+    fn note_certificate(&mut self, not_after: u64) {
+        self.plane.set_certificate(self.backend.id, Some(not_after));
+        let now = seconds_now();
+        let warning = (not_after, now > not_after);
+        if is_near(not_after, now) && self.warned_of != Some(warning) {
+            self.warned_of = Some(warning);
+            let Backend { pool_name, name, .. } = &*self.backend;
+            let end = shown_time(not_after);
+            tracing::warn!(
+                "certificate of backend {pool_name}/{name} {} ({end})",
+                expiry(not_after, now)
+            );
+        }
     }
 
     /// Takes in what one probe found; returns the time to the next.

@@ -12,6 +12,7 @@ use crate::config::{self, Config, Parsed, Problem, Severity};
 use crate::dataplane::Command;
 
 use super::difference::changes;
+use super::host;
 use super::listeners::{self, Plan};
 use super::plane::Plane;
 
@@ -84,7 +85,11 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     if has_errors(&parsed) {
         return Err(refused(&parsed, &text));
     }
+    let Some(tls) = host::tls_probes(&mut parsed, &config, &current.tls) else {
+        return Err(refused(&parsed, &text));
+    };
     let mut changes = changes(&current.config, &config);
+    changes.extend(tls.changes(&current.tls));
     changes.extend(kept_overrides(&current.overrides, &config));
     let warnings = parsed.problems.clone();
     await_workers(plane);
@@ -107,7 +112,9 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
         return Ok(Reloaded { generation, changes, warnings });
     }
     if config == current.config {
-        // Whatever was set at run time is in force already: nothing to publish.
+        // Whatever was set at run time is in force already: nothing to publish. Certificates may
+        // have changed behind the file.
+        current.tls = tls;
         let generation = plane.publisher.latest().generation.0;
         return Ok(Reloaded { generation, changes, warnings });
     }
@@ -118,6 +125,7 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     })?;
     current.bound = plan.bound.clone();
     current.config = config;
+    current.tls = tls;
     hand_over(plane, plan);
     Ok(Reloaded { generation: snapshot.generation.0, changes, warnings })
 }

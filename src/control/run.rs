@@ -30,6 +30,7 @@ use super::reload::{hand_over, reload};
 use super::run_error::{RunError, failed};
 use super::sizing::{self, Sizes};
 use super::status::AdminAddresses;
+use super::trust::TlsProbes;
 use super::words::count;
 
 /// How long workers may take to register the sockets they were given.
@@ -77,6 +78,9 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let workers = sizing::workers(&config);
     let sizes = Sizes::of_this_process(workers);
     host::warn(&mut parsed, &config, &sizes);
+    let Some(tls) = host::tls_probes(&mut parsed, &config, &TlsProbes::default()) else {
+        return Err(RunError::Config(config::render(&parsed.problems, &text, false)));
+    };
     let mut inherited =
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
     let plan =
@@ -105,7 +109,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(failed("cannot start the control runtime"))?;
-    let prepared = Prepared { started, config, sizes, plan, sockets };
+    let prepared = Prepared { started, config, sizes, tls, plan, sockets };
     runtime.block_on(serve(options, prepared, logging))
 }
 
@@ -113,6 +117,7 @@ struct Prepared {
     started: Instant,
     config: Config,
     sizes: Sizes,
+    tls: TlsProbes,
     plan: Plan,
     sockets: AdminSockets,
 }
@@ -164,6 +169,7 @@ fn start_plane(
         config: prepared.config.clone(),
         bound: prepared.plan.bound.clone(),
         overrides: Overrides::new(),
+        tls: prepared.tls.clone(),
     };
     Ok(Plane::new(
         options.file.clone(),

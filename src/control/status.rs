@@ -22,7 +22,9 @@ use crate::shared::{
     most_frequent,
 };
 
+use super::certificate::{expiry, is_near, shown_time};
 use super::plane::{Current, HealthBook, Phase, Plane, is_wanted};
+use super::reload::seconds_now;
 use super::retired;
 
 /// Offenders of one listener that are shown.
@@ -169,6 +171,9 @@ pub struct BackendStatus {
     pub reason: String,
     /// Since when, RFC 3339; `null` when unknown.
     pub since: Option<String>,
+    /// When the certificate expires that its TLS probes were shown, RFC 3339; `null` when there is
+    /// none.
+    pub certificate_expires: Option<String>,
     /// Where it is.
     pub address: String,
     /// Its share of the sessions.
@@ -353,6 +358,7 @@ fn backend_status(
 ) -> BackendStatus {
     let is_probed = pool.is_some_and(|pool| pool.health.is_some());
     let verdict = health.verdicts.get(&backend.id).filter(|_| is_probed);
+    let not_after = health.certificates.get(&backend.id).copied().filter(|_| is_probed);
     let ejection = health.ejections.get(&backend.id).filter(|_| backend.state.is_up());
     let by_operator = current
         .overrides
@@ -374,6 +380,11 @@ fn backend_status(
                 None if is_probed => "not probed yet".to_owned(),
                 None => "no probes configured".to_owned(),
             };
+            // Of one that is down the reason says what is wrong.
+            let reason = match not_after.filter(|_| state != "down") {
+                Some(not_after) => with_expiry(reason, not_after, seconds_now()),
+                None => reason,
+            };
             (state, with_share(reason, backend, sessions))
         }
     };
@@ -384,6 +395,7 @@ fn backend_status(
         since: since
             .and_then(|verdict| Timestamp::try_from(verdict.since).ok())
             .map(|since| format!("{since:.3}")),
+        certificate_expires: not_after.map(shown_time),
         address: backend.address.to_string(),
         weight: backend.weight,
         backup: backend.backup,
@@ -396,6 +408,15 @@ fn backend_status(
             .flat_map(|block| &block.connect_failures)
             .map(|failures| failures.value())
             .sum(),
+    }
+}
+
+/// A backend that is up may not be for long.
+fn with_expiry(reason: String, not_after: u64, now: u64) -> String {
+    if is_near(not_after, now) {
+        format!("certificate {}; {reason}", expiry(not_after, now))
+    } else {
+        reason
     }
 }
 

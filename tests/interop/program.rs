@@ -69,6 +69,11 @@ impl Server {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// What it has printed up to now.
+    pub(crate) fn said(&self) -> String {
+        self.output.lock().clone()
+    }
 }
 
 impl Drop for Server {
@@ -179,6 +184,11 @@ impl Nginx {
     /// Its directory; what is in `files` of it is served.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// What it has logged up to now.
+    pub(crate) fn said(&self) -> String {
+        self.server.as_ref().map(Server::said).unwrap_or_default()
     }
 
     /// Kills it; its connections break.

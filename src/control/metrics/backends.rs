@@ -67,6 +67,23 @@ pub(crate) fn encode_backends(
             count(&mut family, &[pool, name, ("result", result)], times)?;
         }
     }
+    encode_certificates(encoder, snapshot, health)
+}
+
+/// Only of those that have shown one: there is no number that would mean "none".
+fn encode_certificates(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    health: &HealthBook,
+) -> fmt::Result {
+    let help = "When the certificate expires that its latest TLS probe was shown";
+    let name = "evenkeel_backend_certificate_expiry_timestamp_seconds";
+    let mut family = gauge(encoder, name, help)?;
+    for backend in backends(snapshot) {
+        if let Some(not_after) = health.certificates.get(&backend.id) {
+            family.encode_family(&names(backend))?.encode_gauge(not_after)?;
+        }
+    }
     Ok(())
 }
 

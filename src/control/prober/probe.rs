@@ -2,10 +2,10 @@
 //!
 //! A TCP probe connects and ends with an orderly FIN, so that it leaves no error in the backend's
 //! log. An HTTP probe makes one request and looks at the status line; the body is not read. One
-//! that sends and expects waits until the answer holds the expectation. Every
-//! step is bounded in time and memory. What failed on our side is told apart from what failed at
-//! the backend: running out of descriptors says nothing about a server. Keeps no state; verdicts
-//! are the prober's.
+//! that sends and expects waits until the answer holds the expectation. One of TLS makes a
+//! handshake and may judge the certificate. Every step is bounded in time and memory. What failed
+//! on our side is told apart from what failed at the backend: running out of descriptors says
+//! nothing about a server. Keeps no state; verdicts are the prober's.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustls::pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
@@ -23,6 +24,8 @@ use crate::shared::Address;
 
 use crate::control::prober::http;
 use crate::control::prober::send_expect::Exchange;
+use crate::control::prober::tls::{Heard, Shown, name};
+use crate::control::trust::TlsProbe;
 
 /// A timeout is counted in this many ticks, see [`Budget`].
 const TICKS_MAX: u32 = 10;
@@ -44,44 +47,65 @@ pub(super) enum Failure {
     Ourselves(String),
 }
 
-/// Probes a backend at `address` once, by its own port or the one that is configured.
-///
-/// # Errors
-/// When it did not pass; in words.
-pub(super) async fn probe(address: &Address, health: &Health) -> Result<(), Failure> {
-    let (Some(port), Address::Ip(mut other)) = (health.port, address.clone()) else {
-        return ask(address, health).await;
+/// What one probe is about.
+#[derive(Debug, Clone)]
+pub(super) struct Question<'a> {
+    /// Where the backend is.
+    pub(super) address: Address,
+    /// What is asked, and how.
+    pub(super) health: &'a Health,
+    /// What a TLS probe needs.
+    pub(super) tls: Option<&'a TlsProbe>,
+}
+
+/// What one probe has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether it has passed; if not, why.
+    pub(super) verdict: Result<(), Failure>,
+    /// When the certificate expires that the backend has shown, in seconds since the epoch.
+    pub(super) not_after: Option<u64>,
+}
+
+/// Probes a backend once, by its own port or the one that is configured.
+pub(super) async fn probe(mut question: Question<'_>) -> Found {
+    let mut not_after = None;
+    let (Some(port), Address::Ip(address)) = (question.health.port, &mut question.address) else {
+        let verdict = ask(&question, &mut not_after).await;
+        return Found { verdict, not_after };
     };
-    other.set_port(port);
+    address.set_port(port);
     // Sessions go to another port: whoever reads the line would look at the wrong service.
     let named = |reason: String| format!("{reason}, asked on port {port}");
-    ask(&Address::Ip(other), health).await.map_err(|failure| match failure {
+    let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
         Failure::Backend(reason) => Failure::Backend(named(reason)),
         Failure::Later { reason, after } => Failure::Later { reason: named(reason), after },
         Failure::Ourselves(_) => failure,
-    })
+    });
+    Found { verdict, not_after }
 }
 
-async fn ask(address: &Address, health: &Health) -> Result<(), Failure> {
-    let mut budget = Budget::new(health.timeout);
-    match address {
-        Address::Ip(ip) => {
-            let stream = connect(*ip, &mut budget).await?;
-            converse(stream, address, health, budget).await
+async fn ask(question: &Question<'_>, not_after: &mut Option<u64>) -> Result<(), Failure> {
+    let mut budget = Budget::new(question.health.timeout);
+    match &question.address {
+        Address::Ip(address) => {
+            let stream = connect(*address, &mut budget).await?;
+            converse(stream, question, budget, not_after).await
         }
         Address::Unix(path) => {
             let stream = in_time(UnixStream::connect(path), &mut budget).await?;
-            converse(stream, address, health, budget).await
+            converse(stream, question, budget, not_after).await
         }
     }
 }
 
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    address: &Address,
-    health: &Health,
+    question: &Question<'_>,
     mut budget: Budget,
+    not_after: &mut Option<u64>,
 ) -> Result<(), Failure> {
+    let Question { address, health, tls } = question;
     if let Some(version) = health.send_proxy {
         introduce(&mut stream, version, &mut budget).await?;
     }
@@ -94,6 +118,23 @@ async fn converse(
                 return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
             };
             return http::compare(answer?, status);
+        }
+        Probe::Tls { .. } => {
+            let tls = tls.ok_or_else(|| ourselves("its certificates are not loaded"))?;
+            let name = name(tls, address);
+            let mut heard = Heard::new(stream);
+            let shaken = match budget.run(heard.shake_hands(tls, name.clone())).await {
+                Some(shaken) => shaken?,
+                None => return Err(heard.late(&seconds(health.timeout))),
+            };
+            let shown = Shown::by(&shaken);
+            *not_after = shown.not_after();
+            let verdict = match &tls.roots {
+                Some(roots) => shown.judge(&name, roots, UnixTime::now()),
+                None => Ok(()),
+            };
+            end_quietly(shaken).await;
+            return verdict;
         }
         Probe::SendExpect { send, expect } => {
             let mut exchange = Exchange::new(send, expect);
@@ -148,7 +189,8 @@ async fn introduce(
     }
 }
 
-/// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset.
+/// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset. A stream of
+/// TLS says close_notify before it.
 async fn end_quietly(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let ending = async {
         stream.shutdown().await?;

@@ -32,7 +32,8 @@ fn http() -> Health {
 }
 
 async fn probe(address: SocketAddr, health: &Health) -> Result<(), Failure> {
-    super::probe(&Address::Ip(address), health).await
+    let question = Question { address: Address::Ip(address), health, tls: None };
+    super::probe(question).await.verdict
 }
 
 /// Serves one connection by `serve` while it is probed; returns what the probe found.

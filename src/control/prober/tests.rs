@@ -11,6 +11,7 @@ use crate::control::compile::{Overrides, nothing};
 use crate::control::listeners::Bound;
 use crate::control::plane::{Current, ProbeCounts, Workers};
 use crate::control::sizing::Sizes;
+use crate::control::trust::TlsProbes;
 use crate::control::verbs::Verb;
 use crate::shared::Publisher;
 
@@ -56,7 +57,8 @@ impl Control {
         let config = parse(text);
         let sizes = Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None };
         let workers = Workers { handles: Vec::new(), states: Vec::new() };
-        let current = Current { config, bound: Bound::new(), overrides: Overrides::new() };
+        let (bound, overrides) = (Bound::new(), Overrides::new());
+        let current = Current { config, bound, overrides, tls: TlsProbes::default() };
         let publisher = Publisher::new(Arc::new(nothing()));
         let started = std::time::Instant::now();
         let shared = (publisher, current);
