@@ -12,6 +12,7 @@ use crate::config::{self, Config, Parsed, Problem, Severity};
 use crate::dataplane::Command;
 
 use super::difference::changes;
+use super::host;
 use super::listeners::{self, Plan};
 use super::plane::Plane;
 
@@ -86,6 +87,7 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     }
     let mut changes = changes(&current.config, &config);
     changes.extend(kept_overrides(&current.overrides, &config));
+    host::warn_at_reload(&mut parsed, &config);
     let warnings = parsed.problems.clone();
     await_workers(plane);
     let workers = plane.workers.states.len();

@@ -12,7 +12,7 @@ use crate::policy::limiter::{LimitKey, Limiter};
 use crate::policy::pacer::Rates;
 use crate::policy::proxy_header::Malformed;
 use crate::shared::{
-    BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot,
+    BackendId, ConnectFailure, Generation, ListenerId, PoolId, RefuseReason, Snapshot, SourcePort,
 };
 use crate::sys::splice::Pipe;
 
@@ -64,6 +64,9 @@ pub(crate) struct Aside {
     pub(crate) malformed: Option<Malformed>,
     /// What it has taken of its bandwidth.
     pub(crate) pacing: Option<Pacing>,
+    /// The port it comes from, where the pool names its sources. It is given back when the
+    /// connection is dropped, after the backend's socket: fields go in their order.
+    pub(crate) port: Option<SourcePort>,
 }
 
 /// Where a connection belongs.

@@ -12,6 +12,7 @@ mod publish;
 mod reasons;
 mod session_record;
 mod snapshot;
+mod source;
 mod stats;
 
 mod streak;
@@ -28,6 +29,7 @@ pub use snapshot::{
     AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
     Listener, OnDown, Pool, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
+pub use source::{Origin, Source, SourcePort, Sources, Spill};
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,

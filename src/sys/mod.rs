@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code, reason = "the one module where it is allowed")]
 
+/// Outgoing connections that come from a given address.
+pub mod origin;
 /// What this process is allowed and how large the host is.
 pub mod process;
 /// Listening sockets, outgoing connections and what is done to them.

@@ -8,7 +8,7 @@
 //! are the prober's.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::policy::proxy_header::{self, Version};
 use crate::shared::Address;
 
 use crate::control::prober::http;
+use crate::control::prober::origin;
 use crate::control::prober::send_expect::Exchange;
 
 /// A timeout is counted in this many ticks, see [`Budget`].
@@ -66,7 +67,7 @@ async fn ask(address: &Address, health: &Health) -> Result<(), Failure> {
     let mut budget = Budget::new(health.timeout);
     match address {
         Address::Ip(ip) => {
-            let stream = connect(*ip, &mut budget).await?;
+            let stream = connect((*ip, &health.source), &mut budget).await?;
             converse(stream, address, health, budget).await
         }
         Address::Unix(path) => {
@@ -107,8 +108,11 @@ async fn converse(
     Ok(())
 }
 
-async fn connect(address: SocketAddr, budget: &mut Budget) -> Result<TcpStream, Failure> {
-    let stream = in_time(TcpStream::connect(address), budget).await?;
+async fn connect(
+    (address, sources): (SocketAddr, &[IpAddr]),
+    budget: &mut Budget,
+) -> Result<TcpStream, Failure> {
+    let stream = in_time(origin::connect(address, sources), budget).await?;
     // On this host, a port nobody listens on can be the one we were given: connected to ourselves.
     if stream.local_addr().is_ok_and(|own| own == address) {
         return Err(Failure::Backend("connect refused".into()));
