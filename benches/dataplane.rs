@@ -130,6 +130,7 @@ fn snapshot(bench: &mut Criterion) {
             open: Vec::new(),
             pools: Vec::new(),
             backends: Vec::new(),
+            sources: Vec::new(),
             sessions_max: 0,
             sessions: Arc::new(Gauge::default()),
             splice: SpliceMode::Auto,

@@ -205,6 +205,10 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     if let Some(version) = pool.send_proxy {
         writeln!(out, "send_proxy = \"{version}\"")?;
     }
+    if !pool.source.is_empty() {
+        writeln!(out, "source = {}", strings(&pool.source))?;
+    }
+    writeln!(out, "transparent = {}", pool.transparent)?;
     if let Some(Queue { max, timeout }) = pool.queue {
         writeln!(out, "queue = {{ max = {max}, timeout = \"{}\" }}", show_duration(timeout))?;
     }

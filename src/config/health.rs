@@ -81,6 +81,7 @@ pub(super) fn health(
         down_backoff: section.duration("down_backoff", any, report).or(Duration::from_secs(30)),
         initial_up: section.word("initial", INITIAL, report).or(true),
         send_proxy: None,
+        source: Vec::new(),
     })
 }
 

@@ -23,6 +23,7 @@ mod listener;
 mod model;
 mod nearest;
 mod network;
+mod origin;
 mod outlier;
 mod parse;
 mod payload;

@@ -3,7 +3,7 @@
 //! [`Config`] is total: every default is filled in, every name resolved, every value in range.
 //! The types say what exists, nothing about TOML; optional means "off" or "auto", never "unknown".
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -313,6 +313,10 @@ pub struct Pool {
     pub retries: u32,
     /// The PROXY header that backends get before the client's bytes; `None` is none.
     pub send_proxy: Option<ProxyVersion>,
+    /// Addresses to connect from, used in turn, no two the same; empty: the kernel chooses.
+    pub source: Vec<IpAddr>,
+    /// Connect from the client's own address. Not together with `source`.
+    pub transparent: bool,
     /// Clients wait while every backend is full; `None`: they are turned away.
     pub queue: Option<Queue>,
     /// How long the share of a backend that came up, or is new, grows; `None`: it has all at once.
@@ -439,6 +443,8 @@ pub struct Health {
     pub initial_up: bool,
     /// The PROXY header that a probe begins with: the pool's.
     pub send_proxy: Option<ProxyVersion>,
+    /// Addresses that a probe may come from: the pool's.
+    pub source: Vec<IpAddr>,
 }
 
 /// What one probe does.

@@ -12,6 +12,7 @@ use super::file::{Section, Value, join, shown};
 use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
 use super::nearest::nearest;
+use super::origin;
 use super::pool::{check_name, compare_with_binds, pool};
 use super::problem::{Problem, Severity};
 use super::process::{admin, global};
@@ -268,6 +269,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         report.error_in_file("listener", finding);
     }
     unix::compare_hashes(&config.listeners, &config.pools, &binds, report);
+    origin::compare_clients(&config.listeners, &config.pools, &binds, report);
     warn_unused_pools(&config.listeners, &config.pools, &tables.pools, report);
     config
 }

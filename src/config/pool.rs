@@ -9,6 +9,7 @@ use super::health::health;
 use super::keys::Table;
 use super::limit::prefixes;
 use super::listener::{Bind, SHORTEST};
+use super::origin::{compare_origin, source};
 use super::outlier::outlier;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
@@ -68,6 +69,8 @@ pub(super) fn pool(
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
         send_proxy: section.word("send_proxy", SEND_PROXY, report).value(),
+        source: source(section, report),
+        transparent: section.boolean("transparent", report).or(false),
         queue: queue(section, report),
         slow_start: section
             .duration("slow_start", Duration::ZERO..=LONGEST, report)
@@ -80,7 +83,9 @@ pub(super) fn pool(
     };
     if let Some(health) = &mut pool.health {
         health.send_proxy = pool.send_proxy;
+        health.source.clone_from(&pool.source);
     }
+    compare_origin(section, (&pool.source, pool.transparent), &members, report);
     compare_balance(section, &pool, report);
     (pool, members)
 }

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::config::{Address, Config, Pool};
+use crate::policy::source::ports_for_sessions;
 use crate::sys::process;
 
 use super::words::count;
@@ -15,7 +16,7 @@ use super::words::count;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Host {
     /// Source ports for connections to one address.
-    ports: u64,
+    ports: u32,
     /// Connections that netfilter tracks at once; `None` when it tracks none now.
     tracked: Option<u64>,
 }
@@ -32,8 +33,7 @@ pub(crate) struct Ceiling {
 impl Host {
     /// Asks the kernel.
     pub(crate) fn this() -> Self {
-        let (first, last) = process::ephemeral_ports();
-        let ports = u64::from(last.saturating_sub(first)) + 1;
+        let ports = process::source_ports();
         let number = |name| process::sysctl_number(name).filter(|number| *number > 0);
         // The module may be there without a rule that makes it work.
         let tracks = number("net/netfilter/nf_conntrack_count").is_some();
@@ -61,22 +61,26 @@ impl Host {
             .fold(0, u64::saturating_add)
             .min(sessions);
         let backends: HashSet<_> = pool.backends.iter().map(|backend| &backend.address).collect();
-        // Whoever finds no port to one of the others may still go there.
-        if backends.iter().any(|address| matches!(address, Address::Unix(_))) {
+        // Whoever finds no port to one of the others may still go there. A transparent pool has the
+        // addresses of all clients.
+        if pool.transparent || backends.iter().any(|to| matches!(to, Address::Unix(_))) {
             return None;
         }
-        let most = self.ports.saturating_mul(backends.len() as u64);
+        let is_named = !pool.source.is_empty();
+        let ports = if is_named { ports_for_sessions(self.ports) } else { self.ports };
+        let sources = backends.iter().map(|to| sources_towards(pool, to));
+        let most = u64::from(ports).saturating_mul(sources.sum());
+        let each = if is_named { "from a source to a backend" } else { "to a backend" };
         (most < wanted).then(|| Ceiling {
             key: format!("pool.{}.backends", pool.name),
             message: format!(
                 "pool {} can have {most} sessions, fewer than the {wanted} that are let in: there \
-                 are {} source ports to a backend, and {}",
+                 are {ports} source ports {each}, and {}",
                 pool.name,
-                self.ports,
                 count(backends.len() as u64, "backend"),
             ),
-            hint: "widen net.ipv4.ip_local_port_range, let backends listen on more addresses, or \
-                   set max_sessions",
+            hint: "widen net.ipv4.ip_local_port_range, name more addresses of this host in \
+                   `source`, let backends listen on more addresses, or set max_sessions",
         })
     }
 
@@ -95,6 +99,14 @@ impl Host {
     }
 }
 
+/// From how many addresses a backend is connected.
+fn sources_towards(pool: &Pool, backend: &Address) -> u64 {
+    let Address::Ip(to) = backend else { return 0 };
+    let is_v4 = to.ip().to_canonical().is_ipv4();
+    let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4).count();
+    if pool.source.is_empty() { 1 } else { fitting as u64 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,9 +114,13 @@ mod tests {
     use std::path::Path;
 
     fn found(host: Host, sessions: u64, listener: &str) -> Vec<String> {
+        found_from(host, sessions, listener, "")
+    }
+
+    fn found_from(host: Host, sessions: u64, listener: &str, pool: &str) -> Vec<String> {
         let text = format!(
             "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n{listener}\n\
-             [pool.p]\nbackends = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n"
+             [pool.p]\nbackends = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n{pool}\n"
         );
         let config = crate::config::parse(&text, Path::new("a.toml")).config.unwrap();
         host.ceilings(&config, sessions).into_iter().map(|ceiling| ceiling.message).collect()
@@ -120,6 +136,17 @@ mod tests {
         assert_eq!(found(host, 56_464, ""), [""; 0]);
         // What the listener lets in is what counts.
         assert_eq!(found(host, 100_000, "max_sessions = 50000"), [""; 0]);
+    }
+
+    // If this fails, an operator who has added sources is still told to add some.
+    #[test]
+    fn each_source_has_ports_of_its_own() {
+        let host = Host { ports: 28_232, tracked: None };
+        let three = "source = [\"127.0.0.2\", \"127.0.0.3\", \"127.0.0.4\", \"::1\"]";
+        assert_eq!(found_from(host, 166_746, "", three), [""; 0]);
+        let said = found_from(host, 166_747, "", three);
+        assert!(said[0].contains("27791 source ports from a source to a backend"), "{said:?}");
+        assert_eq!(found_from(host, 1_000_000, "", "transparent = true"), [""; 0]);
     }
 
     // If this fails, a full table of the firewall drops packets, and nobody knows why.

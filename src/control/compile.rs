@@ -7,6 +7,7 @@
 mod limits;
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config;
@@ -20,8 +21,9 @@ use crate::policy::route::{Names, Route};
 use crate::policy::sticky::{Memory, SECONDS_MAX};
 use crate::shared::{
     AcceptProxy, Address, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation,
-    Group, HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool,
-    PoolId, PoolState, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
+    Group, HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Origin,
+    Pool, PoolId, PoolState, Protocol, Queue, Routing, Snapshot, Source, Sources, SpliceMode,
+    Sticky,
 };
 
 /// What was set at run time for one backend and survives reloads.
@@ -47,6 +49,8 @@ pub(crate) struct Inputs<'a> {
     /// The time, in microseconds of the workers' clock.
     pub(crate) now_us: u64,
     pub(crate) sessions_max: u64,
+    /// Ports that one address of this host has to connect from.
+    pub(crate) source_ports: u32,
     /// Random seeds for new limiter tables.
     pub(crate) seeds: [u64; 4],
 }
@@ -59,6 +63,7 @@ pub(crate) fn nothing() -> Snapshot {
         open: Vec::new(),
         pools: Vec::new(),
         backends: Vec::new(),
+        sources: Vec::new(),
         sessions_max: 0,
         sessions: Arc::new(Gauge::default()),
         splice: SpliceMode::Auto,
@@ -72,8 +77,13 @@ pub(crate) fn nothing() -> Snapshot {
 /// In words, when a Maglev table cannot be built; a checked configuration does not cause it, a
 /// weight set at run time can.
 pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
-    let mut builder =
-        Builder { config, inputs, backends: kept_backends(inputs), pools: Vec::new() };
+    let mut builder = Builder {
+        config,
+        inputs,
+        backends: kept_backends(inputs),
+        sources: kept_sources(inputs),
+        pools: Vec::new(),
+    };
     let pool_ids = builder.add_pools()?;
     let (listeners, open) = builder.listeners(&pool_ids);
     let has_bandwidth = listeners.iter().flatten().any(|listener| {
@@ -86,6 +96,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         open,
         pools: builder.pools,
         backends: builder.backends,
+        sources: builder.sources,
         sessions_max: inputs.sessions_max,
         sessions: Arc::clone(&inputs.previous.sessions),
         splice: match config.global.splice {
@@ -109,6 +120,23 @@ fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
     previous.backends.iter().map(|slot| slot.clone().filter(keep)).collect()
 }
 
+/// Sources of the previous snapshot that somebody may still use: whose session has a port of one
+/// finds it counted when the source comes back.
+fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
+    let previous = inputs.previous;
+    let pools = previous.pools.iter().flatten();
+    let configured: Vec<&Arc<Source>> = pools
+        .flat_map(|pool| pool.backends())
+        .filter_map(|backend| backend.sources())
+        .flat_map(Sources::list)
+        .collect();
+    let keep = |source: &Arc<Source>| {
+        let was_configured = configured.iter().any(|one| Arc::ptr_eq(one, source));
+        was_configured || source.in_use() > 0 || !all_past(inputs)
+    };
+    previous.sources.iter().filter(|source| keep(source)).cloned().collect()
+}
+
 /// Whether no worker uses a snapshot older than the previous one.
 fn all_past(inputs: &Inputs<'_>) -> bool {
     inputs.acknowledged >= inputs.previous.generation
@@ -130,6 +158,7 @@ struct Builder<'a> {
     config: &'a config::Config,
     inputs: &'a Inputs<'a>,
     backends: Vec<Option<Arc<Backend>>>,
+    sources: Vec<Arc<Source>>,
     pools: Vec<Option<Arc<Pool>>>,
 }
 
@@ -228,6 +257,7 @@ impl Builder<'_> {
             }
         };
         let set = self.inputs.overrides.get(&(pool.name.clone(), backend.name.clone()));
+        let origin = self.origin(pool, &address);
         let built = Arc::new(Backend {
             id,
             pool: pool_id,
@@ -237,12 +267,39 @@ impl Builder<'_> {
             weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
             sessions_max: backend.max_sessions,
             backup: backend.backup,
+            origin: origin.map(Box::new),
             line: pool.queue.map(|_| Arc::clone(&pool_state.line)),
             measured: pool.balance == config::Balance::LeastLatency,
             state,
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
         built
+    }
+
+    /// Where connections to an address come from, unless the kernel chooses.
+    fn origin(&mut self, pool: &config::Pool, address: &Address) -> Option<Origin> {
+        let to = address.ip()?;
+        if pool.transparent {
+            return Some(Origin::Client);
+        }
+        if pool.source.is_empty() {
+            return None;
+        }
+        let is_v4 = to.ip().to_canonical().is_ipv4();
+        let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4);
+        let list = fitting.map(|own| self.source(*own, to)).collect();
+        Some(Origin::Sources(Sources::new(list, self.inputs.source_ports, self.inputs.workers)))
+    }
+
+    /// The same address towards the same address is the same source, whichever pool has it.
+    fn source(&mut self, own: IpAddr, to: SocketAddr) -> Arc<Source> {
+        let same = |old: &&Arc<Source>| old.address() == own && old.backend() == to;
+        if let Some(known) = self.sources.iter().find(same) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(Source::new(own, to));
+        self.sources.push(Arc::clone(&new));
+        new
     }
 
     fn listeners(&self, pools: &[PoolId]) -> (Vec<Option<Arc<Listener>>>, Vec<ListenerId>) {

@@ -3,8 +3,10 @@
 //! A limit that is silently cut is found out at the worst moment, so `check` and `run` both warn of
 //! it. Refused is only a file of certificates that cannot be read: probes would fail for our want.
 
+use std::net::IpAddr;
+
 use crate::config::{Address, Config, Parsed};
-use crate::sys::process;
+use crate::sys::{origin, process};
 
 use super::ceilings::Host;
 use super::sizing::{self, Sizes};
@@ -69,9 +71,49 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
 pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     warn_of_sessions(parsed, config, sizes);
     warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
+    warn_at_reload(parsed, config);
     if config.global.max_sessions.is_some() {
         for ceiling in Host::this().ceilings(config, sizes.sessions(config)) {
             parsed.warn(&ceiling.key, ceiling.message, ceiling.hint);
+        }
+    }
+}
+
+/// The same of what a reload can change.
+pub(crate) fn warn_at_reload(parsed: &mut Parsed, config: &Config) {
+    let is_asked = config.pools.iter().any(|pool| pool.transparent);
+    warn_of_origins(parsed, config, origin::is_here, is_asked && origin::may_be_anybody());
+}
+
+/// Addresses to connect from that this process does not have, or may not use.
+fn warn_of_origins(
+    parsed: &mut Parsed,
+    config: &Config,
+    is_here: impl Fn(IpAddr) -> bool,
+    may_be_anybody: bool,
+) {
+    for pool in &config.pools {
+        for (position, own) in pool.source.iter().enumerate() {
+            if !is_here(*own) {
+                parsed.warn(
+                    &format!("pool.{}.source[{position}]", pool.name),
+                    format!("source {own} is no address of this host"),
+                    "sessions come from the others of the pool; add it to a device (`ip address \
+                     add`), or remove it here",
+                );
+            }
+        }
+        if pool.transparent && !may_be_anybody {
+            parsed.warn(
+                &format!("pool.{}.transparent", pool.name),
+                format!(
+                    "this process may not connect from its clients' addresses: every session \
+                         of pool {} will fail",
+                    pool.name
+                ),
+                "run it as root or with CAP_NET_ADMIN; the documentation has a drop-in for the \
+                 systemd unit",
+            );
         }
     }
 }
@@ -198,6 +240,23 @@ mod tests {
         assert!(found[0].1.contains("only 34 sessions fit: the process may open 200"), "{found:?}");
         assert_eq!(warnings_with(200, "max_sessions = 20", "backlog = 128"), []);
         assert_eq!(warnings_with(400, "", "backlog = 128"), []);
+    }
+
+    // If this fails, an operator learns from failed sessions what `check` could have told.
+    #[test]
+    fn addresses_that_cannot_be_used_are_named() {
+        let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n\
+                    [pool.p]\nbackends = [\"127.0.0.1:2\"]\n\
+                    source = [\"127.0.0.2\", \"192.0.2.77\"]\n\
+                    [pool.q]\nbackends = [\"127.0.0.1:2\"]\ntransparent = true\n";
+        for (may_be_anybody, expected) in [(true, 1), (false, 2)] {
+            let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+            parsed.problems.clear();
+            let config = parsed.config.clone().unwrap();
+            warn_of_origins(&mut parsed, &config, |own| own.is_loopback(), may_be_anybody);
+            let keys: Vec<&str> = parsed.problems.iter().map(|it| it.key.as_str()).collect();
+            assert_eq!(keys, &["pool.p.source[1]", "pool.q.transparent"][..expected]);
+        }
     }
 
     // If this fails, an operator learns only at start that a port needs a privilege.

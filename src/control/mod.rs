@@ -25,6 +25,7 @@ mod run;
 mod run_error;
 mod sizing;
 mod socket_file;
+mod source_ports;
 pub mod status;
 mod trust;
 mod verbs;

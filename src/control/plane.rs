@@ -25,6 +25,7 @@ use super::compile::{self, Inputs, Overrides};
 use super::listeners::{self, Bound};
 use super::outlier::OutlierBook;
 use super::sizing::Sizes;
+use super::source_ports::SourceBook;
 use super::trust::TlsProbes;
 use super::words::{count, too_few_healthy};
 
@@ -86,6 +87,7 @@ pub(crate) struct Plane {
     pub(crate) current: Mutex<Current>,
     pub(crate) health: Mutex<HealthBook>,
     pub(crate) outliers: OutlierBook,
+    pub(crate) sources: SourceBook,
     pub(crate) reloads: ReloadCounts,
     phase: AtomicU8,
 }
@@ -182,6 +184,7 @@ impl Plane {
             current: Mutex::new(current),
             health: Mutex::default(),
             outliers: OutlierBook::default(),
+            sources: SourceBook::default(),
             reloads: ReloadCounts::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
         }
@@ -235,6 +238,7 @@ impl Plane {
             workers: self.workers.states.len(),
             now_us: self.now_us(),
             sessions_max: self.sizes.sessions(config),
+            source_ports: crate::sys::process::source_ports(),
             seeds: [(); 4].map(|()| fastrand::u64(..)),
         };
         let snapshot = Arc::new(compile::compile(config, &inputs)?);
@@ -243,6 +247,7 @@ impl Plane {
         self.publisher.publish(Arc::clone(&snapshot));
         self.lift_probeless(config, &snapshot);
         self.take_up_outliers(&snapshot);
+        self.take_up_sources(&snapshot);
         for pool in snapshot.pools.iter().flatten() {
             self.judge_panic(pool);
         }

@@ -7,6 +7,7 @@
 //! it is due in [`crate::control::prober::pace`].
 
 mod http;
+mod origin;
 mod pace;
 mod probe;
 mod send_expect;

@@ -91,6 +91,7 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     let mut changes = changes(&current.config, &config);
     changes.extend(tls.changes(&current.tls));
     changes.extend(kept_overrides(&current.overrides, &config));
+    host::warn_at_reload(&mut parsed, &config);
     let warnings = parsed.problems.clone();
     await_workers(plane);
     let workers = plane.workers.states.len();

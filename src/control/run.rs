@@ -29,6 +29,7 @@ use super::prober::Prober;
 use super::reload::{hand_over, reload};
 use super::run_error::{RunError, failed};
 use super::sizing::{self, Sizes};
+use super::source_ports;
 use super::status::AdminAddresses;
 use super::trust::TlsProbes;
 use super::words::count;
@@ -140,6 +141,7 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     prober.take_up(&prepared.config);
     tokio::spawn(outlier::watch(Arc::clone(&plane)));
+    tokio::spawn(source_ports::watch(Arc::clone(&plane)));
     hand_over(&plane, prepared.plan);
     wait_until_served(&plane, served.listeners.len()).await?;
     plane.set_phase(Phase::Serving);

@@ -188,6 +188,18 @@ pub struct BackendStatus {
     pub sessions_total: u64,
     /// Connection attempts that failed.
     pub connect_failures: u64,
+    /// By address; empty where the kernel chooses.
+    pub sources: BTreeMap<String, SourceStatus>,
+}
+
+/// One address that a backend is connected from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    /// Ports that sessions have, those being connected too.
+    pub ports_in_use: u64,
+    /// Ports that sessions may have.
+    pub ports_max: u32,
 }
 
 /// Takes the state of the process.
@@ -408,6 +420,7 @@ fn backend_status(
             .flat_map(|block| &block.connect_failures)
             .map(|failures| failures.value())
             .sum(),
+        sources: sources(backend),
     }
 }
 
@@ -418,6 +431,17 @@ fn with_expiry(reason: String, not_after: u64, now: u64) -> String {
     } else {
         reason
     }
+}
+
+fn sources(backend: &Backend) -> BTreeMap<String, SourceStatus> {
+    let Some(sources) = backend.sources() else { return BTreeMap::new() };
+    let ports_max = sources.most();
+    let list = sources.list().iter();
+    list.map(|source| {
+        let ports_in_use = source.in_use();
+        (source.address().to_string(), SourceStatus { ports_in_use, ports_max })
+    })
+    .collect()
 }
 
 /// A backend that is up may still get nothing.

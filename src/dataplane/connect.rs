@@ -18,10 +18,10 @@ use crate::shared::{
 use crate::sys::socket::{self, ConnectOptions};
 use crate::sys::unix;
 
-use super::accept::is_exhaustion;
 use super::choose::{Asking, Chooser};
 use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
+use super::origin::{self, NotBegun};
 use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::picker::PassedOver;
 use super::queue;
@@ -171,21 +171,39 @@ impl Worker {
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
             let options = ConnectOptions { data_follows, user_timeout };
-            let address = backend.address.clone();
-            let mut connected = connect(&address, options);
+            let mut begun = self.begin_connect(connection, options);
             // Who was refused gives way to who was admitted.
-            if connected.as_ref().is_err_and(is_exhaustion) && self.held_give_way() {
-                connected = connect(&address, options);
+            if matches!(begun, Err(NotBegun::Exhausted)) && self.held_give_way() {
+                begun = self.begin_connect(connection, options);
             }
-            match connected {
+            match begun {
                 Ok(socket) => {
                     connection.backend = Some(socket);
                     return Ok(());
                 }
-                Err(error) if is_exhaustion(&error) => {
+                Err(NotBegun::Exhausted) => {
                     return Err(Dead::Refused(RefuseReason::Descriptors.into()));
                 }
-                Err(error) => self.attempt_failed(connection, ConnectFailure::of(&error))?,
+                Err(NotBegun::Failed(failure)) => self.attempt_failed(connection, failure)?,
+            }
+        }
+    }
+
+    /// Starts to connect the backend on which a place is claimed.
+    fn begin_connect(
+        &self,
+        connection: &mut Connection,
+        options: ConnectOptions,
+    ) -> Result<OwnedFd, NotBegun> {
+        let chosen = connection.place.backend;
+        let Some(backend) = chosen.and_then(|id| self.snapshot.current().backend(id)) else {
+            return Err(NotBegun::Failed(ConnectFailure::Other));
+        };
+        match &backend.origin {
+            None => connect(&backend.address, options).map_err(|error| NotBegun::of(&error)),
+            Some(origin) => {
+                let clock = (self.setup.number, self.now.micros());
+                origin::connect(connection, (backend, origin), clock, options)
             }
         }
     }
@@ -204,11 +222,15 @@ impl Worker {
         backend.state.release();
         queue::place_is_free(backend);
         let pool = snapshot.pool(connection.place.pool);
-        if backend.measured && failure.is_of_the_backend() {
+        let speaks = failure.is_of_the_backend() && !symptoms::is_ours(backend, failure);
+        if backend.measured && speaks {
             let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
             backend.state.observe_latency(micros(timeout), self.now.micros());
         }
         connection.backend = None;
+        if let Some(aside) = &mut connection.aside {
+            aside.port = None;
+        }
         connection.session.backend_replaced();
         connection.tried.push(backend.id);
         connection.failure = Some(failure);

@@ -13,7 +13,7 @@ use crate::policy::pacer::Rates;
 use crate::policy::proxy_header::Malformed;
 use crate::shared::{
     BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip, Snapshot,
-    note_skip,
+    SourcePort, note_skip,
 };
 use crate::sys::splice::Pipe;
 
@@ -67,6 +67,9 @@ pub(crate) struct Aside {
     pub(crate) pacing: Option<Pacing>,
     /// Backends that were passed over for it.
     pub(crate) skipped: Vec<Skip>,
+    /// The port it comes from, where the pool names its sources. It is given back when the
+    /// connection is dropped, after the backend's socket: fields go in their order.
+    pub(crate) port: Option<SourcePort>,
 }
 
 /// Where a connection belongs.

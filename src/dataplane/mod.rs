@@ -22,6 +22,7 @@ mod held;
 mod interest;
 mod listening;
 mod opening;
+mod origin;
 pub mod pacing;
 pub mod phase;
 mod picker;

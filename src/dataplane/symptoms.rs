@@ -18,9 +18,18 @@ const EARLY: Duration = Duration::from_secs(3);
 
 /// An attempt to connect has failed.
 pub(super) fn not_connected(backend: &Backend, failure: ConnectFailure) {
-    // Our own lack of ports is no fault of a backend.
-    if failure != ConnectFailure::NoPort {
+    if !is_ours(backend, failure) {
         backend.state.streak.failed(Symptom::Connect(failure));
+    }
+}
+
+/// Whether an attempt failed for what this host lacks: a port, an address, or the capability to
+/// connect from somebody else's.
+pub(super) fn is_ours(backend: &Backend, failure: ConnectFailure) -> bool {
+    match failure {
+        ConnectFailure::NoPort | ConnectFailure::NoSource => true,
+        ConnectFailure::Denied => backend.is_transparent(),
+        _ => false,
     }
 }
 

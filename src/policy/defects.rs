@@ -59,6 +59,8 @@ pub enum Defect {
     CheckThenIncrement,
     /// An insertion does not look for another of the same client.
     TwoWordsForOneKey,
+    /// The source port of a session that ends stays counted.
+    KeepPort,
     /// The number of a snapshot is published before the snapshot.
     GenerationFirst,
 }
@@ -104,6 +106,7 @@ mod switch {
             Defect::DropShortWrite,
             Defect::ForgetReset,
             Defect::KeepPipe,
+            Defect::KeepPort,
             Defect::BindAnew,
         ];
         let found = shown.into_iter().find(|defect| format!("{defect:?}") == name);

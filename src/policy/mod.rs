@@ -5,10 +5,10 @@
 //! The map: who may come in (`access`, and `admission` over `limiter`, `gate`, `meter`, `bucket`,
 //! `window` and `table`), what the others are told (`answerable`, `http_answer`), which backend
 //! serves (`maglev` over `hash`, `bounded_load`, `slow_start`, `round_robin`, `least_connections`,
-//! `least_latency`, `random`, `sticky`, `panic_mode`) on which worker (`spread`, `spin`), how fast
-//! bytes may go (`pacer`), and what is believed of a backend (`health`, `outlier`, `backoff`). What
-//! the first bytes of a connection say is read by `proxy_header`, `client_hello` and
-//! `request_head`; `route` chooses by it.
+//! `least_latency`, `random`, `sticky`, `panic_mode`) on which worker (`spread`, `spin`) and from
+//! which address (`source`), how fast bytes may go (`pacer`), and what is believed of a backend
+//! (`health`, `outlier`, `backoff`). What the first bytes of a connection say is read by
+//! `proxy_header`, `client_hello` and `request_head`; `route` chooses by it.
 
 // Who connects: an address, or a peer on a Unix socket.
 pub mod client;
@@ -53,6 +53,8 @@ pub mod random;
 pub mod round_robin;
 // Which worker gets a new session.
 pub mod spread;
+// From which address a backend is connected.
+pub mod source;
 // Whether to wait busily.
 pub mod spin;
 // How much of a stream may pass now.

@@ -257,6 +257,9 @@ pub enum ConnectFailure {
     Unreachable,
     /// This host has no source port left.
     NoPort,
+    /// There is no address to connect from: this host does not have it, or the client has none of
+    /// the backend's family.
+    NoSource,
     /// The connection met itself.
     Loop,
     /// The accept queue of its Unix socket is full.
@@ -271,11 +274,12 @@ pub enum ConnectFailure {
 
 impl ConnectFailure {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
         Self::NoPort,
+        Self::NoSource,
         Self::Loop,
         Self::QueueFull,
         Self::NoSocket,
@@ -297,6 +301,7 @@ impl ConnectFailure {
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::NoPort => "no_port",
+            Self::NoSource => "no_source",
             Self::Loop => "loop",
             Self::QueueFull => "queue_full",
             Self::NoSocket => "no_socket",
@@ -313,6 +318,7 @@ impl ConnectFailure {
             Self::Timeout => "connect timed out",
             Self::Unreachable => "unreachable",
             Self::NoPort => "no source port left",
+            Self::NoSource => "no address to connect from",
             Self::Loop => "connected to itself",
             Self::QueueFull => "accept queue full",
             Self::NoSocket => "no such socket",

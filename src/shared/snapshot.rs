@@ -26,6 +26,7 @@ use super::address::Address;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::pick::Obstacle;
+use super::source::{Origin, Source, Sources};
 use super::stats::{Gauge, ListenerState};
 use super::waiting::WaitingLine;
 
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub pools: Vec<Option<Arc<Pool>>>,
     /// Backends, those that are gone but may still have sessions too.
     pub backends: Vec<Option<Arc<Backend>>>,
+    /// Addresses to connect from, those that are gone but still have sessions too.
+    pub sources: Vec<Arc<Source>>,
     /// Sessions the process may hold at once.
     pub sessions_max: u64,
     /// Sessions it holds now.
@@ -383,6 +386,8 @@ pub struct Backend {
     pub backup: bool,
     /// Whether choices in its pool look at how long it takes to connect.
     pub measured: bool,
+    /// Where connections to it come from; `None`: the kernel chooses.
+    pub origin: Option<Box<Origin>>,
     /// Who waits for a place of its pool, if its pool lets clients wait.
     pub line: Option<Arc<WaitingLine>>,
     /// What stays over reloads.
@@ -390,6 +395,21 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// The addresses it is connected from, if the configuration names some.
+    #[must_use]
+    pub fn sources(&self) -> Option<&Sources> {
+        match self.origin.as_deref() {
+            Some(Origin::Sources(sources)) => Some(sources),
+            _ => None,
+        }
+    }
+
+    /// Whether it is connected from the client's address.
+    #[must_use]
+    pub fn is_transparent(&self) -> bool {
+        matches!(self.origin.as_deref(), Some(Origin::Client))
+    }
+
     /// Whether new sessions may go there as soon as there is room; `panicking` ignores the verdicts
     /// of probes and sessions, never the operator's.
     #[must_use]
@@ -456,6 +476,7 @@ mod tests {
                     backup: false,
                     measured: false,
                     line: None,
+                    origin: None,
                     state: Arc::clone(&state),
                 };
                 let obstacle = backend.obstacle(is(5));

@@ -31,9 +31,10 @@ mod tests {
     #[test]
     fn memory_keeps_what_it_holds() {
         for bytes in [0, 1, 4096, LARGE_BYTES - 1, 3 * LARGE_BYTES + 5] {
-            let memory: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+            let pattern = || (0..=250_u8).cycle().take(bytes);
+            let memory: Vec<u8> = pattern().collect();
             prefer_large_pages(memory.as_ptr_range());
-            assert!(memory.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+            assert!(memory.iter().copied().eq(pattern()));
         }
     }
 }

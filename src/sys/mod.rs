@@ -8,6 +8,8 @@
 
 /// How the memory of tables is mapped.
 pub mod memory;
+/// Outgoing connections that come from a given address.
+pub mod origin;
 /// What this process is allowed and how large the host is.
 pub mod process;
 /// Listening sockets, outgoing connections and what is done to them.

@@ -154,17 +154,20 @@ pub fn retune(socket: BorrowedFd<'_>, options: &ListenOptions) -> io::Result<()>
 }
 
 fn set_tcp_option(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    set_option(socket, (libc::IPPROTO_TCP, name), value)
+}
+
+/// Sets an option that is one number and that no crate of ours has a name for.
+pub(super) fn set_option(
+    socket: BorrowedFd<'_>,
+    (level, name): (libc::c_int, libc::c_int),
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
     // SAFETY: the descriptor is open for the life of the borrow, and the pointer and length
     // describe one live `c_int`, which the kernel only reads.
     let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            name,
-            (&raw const value).cast(),
-            length,
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -220,6 +223,13 @@ pub struct ConnectOptions {
 /// # Errors
 /// As socket(2) and connect(2); `EINPROGRESS` is not an error here.
 pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<OwnedFd> {
+    let socket = unconnected(address, options)?;
+    start(&socket, address)?;
+    Ok(socket)
+}
+
+/// A non-blocking socket that is to be connected to this address.
+pub(super) fn unconnected(address: SocketAddr, options: ConnectOptions) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
@@ -233,8 +243,13 @@ pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<Owned
         let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
     }
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
+    Ok(socket)
+}
+
+/// Starts to connect it.
+pub(super) fn start(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match rustix::net::connect(socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

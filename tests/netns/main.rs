@@ -31,6 +31,7 @@ mod integrity;
 mod limits;
 mod meddler;
 mod net;
+mod origins;
 mod peer;
 mod rest;
 mod shuffler;

@@ -63,6 +63,16 @@ impl Backend {
         })
     }
 
+    /// Says in a line from which address it was connected, then sends back what it receives.
+    pub fn telling() -> Self {
+        Self::serving(|mut stream, _| {
+            let from = stream.peer_addr()?.ip();
+            stream.write_all(format!("{from}\n").as_bytes())?;
+            io::copy(&mut stream.try_clone()?, &mut stream)?;
+            stream.shutdown(Shutdown::Write)
+        })
+    }
+
     /// Reads, and never says a word.
     pub fn silent() -> Self {
         Self::serving(|mut stream, shared| receive(&mut stream, shared))

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot};
+use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot, Spill};
 
 use crate::control::metrics::{count, counter, gauge, histogram};
 use crate::control::plane::HealthBook;
-use crate::control::retired;
+use crate::control::{retired, source_ports};
 
 /// Every metric with the label `pool`, most with `backend`.
 pub(crate) fn encode_backends(
@@ -59,6 +59,7 @@ pub(crate) fn encode_backends(
     }
     encode_connects(encoder, snapshot)?;
     encode_latencies(encoder, snapshot, now_us)?;
+    encode_sources(encoder, snapshot)?;
     let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
     for backend in backends(snapshot) {
         let counts = health.probes.get(&backend.id).copied().unwrap_or_default();
@@ -125,6 +126,35 @@ fn encode_latencies(
     for backend in backends(snapshot) {
         let latency = backend.state.latency().time_at(now_us);
         family.encode_family(&names(backend))?.encode_gauge(&latency.as_secs_f64())?;
+    }
+    Ok(())
+}
+
+fn encode_sources(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let labels = |backend: &Backend, own: &str| {
+        let [pool, name] = names(backend).map(|(key, value)| (key, value.to_owned()));
+        [pool, name, ("source", own.to_owned())]
+    };
+    let help = "Ports of a source that sessions have, those being connected too";
+    let mut family = gauge(encoder, "evenkeel_source_ports_in_use", help)?;
+    for (backend, source, _) in source_ports::sources(snapshot) {
+        let labels = labels(backend, &source.address().to_string());
+        family.encode_family(&labels)?.encode_gauge(&source.in_use())?;
+    }
+    let help = "Ports of a source that sessions may have";
+    let mut family = gauge(encoder, "evenkeel_source_ports_max", help)?;
+    for (backend, source, most) in source_ports::sources(snapshot) {
+        let labels = labels(backend, &source.address().to_string());
+        family.encode_family(&labels)?.encode_gauge(&u64::from(most))?;
+    }
+    let help = "Times a source had nothing to connect from and the next was asked";
+    let mut family = counter(encoder, "evenkeel_source_spills", help)?;
+    for (backend, source, _) in source_ports::sources(snapshot) {
+        for why in Spill::ALL {
+            let [pool, name, own] = labels(backend, &source.address().to_string());
+            let reason = ("reason", why.label().to_owned());
+            count(&mut family, &[pool, name, own, reason], source.spills(why))?;
+        }
     }
     Ok(())
 }

@@ -124,6 +124,7 @@ mod tests {
             down_backoff: Duration::from_secs(30),
             initial_up: true,
             send_proxy: None,
+            source: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@
 //! nothing about a server. Keeps no state; verdicts are the prober's.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::policy::proxy_header::{self, Version};
 use crate::shared::Address;
 
 use crate::control::prober::http;
+use crate::control::prober::origin;
 use crate::control::prober::send_expect::Exchange;
 use crate::control::prober::tls::{Heard, Shown, name};
 use crate::control::trust::TlsProbe;
@@ -89,7 +90,7 @@ async fn ask(question: &Question<'_>, not_after: &mut Option<u64>) -> Result<(),
     let mut budget = Budget::new(question.health.timeout);
     match &question.address {
         Address::Ip(address) => {
-            let stream = connect(*address, &mut budget).await?;
+            let stream = connect((*address, &question.health.source), &mut budget).await?;
             converse(stream, question, budget, not_after).await
         }
         Address::Unix(path) => {
@@ -148,8 +149,11 @@ async fn converse(
     Ok(())
 }
 
-async fn connect(address: SocketAddr, budget: &mut Budget) -> Result<TcpStream, Failure> {
-    let stream = in_time(TcpStream::connect(address), budget).await?;
+async fn connect(
+    (address, sources): (SocketAddr, &[IpAddr]),
+    budget: &mut Budget,
+) -> Result<TcpStream, Failure> {
+    let stream = in_time(origin::connect(address, sources), budget).await?;
     // On this host, a port nobody listens on can be the one we were given: connected to ourselves.
     if stream.local_addr().is_ok_and(|own| own == address) {
         return Err(Failure::Backend("connect refused".into()));

@@ -19,6 +19,7 @@ fn health(probe: Probe) -> Health {
         down_backoff: TIMEOUT,
         initial_up: true,
         send_proxy: None,
+        source: Vec::new(),
     }
 }
 
