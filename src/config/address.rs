@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use toml::de::DeValue;
 
-use super::file::{Value, not_supported, quoted, shown};
+use super::file::{Value, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;
 use super::unix::{self, PREFIX};
@@ -190,7 +190,10 @@ fn explain_host(host: &str, port: &str, purpose: Purpose) -> Finding {
     }
     let finding = match purpose {
         Purpose::Accept => Finding::new(format!("`{word}` is a name, not an IP address")),
-        Purpose::Connect => not_supported(&format!("a host name such as `{word}`")),
+        Purpose::Connect => {
+            Finding::new(format!("a host name such as `{word}` is not supported yet"))
+                .hint("this version cannot honour it; remove it")
+        }
     };
     let hint = if host == "localhost" {
         format!("write \"127.0.0.1:{port}\"")

@@ -25,7 +25,7 @@ const SAMPLE: OnDown = OnDown::Pace(Rate { count: 10, period: Duration::from_sec
 /// Whatever begins with `pace` is read before; here it only stands for the list of what may be
 /// written.
 const ON_DOWN: &Words<OnDown> =
-    &[("keep", Some(OnDown::Keep)), ("reset", Some(OnDown::Reset)), ("pace 10/s", Some(SAMPLE))];
+    &[("keep", OnDown::Keep), ("reset", OnDown::Reset), ("pace 10/s", SAMPLE)];
 
 /// Reads `on_down`.
 pub(super) fn on_down(value: &Value<'_>, report: &mut Report<'_>) -> Option<OnDown> {

@@ -190,15 +190,13 @@ impl<'t> Section<'t> {
         entries
     }
 
-    /// Reports the keys of the table itself that do not belong there, or not yet.
+    /// Reports the keys of the table itself that do not belong there.
     pub(super) fn refuse_unknown(&self, table: Table, report: &mut Report<'_>) {
         for (value, span) in self.entries() {
             let name = value.name.as_str();
             let place = Place { span, path: value.place.path.clone() };
-            match keys::find(table, name) {
-                Some(key) if key.built => {}
-                Some(_) => report.error(&place, not_supported(&format!("`{}`", shown(name)))),
-                None => report.error(&place, unknown_key(name, table, &self.header())),
+            if keys::find(table, name).is_none() {
+                report.error(&place, unknown_key(name, table, &self.header()));
             }
         }
     }
@@ -273,12 +271,6 @@ pub(super) fn shown(word: &str) -> String {
     out
 }
 
-/// Part of the format, but not built.
-pub(super) fn not_supported(what: &str) -> Finding {
-    Finding::new(format!("{what} is not supported yet"))
-        .hint("this version cannot honour it; remove it")
-}
-
 /// A key that does not belong into `table`.
 fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
     let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
@@ -311,7 +303,7 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
 /// A proposal from any table, for a word that is near to nothing here.
 fn far_away(name: &str) -> Option<String> {
     let foreign = foreign::key(name).first().copied();
-    let all = keys::all().filter(|key| key.built).map(|key| key.name);
+    let all = keys::all().map(|key| key.name);
     let near = foreign.or_else(|| nearest(name, all))?;
     let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
     Some(format!("did you mean `{near}` of {}?", join_or(&tables)))

@@ -31,10 +31,10 @@ enum Kind {
 }
 
 const PROBE: &Words<Kind> = &[
-    ("tcp", Some(Kind::Tcp)),
-    ("http", Some(Kind::Http)),
-    ("send-expect", Some(Kind::SendExpect)),
-    ("tls", Some(Kind::Tls)),
+    ("tcp", Kind::Tcp),
+    ("http", Kind::Http),
+    ("send-expect", Kind::SendExpect),
+    ("tls", Kind::Tls),
 ];
 
 /// Keys that only some kinds of probes look at, with the kind to propose to who writes them.
@@ -50,7 +50,7 @@ const OF_ONE_KIND: &[(&str, &[Kind], &str)] = &[
 ];
 
 /// True is "up".
-const INITIAL: &Words<bool> = &[("up", Some(true)), ("down", Some(false))];
+const INITIAL: &Words<bool> = &[("up", true), ("down", false)];
 
 /// Reads the probes of a pool, if it has any; `unix` is a backend of it that has no port.
 pub(super) fn health(

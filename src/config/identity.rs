@@ -17,7 +17,7 @@ use super::unix::PREFIX;
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
 /// True is "direct".
-const OTHERS: &Words<bool> = &[("refuse", Some(false)), ("direct", Some(true))];
+const OTHERS: &Words<bool> = &[("refuse", false), ("direct", true)];
 
 /// Reads `accept_proxy`; without peers in `from` there is none.
 pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> Option<AcceptProxy> {

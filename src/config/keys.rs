@@ -1,8 +1,7 @@
 //! The table of every key the file format knows.
 //!
-//! It decides three things: whether a key is known in a table, whether it is built yet, and where
-//! else it would be valid. Turning a key on is `LATER` to `BUILT` here plus its conversion in the
-//! module that reads the table.
+//! It decides whether a key is known in a table, and where else it would be valid. A new key is a row
+//! here and its conversion in the module that reads the table.
 
 use std::fmt;
 
@@ -97,148 +96,130 @@ pub struct Key {
     pub table: Table,
     /// Its name.
     pub name: &'static str,
-    /// False: part of the format, refused until it is built.
-    pub built: bool,
 }
 
-const BUILT: bool = true;
-#[allow(dead_code, reason = "for keys that are part of the format before they are built")]
-const LATER: bool = false;
-
-/// The keys of one table with their state.
-type Rows = (Table, &'static [(&'static str, bool)]);
+/// The keys of one table.
+type Rows = (Table, &'static [&'static str]);
 
 /// Every table of the format, in the order of the documentation.
 const TABLES: &[Rows] = &[
     (
         Table::Global,
         &[
-            ("workers", BUILT),
-            ("max_sessions", BUILT),
-            ("pin_workers", BUILT),
-            ("drain_timeout", BUILT),
-            ("shutdown_delay", BUILT),
-            ("splice", BUILT),
-            ("spin", BUILT),
-            ("hash_seed", BUILT),
-            ("log", BUILT),
+            "workers",
+            "max_sessions",
+            "pin_workers",
+            "drain_timeout",
+            "shutdown_delay",
+            "splice",
+            "spin",
+            "hash_seed",
+            "log",
         ],
     ),
-    (Table::Log, &[("level", BUILT), ("format", BUILT), ("sessions", BUILT)]),
-    (Table::Admin, &[("socket", BUILT), ("http", BUILT)]),
+    (Table::Log, &["level", "format", "sessions"]),
+    (Table::Admin, &["socket", "http"]),
     (
         Table::Listener,
         &[
-            ("bind", BUILT),
-            ("pool", BUILT),
-            ("protocol", BUILT),
-            ("idle_timeout", BUILT),
-            ("half_closed_timeout", BUILT),
-            ("max_sessions", BUILT),
-            ("backlog", BUILT),
-            ("allow", BUILT),
-            ("deny", BUILT),
-            ("accept_proxy", BUILT),
-            ("max_lifetime", BUILT),
-            ("keepalive", BUILT),
-            ("user_timeout", BUILT),
-            ("fast_open", BUILT),
-            ("defer_accept", BUILT),
-            ("mptcp", BUILT),
-            ("bandwidth", BUILT),
-            ("route", BUILT),
-            ("peek", BUILT),
-            ("limit", BUILT),
+            "bind",
+            "pool",
+            "protocol",
+            "idle_timeout",
+            "half_closed_timeout",
+            "max_sessions",
+            "backlog",
+            "allow",
+            "deny",
+            "accept_proxy",
+            "max_lifetime",
+            "keepalive",
+            "user_timeout",
+            "fast_open",
+            "defer_accept",
+            "mptcp",
+            "bandwidth",
+            "route",
+            "peek",
+            "limit",
         ],
     ),
-    (Table::AcceptProxy, &[("from", BUILT), ("others", BUILT), ("timeout", BUILT)]),
-    (Table::Route, &[("sni", BUILT), ("alpn", BUILT), ("client", BUILT), ("pool", BUILT)]),
-    (Table::Peek, &[("timeout", BUILT), ("max_bytes", BUILT), ("on_timeout", BUILT)]),
-    (Table::Keepalive, &[("idle", BUILT), ("interval", BUILT), ("count", BUILT)]),
-    (Table::Bandwidth, &[("up", BUILT), ("down", BUILT)]),
+    (Table::AcceptProxy, &["from", "others", "timeout"]),
+    (Table::Route, &["sni", "alpn", "client", "pool"]),
+    (Table::Peek, &["timeout", "max_bytes", "on_timeout"]),
+    (Table::Keepalive, &["idle", "interval", "count"]),
+    (Table::Bandwidth, &["up", "down"]),
     (
         Table::Limit,
         &[
-            ("algorithm", BUILT),
-            ("rate", BUILT),
-            ("burst", BUILT),
-            ("max_concurrent", BUILT),
-            ("key", BUILT),
-            ("action", BUILT),
-            ("mode", BUILT),
-            ("exempt", BUILT),
-            ("table_size", BUILT),
-            ("listener_rate", BUILT),
+            "algorithm",
+            "rate",
+            "burst",
+            "max_concurrent",
+            "key",
+            "action",
+            "mode",
+            "exempt",
+            "table_size",
+            "listener_rate",
         ],
     ),
-    (Table::LimitKey, &[("v4", BUILT), ("v6", BUILT)]),
+    (Table::LimitKey, &["v4", "v6"]),
     (
         Table::Pool,
         &[
-            ("balance", BUILT),
-            ("hash_key", BUILT),
-            ("hash_prefix", BUILT),
-            ("table_size", BUILT),
-            ("load_factor", BUILT),
-            ("sticky", BUILT),
-            ("backends", BUILT),
-            ("connect_timeout", BUILT),
-            ("retries", BUILT),
-            ("queue", BUILT),
-            ("send_proxy", BUILT),
-            ("source", BUILT),
-            ("transparent", BUILT),
-            ("slow_start", BUILT),
-            ("panic_threshold", BUILT),
-            ("on_down", BUILT),
-            ("health", BUILT),
-            ("outlier", BUILT),
+            "balance",
+            "hash_key",
+            "hash_prefix",
+            "table_size",
+            "load_factor",
+            "sticky",
+            "backends",
+            "connect_timeout",
+            "retries",
+            "queue",
+            "send_proxy",
+            "source",
+            "transparent",
+            "slow_start",
+            "panic_threshold",
+            "on_down",
+            "health",
+            "outlier",
         ],
     ),
-    (Table::HashPrefix, &[("v4", BUILT), ("v6", BUILT)]),
-    (Table::Sticky, &[("for", BUILT), ("size", BUILT)]),
-    (Table::Queue, &[("max", BUILT), ("timeout", BUILT)]),
-    (
-        Table::Backend,
-        &[
-            ("address", BUILT),
-            ("name", BUILT),
-            ("weight", BUILT),
-            ("backup", BUILT),
-            ("max_sessions", BUILT),
-            ("drain", BUILT),
-        ],
-    ),
+    (Table::HashPrefix, &["v4", "v6"]),
+    (Table::Sticky, &["for", "size"]),
+    (Table::Queue, &["max", "timeout"]),
+    (Table::Backend, &["address", "name", "weight", "backup", "max_sessions", "drain"]),
     (
         Table::Health,
         &[
-            ("probe", BUILT),
-            ("path", BUILT),
-            ("host", BUILT),
-            ("method", BUILT),
-            ("status", BUILT),
-            ("send", BUILT),
-            ("expect", BUILT),
-            ("verify", BUILT),
-            ("ca", BUILT),
-            ("port", BUILT),
-            ("interval", BUILT),
-            ("fast_interval", BUILT),
-            ("timeout", BUILT),
-            ("rise", BUILT),
-            ("fall", BUILT),
-            ("down_backoff", BUILT),
-            ("initial", BUILT),
+            "probe",
+            "path",
+            "host",
+            "method",
+            "status",
+            "send",
+            "expect",
+            "verify",
+            "ca",
+            "port",
+            "interval",
+            "fast_interval",
+            "timeout",
+            "rise",
+            "fall",
+            "down_backoff",
+            "initial",
         ],
     ),
-    (Table::Outlier, &[("consecutive_failures", BUILT), ("eject", BUILT), ("max_ejected", BUILT)]),
+    (Table::Outlier, &["consecutive_failures", "eject", "max_ejected"]),
 ];
 
 /// Every key with its table, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = Key> {
-    TABLES.iter().flat_map(|(table, rows)| {
-        rows.iter().map(|(name, built)| Key { table: *table, name, built: *built })
-    })
+    TABLES.iter().flat_map(|(table, rows)| rows.iter().map(|name| Key { table: *table, name }))
 }
 
 /// The key called `name` in `table`.
@@ -248,12 +229,12 @@ pub fn find(table: Table, name: &str) -> Option<Key> {
 
 /// The keys that may be written in `table`.
 pub fn of(table: Table) -> impl Iterator<Item = Key> {
-    all().filter(move |key| key.built && table.holds(key))
+    all().filter(move |key| table.holds(key))
 }
 
 /// The tables in which a key called `name` may be written.
 pub fn tables_with(name: &str) -> impl Iterator<Item = Table> {
-    all().filter(move |key| key.built && key.name == name).map(|key| key.table)
+    all().filter(move |key| key.name == name).map(|key| key.table)
 }
 
 #[cfg(test)]

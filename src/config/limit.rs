@@ -20,20 +20,20 @@ const TABLE_SIZE_MAX: u32 = 16_777_216;
 const WINDOW_COUNT_MAX: u64 = 100_000;
 
 const ALGORITHM: &Words<Algorithm> = &[
-    ("token-bucket", Some(Algorithm::TokenBucket)),
-    ("sliding-window", Some(Algorithm::SlidingWindow)),
-    ("fixed-window", Some(Algorithm::FixedWindow)),
+    ("token-bucket", Algorithm::TokenBucket),
+    ("sliding-window", Algorithm::SlidingWindow),
+    ("fixed-window", Algorithm::FixedWindow),
 ];
 
 const ACTION: &Words<LimitAction> = &[
-    ("reset", Some(LimitAction::Reset)),
-    ("close", Some(LimitAction::Close)),
-    ("reply", Some(LimitAction::Reply)),
-    ("tarpit", Some(LimitAction::Tarpit)),
+    ("reset", LimitAction::Reset),
+    ("close", LimitAction::Close),
+    ("reply", LimitAction::Reply),
+    ("tarpit", LimitAction::Tarpit),
 ];
 
 /// True is "observe".
-const MODE: &Words<bool> = &[("enforce", Some(false)), ("observe", Some(true))];
+const MODE: &Words<bool> = &[("enforce", false), ("observe", true)];
 
 /// Reads the limit of a listener, if it has one. Where clients speak HTTP they are told of it
 /// unless the file says otherwise.

@@ -25,7 +25,7 @@ const KEEPALIVE_COUNT_MAX: u32 = 127;
 /// The kernel keeps TCP_USER_TIMEOUT in milliseconds of 31 bits.
 const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 
-const PROTOCOL: &Words<Protocol> = &[("tcp", Some(Protocol::Tcp)), ("http", Some(Protocol::Http))];
+const PROTOCOL: &Words<Protocol> = &[("tcp", Protocol::Tcp), ("http", Protocol::Http)];
 
 /// Index of no pool, in a listener that was refused.
 pub(super) const NO_POOL: usize = usize::MAX;

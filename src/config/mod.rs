@@ -6,7 +6,7 @@
 //! [`Problem`]; [`load`] reads the file first.
 //! Nothing here opens a socket.
 
-/// Every key of the file, the tables it is valid in, and whether it is built.
+/// Every key of the file and the tables it is valid in.
 pub mod keys;
 /// Durations, rates and percentages as they are written, both ways.
 pub mod units;

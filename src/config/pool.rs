@@ -28,17 +28,16 @@ const WEIGHT_MAX: u32 = 65_535;
 const NAME_LENGTH_MAX: usize = 128;
 
 const BALANCE: &Words<Balance> = &[
-    ("maglev", Some(Balance::Maglev)),
-    ("round-robin", Some(Balance::RoundRobin)),
-    ("least-connections", Some(Balance::LeastConnections)),
-    ("least-latency", Some(Balance::LeastLatency)),
-    ("random-two", Some(Balance::RandomTwo)),
-    ("random", Some(Balance::Random)),
-    ("first", Some(Balance::First)),
+    ("maglev", Balance::Maglev),
+    ("round-robin", Balance::RoundRobin),
+    ("least-connections", Balance::LeastConnections),
+    ("least-latency", Balance::LeastLatency),
+    ("random-two", Balance::RandomTwo),
+    ("random", Balance::Random),
+    ("first", Balance::First),
 ];
 
-const SEND_PROXY: &Words<ProxyVersion> =
-    &[("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+const SEND_PROXY: &Words<ProxyVersion> = &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
 
 /// A backend with its place.
 #[derive(Debug, Clone)]

@@ -26,25 +26,19 @@ const SOCKET: &str = "/run/evenkeel/admin.sock";
 /// Longest path a Unix socket may have.
 const SOCKET_LENGTH_MAX: usize = PATH_LENGTH_MAX;
 
-const SPLICE: &Words<Splice> = &[
-    ("auto", Some(Splice::Auto)),
-    ("never", Some(Splice::Never)),
-    ("always", Some(Splice::Always)),
-];
+const SPLICE: &Words<Splice> =
+    &[("auto", Splice::Auto), ("never", Splice::Never), ("always", Splice::Always)];
 
 const LEVEL: &Words<LogLevel> = &[
-    ("error", Some(LogLevel::Error)),
-    ("warn", Some(LogLevel::Warn)),
-    ("info", Some(LogLevel::Info)),
-    ("debug", Some(LogLevel::Debug)),
-    ("trace", Some(LogLevel::Trace)),
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
 ];
 
-const FORMAT: &Words<LogFormat> = &[
-    ("auto", Some(LogFormat::Auto)),
-    ("text", Some(LogFormat::Text)),
-    ("json", Some(LogFormat::Json)),
-];
+const FORMAT: &Words<LogFormat> =
+    &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 impl Default for Global {
     fn default() -> Self {

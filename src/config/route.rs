@@ -20,7 +20,7 @@ const PROTOCOL_BYTES_MAX: usize = 255;
 const NAME_BYTES_MAX: usize = 253;
 
 /// True is "default".
-const ON_TIMEOUT: &Words<bool> = &[("close", Some(false)), ("default", Some(true))];
+const ON_TIMEOUT: &Words<bool> = &[("close", false), ("default", true)];
 
 /// The kinds of `hash_key`; those that end in a space have a name behind them.
 #[derive(Clone, Copy)]
@@ -33,11 +33,11 @@ enum Kind {
 }
 
 const HASH_KEY: &Words<Kind> = &[
-    ("client-ip", Some(Kind::ClientIp)),
-    ("client-ip-port", Some(Kind::ClientIpPort)),
-    ("sni", Some(Kind::Sni)),
-    ("http-header ", Some(Kind::Header)),
-    ("http-cookie ", Some(Kind::Cookie)),
+    ("client-ip", Kind::ClientIp),
+    ("client-ip-port", Kind::ClientIpPort),
+    ("sni", Kind::Sni),
+    ("http-header ", Kind::Header),
+    ("http-cookie ", Kind::Cookie),
 ];
 
 /// Reads the routes of a listener; `pools` are the names they may choose from.

@@ -18,9 +18,9 @@ use super::units;
 /// Most connections per second a rate may stand for.
 pub(super) const RATE_PER_SECOND_MAX: u64 = 100_000;
 
-/// Words of the format with what they mean; `None` is not built yet. A word that ends in a space
-/// begins a value that has an argument.
-pub(super) type Words<T> = [(&'static str, Option<T>)];
+/// Words of the format with what they mean. A word that ends in a space begins a value that has an
+/// argument.
+pub(super) type Words<T> = [(&'static str, T)];
 
 /// What a value is, for messages.
 pub(super) fn kind(data: &DeValue<'_>) -> &'static str {
@@ -272,9 +272,8 @@ pub(super) fn word<T: Copy>(
     words: &Words<T>,
     report: &mut Report<'_>,
 ) -> Option<T> {
-    let built: Vec<String> =
-        words.iter().filter(|(_, means)| means.is_some()).map(|(word, _)| sample(word)).collect();
-    let expected = join_or(&built);
+    let all: Vec<String> = words.iter().map(|(word, _)| sample(word)).collect();
+    let expected = join_or(&all);
     let Some(text) = value.text() else {
         wrong_type(value, &expected, None, report);
         return None;
@@ -283,26 +282,18 @@ pub(super) fn word<T: Copy>(
     let known = words
         .iter()
         .find(|(word, _)| text == *word || (word.ends_with(' ') && text.starts_with(word)));
-    match known {
-        Some((_, Some(means))) => return Some(*means),
-        Some((_, None)) => {
-            let message = format!("`{name} = {}` is not supported yet", shown(&quoted(text)));
-            report.error(&value.place, Finding::new(message).expected(expected));
-        }
-        None => {
-            let message = format!("`{name}` cannot be {}", shown(&quoted(text)));
-            let finding = Finding::new(message).expected(expected);
-            let near = foreign::value(&value.name, text)
-                .or_else(|| nearest(text, words.iter().map(|(word, _)| word.trim_end())));
-            report.error(
-                &value.place,
-                match near {
-                    Some(near) => finding.hint(format!("did you mean \"{near}\"?")),
-                    None => finding,
-                },
-            );
-        }
+    if let Some((_, means)) = known {
+        return Some(*means);
     }
+    let message = format!("`{name}` cannot be {}", shown(&quoted(text)));
+    let finding = Finding::new(message).expected(expected);
+    let near = foreign::value(&value.name, text)
+        .or_else(|| nearest(text, words.iter().map(|(word, _)| word.trim_end())));
+    let finding = match near {
+        Some(near) => finding.hint(format!("did you mean \"{near}\"?")),
+        None => finding,
+    };
+    report.error(&value.place, finding);
     None
 }
 
