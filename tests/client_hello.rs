@@ -1,5 +1,5 @@
-//! What evenkeel reads in a TLS hello, beside what rustls reads in the same bytes: hellos that rustls
-//! makes, cut into records of any size, and the same with bytes changed.
+//! What evenkeel reads in a TLS hello, beside what rustls reads in the same bytes: hellos that
+//! rustls makes, cut into records of any size, and the same with bytes changed.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! The table of every key the file format knows.
 //!
-//! It decides whether a key is known in a table, and where else it would be valid. A new key is a row
-//! here and its conversion in the module that reads the table.
+//! It decides whether a key is known in a table, and where else it would be valid. A new key is a
+//! row here and its conversion in the module that reads the table.
 
 use std::fmt;
 

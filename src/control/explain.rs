@@ -1,7 +1,7 @@
 //! The decision that a client would get now, for people and programs: `evenkeel explain`,
 //! `GET /v1/explain`.
 //!
-//! The data plane decides ([`crate::dataplane::explain()`]); here its answer is put into words,
+//! The data plane decides ([`crate::dataplane::Explanation`]); here its answer is put into words,
 //! with what is known of the backends that were passed over.
 
 use std::fmt::Write;
@@ -11,11 +11,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::units::show_duration;
-use crate::dataplane::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question, explain, reason_of};
+use crate::dataplane::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question};
 use crate::policy::access::Access;
 use crate::policy::client::Client;
 use crate::policy::meter::LEFT_MAX;
-use crate::shared::{Backend, Balance, By, Limit, Listener, Obstacle, Pool, Snapshot};
+use crate::shared::{
+    Backend, Balance, By, Limit, Listener, Obstacle, Pool, RefuseReason, Snapshot,
+};
 
 use super::status::{BackendStatus, Status};
 use super::words::count;
@@ -105,7 +107,7 @@ pub(crate) fn explained(
     question: &Question<'_>,
     status: &Status,
 ) -> Explained {
-    let answer = explain(snapshot, question);
+    let answer = Explanation::of(snapshot, question);
     let words = Words { snapshot, question, answer: &answer, status };
     let Question { listener, client, .. } = *question;
     let (outcome, reason) = match answer.outcome {
@@ -159,7 +161,7 @@ fn limit_document(limit: &Limit, said: LimitSaid) -> LimitDocument {
     LimitDocument {
         mode: if limit.observe { "observe" } else { "enforce" },
         exempt: said.exempt,
-        over: said.over.map(|refused| reason_of(refused).label()),
+        over: said.reason().map(RefuseReason::label),
         retry_after_ms: wait.map(|wait| wait.retry_after_us.div_ceil(1_000)),
         left: said.left,
         sessions: limit.rules.concurrent_max.filter(|_| !said.exempt).map(|_| said.sessions),
@@ -362,8 +364,7 @@ fn limit_words(limit: &Limit, said: LimitSaid) -> String {
         return "exempt".to_owned();
     }
     let mut parts = Vec::new();
-    if let Some(refused) = said.over {
-        let reason = reason_of(refused);
+    if let Some((refused, reason)) = said.over.zip(said.reason()) {
         let observed = if limit.observe { " (observed only)" } else { "" };
         parts.push(format!("{}{observed}", reason.words()));
         if let Some(wait) = refused.wait {

@@ -101,44 +101,48 @@ pub struct ChoiceSaid {
     pub waiting: u64,
 }
 
-/// Decides as for a connection that arrives now.
-#[must_use]
-pub fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Explanation {
-    let Question { listener, client, .. } = *question;
-    let access = listener.access.judge(client.ip());
-    let limit = listener.limit.as_ref();
-    let said = limit.map(|limit| limit_says(limit, client, question.now_us));
-    let route = find_route(snapshot, question);
-    let refused = if !access.is_admitted() {
-        Some(RefuseReason::Access)
-    } else if let Some(over) = said.and_then(|said| said.over)
-        && !limit.is_some_and(|limit| limit.observe)
-    {
-        Some(refused_for(over.over))
-    } else if !has_room(snapshot, listener) {
-        Some(RefuseReason::MaxSessions)
-    } else {
-        None
-    };
-    if let Some(reason) = refused {
-        let outcome = Outcome::Refused(reason);
-        return Explanation { outcome, access, limit: said, route, choice: None };
+impl Explanation {
+    /// Decides as for a connection that arrives now.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, question: &Question<'_>) -> Self {
+        let Question { listener, client, .. } = *question;
+        let access = listener.access.judge(client.ip());
+        let limit = listener.limit.as_ref();
+        let said = limit.map(|limit| limit_says(limit, client, question.now_us));
+        let route = find_route(snapshot, question);
+        let refused = if !access.is_admitted() {
+            Some(RefuseReason::Access)
+        } else if let Some(reason) = said.and_then(LimitSaid::reason)
+            && !limit.is_some_and(|limit| limit.observe)
+        {
+            Some(reason)
+        } else if !has_room(snapshot, listener) {
+            Some(RefuseReason::MaxSessions)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            let outcome = Outcome::Refused(reason);
+            return Self { outcome, access, limit: said, route, choice: None };
+        }
+        let pool = snapshot.pool(route.pool);
+        let choice = pool.map(|pool| choose(snapshot, pool, question));
+        let outcome = match (&choice, pool) {
+            (Some(ChoiceSaid { waiting: 1.., .. }), _) => Outcome::Waits,
+            (Some(ChoiceSaid { backend: Some(_), .. }), _) => Outcome::Served,
+            (_, Some(pool)) if queue::is_only_full(pool) => Outcome::Waits,
+            _ => Outcome::Refused(RefuseReason::NoBackend),
+        };
+        Self { outcome, access, limit: said, route, choice }
     }
-    let pool = snapshot.pool(route.pool);
-    let choice = pool.map(|pool| choose(snapshot, pool, question));
-    let outcome = match (&choice, pool) {
-        (Some(ChoiceSaid { waiting: 1.., .. }), _) => Outcome::Waits,
-        (Some(ChoiceSaid { backend: Some(_), .. }), _) => Outcome::Served,
-        (_, Some(pool)) if queue::is_only_full(pool) => Outcome::Waits,
-        _ => Outcome::Refused(RefuseReason::NoBackend),
-    };
-    Explanation { outcome, access, limit: said, route, choice }
 }
 
-/// The reason for which a client over a limit is refused.
-#[must_use]
-pub fn reason_of(refused: Refused) -> RefuseReason {
-    refused_for(refused.over)
+impl LimitSaid {
+    /// What a client that is over the limit is refused for.
+    #[must_use]
+    pub fn reason(self) -> Option<RefuseReason> {
+        self.over.map(|refused| refused_for(refused.over))
+    }
 }
 
 fn limit_says(limit: &Limit, client: Client, now_us: u64) -> LimitSaid {

@@ -41,9 +41,7 @@ pub mod wire;
 mod worker;
 
 pub use crate::policy::defects;
-pub use explain::{
-    ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid, explain, reason_of,
-};
+pub use explain::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid};
 pub use handle::WorkerHandle;
 pub use pipes::PipeShare;
 pub use spread::{Arrival, Peer};

@@ -8,8 +8,8 @@ const LARGE_BYTES: usize = 2 << 20;
 /// Asks for large pages under memory that is in use already; see madvise(2), MADV_HUGEPAGE and
 /// MADV_COLLAPSE (Linux 6.1; before that the kernel gets there by itself, in its time).
 ///
-/// Only whole large pages within the range are concerned. That the kernel has none, or wants to give
-/// none, costs speed and nothing else.
+/// Only whole large pages within the range are concerned. That the kernel has none, or wants to
+/// give none, costs speed and nothing else.
 pub fn prefer_large_pages(range: Range<*const u8>) {
     let start = range.start.addr().next_multiple_of(LARGE_BYTES);
     let end = range.end.addr() / LARGE_BYTES * LARGE_BYTES;
