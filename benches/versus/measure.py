@@ -54,9 +54,14 @@ def read(pid):
 
 
 def resident_bytes(pid):
-    """Memory of a process and its children that is in RAM."""
+    """Memory of a process and its children that is in RAM.
+
+    Without pages of files: code that runs for the first time is no memory of a session, and how
+    much of it comes at once depends on what the kernel has in its cache.
+    """
     total = 0
     for member in family(pid):
         status = pathlib.Path(f"/proc/{member}/status").read_text()
-        total += int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
+        for kind in ("RssAnon", "RssShmem"):
+            total += int(re.search(rf"{kind}:\s+(\d+)", status).group(1))
     return total * 1024
