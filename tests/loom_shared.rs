@@ -65,6 +65,7 @@ fn snapshot(generation: u64) -> Arc<Snapshot> {
         open: Vec::new(),
         pools: Vec::new(),
         backends: Vec::new(),
+        sources: Vec::new(),
         sessions_max: generation,
         sessions: Arc::new(Gauge::default()),
         splice: SpliceMode::Auto,
