@@ -61,6 +61,10 @@ impl Wire for Pairs {
         socket::send(self.side(to), bytes)
     }
 
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        socket::send_last(self.side(to), bytes)
+    }
+
     fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         pipe.fill(self.side(from), most)
     }

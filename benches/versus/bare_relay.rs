@@ -215,14 +215,8 @@ impl Relay {
     }
 
     fn open(&mut self, client: OwnedFd, backend: SocketAddr) -> io::Result<()> {
-        let mut client = End::new(client);
-        if let Some(early) = now(socket::receive(client.socket.as_fd(), &mut self.lent.scratch))? {
-            client.spill.extend_from_slice(&self.lent.scratch[..early]);
-            client.ended = early == 0;
-        }
-        let data_follows = !client.spill.is_empty();
-        let options = ConnectOptions { data_follows, ..ConnectOptions::default() };
-        let backend = End::new(socket::connect(backend, options)?);
+        let client = End::new(client);
+        let backend = End::new(socket::connect(backend, ConnectOptions::default())?);
         let index = self.free.pop().unwrap_or(self.sessions.len());
         let token = self.listeners.len() + 2 * index;
         register(self.poll.registry(), &client.socket, token + CLIENT)?;

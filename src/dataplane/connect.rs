@@ -1,11 +1,9 @@
 //! From an admitted client to a connected backend.
 //!
-//! Once, right after accept, the client's first bytes are received. If there are some, the last
-//! ACK of the backend's handshake rides on them; if there are none the server may be the one that
-//! speaks first, and nothing may be delayed. A failed attempt goes on to another backend; nothing
-//! has been sent by then, so nothing can be repeated.
+//! What the client says meanwhile stays in its socket. A failed attempt goes on to another backend;
+//! nothing has been sent by then, so nothing can be repeated.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +52,7 @@ impl Worker {
         if let Some(routing) = &listener.routing {
             return self.open_by_words(connection, routing);
         }
-        let spoke_first = match self.receive_early(&mut connection) {
-            Ok(spoke_first) => spoke_first,
-            Err(dead) => return self.discard(connection, dead),
-        };
-        let outcome = self.first_attempt(&mut connection, spoke_first);
+        let outcome = self.first_attempt(&mut connection);
         let waits = matches!(outcome, Err(Dead::Full));
         if let Err(dead) = outcome
             && !waits
@@ -115,50 +109,17 @@ impl Worker {
         }
     }
 
-    /// Receives what the client has sent already; true when there was something.
-    pub(super) fn receive_early(&mut self, connection: &mut Connection) -> Result<bool, Dead> {
-        let snapshot = self.snapshot.current();
-        let mut room = self.tools.scratch.len();
-        if snapshot.has_bandwidth {
-            let mut allowances = connection.allowances(snapshot, self.now);
-            room = room.min(*allowances.of(Side::Client)).max(1);
-        }
-        let buffer = self.tools.scratch.get_mut(..room).unwrap_or_default();
-        match socket::receive(connection.client.as_fd(), buffer) {
-            Ok(0) => {
-                connection.session.client_ended();
-                Ok(false)
-            }
-            Ok(received) => {
-                let bytes = buffer.get(..received).unwrap_or_default();
-                connection.preload((snapshot, self.now), bytes, received < room);
-                Ok(true)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
-            Err(_) => Err(Dead::Gone),
-        }
-    }
-
     /// The first attempt of a client, which does not overtake those that wait.
-    pub(super) fn first_attempt(
-        &mut self,
-        connection: &mut Connection,
-        spoke_first: bool,
-    ) -> Result<(), Dead> {
+    pub(super) fn first_attempt(&mut self, connection: &mut Connection) -> Result<(), Dead> {
         let pool = self.snapshot.current().pool(connection.place.pool);
         if pool.is_some_and(|pool| queue::has_line(pool)) {
             return Err(Dead::Full);
         }
-        self.attempt(connection, spoke_first)
+        self.attempt(connection)
     }
 
     /// Chooses backends and starts to connect, until one attempt is under way.
-    pub(super) fn attempt(
-        &mut self,
-        connection: &mut Connection,
-        spoke_first: bool,
-    ) -> Result<(), Dead> {
+    pub(super) fn attempt(&mut self, connection: &mut Connection) -> Result<(), Dead> {
         loop {
             let snapshot = self.snapshot.current();
             let Some(backend) = choose(&mut self.chooser, (snapshot, self.now), connection) else {
@@ -166,11 +127,10 @@ impl Worker {
             };
             connection.place.backend = Some(backend.id);
             connection.phase.attempts(self.now);
-            // A backend that gets a header waits for it, whoever speaks first after that.
-            let data_follows = self.prepare_greeting(connection) || spoke_first;
+            self.prepare_greeting(connection);
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
-            let options = ConnectOptions { data_follows, user_timeout };
+            let options = ConnectOptions { user_timeout };
             let mut begun = self.begin_connect(connection, options);
             // Who was refused gives way to who was admitted.
             if matches!(begun, Err(NotBegun::Exhausted)) && self.held_give_way() {
@@ -336,8 +296,7 @@ impl Worker {
         failure: ConnectFailure,
     ) -> Result<(), Dead> {
         self.attempt_failed(connection, failure)?;
-        let spoke_first = connection.session.held(Side::Client) > 0;
-        self.attempt(connection, spoke_first)
+        self.attempt(connection)
     }
 
     /// Arms the timer of a connection for what it waits for now.

@@ -147,13 +147,8 @@ impl Connection {
     }
 
     /// Keeps what the client has said before there is a backend, which counts as taken.
-    pub(crate) fn preload(
-        &mut self,
-        (snapshot, now): (&Snapshot, Tick),
-        bytes: &[u8],
-        drained: bool,
-    ) {
-        self.session.preload(bytes, drained);
+    pub(crate) fn preload(&mut self, (snapshot, now): (&Snapshot, Tick), bytes: &[u8]) {
+        self.session.preload(bytes);
         if snapshot.has_bandwidth {
             let spent = Spent::on_client(bytes.len());
             let _nothing_was_left_behind = self.pace(snapshot, &spent, now);

@@ -57,15 +57,15 @@ impl Greeting {
 }
 
 impl Worker {
-    /// Makes the header for the attempt that begins, if the pool's backends want one; whether
-    /// they do. A reload before it is sent changes nothing any more.
-    pub(super) fn prepare_greeting(&self, connection: &mut Connection) -> bool {
+    /// Makes the header for the attempt that begins, if the pool's backends want one. A reload
+    /// before it is sent changes nothing any more.
+    pub(super) fn prepare_greeting(&self, connection: &mut Connection) {
         let pool = self.snapshot.current().pool(connection.place.pool);
         let Some(version) = pool.and_then(|pool| pool.send_proxy) else {
             if let Some(aside) = &mut connection.aside {
                 aside.greeting = None;
             }
-            return false;
+            return;
         };
         let number = connection.place.number.to_string();
         let statement = Statement {
@@ -75,7 +75,6 @@ impl Worker {
         };
         let greeting = Greeting::new(proxy_header::encode(version, &statement));
         connection.aside.get_or_insert_with(Box::<Aside>::default).greeting = Some(greeting);
-        true
     }
 
     /// Sends what is left of the header of a backend that is connected; true once it has it all.

@@ -260,16 +260,11 @@ impl Worker {
         connection.phase.attempts(self.now);
         let (bytes, has_ended) =
             reading.map_or_else(Default::default, |reading| (reading.bytes, reading.has_ended));
-        if bytes.is_empty() && !has_ended {
-            let spoke_first = self.receive_early(connection)?;
-            return self.first_attempt(connection, spoke_first);
-        }
-        // Never taken for drained: the events that told of what lies behind have been used up.
-        connection.preload((self.snapshot.current(), self.now), &bytes, false);
+        connection.preload((self.snapshot.current(), self.now), &bytes);
         if has_ended {
             connection.session.client_ended();
         }
-        self.first_attempt(connection, !bytes.is_empty())
+        self.first_attempt(connection)
     }
 
     /// What was to be read has not come in time.

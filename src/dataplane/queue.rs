@@ -150,8 +150,7 @@ impl Worker {
         self.table.slots.get(key).filter(|connection| is_it(connection))?;
         let mut connection = self.table.slots.lift(key)?;
         let joined = connection.phase.attempted;
-        let spoke_first = connection.session.held(Side::Client) > 0;
-        let outcome = self.attempt(&mut connection, spoke_first);
+        let outcome = self.attempt(&mut connection);
         if matches!(outcome, Err(Dead::Full)) {
             connection.phase.attempted = joined;
             self.table.slots.put_back(key, connection);
@@ -181,8 +180,7 @@ impl Worker {
         match socket::receive(connection.client.as_fd(), &mut self.tools.scratch) {
             Ok(received @ 1..) => {
                 let bytes = self.tools.scratch.get(..received).unwrap_or_default();
-                // Not drained: the end is still to be read.
-                connection.preload((self.snapshot.current(), self.now), bytes, false);
+                connection.preload((self.snapshot.current(), self.now), bytes);
             }
             _ => self.give_up(key, Dead::Gone),
         }

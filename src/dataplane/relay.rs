@@ -296,7 +296,7 @@ impl<P: Holds> Relay<P> {
         to: Side,
         wire: &mut W,
     ) -> Result<(), Flow> {
-        let (sent, full) = match wire.send(to, bytes) {
+        let (sent, full) = match send(self.state, bytes, to, wire) {
             // A short send means the send buffer is full; the next edge tells of room.
             Ok(sent) => (sent, sent < bytes.len()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => (0, true),
@@ -394,7 +394,7 @@ impl<P: Holds> Relay<P> {
             let (outcome, spliced) = match &mut self.held {
                 Held::Nothing => return Ok(()),
                 Held::Buffer { bytes, sent } => {
-                    (wire.send(to, bytes.get(*sent..).unwrap_or_default()), false)
+                    (send(self.state, bytes.get(*sent..).unwrap_or_default(), to, wire), false)
                 }
                 Held::Pipe(pipe) => (wire.drain(pipe, to), true),
             };
@@ -444,6 +444,16 @@ impl<P: Holds> Relay<P> {
                 Err(_) => source.readable = false,
             }
         }
+    }
+}
+
+/// Sends; when nothing follows, the last bytes and FIN share a packet: one fewer to send, to receive
+/// and to acknowledge.
+fn send<W: Wire>(state: State, bytes: &[u8], to: Side, wire: &mut W) -> io::Result<usize> {
+    if state == State::Ending || has(Defect::CorkEverything) {
+        wire.send_last(to, bytes)
+    } else {
+        wire.send(to, bytes)
     }
 }
 

@@ -98,10 +98,11 @@ impl<P: Holds> Session<P> {
         }
     }
 
-    /// Keeps what the client sent before there was a backend. `drained`: the read was short.
-    pub fn preload(&mut self, bytes: &[u8], drained: bool) {
+    /// Keeps what the client sent before there was a backend. There may be more: the events that
+    /// told of it have been used up.
+    pub fn preload(&mut self, bytes: &[u8]) {
         self.to_backend.preload(bytes);
-        self.ports.client.readable = !drained | self.ports.client.parted;
+        self.ports.client.readable = true;
     }
 
     /// Short reads of one side prove nothing: see [`Port::parted`].

@@ -55,6 +55,13 @@ pub trait Wire {
     /// `WouldBlock` when none are taken now.
     fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
 
+    /// The same with the last bytes of a stream: once all of them are taken they wait for the FIN,
+    /// which has to follow at once.
+    ///
+    /// # Errors
+    /// As [`Wire::send`].
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
+
     /// Fills an empty pipe from one side with at most so many bytes; 0 is end of stream.
     ///
     /// # Errors
@@ -115,6 +122,10 @@ impl Wire for KernelWire<'_> {
 
     fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
         socket::send(self.socket(to), bytes)
+    }
+
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        socket::send_last(self.socket(to), bytes)
     }
 
     fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {

@@ -13,6 +13,8 @@ pub enum Defect {
     DirtyPipe,
     /// A pipe that holds bytes is filled further, and `EAGAIN` taken for an empty socket.
     FullPipeIsEmptySocket,
+    /// Bytes wait for a FIN that does not follow.
+    CorkEverything,
     /// A read that is short is the last one, FIN or not.
     ShortReadIsEof,
     /// The same after an error as well as after FIN.

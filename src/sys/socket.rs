@@ -211,9 +211,6 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
 /// Options of a connection to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConnectOptions {
-    /// The client has spoken already, so its bytes follow the handshake at once: let the
-    /// handshake's last ACK ride on them (TCP_QUICKACK off).
-    pub data_follows: bool,
     /// TCP_USER_TIMEOUT.
     pub user_timeout: Option<Duration>,
 }
@@ -236,9 +233,6 @@ pub(super) fn unconnected(address: SocketAddr, options: ConnectOptions) -> io::R
     sockopt::set_tcp_nodelay(&socket, true)?;
     // Outside the stream an urgent byte is lost as soon as the next one arrives.
     sockopt::set_socket_oobinline(&socket, true)?;
-    if options.data_follows {
-        sockopt::set_tcp_quickack(&socket, false)?;
-    }
     if let Some(timeout) = options.user_timeout {
         let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
@@ -318,6 +312,16 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 /// `WouldBlock` when the send buffer is full; otherwise the socket's error.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
+/// The same with the last bytes: those that fill no segment wait for the FIN, which has to follow at
+/// once and then rides on them (MSG_MORE, send(2); a Unix socket knows no such thing). If only some
+/// are taken, none waits.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_last(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)?)
 }
 
 /// Sends FIN after what is queued.

@@ -32,6 +32,7 @@ mod limits;
 mod meddler;
 mod net;
 mod origins;
+mod packets;
 mod peer;
 mod rest;
 mod shuffler;

@@ -203,20 +203,36 @@ impl Net {
     /// Drops what this nft expression matches, among what arrives on a side, until [`Self::heal`].
     #[track_caller]
     pub(crate) fn drop_arriving(&self, side: Side, expression: &str) {
-        self.rule(side, "input", expression);
+        self.rule(side, "input", &format!("{expression} counter drop"));
     }
 
     /// The same for what leaves a side.
     #[track_caller]
     pub(crate) fn drop_leaving(&self, side: Side, expression: &str) {
-        self.rule(side, "output", expression);
+        self.rule(side, "output", &format!("{expression} counter drop"));
+    }
+
+    /// Counts what this nft expression matches among what arrives on a
+    /// side; see [`Self::counted`].
+    #[track_caller]
+    pub(crate) fn count_arriving(&self, side: Side, expression: &str) {
+        self.rule(side, "input", &format!("{expression} counter"));
+    }
+
+    /// Packets counted since [`Self::count_arriving`].
+    #[track_caller]
+    pub(crate) fn counted(&self, side: Side) -> u64 {
+        let listed = self.command(side, "nft").args(["list", "ruleset"]).output().unwrap();
+        let text = String::from_utf8(listed.stdout).unwrap();
+        let (_, rest) = text.split_once("counter packets ").unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
     }
 
     #[track_caller]
-    fn rule(&self, side: Side, hook: &str, expression: &str) {
+    fn rule(&self, side: Side, hook: &str, statement: &str) {
         let rules = format!(
             "table inet faults {{\n chain {hook} {{\n type filter hook {hook} priority 0\n \
-             {expression} counter drop\n }}\n}}\n"
+             {statement}\n }}\n}}\n"
         );
         feed(self.command(side, "nft").args(["-f", "-"]), &rules);
     }

@@ -61,6 +61,9 @@ fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     }
     for from in SIDES {
         let held = connection.session.held(from) as u64;
+        if pair.socket(from.other()).corked && !pair.socket(from.other()).reset {
+            problems.push(format!("the last bytes of {from:?} wait for a FIN that does not come"));
+        }
         let source = pair.socket(from);
         let (waiting, over) = (source.waiting(), source.peer_finished || source.reset);
         let target = pair.socket(from.other());
@@ -172,6 +175,9 @@ pub(crate) fn check_end(
         let to = from.other();
         if target.reset {
             continue;
+        }
+        if is_told(end, to) && target.corked {
+            problems.push(format!("the last bytes for {to:?} go with the reset of {end:?}"));
         }
         let complete = source.peer_finished && target.taken() == source.sent;
         if !is_told(end, to) && !complete && !is_silence {

@@ -68,6 +68,8 @@ pub(crate) struct Socket {
     pub(crate) no_space: bool,
     /// Registered for room to write only.
     pub(crate) muted: bool,
+    /// Bytes wait in the send buffer for a FIN.
+    pub(crate) corked: bool,
     /// We have sent FIN.
     pub(crate) shut: bool,
     /// The peer reads no more.
@@ -341,6 +343,7 @@ impl Wires<'_> {
         }
         let start = socket.taken();
         let outcome = socket.put(wanted, pressed);
+        socket.corked &= outcome.is_err();
         self.kernel.trace(|| format!("  put {wanted} to {to:?}: {outcome:?}"));
         let count = outcome?;
         self.kernel.moved += count;
@@ -369,6 +372,12 @@ impl Wire for Wires<'_> {
             self.wrong(to, start);
         }
         Ok(count as usize)
+    }
+
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.send(to, bytes)?;
+        self.pair.socket(to).corked = sent == bytes.len();
+        Ok(sent)
     }
 
     fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
@@ -417,6 +426,7 @@ impl Wire for Wires<'_> {
             self.kernel.problems.push(format!("FIN to {to:?} before the last byte"));
         }
         self.pair.socket(to).shut = true;
+        self.pair.socket(to).corked = false;
         // With the peer's FIN this is a hang-up, which is an event.
         self.pair.socket(to).raise();
         Ok(())

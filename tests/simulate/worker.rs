@@ -126,7 +126,7 @@ impl<'a> Worker<'a> {
                 let early = random.u64(1..200);
                 client.sent = early + if random.bool() { random.u64(..50) } else { 0 };
                 client.received = early;
-                session.preload(client.stream.bytes(0, early), client.sent == early);
+                session.preload(client.stream.bytes(0, early));
                 client.peer_finished = random.u8(..8) == 0;
             }
             1 if random.u8(..4) == 0 => {
