@@ -1,12 +1,14 @@
 //! What one decision costs: Maglev build and lookup, the limiter hot, cold and contended, and the
-//! O(members) choices.
+//! O(members) choices; and what the machine takes for the least of which they consist.
 //!
 //! Run with `cargo bench --bench policy`. Times of the two-thread runs are per operation of one
 //! thread, while both run.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -124,6 +126,35 @@ fn limiter(c: &mut Criterion) {
     group.finish();
 }
 
+/// What the machine takes for the least that a decision needs, to read the times above by: one
+/// compare-exchange, and one look at as much memory as a million clients have, each place known only
+/// once the one before has been read.
+fn machine(c: &mut Criterion) {
+    let mut group = c.benchmark_group("machine");
+    let word = AtomicU64::new(0);
+    group.bench_function("exchange", |b| {
+        b.iter(|| {
+            let now = word.load(Ordering::Acquire);
+            word.compare_exchange(now, now + 1, Ordering::AcqRel, Ordering::Acquire)
+        });
+    });
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut next: Vec<u64> = (0..1 << 21).collect();
+    prefer_large_pages(Range { start: next.as_ptr().cast(), end: next.as_ptr_range().end.cast() });
+    // One cycle through all of them (Sattolo).
+    for last in (1..next.len()).rev() {
+        next.swap(last, random.usize(..last));
+    }
+    let mut place = 0;
+    group.bench_function("look", |b| {
+        b.iter(|| {
+            place = usize::try_from(next[place]).unwrap_or(0);
+            place
+        });
+    });
+    group.finish();
+}
+
 /// The other algorithms, and a listener's rate beside a client's.
 fn windows(c: &mut Criterion) {
     let mut group = c.benchmark_group("limiter/windows");
@@ -227,6 +258,6 @@ criterion_group!(
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = maglev, limiter, windows, contended, choices
+    targets = machine, maglev, limiter, windows, contended, choices
 );
 criterion_main!(benches);

@@ -131,9 +131,7 @@ impl Table {
     /// The state of `key`.
     #[must_use]
     pub fn get(&self, key: u64) -> Option<u64> {
-        let place = self.place(key);
-        let mut words = place.set.0.iter().map(|way| way.load(Ordering::Acquire));
-        words.find(|word| is_committed(*word, place.tag)).map(|word| word & PAYLOAD_MASK)
+        self.place(key).find().map(|(_, word)| word & PAYLOAD_MASK)
     }
 
     /// Forgets every state that `is_spent`; returns how many are left.
@@ -193,19 +191,15 @@ impl Table {
         place: &Place<'_>,
         change: &impl Fn(Option<u64>) -> Result<u64, R>,
     ) -> Option<Update<R>> {
-        for way in &place.set.0 {
-            let mut word = way.load(Ordering::Acquire);
-            while is_committed(word, place.tag) {
-                let next = match change(Some(word & PAYLOAD_MASK)) {
-                    Ok(next) => place.word(next & PAYLOAD_MASK),
-                    Err(refusal) => return Some(Update::Refused(refusal)),
-                };
-                match exchange(way, word, next) {
-                    Ok(()) => return Some(Update::Stored),
-                    Err(current) => word = current,
-                }
-                self.count_collision();
+        while let Some((way, word)) = place.find() {
+            let next = match change(Some(word & PAYLOAD_MASK)) {
+                Ok(next) => place.word(next & PAYLOAD_MASK),
+                Err(refusal) => return Some(Update::Refused(refusal)),
+            };
+            if exchange(way, word, next).is_ok() {
+                return Some(Update::Stored);
             }
+            self.count_collision();
         }
         None
     }
@@ -264,7 +258,14 @@ struct Place<'a> {
     ticket: &'a AtomicU64,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// The committed word of the key, and where it is.
+    #[inline]
+    fn find(&self) -> Option<(&'a AtomicU64, u64)> {
+        let mut words = self.set.0.iter().map(|way| (way, way.load(Ordering::Acquire)));
+        words.find(|(_, word)| is_committed(*word, self.tag))
+    }
+
     fn word(&self, payload: u64) -> u64 {
         self.tag << TAG_SHIFT | payload
     }
