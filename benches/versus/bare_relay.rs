@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use evenkeel::sys::socket::{self, ConnectOptions, ConnectStatus};
+use evenkeel::sys::socket::{self, ConnectStatus};
 use evenkeel::sys::splice::{Capacity, Pipe};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -216,7 +216,7 @@ impl Relay {
 
     fn open(&mut self, client: OwnedFd, backend: SocketAddr) -> io::Result<()> {
         let client = End::new(client);
-        let backend = End::new(socket::connect(backend, ConnectOptions::default())?);
+        let backend = End::new(socket::connect(backend, None)?);
         let index = self.free.pop().unwrap_or(self.sessions.len());
         let token = self.listeners.len() + 2 * index;
         register(self.poll.registry(), &client.socket, token + CLIENT)?;

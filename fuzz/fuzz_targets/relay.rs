@@ -1,6 +1,6 @@
 //! Any schedule of what two sockets may do, against one session: nothing lost, repeated, reordered
-//! or sent after FIN; EOF only after the last byte, a reset never as a clean EOF; and once nothing
-//! is in the way any more, the session ends.
+//! or sent after FIN; EOF only after the last byte, a reset never as a clean EOF; no bytes that wait
+//! for a FIN that does not come; and once nothing is in the way any more, the session ends.
 //!
 //! The sockets behave as Linux's: edge-triggered, an edge for room only after a send was cut short,
 //! bytes that came before a reset are still read, and an error is told once.
@@ -84,6 +84,8 @@ struct Socket {
     reset: bool,
     error: Option<ErrorKind>,
     shut: bool,
+    /// What was sent last waits for FIN.
+    corked: bool,
 }
 
 #[derive(Debug)]
@@ -147,6 +149,7 @@ impl Script {
         socket.wants_edge |= sent < wanted;
         socket.room -= sent;
         socket.accepted += sent;
+        socket.corked = false;
         if sent == 0 && wanted > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(sent) }
     }
 }
@@ -173,6 +176,12 @@ impl Wire for Script {
         for (offset, byte) in bytes[..sent].iter().enumerate() {
             assert_eq!(*byte, pattern(to.other(), start + offset), "byte {}", start + offset);
         }
+        Ok(sent)
+    }
+
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.send(to, bytes)?;
+        self.socket(to).corked = sent == bytes.len();
         Ok(sent)
     }
 
@@ -212,6 +221,7 @@ impl Wire for Script {
         }
         assert_eq!(socket.accepted, arrived, "FIN before the last byte");
         socket.shut = true;
+        socket.corked = false;
         Ok(())
     }
 
@@ -250,7 +260,7 @@ impl Run {
             (client.arrived, client.taken) = (preloaded, preloaded);
             client.fin = ended;
             let bytes: Vec<u8> = (0..preloaded).map(|at| pattern(Side::Client, at)).collect();
-            session.preload(&bytes, true);
+            session.preload(&bytes);
             if ended {
                 session.client_ended();
             }
@@ -320,6 +330,10 @@ impl Run {
             self.check_end(end);
         }
         self.check_bytes();
+        if self.over.is_none() && !self.busy {
+            let waits = |socket: &Socket| socket.corked && !socket.reset;
+            assert!(!self.script.sockets.iter().any(waits), "bytes wait for a FIN");
+        }
     }
 
     fn check_bytes(&self) {

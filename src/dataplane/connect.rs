@@ -13,7 +13,7 @@ use crate::shared::{
     Address, Backend, CONNECT_SECONDS, CloseReason, ConnectFailure, Listener, Pick, RefuseReason,
     Snapshot,
 };
-use crate::sys::socket::{self, ConnectOptions};
+use crate::sys::socket;
 use crate::sys::unix;
 
 use super::choose::{Asking, Chooser};
@@ -130,11 +130,10 @@ impl Worker {
             self.prepare_greeting(connection);
             let listener = snapshot.listener(connection.place.listener);
             let user_timeout = listener.and_then(|listener| listener.user_timeout);
-            let options = ConnectOptions { user_timeout };
-            let mut begun = self.begin_connect(connection, options);
+            let mut begun = self.begin_connect(connection, user_timeout);
             // Who was refused gives way to who was admitted.
             if matches!(begun, Err(NotBegun::Exhausted)) && self.held_give_way() {
-                begun = self.begin_connect(connection, options);
+                begun = self.begin_connect(connection, user_timeout);
             }
             match begun {
                 Ok(socket) => {
@@ -153,17 +152,17 @@ impl Worker {
     fn begin_connect(
         &self,
         connection: &mut Connection,
-        options: ConnectOptions,
+        user_timeout: Option<Duration>,
     ) -> Result<OwnedFd, NotBegun> {
         let chosen = connection.place.backend;
         let Some(backend) = chosen.and_then(|id| self.snapshot.current().backend(id)) else {
             return Err(NotBegun::Failed(ConnectFailure::Other));
         };
         match &backend.origin {
-            None => connect(&backend.address, options).map_err(|error| NotBegun::of(&error)),
+            None => connect(&backend.address, user_timeout).map_err(|error| NotBegun::of(&error)),
             Some(origin) => {
                 let clock = (self.setup.number, self.now.micros());
-                origin::connect(connection, (backend, origin), clock, options)
+                origin::connect(connection, (backend, origin), clock, user_timeout)
             }
         }
     }
@@ -343,9 +342,9 @@ fn why_nobody(snapshot: &Snapshot, connection: &Connection) -> Dead {
 }
 
 /// Starts to connect; to a Unix socket it is done with that, and the next event says so.
-fn connect(address: &Address, options: ConnectOptions) -> io::Result<OwnedFd> {
+fn connect(address: &Address, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
     match address {
-        Address::Ip(address) => socket::connect(*address, options),
+        Address::Ip(address) => socket::connect(*address, user_timeout),
         Address::Unix(path) => unix::connect(path),
     }
 }

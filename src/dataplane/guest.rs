@@ -205,7 +205,7 @@ impl Guest {
 
     fn send(&mut self, now: Tick) -> Step {
         let Stage::Answering { text, sent } = &mut self.stage else { return Step::Wait };
-        match socket::send(self.client.as_fd(), text.get(*sent..).unwrap_or_default()) {
+        match socket::send_last(self.client.as_fd(), text.get(*sent..).unwrap_or_default()) {
             Ok(count) => {
                 *sent += count;
                 self.sent += count as u64;

@@ -7,11 +7,11 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::policy::client::Client;
 use crate::shared::{Address, Backend, ConnectFailure, Origin, SourcePort, Sources, Spill};
 use crate::sys::origin::{self, LocalEnd, Unconnected};
-use crate::sys::socket::ConnectOptions;
 
 use super::accept::is_exhaustion;
 use super::connection::Connection;
@@ -38,16 +38,16 @@ pub(super) fn connect(
     connection: &mut Connection,
     (backend, origin): (&Backend, &Origin),
     (worker, now_us): (usize, u64),
-    options: ConnectOptions,
+    user_timeout: Option<Duration>,
 ) -> Result<OwnedFd, NotBegun> {
     // A checked configuration has no other.
     let Address::Ip(address) = backend.address else {
         return Err(NotBegun::Failed(ConnectFailure::NoSource));
     };
     match origin {
-        Origin::Client => connect_as(connection.peer, address, options),
+        Origin::Client => connect_as(connection.peer, address, user_timeout),
         Origin::Sources(sources) => {
-            let (socket, port) = connect_in_turn(sources, (worker, now_us), address, options)?;
+            let (socket, port) = connect_in_turn(sources, (worker, now_us), address, user_timeout)?;
             connection.aside.get_or_insert_default().port = Some(port);
             Ok(socket)
         }
@@ -59,11 +59,11 @@ fn connect_in_turn(
     sources: &Sources,
     (worker, now_us): (usize, u64),
     address: SocketAddr,
-    options: ConnectOptions,
+    user_timeout: Option<Duration>,
 ) -> Result<(OwnedFd, SourcePort), NotBegun> {
     let mut elsewhere = 0;
     let outcome = sources.connect(worker, now_us, |source, port| {
-        let why = match origin::connect(LocalEnd::Here(source.address()), address, options) {
+        let why = match origin::connect(LocalEnd::Here(source.address()), address, user_timeout) {
             Ok(socket) => return Some(Ok((socket, port))),
             Err(Unconnected::Unbound(error)) if is_unavailable(&error) => Spill::NoAddress,
             Err(Unconnected::Failed(error)) if is_unavailable(&error) => Spill::NoPort,
@@ -91,14 +91,14 @@ fn is_unavailable(error: &io::Error) -> bool {
 fn connect_as(
     client: Client,
     address: SocketAddr,
-    options: ConnectOptions,
+    user_timeout: Option<Duration>,
 ) -> Result<OwnedFd, NotBegun> {
     let own = client.ip().map(|ip| ip.to_canonical());
     let is_v4 = address.ip().to_canonical().is_ipv4();
     let Some(own) = own.filter(|own| own.is_ipv4() == is_v4) else {
         return Err(NotBegun::Failed(ConnectFailure::NoSource));
     };
-    origin::connect(LocalEnd::Anywhere(own), address, options).map_err(|why| match why {
+    origin::connect(LocalEnd::Anywhere(own), address, user_timeout).map_err(|why| match why {
         // Nobody's address, such as one that a header made up.
         Unconnected::Unbound(error)
             if is_unavailable(&error) || error.kind() == ErrorKind::InvalidInput =>

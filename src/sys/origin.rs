@@ -7,10 +7,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::socket::{self, ConnectOptions};
+use super::socket;
 
 /// An address to connect from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +38,9 @@ pub enum Unconnected {
 pub fn connect(
     from: LocalEnd,
     address: SocketAddr,
-    options: ConnectOptions,
+    user_timeout: Option<Duration>,
 ) -> Result<OwnedFd, Unconnected> {
-    let socket = socket::unconnected(address, options).map_err(Unconnected::Failed)?;
+    let socket = socket::unconnected(address, user_timeout).map_err(Unconnected::Failed)?;
     bind(socket.as_fd(), from, address.is_ipv6()).map_err(Unconnected::Unbound)?;
     socket::start(&socket, address).map_err(Unconnected::Failed)?;
     Ok(socket)
@@ -106,7 +107,7 @@ mod tests {
         let listener = TcpListener::bind(to).unwrap();
         let address = listener.local_addr().unwrap();
         let from = LocalEnd::Here(from.parse().unwrap());
-        let socket = connect(from, address, ConnectOptions::default()).unwrap();
+        let socket = connect(from, address, None).unwrap();
         let (_, peer) = listener.accept().unwrap();
         (peer, socket)
     }
@@ -132,7 +133,7 @@ mod tests {
         // Kept for documentation (RFC 5737): nobody has it.
         let elsewhere: IpAddr = "192.0.2.77".parse().unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], 9));
-        let failed = connect(LocalEnd::Here(elsewhere), to, ConnectOptions::default());
+        let failed = connect(LocalEnd::Here(elsewhere), to, None);
         let Err(Unconnected::Unbound(error)) = failed else { panic!("{failed:?}") };
         assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
         assert!(!is_here(elsewhere) && is_here("127.0.0.9".parse().unwrap()));

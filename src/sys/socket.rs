@@ -208,32 +208,28 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     Ok((socket, Some(peer)))
 }
 
-/// Options of a connection to a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConnectOptions {
-    /// TCP_USER_TIMEOUT.
-    pub user_timeout: Option<Duration>,
-}
-
-/// Starts a non-blocking connection.
+/// Starts a non-blocking connection, with this TCP_USER_TIMEOUT if it is to have one.
 ///
 /// # Errors
 /// As socket(2) and connect(2); `EINPROGRESS` is not an error here.
-pub fn connect(address: SocketAddr, options: ConnectOptions) -> io::Result<OwnedFd> {
-    let socket = unconnected(address, options)?;
+pub fn connect(address: SocketAddr, user_timeout: Option<Duration>) -> io::Result<OwnedFd> {
+    let socket = unconnected(address, user_timeout)?;
     start(&socket, address)?;
     Ok(socket)
 }
 
 /// A non-blocking socket that is to be connected to this address.
-pub(super) fn unconnected(address: SocketAddr, options: ConnectOptions) -> io::Result<OwnedFd> {
+pub(super) fn unconnected(
+    address: SocketAddr,
+    user_timeout: Option<Duration>,
+) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     // Outside the stream an urgent byte is lost as soon as the next one arrives.
     sockopt::set_socket_oobinline(&socket, true)?;
-    if let Some(timeout) = options.user_timeout {
+    if let Some(timeout) = user_timeout {
         let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
     }
