@@ -127,8 +127,8 @@ fn limiter(c: &mut Criterion) {
 }
 
 /// What the machine takes for the least that a decision needs, to read the times above by: one
-/// compare-exchange, and one look at as much memory as a million clients have, each place known only
-/// once the one before has been read.
+/// compare-exchange, and one look at as much memory as a million clients have, each place known
+/// only once the one before has been read.
 fn machine(c: &mut Criterion) {
     let mut group = c.benchmark_group("machine");
     let word = AtomicU64::new(0);

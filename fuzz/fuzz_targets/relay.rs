@@ -1,6 +1,6 @@
 //! Any schedule of what two sockets may do, against one session: nothing lost, repeated, reordered
-//! or sent after FIN; EOF only after the last byte, a reset never as a clean EOF; no bytes that wait
-//! for a FIN that does not come; and once nothing is in the way any more, the session ends.
+//! or sent after FIN; EOF only after the last byte, a reset never as a clean EOF; no bytes that
+//! wait for a FIN that does not come; and once nothing is in the way any more, the session ends.
 //!
 //! The sockets behave as Linux's: edge-triggered, an edge for room only after a send was cut short,
 //! bytes that came before a reset are still read, and an error is told once.

@@ -447,8 +447,8 @@ impl<P: Holds> Relay<P> {
     }
 }
 
-/// Sends; when nothing follows, the last bytes and FIN share a packet: one fewer to send, to receive
-/// and to acknowledge.
+/// Sends; when nothing follows, the last bytes and FIN share a packet: one fewer to send, to
+/// receive and to acknowledge.
 fn send<W: Wire>(state: State, bytes: &[u8], to: Side, wire: &mut W) -> io::Result<usize> {
     if state == State::Ending || has(Defect::CorkEverything) {
         wire.send_last(to, bytes)
