@@ -149,7 +149,7 @@ impl Script {
         socket.wants_edge |= sent < wanted;
         socket.room -= sent;
         socket.accepted += sent;
-        socket.corked = false;
+        socket.corked &= sent == 0;
         if sent == 0 && wanted > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(sent) }
     }
 }
@@ -330,7 +330,7 @@ impl Run {
             self.check_end(end);
         }
         self.check_bytes();
-        if self.over.is_none() && !self.busy {
+        if self.over.is_none() {
             let waits = |socket: &Socket| socket.corked && !socket.reset;
             assert!(!self.script.sockets.iter().any(waits), "bytes wait for a FIN");
         }

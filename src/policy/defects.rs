@@ -15,6 +15,8 @@ pub enum Defect {
     FullPipeIsEmptySocket,
     /// Bytes wait for a FIN that does not follow.
     CorkEverything,
+    /// A turn that is full ends between the last bytes and their FIN.
+    LateFin,
     /// A read that is short is the last one, FIN or not.
     ShortReadIsEof,
     /// The same after an error as well as after FIN.

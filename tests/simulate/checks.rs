@@ -22,6 +22,7 @@ pub(crate) fn check(worker: &mut Worker<'_>) {
         let mut problems = Vec::new();
         if let Some(connection) = worker.connection(key) {
             check_balance(connection, &mut problems);
+            check_corks(connection, &mut problems);
             check_progress(connection, &mut problems);
             check_bandwidth(connection, &settings, now, &mut problems);
             check_timer(connection, &settings, now, &mut problems);
@@ -52,6 +53,16 @@ fn check_balance(connection: &mut Connection, problems: &mut Vec<String>) {
     }
 }
 
+/// Last bytes do not wait for their FIN beyond the turn, however much is left for the next one.
+fn check_corks(connection: &mut Connection, problems: &mut Vec<String>) {
+    for from in SIDES {
+        let target = connection.pair.socket(from.other());
+        if target.corked && !target.reset {
+            problems.push(format!("the last bytes of {from:?} wait for a FIN that does not come"));
+        }
+    }
+}
+
 /// With no event on its way, nothing that could move may be left.
 fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     let pair = &mut connection.pair;
@@ -61,9 +72,6 @@ fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     }
     for from in SIDES {
         let held = connection.session.held(from) as u64;
-        if pair.socket(from.other()).corked && !pair.socket(from.other()).reset {
-            problems.push(format!("the last bytes of {from:?} wait for a FIN that does not come"));
-        }
         let source = pair.socket(from);
         let (waiting, over) = (source.waiting(), source.peer_finished || source.reset);
         let target = pair.socket(from.other());

@@ -35,6 +35,7 @@ negative_controls! {
     a_dirty_pipe_is_lent_again, DirtyPipe, ["wrong bytes", "sent, ", "stalled"];
     a_full_pipe_is_taken_for_an_empty_socket, FullPipeIsEmptySocket, ["stalled"];
     bytes_wait_for_a_fin_that_does_not_follow, CorkEverything, ["does not come"];
+    a_full_turn_ends_before_its_fin, LateFin, ["does not come"];
     a_short_read_is_taken_for_eof, ShortReadIsEof, ["before the last byte", "meant none"];
     a_short_read_hides_a_reset, ShortReadHidesReset, ["before the last byte", "meant none"];
     a_reset_is_forgotten, ForgetReset, ["meant none", "are held"];
