@@ -72,8 +72,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         target: OneBackend,
         /// The new weight, 0 to 65535; 0 takes no new sessions.
-        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=65535))]
-        weight: u32,
+        #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
+        weight: u16,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -198,6 +198,11 @@ pub(crate) struct Demo {
     /// Stop by itself after this long, like 10s.
     #[arg(long = "for", value_name = "TIME", value_parser = evenkeel::config::units::duration)]
     pub(crate) stop_after: Option<Duration>,
+}
+
+/// Reads a weight.
+fn weight(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "a weight is a whole number from 0 to 65535".to_owned())
 }
 
 #[cfg(test)]

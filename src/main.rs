@@ -19,7 +19,11 @@ fn main() -> ExitCode {
         fail(message, "");
         return ExitCode::from(exit::USAGE);
     }
-    match Cli::parse().verb {
+    terminal::unless_lost(perform(Cli::parse().verb))
+}
+
+fn perform(verb: Verb) -> ExitCode {
+    match verb {
         Verb::Run(config) => {
             end(run(&RunOptions { file: config.file, stop_after: None, on_ready: |_| {} }))
         }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -210,6 +210,56 @@ fn an_address_that_is_taken_is_no_mistake_in_the_file() {
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
     assert!(said.contains("evenkeel: cannot listen where the configuration says"), "{said}");
     assert!(!said.contains("evenkeel check"), "{said}");
+
+    let page = format!("{GOOD}[admin]\nhttp = \"{address}\"\n");
+    let output = evenkeel(&["run", "-c", written(directory.path(), &page).to_str().unwrap()]);
+    assert_eq!(code(&output), 78);
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+    assert!(said.contains("evenkeel.toml:8:8"), "{said}");
+}
+
+// If this fails, a process waits for what never comes or never ends, or a script that makes its
+// configuration cannot have it checked without a file.
+#[test]
+fn a_pipe_is_good_enough_to_be_checked_and_not_to_run() {
+    let output = evenkeel(&["run", "-c", "/dev/zero"]);
+    assert_eq!(code(&output), 78);
+    assert!(text(&output.stderr).contains("no regular file"), "{output:?}");
+    let output = evenkeel(&["check", "-c", "/dev/zero"]);
+    assert_eq!(code(&output), 78);
+    assert!(text(&output.stderr).contains("longer than 128 MiB"), "{}", text(&output.stderr));
+    let mut check = command(&["check", "-c", "/dev/stdin"]);
+    let mut check = check.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    check.stdin.take().unwrap().write_all(GOOD.as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stdout));
+}
+
+// If this fails, a script goes on with half a result.
+#[test]
+fn a_result_that_is_lost_is_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(directory.path(), GOOD);
+    for verb in ["config", "check"] {
+        let mut lost = command(&[verb, "-c", file.to_str().unwrap()]);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = lost.stdout(full).output().unwrap();
+        assert_eq!(code(&output), 1, "{verb}");
+        assert!(text(&output.stderr).contains("cannot write to stdout"), "{verb}");
+    }
+}
+
+// If this fails, a verb meant for one process is obeyed by another.
+#[test]
+fn a_file_that_does_not_tell_its_socket_reaches_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(directory.path(), "[admin]\nsocket = 5\n");
+    let output = evenkeel(&["ready", "a/b", "-c", file.to_str().unwrap()]);
+    assert_eq!(code(&output), 1);
+    let said = text(&output.stderr);
+    assert!(said.contains("does not tell the admin socket"), "{said}");
+    assert!(said.contains("`--socket PATH`"), "{said}");
 }
 
 /// Addresses of a demonstration: the listener and the admin page.

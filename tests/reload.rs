@@ -12,6 +12,7 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use support::{
     Backend, PATIENCE, Proxy, Setup, connect, eventually, read_line, served_by, stream, try_connect,
@@ -280,6 +281,11 @@ fn a_bad_file_changes_nothing() {
     assert!(said.contains(&bind), "{said}");
     std::fs::remove_file(proxy.config_file()).unwrap();
     assert_eq!(proxy.reload().status.code(), Some(78));
+    // Nobody ever writes to it.
+    mknodat(CWD, proxy.config_file(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let output = proxy.reload();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"), "{output:?}");
+    std::fs::remove_file(proxy.config_file()).unwrap();
     assert_alive(&mut client);
     assert_alive(&mut connect(proxy.address()));
     assert_eq!(proxy.status().listeners.len(), 1);
@@ -289,7 +295,19 @@ fn a_bad_file_changes_nothing() {
     });
     proxy.reload_with(&setup.text());
     assert!(support::admin::is_same(reloads(&proxy, "ok"), 1.0));
-    assert!(support::admin::is_same(reloads(&proxy, "refused"), 4.0));
+    assert!(support::admin::is_same(reloads(&proxy, "refused"), 5.0));
+}
+
+// If this fails, an operator looks for another program where evenkeel is in its own way.
+#[test]
+fn an_address_in_the_way_of_its_successor_is_named() {
+    let backend = Backend::echo();
+    let setup = Setup::of(&[&backend]);
+    let proxy = setup.clone().listener("bind = [\"0.0.0.0:0\"]").start();
+    let port = proxy.address().port();
+    let said = refuse(&proxy, &with_listeners(&setup, &[("front", &format!("127.0.0.1:{port}"))]));
+    assert!(said.contains(&format!("evenkeel itself listens on 0.0.0.0:{port}")), "{said}");
+    assert_alive(&mut connect(SocketAddr::from(([127, 0, 0, 1], port))));
 }
 
 // If this fails, `--dry-run` changes something, or `kill -HUP` does nothing.

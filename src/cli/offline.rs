@@ -20,7 +20,7 @@ struct Checked<'a> {
 
 /// `check`.
 pub(crate) fn check(options: &Check) -> ExitCode {
-    let (mut parsed, text) = config::load(&options.config.file);
+    let (mut parsed, text) = config::load_once(&options.config.file);
     control::check(&mut parsed);
     let valid = parsed.config.is_some();
     let problems = &parsed.problems;
@@ -61,7 +61,7 @@ fn counts(problems: &[Problem]) -> String {
 
 /// `config`.
 pub(crate) fn effective(options: &ConfigFile) -> ExitCode {
-    let (parsed, text) = config::load(&options.file);
+    let (parsed, text) = config::load_once(&options.file);
     complain(config::render(&parsed.problems, &text, stderr_has_colour()));
     match parsed.config {
         Some(config) => {

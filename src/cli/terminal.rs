@@ -3,18 +3,38 @@
 //! A reader that goes away early (`| head`) is no error, and never a panic.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long last words may wait for a reader.
 const LAST_WORDS: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
+/// Whether a result was lost: the disk behind stdout is full, say.
+static RESULT_LOST: AtomicBool = AtomicBool::new(false);
+
 /// Prints a result, as it is.
 pub(crate) fn say(text: impl Display) {
-    // Whoever closed stdout does not want it.
-    let _gone = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());
+    let written = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());
+    match written {
+        // Whoever closed stdout does not want it.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            RESULT_LOST.store(true, Ordering::Relaxed);
+            fail(format_args!("cannot write to stdout: {error}"), "");
+        }
+        _ => {}
+    }
+}
+
+/// Turns success into failure when a result was lost: half a result is none.
+pub(crate) fn unless_lost(code: ExitCode) -> ExitCode {
+    if code == ExitCode::SUCCESS && RESULT_LOST.load(Ordering::Relaxed) {
+        return ExitCode::FAILURE;
+    }
+    code
 }
 
 /// Prints to stderr, as it is.

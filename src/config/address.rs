@@ -235,6 +235,15 @@ pub(super) fn is_same(left: &Address, right: &Address) -> bool {
         && left.ip().to_canonical() == right.ip().to_canonical()
 }
 
+/// Whether two sockets cannot be bound at once: they are the same address, or one takes every
+/// address of its family.
+pub(super) fn overlaps(left: &Address, right: &Address) -> bool {
+    let (Address::Ip(l), Address::Ip(r)) = (left, right) else { return is_same(left, right) };
+    let one_takes_all = (l.ip().is_unspecified() || r.ip().is_unspecified())
+        && l.ip().to_canonical().is_ipv4() == r.ip().to_canonical().is_ipv4();
+    is_same(left, right) || (l.port() != 0 && l.port() == r.port() && one_takes_all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::address::{Address, Purpose, address, is_same};
+use super::address::{Address, Purpose, address, is_same, overlaps};
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
 use super::identity::accept_proxy;
 use super::keys::Table;
@@ -202,12 +202,14 @@ pub(super) fn compare_binds(
     for (index, bind) in binds.iter().enumerate() {
         let earlier = binds.iter().take(index);
         if let Some(first) = earlier
-            .filter(|first| is_same(&first.address, &bind.address))
+            .filter(|first| overlaps(&first.address, &bind.address))
             .min_by_key(|first| first.place.span.start)
         {
             let owner = shown(&first.listener);
             let line = report.line(&first.place);
-            let message = if first.listener == bind.listener {
+            let message = if !is_same(&first.address, &bind.address) {
+                format!("`{}` overlaps with `{}`", bind.address, first.address)
+            } else if first.listener == bind.listener {
                 format!("`{}` is bound twice", bind.address)
             } else {
                 format!("`{}` is already bound by listener `{owner}`", bind.address)
@@ -219,7 +221,7 @@ pub(super) fn compare_binds(
         }
     }
     let Some((address, place)) = http else { return };
-    if let Some(bind) = binds.iter().find(|bind| is_same(&bind.address, &address)) {
+    if let Some(bind) = binds.iter().find(|bind| overlaps(&bind.address, &address)) {
         let owner = shown(&bind.listener);
         let finding = Finding::new(format!("`{address}` is already bound by listener `{owner}`"))
             .hint("give the admin page a port of its own")

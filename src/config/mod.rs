@@ -20,6 +20,7 @@ mod health;
 mod identity;
 mod limit;
 mod listener;
+mod load;
 mod model;
 mod nearest;
 mod network;
@@ -38,7 +39,8 @@ mod tls_probe;
 mod unix;
 
 pub use address::Address;
+pub use load::{load, load_once};
 pub use model::*;
-pub use parse::{Parsed, admin_socket, load, parse};
+pub use parse::{Parsed, admin_socket, parse};
 pub(crate) use payload::escaped;
 pub use problem::{Problem, Severity, render};

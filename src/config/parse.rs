@@ -13,7 +13,7 @@ use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
 use super::nearest::nearest;
 use super::origin;
-use super::pool::{check_name, compare_with_binds, pool};
+use super::pool::{check_name, compare_with_admin, compare_with_binds, pool};
 use super::problem::{Problem, Severity};
 use super::process::{admin, global};
 use super::report::{Finding, Place, Report, Spot, Spots};
@@ -36,8 +36,8 @@ pub struct Parsed {
     pub config: Option<Config>,
     /// Errors and warnings in the order of the file.
     pub problems: Vec<Problem>,
-    file: String,
-    spots: Spots,
+    pub(super) file: String,
+    pub(super) spots: Spots,
 }
 
 impl Parsed {
@@ -82,53 +82,6 @@ impl Parsed {
     }
 }
 
-/// Reads and parses a file; also returns its text, for [`render`](super::render).
-///
-/// A file that cannot be read is one problem like any other.
-pub fn load(file: &Path) -> (Parsed, String) {
-    let cause = match std::fs::read(file) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => return (parse(&text, file), text),
-            Err(error) => Unreadable::of_encoding(&error),
-        },
-        Err(error) => Unreadable::of_system(&error),
-    };
-    let name = file.display().to_string();
-    let mut report = Report::new("", name.clone());
-    let finding = Finding::new(format!("cannot read {name}: {}", cause.message));
-    report.error_in_file("", finding.hint(cause.hint));
-    let problems = report.finish();
-    (Parsed { config: None, problems, file: name, spots: Spots::new() }, String::new())
-}
-
-/// Why a file could not be read, and what to do.
-struct Unreadable {
-    message: String,
-    hint: &'static str,
-}
-
-impl Unreadable {
-    fn of_system(error: &std::io::Error) -> Self {
-        let hint = match error.kind() {
-            std::io::ErrorKind::NotFound => "name another file with `-c FILE`, or create this one",
-            std::io::ErrorKind::PermissionDenied => {
-                "run as a user who may read it, or change its mode or owner"
-            }
-            std::io::ErrorKind::IsADirectory => "name a file in it with `-c FILE`",
-            _ => "name another file with `-c FILE`",
-        };
-        Self { message: error.to_string(), hint }
-    }
-
-    fn of_encoding(error: &std::string::FromUtf8Error) -> Self {
-        let valid = error.utf8_error().valid_up_to();
-        let before = error.as_bytes().get(..valid).unwrap_or_default();
-        let line = before.split(|byte| *byte == b'\n').count();
-        let message = format!("it is not UTF-8 (line {line})");
-        Self { message, hint: "save it as UTF-8" }
-    }
-}
-
 /// Parses a text; `file` only names it in problems.
 pub fn parse(text: &str, file: &Path) -> Parsed {
     let name = file.display().to_string();
@@ -152,12 +105,29 @@ pub fn parse(text: &str, file: &Path) -> Parsed {
 }
 
 /// The control socket that a text names, whatever is wrong with the rest of it: `reload` of a
-/// broken file has to reach the process that would say what is broken.
-#[must_use]
-pub fn admin_socket(text: &str) -> Option<PathBuf> {
-    let (root, _broken_elsewhere) = DeTable::parse_recoverable(text);
-    let admin = root.get_ref().get("admin")?.get_ref().as_table()?;
-    admin.get("socket")?.get_ref().as_str().map(PathBuf::from)
+/// broken file has to reach the process that would say what is broken. `None` is the default.
+///
+/// # Errors
+/// In words, when the text may mean a socket and does not tell which. The default cannot take its
+/// place: another process may answer there.
+pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, String> {
+    let (root, broken) = DeTable::parse_recoverable(text);
+    let Some(admin) = root.get_ref().get("admin") else { return Ok(None) };
+    let Some(admin) = admin.get_ref().as_table() else {
+        return Err("[admin] is no table".to_owned());
+    };
+    if let Some(socket) = admin.get("socket") {
+        let path = socket.get_ref().as_str().map(PathBuf::from);
+        return path.map(Some).ok_or_else(|| "`socket` of [admin] is no string".to_owned());
+    }
+    if let Some(name) = admin.keys().find(|name| keys::find(Table::Admin, name.get_ref()).is_none())
+    {
+        return Err(format!(
+            "[admin] has no `socket`, but an unknown key `{}`",
+            shown(name.get_ref())
+        ));
+    }
+    if broken.is_empty() { Ok(None) } else { Err("its [admin] may be broken".to_owned()) }
 }
 
 /// Reports what TOML itself does not accept.
@@ -261,6 +231,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, members) = pool(name, &section, report);
         compare_with_binds(&members, &binds, report);
+        compare_with_admin(&members, &config.admin, report);
         config.pools.push(read);
     }
     if config.listeners.is_empty() && !(tables.has_strangers && report.has_errors()) {
@@ -400,8 +371,23 @@ mod tests {
     #[test]
     fn a_broken_text_still_names_its_socket() {
         let broken = "[admin]\nsocket = \"/a.sock\"\n[pool.x]\nbackends = [oops\n";
-        assert_eq!(admin_socket(broken), Some(PathBuf::from("/a.sock")));
-        assert_eq!(admin_socket("[pool.x]\nnonsense = 1\n"), None);
-        assert_eq!(admin_socket("[admin]\nsocket = 1\n"), None);
+        assert_eq!(admin_socket(broken), Ok(Some(PathBuf::from("/a.sock"))));
+        assert_eq!(admin_socket("[pool.x]\nnonsense = 1\n"), Ok(None));
+        assert_eq!(admin_socket("[pool.x]\nbackends = [oops\n"), Ok(None));
+        assert_eq!(admin_socket("[admin]\nhttp = \"127.0.0.1:9\"\n"), Ok(None));
+    }
+
+    /// If it fails, a verb for a process whose file has a slip reaches another one, and it obeys.
+    #[test]
+    fn a_text_that_does_not_tell_its_socket_is_not_taken_for_the_default() {
+        let unclear = [
+            "[admin]\nsocket = 1\n",
+            "[admin]\nsockte = \"/a.sock\"\n",
+            "[admin]\nsocket \"/a.sock\"\n",
+            "admin = 1\n",
+        ];
+        for text in unclear {
+            assert!(admin_socket(text).is_err(), "{text}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `[pool.NAME]` and its `backends`: from the table to a [`Pool`].
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::address::{Address, Purpose, address, reaches};
@@ -16,7 +17,7 @@ use super::report::{Finding, Place, Report};
 use super::route::hash_key;
 use super::scalar::{self, Words};
 use super::unix;
-use super::{Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
+use super::{Admin, Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
 
 /// Largest Maglev table.
 const TABLE_SIZE_MAX: u32 = 5_000_011;
@@ -195,13 +196,16 @@ pub(super) fn check_name(name: &str, place: &Place, report: &mut Report<'_>) -> 
 
 /// Names and addresses are unique within a pool.
 fn compare_members(members: &[Member], report: &mut Report<'_>) {
+    let mut addresses = HashMap::new();
+    let mut names = HashMap::new();
     for (index, member) in members.iter().enumerate() {
-        let mut earlier = members.iter().take(index);
-        let same = |first: &&Member| {
-            first.backend.address == member.backend.address
-                || first.backend.name == member.backend.name
-        };
-        let Some(first) = earlier.find(same) else { continue };
+        let by_address = *addresses.entry(&member.backend.address).or_insert(index);
+        let by_name = *names.entry(&member.backend.name).or_insert(index);
+        let first = by_address.min(by_name);
+        if first == index {
+            continue;
+        }
+        let first = &members[first];
         let message = if first.backend.address == member.backend.address {
             format!("backend `{}` stands twice in this pool", member.backend.address)
         } else {
@@ -267,6 +271,25 @@ pub(super) fn compare_with_binds(members: &[Member], binds: &[Bind], report: &mu
             .expected("the address of another server")
             .hint("every session would connect back to this process, over and over")
             .beside(&bind.place, "accepts there");
+        report.error(&member.place, finding);
+    }
+}
+
+/// Checks that no backend is what this process is commanded and watched by.
+pub(super) fn compare_with_admin(members: &[Member], admin: &Admin, report: &mut Report<'_>) {
+    let page = admin.http.map(Address::Ip);
+    for member in members {
+        let address = &member.backend.address;
+        let (own, hint) = if matches!(address, Address::Unix(path) if **path == *admin.socket) {
+            ("socket", "whoever may connect to a listener could command this process")
+        } else if page.as_ref().is_some_and(|page| reaches(address, page)) {
+            ("page", "whoever may connect to a listener could watch this process")
+        } else {
+            continue;
+        };
+        let finding = Finding::new(format!("backend `{address}` is our own admin {own}"))
+            .expected("the address of another server")
+            .hint(hint);
         report.error(&member.place, finding);
     }
 }

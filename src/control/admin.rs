@@ -17,6 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
+use super::listeners::ListenFailure;
 use super::logging::Logging;
 use super::plane::Plane;
 use super::prober::Prober;
@@ -63,11 +64,14 @@ impl AdminSockets {
     }
 }
 
-/// Opens both.
+/// Opens the socket, beside the page that is open already.
 ///
 /// # Errors
-/// When one that the file names cannot be opened.
-pub(crate) fn open(admin: &crate::config::Admin) -> Result<AdminSockets, RunError> {
+/// When the socket is one that the file names and cannot be opened.
+pub(crate) fn open(
+    admin: &crate::config::Admin,
+    http: Option<(TcpListener, SocketAddr)>,
+) -> Result<AdminSockets, RunError> {
     let mut warning = None;
     let unix = match socket::bind(&admin.socket) {
         Ok(bound) => Some(bound),
@@ -78,35 +82,27 @@ pub(crate) fn open(admin: &crate::config::Admin) -> Result<AdminSockets, RunErro
             None
         }
     };
-    let (http, http_address) = match admin.http {
-        Some(address) => {
-            let (listener, real) = open_http(address)?;
-            (Some(listener), Some(real))
-        }
-        None => (None, None),
-    };
+    let (http, http_address) = http.unzip();
     let socket = unix.as_ref().map(|_| admin.socket.display().to_string());
     let addresses = AdminAddresses { socket, http: http_address };
     Ok(AdminSockets { unix, http, addresses, warning })
 }
 
-fn open_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+/// Opens the page, if there is to be one; also tells its real address.
+///
+/// # Errors
+/// When it cannot be listened on.
+pub(crate) fn open_http(
+    admin: &crate::config::Admin,
+) -> Result<Option<(TcpListener, SocketAddr)>, ListenFailure> {
+    let Some(address) = admin.http else { return Ok(None) };
     let open = || {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let real = listener.local_addr()?;
-        Ok((listener, real))
+        Ok(Some((listener, real)))
     };
-    open().map_err(|source: std::io::Error| {
-        let help = match source.kind() {
-            std::io::ErrorKind::AddrInUse => format!(
-                "another program listens there; `ss -ltnp sport = :{}` shows which",
-                address.port()
-            ),
-            _ => "choose another address or port for admin.http".to_owned(),
-        };
-        RunError::Failed { what: format!("cannot listen on {address} (admin.http)"), source, help }
-    })
+    open().map_err(|cause| ListenFailure::new("admin.http".to_owned(), address, cause))
 }
 
 /// Answers requests from now on; must be called within the runtime.

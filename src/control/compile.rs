@@ -6,7 +6,7 @@
 
 mod limits;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -77,10 +77,15 @@ pub(crate) fn nothing() -> Snapshot {
 /// In words, when a Maglev table cannot be built; a checked configuration does not cause it, a
 /// weight set at run time can.
 pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
+    let backends = kept_backends(inputs);
+    let kept = inputs.previous.backends.iter().zip(&backends).filter(|(_, kept)| kept.is_some());
+    let known = kept.filter_map(|(old, _)| old.as_ref()).map(|old| (identity(old), old)).collect();
     let mut builder = Builder {
         config,
         inputs,
-        backends: kept_backends(inputs),
+        backends,
+        known,
+        taken: 0,
         sources: kept_sources(inputs),
         pools: Vec::new(),
     };
@@ -111,11 +116,11 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
 /// Backends of the previous snapshot that somebody may still use.
 fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
     let previous = inputs.previous;
+    let pools = previous.pools.iter().flatten();
+    let configured: HashSet<BackendId> =
+        pools.flat_map(|pool| pool.backends()).map(|member| member.id).collect();
     let keep = |backend: &Arc<Backend>| {
-        let was_configured = previous
-            .pool(backend.pool)
-            .is_some_and(|pool| pool.backends().any(|member| member.id == backend.id));
-        was_configured || backend.state.active() > 0 || !all_past(inputs)
+        configured.contains(&backend.id) || backend.state.active() > 0 || !all_past(inputs)
     };
     previous.backends.iter().map(|slot| slot.clone().filter(keep)).collect()
 }
@@ -142,8 +147,10 @@ fn all_past(inputs: &Inputs<'_>) -> bool {
     inputs.acknowledged >= inputs.previous.generation
 }
 
-fn free_index<T>(slots: &mut Vec<Option<T>>) -> usize {
-    slots.iter().position(Option::is_none).unwrap_or_else(|| {
+/// The first free slot from `start` on, before which there is none; makes one when all are taken.
+fn free_index<T>(slots: &mut Vec<Option<T>>, start: usize) -> usize {
+    let free = (start..slots.len()).find(|index| slots[*index].is_none());
+    free.unwrap_or_else(|| {
         slots.push(None);
         slots.len() - 1
     })
@@ -154,10 +161,21 @@ fn id_number(index: usize) -> u32 {
     index as u32
 }
 
+/// What makes two backends the same one: pool, name and address.
+type Identity<'a> = (&'a str, &'a str, &'a Address);
+
+fn identity(backend: &Backend) -> Identity<'_> {
+    (&backend.pool_name, &backend.name, &backend.address)
+}
+
 struct Builder<'a> {
     config: &'a config::Config,
     inputs: &'a Inputs<'a>,
     backends: Vec<Option<Arc<Backend>>>,
+    /// Backends that were there before, by pool, name and address.
+    known: HashMap<Identity<'a>, &'a Arc<Backend>>,
+    /// No slot of `backends` before this one is free.
+    taken: usize,
     sources: Vec<Arc<Source>>,
     pools: Vec<Option<Arc<Pool>>>,
 }
@@ -241,14 +259,13 @@ impl Builder<'_> {
         backend: &config::Backend,
     ) -> Arc<Backend> {
         let address = Address::from(&backend.address);
-        let known = self.backends.iter().flatten().find(|old| {
-            old.pool_name == pool.name && old.name == backend.name && old.address == address
-        });
+        let known = self.known.get(&(&*pool.name, &*backend.name, &address));
         let initial_up = pool.health.as_ref().is_none_or(|health| health.initial_up);
         let (id, state) = match known {
             Some(old) => (old.id, Arc::clone(&old.state)),
             None => {
-                let index = free_index(&mut self.backends);
+                let index = free_index(&mut self.backends, self.taken);
+                self.taken = index + 1;
                 let state = Arc::new(BackendState::new(self.inputs.workers, initial_up));
                 if self.inputs.previous.generation > Generation(0) {
                     state.begin(self.inputs.now_us);
@@ -315,7 +332,7 @@ impl Builder<'_> {
         for (listener, addresses) in self.config.listeners.iter().zip(self.inputs.addresses) {
             let known = listeners.iter().flatten().find(|old| old.name == listener.name).cloned();
             let id = known.as_ref().map_or_else(
-                || ListenerId::new(id_number(free_index(&mut listeners))),
+                || ListenerId::new(id_number(free_index(&mut listeners, 0))),
                 |old| old.id,
             );
             let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));

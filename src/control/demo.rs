@@ -51,23 +51,21 @@ pub fn demo(options: DemoOptions) -> Result<(), RunError> {
         .map_err(failed(format!("cannot write {}", file.display())))?;
     let outcome =
         run(&RunOptions { file, stop_after: options.stop_after, on_ready: options.on_ready });
-    outcome.map_err(|error| in_terms_of_options(error, options.port))
+    outcome.map_err(|error| in_terms_of_options(error, options))
 }
 
 /// The file is ours and gone at the end: what failed is told by the options that chose it.
-fn in_terms_of_options(error: RunError, port: u16) -> RunError {
-    match error {
-        RunError::Host { cause: source, .. } => RunError::Failed {
-            what: format!("cannot listen on 127.0.0.1:{port}"),
-            source,
-            help: "`--port N` takes another port, `--port 0` any free one".to_owned(),
-        },
-        RunError::Failed { what, source, .. } if what.contains("admin.http") => RunError::Failed {
-            what,
-            source,
-            help: "`--admin-port N` takes another port, `--admin-port 0` any free one".to_owned(),
-        },
-        error => error,
+fn in_terms_of_options(error: RunError, options: DemoOptions) -> RunError {
+    let RunError::Host { key, cause: source, .. } = error else { return error };
+    let (port, option) = if key == "admin.http" {
+        (options.admin_port, "admin-port")
+    } else {
+        (options.port, "port")
+    };
+    RunError::Failed {
+        what: format!("cannot listen on 127.0.0.1:{port}"),
+        source,
+        help: format!("`--{option} N` takes another port, `--{option} 0` any free one"),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a new configuration changes, in words for an operator.
 
-use crate::config::{Config, Listener, Pool};
+use std::collections::{HashMap, HashSet};
+
+use crate::config::{Backend, Config, Listener, Pool};
 
 /// One line for each listener, pool and backend that is new, gone or different.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
@@ -40,8 +42,10 @@ fn pool_changes(before: &Pool, after: &Pool, lines: &mut Vec<String>) {
         pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect::<Vec<_>>()
     };
     compare("backend", &names(before), &names(after), lines);
+    let known: HashMap<&str, &Backend> =
+        before.backends.iter().map(|old| (old.name.as_str(), old)).collect();
     for backend in &after.backends {
-        if before.backends.iter().any(|old| old.name == backend.name && old != backend) {
+        if known.get(backend.name.as_str()).is_some_and(|old| *old != backend) {
             lines.push(format!("backend {}/{} changed", after.name, backend.name));
         }
     }
@@ -53,10 +57,11 @@ fn pool_changes(before: &Pool, after: &Pool, lines: &mut Vec<String>) {
 }
 
 fn compare(kind: &str, old: &[String], new: &[String], lines: &mut Vec<String>) {
-    for name in new.iter().filter(|name| !old.contains(name)) {
+    let (was, is): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
+    for name in new.iter().filter(|name| !was.contains(name)) {
         lines.push(format!("{kind} {name} added"));
     }
-    for name in old.iter().filter(|name| !new.contains(name)) {
+    for name in old.iter().filter(|name| !is.contains(name)) {
         lines.push(format!("{kind} {name} removed"));
     }
 }

@@ -79,6 +79,13 @@ pub(crate) struct ListenFailure {
     pub(crate) cause: io::Error,
 }
 
+impl ListenFailure {
+    /// Of an IP address that is not listened on at all yet.
+    pub(crate) fn new(key: String, address: SocketAddr, cause: io::Error) -> Self {
+        Failed::Open(cause).place(key, &Address::Ip(address), &Bound::new())
+    }
+}
+
 /// The addresses of each listener, in the order of the configuration.
 pub(crate) fn asked(config: &config::Config) -> Vec<Vec<Asked>> {
     let mut seen: HashMap<Address, usize> = HashMap::new();
@@ -108,7 +115,7 @@ pub(crate) fn plan(
             let key = format!("listener.{}.bind[{position}]", listener.name);
             match plan.add(&asked, options, bound.get(&asked), (inherited, workers)) {
                 Ok(real) => addresses.push(real),
-                Err(failed) => failures.push(failed.place(key, &asked.0)),
+                Err(failed) => failures.push(failed.place(key, &asked.0, bound)),
             }
         }
         plan.addresses.push(addresses);
@@ -122,7 +129,7 @@ enum Failed {
 }
 
 impl Failed {
-    fn place(self, key: String, address: &Address) -> ListenFailure {
+    fn place(self, key: String, address: &Address, bound: &Bound) -> ListenFailure {
         match self {
             Self::Multipath => ListenFailure {
                 key,
@@ -134,6 +141,9 @@ impl Failed {
                 key,
                 message: format!("cannot listen on {address}: {error}"),
                 hint: match address {
+                    Address::Ip(address) if error.kind() == io::ErrorKind::AddrInUse => {
+                        remedy_in_use(*address, bound)
+                    }
                     Address::Ip(address) => remedy(&error, *address),
                     Address::Unix(path) => remedy_of_unix(&error, path),
                 },
@@ -143,12 +153,30 @@ impl Failed {
     }
 }
 
-fn remedy(error: &io::Error, address: SocketAddr) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
+/// Who has the address: a socket of ours that goes with this configuration, or somebody else.
+fn remedy_in_use(address: SocketAddr, bound: &Bound) -> String {
+    let is_in_the_way = |own: &SocketAddr| {
+        own.port() == address.port()
+            && own.is_ipv4() == address.is_ipv4()
+            && (own.ip() == address.ip()
+                || own.ip().is_unspecified()
+                || address.ip().is_unspecified())
+    };
+    let own = bound.values().filter_map(|own| own.real.ip()).find(is_in_the_way);
+    match own {
+        Some(own) => format!(
+            "evenkeel itself listens on {own} until a reload has taken that away: take it away in \
+             one reload and add {address} in the next, or restart"
+        ),
+        None => format!(
             "another program listens there; `ss -ltnp sport = :{}` shows which",
             address.port()
         ),
+    }
+}
+
+fn remedy(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
         io::ErrorKind::PermissionDenied if address.port() < process::unprivileged_port_start() => {
             format!(
                 "ports below {} are for root and for CAP_NET_BIND_SERVICE, which the systemd unit \

@@ -420,16 +420,13 @@ pub(crate) fn configured_backends<'a>(
     snapshot: &'a Snapshot,
 ) -> impl Iterator<Item = (&'a crate::config::Pool, &'a crate::config::Backend, &'a Arc<Backend>)> {
     config.pools.iter().flat_map(move |pool| {
-        pool.backends.iter().filter_map(move |backend| {
-            let built = snapshot
-                .pools
-                .iter()
-                .flatten()
-                .find(|candidate| candidate.name == pool.name)?
-                .backends()
-                .find(|candidate| candidate.name == backend.name)?;
-            Some((pool, backend, built))
-        })
+        let built = snapshot.pools.iter().flatten().filter(|built| built.name == pool.name);
+        let members = built.flat_map(|built| built.backends());
+        let by_name: HashMap<&str, &Arc<Backend>> =
+            members.map(|backend| (backend.name.as_ref(), backend)).collect();
+        pool.backends
+            .iter()
+            .filter_map(move |backend| Some((pool, backend, *by_name.get(backend.name.as_str())?)))
     })
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::units::show_duration;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Parsed};
 use crate::dataplane::{Command, WorkerHandle, WorkerSetup};
 use crate::shared::{Address, Publisher, WorkerState};
 use crate::sys::{process, systemd};
@@ -20,7 +20,7 @@ use crate::sys::{process, systemd};
 use super::admin::{self, AdminSockets};
 use super::compile::{Overrides, nothing};
 use super::host;
-use super::listeners::{self, Bound, Plan};
+use super::listeners::{self, Bound, ListenFailure, Plan};
 use super::logging::Logging;
 use super::notify::{self, Watchdog};
 use super::outlier;
@@ -84,17 +84,11 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     };
     let mut inherited =
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
-    let plan =
-        listeners::plan(&config, &Bound::new(), &mut inherited, workers).map_err(|failures| {
-            let mut cause = None;
-            for failure in failures {
-                parsed.refuse(&failure.key, failure.message, failure.hint);
-                cause.get_or_insert(failure.cause);
-            }
-            let cause = cause.unwrap_or_else(|| io::ErrorKind::Other.into());
-            RunError::Host { text: config::render(&parsed.problems, &text, false), cause }
-        })?;
-    let sockets = admin::open(&config.admin)?;
+    let plan = listeners::plan(&config, &Bound::new(), &mut inherited, workers)
+        .map_err(|failures| not_granted(&mut parsed, &text, failures))?;
+    let page = admin::open_http(&config.admin)
+        .map_err(|failure| not_granted(&mut parsed, &text, vec![failure]))?;
+    let sockets = admin::open(&config.admin, page)?;
     let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
     for warning in &parsed.problems {
         tracing::warn!("{}:{}: {}", warning.file, warning.line, warning.message);
@@ -112,6 +106,17 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
         .map_err(failed("cannot start the control runtime"))?;
     let prepared = Prepared { started, config, sizes, tls, plan, sockets };
     runtime.block_on(serve(options, prepared, logging))
+}
+
+/// What this host does not let evenkeel listen on, each in its place in the file.
+fn not_granted(parsed: &mut Parsed, text: &str, failures: Vec<ListenFailure>) -> RunError {
+    let mut first = None;
+    for ListenFailure { key, message, hint, cause } in failures {
+        parsed.refuse(&key, message, hint);
+        first.get_or_insert((key, cause));
+    }
+    let (key, cause) = first.unwrap_or_else(|| (String::new(), io::ErrorKind::Other.into()));
+    RunError::Host { text: config::render(&parsed.problems, text, false), key, cause }
 }
 
 struct Prepared {

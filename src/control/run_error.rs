@@ -12,6 +12,8 @@ pub enum RunError {
     Host {
         /// Every address, with its place in the file.
         text: String,
+        /// Dotted path of the key of the first of them.
+        key: String,
         /// Why the first of them failed.
         cause: io::Error,
     },

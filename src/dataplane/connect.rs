@@ -1,7 +1,7 @@
 //! From an admitted client to a connected backend.
 //!
-//! What the client says meanwhile stays in its socket, unless it was asked for. A failed attempt goes
-//! on to another backend; nothing has been sent by then, so nothing can be repeated.
+//! What the client says meanwhile stays in its socket, unless it was asked for. A failed attempt
+//! goes on to another backend; nothing has been sent by then, so nothing can be repeated.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

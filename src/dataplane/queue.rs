@@ -2,8 +2,8 @@
 //!
 //! The line is the pool's and holds the clients of all workers. Only its first is offered a place;
 //! its worker is called when one becomes free, and looks by itself now and then, for what calls
-//! nobody: a backend that comes up, a reload. Until then the client's bytes stay in the kernel, unless
-//! it has ended: only they tell then whether it waits for an answer.
+//! nobody: a backend that comes up, a reload. Until then the client's bytes stay in the kernel,
+//! unless it has ended: only they tell then whether it waits for an answer.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

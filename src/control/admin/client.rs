@@ -58,6 +58,9 @@ impl ClientError {
                 "is evenkeel running? name its socket with `--socket PATH`, or its file with \
                  `-c FILE`"
             }
+            io::ErrorKind::InvalidInput => {
+                "`evenkeel check -c FILE` shows what is wrong; `--socket PATH` needs no file"
+            }
             io::ErrorKind::PermissionDenied => "become the user evenkeel runs as, or root",
             _ => "`evenkeel status` tells whether the process answers at all",
         }
@@ -68,13 +71,17 @@ impl ClientError {
 /// elsewhere still tells.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// When the file cannot be read, or may mean a socket and does not tell which.
 pub fn socket_of(file: &Path) -> Result<PathBuf, ClientError> {
     let text = std::fs::read_to_string(file).map_err(|source| ClientError {
         what: format!("cannot read {}", file.display()),
         source,
     })?;
-    Ok(config::admin_socket(&text).unwrap_or_else(default_socket))
+    let named = config::admin_socket(&text).map_err(|reason| ClientError {
+        what: format!("{} does not tell the admin socket", file.display()),
+        source: io::Error::new(io::ErrorKind::InvalidInput, reason),
+    })?;
+    Ok(named.unwrap_or_else(default_socket))
 }
 
 /// The admin socket when the operator names neither it nor a file: what `default_file` says, if

@@ -199,8 +199,8 @@ pub(crate) async fn backend(
         "maint" => Verb::Maint,
         "weight" => match serde_json::from_slice::<WeightBody>(&body) {
             Ok(body) => Verb::Weight(body.weight),
-            Err(error) => {
-                let text = format!("the body has to be like {{\"weight\": 10}}: {error}");
+            Err(_) => {
+                let text = "the body has to be like {\"weight\": 10}, with 0 to 65535".to_owned();
                 return failure(StatusCode::BAD_REQUEST, text);
             }
         },
