@@ -38,6 +38,8 @@ impl fmt::Display for Address {
 pub(super) enum Purpose {
     /// To accept on.
     Accept,
+    /// To show the admin page on.
+    Show,
     /// To connect to.
     Connect,
 }
@@ -46,6 +48,7 @@ impl Purpose {
     fn expected(self) -> &'static str {
         match self {
             Self::Accept => "an address such as \"0.0.0.0:5432\" or \"[::]:5432\"",
+            Self::Show => "an address such as \"127.0.0.1:9900\" or \"[::1]:9900\"",
             Self::Connect => "an address such as \"10.0.0.11:5432\" or \"[2001:db8::11]:5432\"",
         }
     }
@@ -58,7 +61,7 @@ impl Purpose {
                     "write \"0.0.0.0:{port}\" for every IPv4 address or \"[::]:{port}\" for IPv6"
                 )
             }
-            Self::Connect => format!("write \"127.0.0.1:{port}\" for this host"),
+            Self::Show | Self::Connect => format!("write \"127.0.0.1:{port}\" for this host"),
         }
     }
 }
@@ -116,7 +119,7 @@ fn bare_port<'t>(value: &Value<'t>) -> Option<&'t str> {
 
 /// Why a well-formed address cannot be connected to.
 fn unusable(address: SocketAddr, purpose: Purpose) -> Option<Finding> {
-    if purpose == Purpose::Accept {
+    if purpose != Purpose::Connect {
         return None;
     }
     if address.port() == 0 {
@@ -189,7 +192,9 @@ fn explain_host(host: &str, port: &str, purpose: Purpose) -> Finding {
         return Finding::new(format!("`{word}` is no IP address")).expected(purpose.expected());
     }
     let finding = match purpose {
-        Purpose::Accept => Finding::new(format!("`{word}` is a name, not an IP address")),
+        Purpose::Accept | Purpose::Show => {
+            Finding::new(format!("`{word}` is a name, not an IP address"))
+        }
         Purpose::Connect => {
             Finding::new(format!("a host name such as `{word}` is not supported yet"))
                 .hint("this version cannot honour it; remove it")

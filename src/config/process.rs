@@ -116,7 +116,7 @@ pub(super) fn admin(
         admin.socket = socket;
         admin.socket_required = true;
     }
-    let http = section.read("http", report, |value, report| socket(value, Purpose::Accept, report));
+    let http = section.read("http", report, |value, report| socket(value, Purpose::Show, report));
     let place = http.place().cloned();
     admin.http = Field::value(http);
     (admin, place)

@@ -3,7 +3,7 @@
 //! A limit that is silently cut is found out at the worst moment, so `check` and `run` both warn of
 //! it. Refused is only a file of certificates that cannot be read: probes would fail for our want.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Address, Config, Parsed};
 use crate::sys::{origin, process};
@@ -83,6 +83,45 @@ pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
 pub(crate) fn warn_at_reload(parsed: &mut Parsed, config: &Config) {
     let is_asked = config.pools.iter().any(|pool| pool.transparent);
     warn_of_origins(parsed, config, origin::is_here, is_asked && origin::may_be_anybody());
+    warn_of_loops(parsed, config, |own| origin::is_here(own) && !may_bind_what_is_elsewhere(own));
+}
+
+/// Whether programs of this host may bind addresses that are another's, as keepalived's do.
+fn may_bind_what_is_elsewhere(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    process::sysctl_number(&format!("net/{family}/ip_nonlocal_bind")) == Some(1)
+}
+
+/// Backends at an address of this host where a listener on every address accepts.
+fn warn_of_loops(parsed: &mut Parsed, config: &Config, is_here: impl Fn(IpAddr) -> bool) {
+    let wildcards: Vec<(&str, SocketAddr)> = config
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.bind.iter().map(|bind| (listener.name.as_str(), bind)))
+        .filter_map(|(name, bind)| match bind {
+            Address::Ip(bind) if bind.ip().is_unspecified() => Some((name, *bind)),
+            _ => None,
+        })
+        .collect();
+    for pool in &config.pools {
+        for (position, backend) in pool.backends.iter().enumerate() {
+            let Address::Ip(address) = backend.address else { continue };
+            let takes = |bind: &&(&str, SocketAddr)| {
+                bind.1.port() == address.port() && bind.1.is_ipv4() == address.is_ipv4()
+            };
+            let Some((listener, bind)) = wildcards.iter().find(takes) else { continue };
+            if is_here(address.ip()) {
+                parsed.warn(
+                    &format!("pool.{}.backends[{position}]", pool.name),
+                    format!(
+                        "backend {address} is this host, and listener {listener} accepts on \
+                         {bind}: its sessions come back, over and over"
+                    ),
+                    "name another server, or bind the listener to the address that it is for",
+                );
+            }
+        }
+    }
 }
 
 /// Addresses to connect from that this process does not have, or may not use.
@@ -271,5 +310,19 @@ mod tests {
         let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["listener.a.bind[1]", "admin.http"]);
         assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
+    }
+
+    // If this fails, one connection becomes as many sessions as there may be, and nobody was told.
+    #[test]
+    fn a_backend_that_is_this_host_is_named() {
+        let text = "[listener.a]\nbind = [\"0.0.0.0:5432\", \"10.0.0.1:5433\"]\npool = \"p\"\n\
+                    [pool.p]\nbackends = [\"10.0.0.2:5432\", \"10.0.0.1:5432\", \"10.0.0.1:80\", \
+                    \"[fd00::1]:5432\"]\n";
+        let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        let own = ["10.0.0.1", "fd00::1"];
+        warn_of_loops(&mut parsed, &config, |ip| own.contains(&ip.to_string().as_str()));
+        let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["pool.p.backends[1]"], "{:?}", parsed.problems);
     }
 }
