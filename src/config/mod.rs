@@ -3,7 +3,7 @@
 //! [`Config`] is total: every default is filled in, every name resolved,
 //! every value in range, so nothing that receives it has to validate again.
 //! [`parse()`](crate::config::parse()) turns text into a `Config` or into the list of every
-//! [`Problem`]; [`load`] reads the file first.
+//! [`Problem`]; [`load()`] reads the file first.
 //! Nothing here opens a socket.
 
 /// Every key of the file and the tables it is valid in.
