@@ -243,10 +243,19 @@ pub(super) fn is_same(left: &Address, right: &Address) -> bool {
 /// Whether two sockets cannot be bound at once: they are the same address, or one takes every
 /// address of its family.
 pub(super) fn overlaps(left: &Address, right: &Address) -> bool {
-    let (Address::Ip(l), Address::Ip(r)) = (left, right) else { return is_same(left, right) };
-    let one_takes_all = (l.ip().is_unspecified() || r.ip().is_unspecified())
-        && l.ip().to_canonical().is_ipv4() == r.ip().to_canonical().is_ipv4();
-    is_same(left, right) || (l.port() != 0 && l.port() == r.port() && one_takes_all)
+    match (left, right) {
+        (Address::Ip(left), Address::Ip(right)) => is_in_the_way(*left, *right),
+        _ => is_same(left, right),
+    }
+}
+
+/// The same of two IP addresses with their ports; port 0 is in nobody's way.
+pub(crate) fn is_in_the_way(left: SocketAddr, right: SocketAddr) -> bool {
+    let (one, other) = (left.ip().to_canonical(), right.ip().to_canonical());
+    let takes_all = one.is_unspecified() || other.is_unspecified();
+    left.port() != 0
+        && left.port() == right.port()
+        && (one == other || (takes_all && one.is_ipv4() == other.is_ipv4()))
 }
 
 #[cfg(test)]
@@ -256,6 +265,21 @@ mod tests {
     fn reached(backend: &str, bind: &str) -> bool {
         let address = |text: &str| Address::Ip(text.parse().unwrap());
         reaches(&address(backend), &address(bind))
+    }
+
+    /// If it fails, `check` passes what `run` cannot open, or refuses what it can.
+    #[test]
+    fn a_wildcard_takes_every_address_of_its_family() {
+        let meet = |left: &str, right: &str| {
+            let (left, right) = (left.parse().unwrap(), right.parse().unwrap());
+            let (one_way, other_way) = (is_in_the_way(left, right), is_in_the_way(right, left));
+            assert_eq!(one_way, other_way);
+            one_way
+        };
+        assert!(meet("0.0.0.0:80", "127.0.0.1:80") && meet("[::]:80", "[::1]:80"));
+        assert!(meet("10.0.0.1:80", "[::ffff:10.0.0.1]:80"));
+        assert!(!meet("0.0.0.0:80", "[::]:80") && !meet("0.0.0.0:80", "127.0.0.1:81"));
+        assert!(!meet("10.0.0.1:80", "10.0.0.2:80") && !meet("0.0.0.0:0", "127.0.0.1:0"));
     }
 
     /// If it fails, a balancer that connects to itself until descriptors run out is accepted.

@@ -39,6 +39,7 @@ mod tls_probe;
 mod unix;
 
 pub use address::Address;
+pub(crate) use address::is_in_the_way;
 pub use load::{load, load_once};
 pub use model::*;
 pub use parse::{Parsed, admin_socket, parse};

@@ -155,15 +155,8 @@ impl Failed {
 
 /// Who has the address: a socket of ours that goes with this configuration, or somebody else.
 fn remedy_in_use(address: SocketAddr, bound: &Bound) -> String {
-    let is_in_the_way = |own: &SocketAddr| {
-        own.port() == address.port()
-            && own.is_ipv4() == address.is_ipv4()
-            && (own.ip() == address.ip()
-                || own.ip().is_unspecified()
-                || address.ip().is_unspecified())
-    };
-    let own = bound.values().filter_map(|own| own.real.ip()).find(is_in_the_way);
-    match own {
+    let mut own = bound.values().filter_map(|own| own.real.ip());
+    match own.find(|own| config::is_in_the_way(*own, address)) {
         Some(own) => format!(
             "evenkeel itself listens on {own} until a reload has taken that away: take it away in \
              one reload and add {address} in the next, or restart"
