@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use evenkeel::policy::admission::Rules;
-use evenkeel::policy::gate::Gate;
-use evenkeel::policy::hash::{Prefix, client_key};
-use evenkeel::policy::least_connections;
-use evenkeel::policy::limiter::{Decision, LimitKey, Limiter};
-use evenkeel::policy::maglev::Maglev;
-use evenkeel::policy::meter::Meter;
-use evenkeel::policy::round_robin::RoundRobin;
+use evenkeel::policy::admit::admission::Rules;
+use evenkeel::policy::admit::limiter::{Decision, LimitKey, Limiter};
+use evenkeel::policy::admit::meter::Meter;
+use evenkeel::policy::admit::shared_rate::SharedRate;
+use evenkeel::policy::balance::hash::{Prefix, client_key};
+use evenkeel::policy::balance::least_connections;
+use evenkeel::policy::balance::maglev::Maglev;
+use evenkeel::policy::balance::round_robin::RoundRobin;
 use evenkeel::sys::memory::prefer_large_pages;
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
@@ -159,7 +159,7 @@ fn machine(c: &mut Criterion) {
 fn windows(c: &mut Criterion) {
     let mut group = c.benchmark_group("limiter/windows");
     let limiter = Limiter::new(65_536, None, SEEDS);
-    let gate = Gate::default();
+    let listener_rate = SharedRate::default();
     let mut now_us = 1_000_000;
     for (name, admits, strict, mut host) in [
         ("sliding", Meter::sliding_window(100_000, SECOND), Meter::sliding_window(1, SECOND), 1),
@@ -188,7 +188,7 @@ fn windows(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 now_us += 1;
-                rules.admit(&limiter, &gate, black_box(key), now_us).is_ok()
+                rules.admit(&limiter, &listener_rate, black_box(key), now_us).is_ok()
             });
         });
     }

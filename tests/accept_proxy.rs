@@ -12,7 +12,7 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
-use evenkeel::policy::proxy_header::{Ends, Statement, Version, encode, encode_local};
+use evenkeel::policy::first_bytes::proxy_header::{Ends, Statement, Version, encode, encode_local};
 use support::{
     Backend, PATIENCE, Proxy, Setup, connect, connect_from, eventually, read_all, read_line,
     try_connect,

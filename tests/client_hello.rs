@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use evenkeel::policy::client_hello::{Spoken, parse};
+use evenkeel::policy::first_bytes::client_hello::{Spoken, parse};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rustls::server::Acceptor;

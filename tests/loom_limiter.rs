@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel::policy::admission::{Over, Rules};
-use evenkeel::policy::gate::Gate;
-use evenkeel::policy::hash::Prefix;
-use evenkeel::policy::limiter::{Decision, Entry, LimitKey, Limiter};
-use evenkeel::policy::meter::Meter;
-use evenkeel::policy::table::{Table, Update, Worth};
+use evenkeel::policy::admit::admission::{Over, Rules};
+use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
+use evenkeel::policy::admit::meter::Meter;
+use evenkeel::policy::admit::shared_rate::Gate;
+use evenkeel::policy::admit::table::{Table, Update, Worth};
+use evenkeel::policy::balance::hash::Prefix;
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const SECOND: Duration = Duration::from_secs(1);

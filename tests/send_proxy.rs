@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use evenkeel::policy::proxy_header::{Ends, Header, parse};
+use evenkeel::policy::first_bytes::proxy_header::{Ends, Header, parse};
 use parking_lot::Mutex;
 use support::{Backend, PATIENCE, Setup, connect, eventually, read_all, stream};
 

@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 
-use evenkeel::policy::proxy_header::parse;
+use evenkeel::policy::first_bytes::proxy_header::parse;
 use parking_lot::Mutex;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};

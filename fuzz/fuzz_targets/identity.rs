@@ -4,9 +4,9 @@
 
 #![no_main]
 
-use evenkeel::policy::client_hello::{self, Spoken};
-use evenkeel::policy::proxy_header;
-use evenkeel::policy::request_head::{self, Found, Wanted};
+use evenkeel::policy::first_bytes::client_hello::{self, Spoken};
+use evenkeel::policy::first_bytes::proxy_header;
+use evenkeel::policy::first_bytes::request_head::{self, Found, Wanted};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use evenkeel::policy::admission::{Over, Rules};
-use evenkeel::policy::gate::Gate;
-use evenkeel::policy::hash::Prefix;
-use evenkeel::policy::limiter::{Decision, Entry, LimitKey, Limiter};
-use evenkeel::policy::meter::Meter;
+use evenkeel::policy::admit::admission::{Over, Rules};
+use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
+use evenkeel::policy::admit::meter::Meter;
+use evenkeel::policy::admit::shared_rate::Gate;
+use evenkeel::policy::balance::hash::Prefix;
 use libfuzzer_sys::fuzz_target;
 
 /// Rates whose time per connection is a whole number of µs: the model and GCRA agree exactly.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::accept_proxy::accept_proxy;
 use super::address::{Address, Purpose, address, is_same, overlaps};
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
-use super::identity::accept_proxy;
 use super::keys::Table;
 use super::limit::limit;
 use super::nearest::nearest;

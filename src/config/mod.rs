@@ -11,20 +11,19 @@ pub mod keys;
 /// Durations, rates and percentages as they are written, both ways.
 pub mod units;
 
+mod accept_proxy;
 mod address;
 mod balance;
 mod effective;
 mod file;
 mod foreign;
 mod health;
-mod identity;
 mod limit;
 mod listener;
 mod load;
 mod model;
 mod nearest;
 mod network;
-mod origin;
 mod outlier;
 mod parse;
 mod payload;
@@ -35,6 +34,7 @@ mod report;
 mod route;
 mod scalar;
 mod size;
+mod source;
 mod tls_probe;
 mod unix;
 

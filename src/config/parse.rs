@@ -12,11 +12,11 @@ use super::file::{Section, Value, join, shown};
 use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
 use super::nearest::nearest;
-use super::origin;
 use super::pool::{check_name, compare_with_admin, compare_with_binds, pool};
 use super::problem::{Problem, Severity};
 use super::process::{admin, global};
 use super::report::{Finding, Place, Report, Spot, Spots};
+use super::source;
 use super::unix;
 use super::{Config, Listener, Pool};
 
@@ -240,7 +240,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         report.error_in_file("listener", finding);
     }
     unix::compare_hashes(&config.listeners, &config.pools, &binds, report);
-    origin::compare_clients(&config.listeners, &config.pools, &binds, report);
+    source::compare_clients(&config.listeners, &config.pools, &binds, report);
     warn_unused_pools(&config.listeners, &config.pools, &tables.pools, report);
     config
 }

@@ -10,12 +10,12 @@ use super::health::health;
 use super::keys::Table;
 use super::limit::prefixes;
 use super::listener::{Bind, SHORTEST};
-use super::origin::{compare_origin, source};
 use super::outlier::outlier;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::hash_key;
 use super::scalar::{self, Words};
+use super::source::{compare_source, source};
 use super::unix;
 use super::{Admin, Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
 
@@ -85,7 +85,7 @@ pub(super) fn pool(
         health.send_proxy = pool.send_proxy;
         health.source.clone_from(&pool.source);
     }
-    compare_origin(section, (&pool.source, pool.transparent), &members, report);
+    compare_source(section, (&pool.source, pool.transparent), &members, report);
     compare_balance(section, &pool, report);
     (pool, members)
 }

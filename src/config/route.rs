@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::accept_proxy::LONGEST;
 use super::file::{Section, Value, shown};
-use super::identity::LONGEST;
 use super::keys::Table;
 use super::listener::{NO_POOL, SHORTEST, named_pool};
 use super::network;

@@ -5,10 +5,11 @@
 //! Whoever may open the socket (mode 0600) controls the process; TCP can change nothing.
 
 pub mod client;
-pub(super) mod http_server;
+pub(crate) mod http_server;
 mod page;
 mod routes;
 mod socket;
+pub(crate) mod verbs;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -17,17 +18,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::listeners::ListenFailure;
-use super::logging::Logging;
-use super::plane::Plane;
-use super::prober::Prober;
-use super::run_error::RunError;
-use super::socket_file::SocketFile;
-use super::status::AdminAddresses;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{
     backend, config, explain, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
 };
+use crate::control::log::Logging;
+use crate::control::reload::plane::Plane;
+use crate::control::start::listeners::ListenFailure;
+use crate::control::start::run_error::RunError;
+use crate::control::start::socket_file::SocketFile;
+use crate::control::tell::status::AdminAddresses;
+use crate::control::watch::prober::Prober;
 
 /// Connections served at once, on each of the two.
 const CONNECTIONS_MAX: usize = 64;

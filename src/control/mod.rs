@@ -1,38 +1,24 @@
 //! Everything that never touches a session's bytes.
 //!
-//! One tokio runtime on the thread `control`: reading the configuration, opening sockets,
-//! publishing snapshots, probes, the admin API, metrics, signals, systemd. It acts on workers
-//! only through [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
+//! One tokio runtime on the thread `control`. It acts on workers only through
+//! [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
+//!
+//! One folder for each duty: `start` opens sockets, starts workers and stops them; `reload`
+//! turns a configuration into a snapshot and publishes it; `watch` probes backends and ejects
+//! outliers; `tell` makes metrics, status and explanations; [`admin`] serves operators; `log`
+//! writes lines.
 
 pub mod admin;
-mod ceilings;
-mod certificate;
-mod compile;
-pub mod demo;
-mod difference;
-mod explain;
-mod host;
-mod listeners;
-mod logging;
-mod metrics;
-mod notify;
-mod outlier;
-mod plane;
-mod prober;
+mod log;
 mod reload;
-mod retired;
-mod run;
-mod run_error;
-mod sizing;
-mod socket_file;
-mod source_ports;
-pub mod status;
-mod trust;
-mod verbs;
-mod words;
+mod start;
+mod tell;
+mod watch;
 
 #[cfg(feature = "defects")]
 pub use crate::policy::defects;
-pub use host::check;
-pub use run::{RunOptions, Served, run};
-pub use run_error::RunError;
+pub use start::demo;
+pub use start::host::check;
+pub use start::run::{RunOptions, Served, run};
+pub use start::run_error::RunError;
+pub use tell::status;

@@ -14,12 +14,12 @@ use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::io::Errno;
 
-use crate::policy::admission::{Over, Refused};
+use crate::policy::admit::admission::{Over, Refused};
+use crate::policy::admit::http_answer::HttpAnswer;
+use crate::policy::admit::limiter::{Entry, LimitKey};
+use crate::policy::balance::hash::mask;
 use crate::policy::client::Client;
 use crate::policy::defects::{Defect, has};
-use crate::policy::hash::mask;
-use crate::policy::http_answer::HttpAnswer;
-use crate::policy::limiter::{Entry, LimitKey};
 use crate::shared::{Address, Limit, LimitDecision, Listener, RefuseReason, Snapshot};
 use crate::sys::process::reserve_descriptor;
 use crate::sys::socket::{unwatch_shared, watch_shared};
@@ -260,8 +260,8 @@ impl Worker {
 
     /// Where the session was counted, and why it should be refused.
     fn ask_limiter(&self, limit: &Limit, key: LimitKey) -> (Option<Counted>, Option<Refusal>) {
-        let Limit { limiter, gate, rules, .. } = limit;
-        match rules.admit(limiter, gate, key, self.now.micros()) {
+        let Limit { limiter, listener_rate, rules, .. } = limit;
+        match rules.admit(limiter, listener_rate, key, self.now.micros()) {
             Ok(Entry::Counted) => (Some(Counted { limiter: Arc::clone(limiter), key }), None),
             Ok(_) => (None, None),
             Err(Refused { over, wait }) => {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
+use crate::policy::balance::hash::{client_key, key_without_address};
+use crate::policy::balance::round_robin::RoundRobin;
+use crate::policy::balance::{least_connections, least_latency, random};
 use crate::policy::client::Client;
-use crate::policy::hash::{client_key, key_without_address};
-use crate::policy::round_robin::RoundRobin;
-use crate::policy::{least_connections, least_latency, random};
 use crate::shared::{
     Backend, BackendId, Balance, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool,
     PoolId, Sticky,
@@ -177,7 +177,7 @@ impl Chooser {
     }
 
     /// `now`: the weights of the moment, multiplied by
-    /// [`WHOLE`](crate::policy::slow_start::WHOLE), unless those of the configuration hold.
+    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration hold.
     fn pick_by(&mut self, picker: &Picker<'_>, now: Option<&[u32]>) -> Option<(u16, Pick)> {
         let eligible = |member: u16| picker.is_eligible(member);
         let by = |by: By| move |member: u16| (member, Pick::new(by));

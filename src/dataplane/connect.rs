@@ -19,13 +19,13 @@ use crate::sys::unix;
 use super::choose::{Asking, Chooser};
 use super::clock::Tick;
 use super::connection::{Admitted, Connection, Place, Times};
-use super::origin::{self, NotBegun};
 use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::picker::PassedOver;
 use super::queue;
 use super::refuse::Refusal;
 use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
+use super::source::{self, NotBegun};
 use super::symptoms;
 use super::wire::Side;
 use super::worker::Worker;
@@ -158,11 +158,11 @@ impl Worker {
         let Some(backend) = chosen.and_then(|id| self.snapshot.current().backend(id)) else {
             return Err(NotBegun::Failed(ConnectFailure::Other));
         };
-        match &backend.origin {
+        match &backend.source {
             None => connect(&backend.address, user_timeout).map_err(|error| NotBegun::of(&error)),
-            Some(origin) => {
+            Some(source) => {
                 let clock = (self.setup.number, self.now.micros());
-                origin::connect(connection, (backend, origin), clock, user_timeout)
+                source::connect(connection, (backend, source), clock, user_timeout)
             }
         }
     }

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::backoff::jitter;
+use crate::policy::admit::limiter::{LimitKey, Limiter};
+use crate::policy::balance::hash::attempt_key;
 use crate::policy::client::Client;
-use crate::policy::hash::attempt_key;
-use crate::policy::limiter::{LimitKey, Limiter};
-use crate::policy::pacer::Rates;
-use crate::policy::proxy_header::Malformed;
+use crate::policy::first_bytes::proxy_header::Malformed;
+use crate::policy::health::backoff::jitter;
+use crate::policy::pace::pacer::Rates;
 use crate::shared::{
     BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip, Snapshot,
     SourcePort, note_skip,

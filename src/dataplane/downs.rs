@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::gate::Gate;
-use crate::policy::limiter::Decision;
+use crate::policy::admit::limiter::Decision;
+use crate::policy::admit::shared_rate::SharedRate;
 use crate::shared::{BackendId, BackendState, CloseReason, OnDown};
 
 use super::clock::Tick;
@@ -32,7 +32,7 @@ struct Doomed {
     /// By which another backend that is given the id is told apart.
     state: Arc<BackendState>,
     keys: Vec<SlotKey>,
-    gate: Arc<Gate>,
+    pace: Arc<SharedRate>,
     /// When the next may be reset.
     next: Tick,
 }
@@ -59,7 +59,7 @@ impl Downs {
 impl Worker {
     /// Notes the sessions of a backend that has just gone down.
     #[cold]
-    pub(super) fn backend_down(&mut self, backend: BackendId, gate: Arc<Gate>) {
+    pub(super) fn backend_down(&mut self, backend: BackendId, pace: Arc<SharedRate>) {
         if self.snapshot.is_stale() {
             self.take_up_snapshot();
         }
@@ -70,7 +70,7 @@ impl Worker {
         // An earlier death of the same backend: its sessions are among these.
         self.downs.0.retain(|doomed| doomed.backend != backend);
         if !keys.is_empty() {
-            self.downs.0.push(Doomed { backend, state, keys, gate, next: self.now });
+            self.downs.0.push(Doomed { backend, state, keys, pace, next: self.now });
         }
     }
 
@@ -125,7 +125,7 @@ impl Worker {
         match snapshot.pool(backend.pool).map(|pool| pool.on_down) {
             None | Some(OnDown::Keep) => Leave::Never,
             Some(OnDown::Reset) => Leave::Now,
-            Some(OnDown::Pace(meter)) => match doomed.gate.admit(self.now.micros(), &meter) {
+            Some(OnDown::Pace(meter)) => match doomed.pace.admit(self.now.micros(), &meter) {
                 Decision::Refused { retry_after_us, .. } => {
                     Leave::At(self.now.after(Duration::from_micros(retry_after_us.max(1))))
                 }

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::policy::access::Access;
-use crate::policy::admission::Refused;
+use crate::policy::admit::access::Access;
+use crate::policy::admit::admission::Refused;
+use crate::policy::balance::hash::name_key;
 use crate::policy::client::Client;
-use crate::policy::client_hello::ClientHello;
-use crate::policy::hash::name_key;
-use crate::policy::route::{self, Choice, Known};
+use crate::policy::first_bytes::client_hello::ClientHello;
+use crate::policy::first_bytes::route::{self, Choice, Known};
 use crate::shared::{
     Backend, By, HashedWords, Limit, Listener, Obstacle, Pick, Pool, PoolId, RefuseReason, Snapshot,
 };
@@ -151,10 +151,10 @@ fn limit_says(limit: &Limit, client: Client, now_us: u64) -> LimitSaid {
         return LimitSaid { exempt: true, over: None, left: None, sessions: 0 };
     }
     let key = limit.key_of(client.ip());
-    let Limit { limiter, gate, rules, .. } = limit;
+    let Limit { limiter, listener_rate, rules, .. } = limit;
     LimitSaid {
         exempt: false,
-        over: rules.look(limiter, gate, key, now_us).err(),
+        over: rules.look(limiter, listener_rate, key, now_us).err(),
         left: rules.rate.map(|meter| limiter.left(key, now_us, &meter)),
         sessions: limiter.sessions(key),
     }

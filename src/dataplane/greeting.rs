@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
 use crate::policy::client::Client;
-use crate::policy::proxy_header::{self, Ends, Statement};
+use crate::policy::first_bytes::proxy_header::{self, Ends, Statement};
 use crate::shared::ConnectFailure;
 use crate::sys::socket;
 

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::policy::answerable::{Progress, RequestHead};
-use crate::policy::http_answer::{HttpAnswer, Moment};
+use crate::policy::admit::http_answer::{HttpAnswer, Moment};
+use crate::policy::admit::request_start::{Progress, RequestHead};
 use crate::shared::{HeldOutcome, LimitAction, Listener, SessionRecord, Snapshot};
 use crate::sys::socket;
 

@@ -22,7 +22,6 @@ mod held;
 mod interest;
 mod listening;
 mod opening;
-mod origin;
 pub mod pacing;
 pub mod phase;
 mod picker;
@@ -34,6 +33,7 @@ pub mod relay;
 mod routing;
 pub mod session;
 pub mod slots;
+mod source;
 mod spread;
 mod symptoms;
 pub mod timers;
@@ -50,7 +50,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::policy::gate::Gate;
+use crate::policy::admit::shared_rate::SharedRate;
 use crate::shared::{Address, BackendId, Listener, SessionLog, Subscriber, WorkerState};
 use crate::sys::socket::ListenOptions;
 
@@ -86,7 +86,7 @@ pub enum Command {
         /// Which.
         backend: BackendId,
         /// The pace, which all workers share.
-        gate: Arc<Gate>,
+        pace: Arc<SharedRate>,
     },
     /// Reset all sessions.
     ResetAll,

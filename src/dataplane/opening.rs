@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::client::Client;
-use crate::policy::proxy_header::{self, Header, V2_BYTES_MAX};
+use crate::policy::first_bytes::proxy_header::{self, Header, V2_BYTES_MAX};
 use crate::shared::{AcceptProxy, Listener, RefuseReason, Routing};
 use crate::sys::socket;
 

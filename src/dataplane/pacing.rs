@@ -5,7 +5,7 @@
 //! without `bandwidth` have none of this.
 
 use crate::policy::defects::{Defect, has};
-use crate::policy::pacer::{Pacer, Rate, Rates};
+use crate::policy::pace::pacer::{Pacer, Rate, Rates};
 
 use super::clock::Tick;
 use super::wire::Side;

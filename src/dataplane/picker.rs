@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::policy::bounded_load::Bounds;
-use crate::policy::least_latency::Burden;
-use crate::policy::maglev::{Choice, Maglev};
-use crate::policy::slow_start;
+use crate::policy::balance::bounded_load::Bounds;
+use crate::policy::balance::least_latency::Burden;
+use crate::policy::balance::maglev::{Choice, Maglev};
+use crate::policy::balance::slow_start;
 use crate::shared::{Backend, BackendId, Group, Obstacle, Pool, Skip, note_skip};
 
 use super::choose::{Asking, Which, weight_in};

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::policy::admit::http_answer::HttpAnswer;
 use crate::policy::client::Client;
-use crate::policy::http_answer::HttpAnswer;
 use crate::shared::{
     ConnectFailure, Detail, HeldOutcome, LimitAction, Listener, PathKind, Pick, Protocol,
     RefuseReason, SessionRecord,

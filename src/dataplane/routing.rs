@@ -4,10 +4,10 @@
 
 use std::net::IpAddr;
 
-use crate::policy::client_hello::{self, Spoken};
-use crate::policy::hash::{name_key, value_key};
-use crate::policy::request_head::{self, Found, Wanted};
-use crate::policy::route::{Choice, Known, choose};
+use crate::policy::balance::hash::{name_key, value_key};
+use crate::policy::first_bytes::client_hello::{self, Spoken};
+use crate::policy::first_bytes::request_head::{self, Found, Wanted};
+use crate::policy::first_bytes::route::{Choice, Known, choose};
 use crate::shared::{HashPlan, HashedWords, Listener, PoolId, Routing, Snapshot};
 
 /// Where a connection goes.

@@ -12,7 +12,7 @@ use crossbeam::channel::Sender;
 use mio::Waker;
 
 use crate::policy::client::Client;
-use crate::policy::spread::{Lifetime, is_clearly_fewer};
+use crate::policy::pace::handover::{Lifetime, is_clearly_fewer};
 use crate::shared::{Listener, ListenerId, WorkerState};
 
 use super::Command;

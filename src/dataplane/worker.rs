@@ -15,7 +15,7 @@ use crossbeam::channel::Receiver;
 use mio::event::Event;
 use mio::{Events, Poll, Waker};
 
-use crate::policy::spin::Spin;
+use crate::policy::pace::spin::Spin;
 use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
 
 use super::choose::Chooser;
@@ -382,7 +382,7 @@ impl Worker {
                     self.over = true;
                     self.reset_all();
                 }
-                Command::BackendDown { backend, gate } => self.backend_down(backend, gate),
+                Command::BackendDown { backend, pace } => self.backend_down(backend, pace),
                 Command::Exit => return std::ops::ControlFlow::Break(()),
             }
         }

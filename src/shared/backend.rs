@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use crate::policy::least_latency::Latency;
+use crate::policy::balance::least_latency::Latency;
 
 use super::stats::{BackendCounters, Counter, Gauge};
 use super::streak::Streak;

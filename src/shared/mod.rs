@@ -30,7 +30,7 @@ pub use snapshot::{
     AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
     Listener, OnDown, Pool, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
 };
-pub use source::{Origin, Source, SourcePort, Sources, Spill};
+pub use source::{Source, SourcePort, SourceRule, Sources, Spill};
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use crossbeam::channel::Sender;
 
 use crate::policy::client::Client;
-use crate::policy::proxy_header::Malformed;
+use crate::policy::first_bytes::proxy_header::Malformed;
 
 use super::ids::Generation;
 use super::pick::{Obstacle, Pick};

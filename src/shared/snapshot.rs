@@ -8,25 +8,25 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::access::{AccessList, NetSet};
-use crate::policy::admission::Rules;
+use crate::policy::admit::access::{AccessList, NetSet};
+use crate::policy::admit::admission::Rules;
+use crate::policy::admit::limiter::{LimitKey, Limiter};
+use crate::policy::admit::meter::Meter;
+use crate::policy::admit::shared_rate::SharedRate;
+use crate::policy::balance::hash::Prefix;
+use crate::policy::balance::maglev::Maglev;
+use crate::policy::balance::sticky::Memory;
 use crate::policy::client::Client;
-use crate::policy::gate::Gate;
-use crate::policy::hash::Prefix;
-use crate::policy::limiter::{LimitKey, Limiter};
-use crate::policy::maglev::Maglev;
-use crate::policy::meter::Meter;
-use crate::policy::outlier;
-use crate::policy::pacer::Rates;
-use crate::policy::proxy_header::Version;
-use crate::policy::route::Route;
-use crate::policy::sticky::Memory;
+use crate::policy::first_bytes::proxy_header::Version;
+use crate::policy::first_bytes::route::Route;
+use crate::policy::health::outlier;
+use crate::policy::pace::pacer::Rates;
 
 use super::address::Address;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::pick::Obstacle;
-use super::source::{Origin, Source, Sources};
+use super::source::{Source, SourceRule, Sources};
 use super::stats::{Gauge, ListenerState};
 use super::waiting::WaitingLine;
 
@@ -187,7 +187,7 @@ pub struct Limit {
     /// What clients have used, shared by all workers, kept over reloads.
     pub limiter: Arc<Limiter>,
     /// The same for all clients together.
-    pub gate: Arc<Gate>,
+    pub listener_rate: Arc<SharedRate>,
     /// How much they may use.
     pub rules: Rules,
     /// What counts as one client.
@@ -259,11 +259,11 @@ pub struct Pool {
     pub send_proxy: Option<Version>,
     /// How many clients may wait for a place, and how long; `None`: nobody waits.
     pub queue: Option<Queue>,
-    /// In per cent, see [`crate::policy::panic_mode`].
+    /// In per cent, see [`crate::policy::balance::panic_mode`].
     pub panic_threshold: u8,
-    /// In thousandths, see [`crate::policy::bounded_load`]; `None` is no bound.
+    /// In thousandths, see [`crate::policy::balance::bounded_load`]; `None` is no bound.
     pub load_factor: Option<u32>,
-    /// In microseconds, see [`crate::policy::slow_start`]; `None`: a share is whole at once.
+    /// In microseconds, see [`crate::policy::balance::slow_start`]; `None`: a share is whole at once.
     pub slow_start_us: Option<u64>,
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,
@@ -387,7 +387,7 @@ pub struct Backend {
     /// Whether choices in its pool look at how long it takes to connect.
     pub measured: bool,
     /// Where connections to it come from; `None`: the kernel chooses.
-    pub origin: Option<Box<Origin>>,
+    pub source: Option<Box<SourceRule>>,
     /// Who waits for a place of its pool, if its pool lets clients wait.
     pub line: Option<Arc<WaitingLine>>,
     /// What stays over reloads.
@@ -398,8 +398,8 @@ impl Backend {
     /// The addresses it is connected from, if the configuration names some.
     #[must_use]
     pub fn sources(&self) -> Option<&Sources> {
-        match self.origin.as_deref() {
-            Some(Origin::Sources(sources)) => Some(sources),
+        match self.source.as_deref() {
+            Some(SourceRule::Sources(sources)) => Some(sources),
             _ => None,
         }
     }
@@ -407,7 +407,7 @@ impl Backend {
     /// Whether it is connected from the client's address.
     #[must_use]
     pub fn is_transparent(&self) -> bool {
-        matches!(self.origin.as_deref(), Some(Origin::Client))
+        matches!(self.source.as_deref(), Some(SourceRule::Client))
     }
 
     /// Whether new sessions may go there as soon as there is room; `panicking` ignores the verdicts
@@ -476,7 +476,7 @@ mod tests {
                     backup: false,
                     measured: false,
                     line: None,
-                    origin: None,
+                    source: None,
                     state: Arc::clone(&state),
                 };
                 let obstacle = backend.obstacle(is(5));

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use crate::policy::balance::source::{REST_US, in_turn, ports_for_sessions};
 use crate::policy::defects::{Defect, has};
-use crate::policy::source::{REST_US, in_turn, ports_for_sessions};
 
 use super::stats::{Counter, Gauge};
 
 /// Where connections to a backend come from.
 #[derive(Debug)]
-pub enum Origin {
+pub enum SourceRule {
     /// From these addresses, in turn.
     Sources(Sources),
     /// From the client's own.

@@ -8,12 +8,12 @@
 
 /// How the memory of tables is mapped.
 pub mod memory;
-/// Outgoing connections that come from a given address.
-pub mod origin;
 /// What this process is allowed and how large the host is.
 pub mod process;
 /// Listening sockets, outgoing connections and what is done to them.
 pub mod socket;
+/// Outgoing connections that come from a given address.
+pub mod source;
 /// Pipes that carry bytes between sockets without copying them.
 pub mod splice;
 /// Sockets and environment handed over by systemd.

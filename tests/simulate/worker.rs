@@ -15,7 +15,7 @@ use evenkeel::dataplane::session::{End, News, Readiness, Session, Standing};
 use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
 use evenkeel::dataplane::timers::Timers;
 use evenkeel::dataplane::wire::Side;
-use evenkeel::policy::pacer::Rates;
+use evenkeel::policy::pace::pacer::Rates;
 use evenkeel::shared::SpliceMode;
 use evenkeel::sys::socket::ConnectStatus;
 

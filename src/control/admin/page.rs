@@ -15,8 +15,8 @@ use crate::config::units::show_duration;
 
 use crate::control::admin::Admin;
 use crate::control::admin::routes::status_of;
-use crate::control::status::Status;
-use crate::control::words::count;
+use crate::control::tell::status::Status;
+use crate::control::tell::words::count;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -179,7 +179,7 @@ fn escaped(text: impl Display) -> String {
 mod tests {
     use super::*;
 
-    use crate::control::status::{BackendStatus, ListenerStatus, PoolStatus};
+    use crate::control::tell::status::{BackendStatus, ListenerStatus, PoolStatus};
 
     // If this fails, a name in the configuration runs as a script in an operator's browser.
     #[test]

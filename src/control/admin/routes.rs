@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::Problem;
 
 use crate::control::admin::Admin;
-use crate::control::explain::{explained, parse_client};
-use crate::control::metrics as exposition;
-use crate::control::plane::Phase;
-use crate::control::run::reload_now;
-use crate::control::status::{self, Status, why_not_ready};
-use crate::control::verbs::{Verb, VerbError};
+use crate::control::admin::verbs::{Verb, VerbError};
+use crate::control::reload::plane::Phase;
+use crate::control::start::run::reload_now;
+use crate::control::tell::explain::{explained, parse_client};
+use crate::control::tell::metrics as exposition;
+use crate::control::tell::status::{self, Status, why_not_ready};
 use crate::dataplane::Question;
 
 /// What is so at this moment.

@@ -1,0 +1,250 @@
+//! The thread `log`: formats what is queued and writes it, many lines to one write(2).
+//!
+//! It is the only thread that may wait for stderr. After lines of sessions it does not wait for the
+//! next one at once but lets some gather: a worker that closes a session then finds nobody to wake,
+//! which costs it a system call.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Select, Sender};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::shared::ClosedSession;
+
+use crate::control::log::Settings;
+use crate::control::log::event::{Event, Level};
+use crate::control::log::line::{event_line, session_line};
+use crate::control::tell::words::count;
+
+/// Written at once as soon as this much has been formatted.
+const BATCH_BYTES: usize = 64 * 1024;
+/// How long lines gather after sessions have ended.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Events, sessions, and who wants to know when all of them are written.
+type Queues = (Receiver<Event>, Receiver<ClosedSession>, Receiver<Sender<()>>);
+
+/// The thread's state.
+pub(crate) struct LogWriter {
+    settings: Arc<Settings>,
+    queues: Queues,
+    sink: Box<dyn Write + Send>,
+    batch: Vec<u8>,
+    /// The last line that was begun is not whole.
+    is_torn: bool,
+    dropped_told: u64,
+}
+
+impl LogWriter {
+    /// Writes what arrives in `queues` to `sink`.
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        queues: Queues,
+        sink: Box<dyn Write + Send>,
+    ) -> Self {
+        Self { settings, queues, sink, batch: Vec::new(), is_torn: false, dropped_told: 0 }
+    }
+
+    /// Works until nobody can ask for a flush any more.
+    pub(crate) fn run(mut self) {
+        let flushes = self.queues.2.clone();
+        loop {
+            let mut asked = None;
+            if self.drain() {
+                match flushes.recv_timeout(GATHER) {
+                    Ok(done) => asked = Some(done),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            } else {
+                self.wait();
+                match flushes.try_recv() {
+                    Ok(done) => asked = Some(done),
+                    Err(error) if error.is_disconnected() => {
+                        self.drain();
+                        return;
+                    }
+                    Err(_) => {}
+                }
+            }
+            if let Some(done) = asked {
+                self.drain();
+                // Whoever asked may have given up.
+                let _gone = done.send(());
+            }
+        }
+    }
+
+    /// Sleeps until one of the queues has something.
+    fn wait(&self) {
+        let (events, sessions, flushes) = &self.queues;
+        let mut select = Select::new();
+        select.recv(events);
+        select.recv(sessions);
+        select.recv(flushes);
+        select.ready();
+    }
+
+    /// Writes all that is queued; tells whether sessions were among it.
+    fn drain(&mut self) -> bool {
+        let mut had_sessions = false;
+        loop {
+            let shape = self.settings.shape();
+            if let Ok(event) = self.queues.0.try_recv() {
+                event_line(&event, shape, &mut self.batch);
+            } else if let Ok((closed, record)) = self.queues.1.try_recv() {
+                session_line(closed, &record, shape, &mut self.batch);
+                had_sessions = true;
+            } else {
+                break;
+            }
+            if self.batch.len() >= BATCH_BYTES {
+                self.write_lines();
+            }
+        }
+        if self.write_lines() == 0 {
+            self.tell_dropped();
+        }
+        had_sessions
+    }
+
+    /// Writes the batch and counts the lines of it that are lost.
+    fn write_lines(&mut self) -> u64 {
+        let lost = self.write_batch();
+        self.settings.count_dropped(lost);
+        lost
+    }
+
+    /// Says how many lines are missing, once there is room again.
+    fn tell_dropped(&mut self) {
+        let dropped = self.settings.dropped.load(Ordering::Relaxed);
+        let lost = dropped.saturating_sub(self.dropped_told);
+        if lost > 0 {
+            let message = format!("{} lost: stderr did not take them", count(lost, "log line"));
+            let event =
+                Event { time: SystemTime::now(), level: Level::Warn, message, fields: Vec::new() };
+            event_line(&event, self.settings.shape(), &mut self.batch);
+            // If this one is lost, too, the next one says it.
+            if self.write_batch() == 0 {
+                self.dropped_told = dropped;
+            }
+        }
+    }
+
+    /// Writes as much of the batch as stderr takes; how many lines are lost.
+    fn write_batch(&mut self) -> u64 {
+        if self.is_torn && !self.batch.is_empty() {
+            // Ends what was begun, or the next line would be part of it.
+            self.is_torn = self.sink.write_all(b"\n").is_err();
+        }
+        let room = if self.is_torn { 0 } else { write_what_fits(&mut self.sink, &self.batch) };
+        let (taken, left) = self.batch.split_at(room);
+        if let Some(last) = taken.last() {
+            self.is_torn = *last != b'\n';
+        }
+        let lost = left.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.batch.clear();
+        lost
+    }
+}
+
+/// Writes until all is written or `sink` refuses; how much that was.
+fn write_what_fits(sink: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    while let Some(left) = bytes.get(taken..).filter(|left| !left.is_empty()) {
+        match sink.write(left) {
+            Ok(0) => break,
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    taken.min(bytes.len())
+}
+
+/// The process's stderr, also when somebody made it non-blocking.
+#[derive(Debug)]
+pub(crate) struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match io::stderr().write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room()?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn wait_for_room() -> io::Result<()> {
+    let stderr = io::stderr();
+    let mut wanted = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
+    poll(&mut wanted, None)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crossbeam::channel::bounded;
+    use parking_lot::Mutex;
+
+    /// A disk with so much room, and what is on it.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (room, written) = &mut *self.0.lock();
+            let count = bytes.len().min(*room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            *room -= count;
+            written.extend(bytes.iter().take(count));
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    // If this fails, a full disk costs the first line after it as well, or nobody is told of a gap.
+    #[test]
+    fn a_line_that_does_not_fit_is_the_only_torn_one() {
+        let (disk, settings) = (Disk::default(), Arc::new(Settings::default()));
+        let (events, queue) = bounded(8);
+        let queues = (queue, bounded(1).1, bounded(1).1);
+        let mut writer = LogWriter::new(Arc::clone(&settings), queues, Box::new(disk.clone()));
+        let mut log = |room, messages: &[&str]| {
+            disk.0.lock().0 = room;
+            for message in messages {
+                let (time, message) = (SystemTime::UNIX_EPOCH, (*message).to_owned());
+                let event = Event { time, level: Level::Info, message, fields: Vec::new() };
+                events.send(event).unwrap();
+            }
+            writer.drain();
+            settings.dropped.load(Ordering::Relaxed)
+        };
+        assert_eq!(log(100, &["whole", "torn", "lost"]), 2);
+        assert_eq!(log(0, &["lost"]), 3);
+        assert_eq!(log(1000, &["again"]), 3);
+        assert_eq!(log(1000, &["more"]), 3);
+        let written = String::from_utf8(disk.0.lock().1.clone()).unwrap();
+        let messages = written.lines().map(|line| line.split_once("message="));
+        let messages: Vec<_> = messages.map(|found| found.map_or("?", |found| found.1)).collect();
+        let told = "\"3 log lines lost: stderr did not take them\"";
+        assert_eq!(messages, ["whole", "?", "again", told, "more"]);
+    }
+}

@@ -1,0 +1,489 @@
+//! From a checked configuration to a snapshot. Pure: no clock, socket or random source.
+//!
+//! The previous snapshot is the registry: what has the same name keeps its id and its state
+//! (sessions, counters, verdicts, limiter table), so nothing that lives is lost by a reload. What
+//! is gone keeps its place until no worker can use it any more.
+
+mod limits;
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::config;
+use crate::policy::admit::access::{AccessList, NetSet};
+use crate::policy::admit::meter::Meter;
+use crate::policy::balance::hash::Prefix;
+use crate::policy::balance::maglev::Maglev;
+use crate::policy::balance::sticky::{Memory, SECONDS_MAX};
+use crate::policy::first_bytes::proxy_header::Version;
+use crate::policy::first_bytes::route::{Names, Route};
+use crate::policy::health::outlier;
+use crate::shared::{
+    AcceptProxy, Address, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation,
+    Group, HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool,
+    PoolId, PoolState, Protocol, Queue, Routing, Snapshot, Source, SourceRule, Sources, SpliceMode,
+    Sticky,
+};
+
+/// What was set at run time for one backend and survives reloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Override {
+    pub(crate) admin: Option<AdminState>,
+    pub(crate) weight: Option<u32>,
+}
+
+/// Overrides by pool and backend name.
+pub(crate) type Overrides = HashMap<(String, String), Override>;
+
+/// What a snapshot is made of beside the configuration.
+#[derive(Debug)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) previous: &'a Snapshot,
+    /// The oldest generation that a worker still uses.
+    pub(crate) acknowledged: Generation,
+    /// Real addresses of each listener of the configuration, in its order.
+    pub(crate) addresses: &'a [Vec<Address>],
+    pub(crate) overrides: &'a Overrides,
+    pub(crate) workers: usize,
+    /// The time, in microseconds of the workers' clock.
+    pub(crate) now_us: u64,
+    pub(crate) sessions_max: u64,
+    /// Ports that one address of this host has to connect from.
+    pub(crate) source_ports: u32,
+    /// Random seeds for new limiter tables.
+    pub(crate) seeds: [u64; 4],
+}
+
+/// The snapshot before the first configuration.
+pub(crate) fn nothing() -> Snapshot {
+    Snapshot {
+        generation: Generation(0),
+        listeners: Vec::new(),
+        open: Vec::new(),
+        pools: Vec::new(),
+        backends: Vec::new(),
+        sources: Vec::new(),
+        sessions_max: 0,
+        sessions: Arc::new(Gauge::default()),
+        splice: SpliceMode::Auto,
+        has_bandwidth: false,
+    }
+}
+
+/// Makes the snapshot that follows `inputs.previous`.
+///
+/// # Errors
+/// In words, when a Maglev table cannot be built; a checked configuration does not cause it, a
+/// weight set at run time can.
+pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
+    let backends = kept_backends(inputs);
+    let kept = inputs.previous.backends.iter().zip(&backends).filter(|(_, kept)| kept.is_some());
+    let known = kept.filter_map(|(old, _)| old.as_ref()).map(|old| (identity(old), old)).collect();
+    let mut builder = Builder {
+        config,
+        inputs,
+        backends,
+        known,
+        taken: 0,
+        sources: kept_sources(inputs),
+        pools: Vec::new(),
+    };
+    let pool_ids = builder.add_pools()?;
+    let (listeners, open) = builder.listeners(&pool_ids);
+    let has_bandwidth = listeners.iter().flatten().any(|listener| {
+        let Listener { bandwidth, .. } = &**listener;
+        bandwidth.iter().any(Option::is_some)
+    });
+    Ok(Snapshot {
+        generation: Generation(inputs.previous.generation.0 + 1),
+        listeners,
+        open,
+        pools: builder.pools,
+        backends: builder.backends,
+        sources: builder.sources,
+        sessions_max: inputs.sessions_max,
+        sessions: Arc::clone(&inputs.previous.sessions),
+        splice: match config.global.splice {
+            config::Splice::Auto => SpliceMode::Auto,
+            config::Splice::Never => SpliceMode::Never,
+            config::Splice::Always => SpliceMode::Always,
+        },
+        has_bandwidth,
+    })
+}
+
+/// Backends of the previous snapshot that somebody may still use.
+fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
+    let previous = inputs.previous;
+    let pools = previous.pools.iter().flatten();
+    let configured: HashSet<BackendId> =
+        pools.flat_map(|pool| pool.backends()).map(|member| member.id).collect();
+    let keep = |backend: &Arc<Backend>| {
+        configured.contains(&backend.id) || backend.state.active() > 0 || !all_past(inputs)
+    };
+    previous.backends.iter().map(|slot| slot.clone().filter(keep)).collect()
+}
+
+/// Sources of the previous snapshot that somebody may still use: whose session has a port of one
+/// finds it counted when the source comes back.
+fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
+    let previous = inputs.previous;
+    let pools = previous.pools.iter().flatten();
+    let configured: Vec<&Arc<Source>> = pools
+        .flat_map(|pool| pool.backends())
+        .filter_map(|backend| backend.sources())
+        .flat_map(Sources::list)
+        .collect();
+    let keep = |source: &Arc<Source>| {
+        let was_configured = configured.iter().any(|one| Arc::ptr_eq(one, source));
+        was_configured || source.in_use() > 0 || !all_past(inputs)
+    };
+    previous.sources.iter().filter(|source| keep(source)).cloned().collect()
+}
+
+/// Whether no worker uses a snapshot older than the previous one.
+fn all_past(inputs: &Inputs<'_>) -> bool {
+    inputs.acknowledged >= inputs.previous.generation
+}
+
+/// The first free slot from `start` on, before which there is none; makes one when all are taken.
+fn free_index<T>(slots: &mut Vec<Option<T>>, start: usize) -> usize {
+    let free = (start..slots.len()).find(|index| slots[*index].is_none());
+    free.unwrap_or_else(|| {
+        slots.push(None);
+        slots.len() - 1
+    })
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a configuration has far fewer than 2^32 items")]
+fn id_number(index: usize) -> u32 {
+    index as u32
+}
+
+/// What makes two backends the same one: pool, name and address.
+type Identity<'a> = (&'a str, &'a str, &'a Address);
+
+fn identity(backend: &Backend) -> Identity<'_> {
+    (&backend.pool_name, &backend.name, &backend.address)
+}
+
+struct Builder<'a> {
+    config: &'a config::Config,
+    inputs: &'a Inputs<'a>,
+    backends: Vec<Option<Arc<Backend>>>,
+    /// Backends that were there before, by pool, name and address.
+    known: HashMap<Identity<'a>, &'a Arc<Backend>>,
+    /// No slot of `backends` before this one is free.
+    taken: usize,
+    sources: Vec<Arc<Source>>,
+    pools: Vec<Option<Arc<Pool>>>,
+}
+
+impl Builder<'_> {
+    /// Adds every pool; returns their ids in the order of the configuration.
+    fn add_pools(&mut self) -> Result<Vec<PoolId>, String> {
+        let config = self.config;
+        let previous = self.inputs.previous;
+        self.pools = vec![None; previous.pools.len()];
+        let ids: Vec<PoolId> = config.pools.iter().map(|pool| self.reserve_pool(pool)).collect();
+        for (pool, id) in config.pools.iter().zip(&ids) {
+            let built = self.pool(pool, *id)?;
+            self.pools[id.index()] = Some(Arc::new(built));
+        }
+        Ok(ids)
+    }
+
+    /// The id a pool had, or one that no pool of the previous snapshot has: sessions that are
+    /// still connecting look their pool up by it.
+    fn reserve_pool(&mut self, pool: &config::Pool) -> PoolId {
+        let known = self.inputs.previous.pools.iter().flatten().find(|old| old.name == pool.name);
+        known.map_or_else(
+            || {
+                self.pools.push(None);
+                PoolId::new(id_number(self.pools.len() - 1))
+            },
+            |old| old.id,
+        )
+    }
+
+    fn pool(&mut self, pool: &config::Pool, id: PoolId) -> Result<Pool, String> {
+        let previous = self.inputs.previous.pool(id);
+        let state =
+            previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
+        let members: Vec<Arc<Backend>> =
+            pool.backends.iter().map(|backend| self.backend(pool, (id, &state), backend)).collect();
+        let (backup, primary): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|backend| backend.backup);
+        let seed = self.config.global.hash_seed;
+        let hash = HashPlan {
+            said: hashed_words(pool),
+            prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
+            with_port: pool.hash_key == config::HashKey::ClientIpPort,
+            seed,
+        };
+        Ok(Pool {
+            id,
+            name: pool.name.clone(),
+            sticky: pool.sticky.map(|wanted| sticky(wanted, &hash, previous, self.inputs.seeds[0])),
+            hash,
+            primary: group(pool, primary, seed)?,
+            backup: group(pool, backup, seed)?,
+            connect_timeout: pool.connect_timeout,
+            retries: pool.retries,
+            send_proxy: pool.send_proxy.map(|version| match version {
+                config::ProxyVersion::V1 => Version::V1,
+                config::ProxyVersion::V2 => Version::V2,
+            }),
+            queue: pool.queue.map(|queue| Queue { max: queue.max, timeout: queue.timeout }),
+            panic_threshold: pool.panic_threshold,
+            load_factor: pool.load_factor,
+            slow_start_us: pool
+                .slow_start
+                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            on_down: on_down(pool.on_down),
+            outlier: pool.outlier.as_ref().map(|outlier| outlier::Rules {
+                consecutive_failures: outlier.consecutive_failures,
+                eject: outlier.eject,
+                max_ejected_percent: outlier.max_ejected,
+            }),
+            state,
+        })
+    }
+
+    /// A backend with the same pool, name and address is the same one.
+    fn backend(
+        &mut self,
+        pool: &config::Pool,
+        (pool_id, pool_state): (PoolId, &PoolState),
+        backend: &config::Backend,
+    ) -> Arc<Backend> {
+        let address = Address::from(&backend.address);
+        let known = self.known.get(&(&*pool.name, &*backend.name, &address));
+        let initial_up = pool.health.as_ref().is_none_or(|health| health.initial_up);
+        let (id, state) = match known {
+            Some(old) => (old.id, Arc::clone(&old.state)),
+            None => {
+                let index = free_index(&mut self.backends, self.taken);
+                self.taken = index + 1;
+                let state = Arc::new(BackendState::new(self.inputs.workers, initial_up));
+                if self.inputs.previous.generation > Generation(0) {
+                    state.begin(self.inputs.now_us);
+                }
+                (BackendId::new(id_number(index)), state)
+            }
+        };
+        let set = self.inputs.overrides.get(&(pool.name.clone(), backend.name.clone()));
+        let source = self.source_rule(pool, &address);
+        let built = Arc::new(Backend {
+            id,
+            pool: pool_id,
+            pool_name: pool.name.clone(),
+            name: backend.name.clone(),
+            address,
+            weight: set.and_then(|set| set.weight).unwrap_or(backend.weight),
+            sessions_max: backend.max_sessions,
+            backup: backend.backup,
+            source: source.map(Box::new),
+            line: pool.queue.map(|_| Arc::clone(&pool_state.line)),
+            measured: pool.balance == config::Balance::LeastLatency,
+            state,
+        });
+        self.backends[id.index()] = Some(Arc::clone(&built));
+        built
+    }
+
+    /// Where connections to an address come from, unless the kernel chooses.
+    fn source_rule(&mut self, pool: &config::Pool, address: &Address) -> Option<SourceRule> {
+        let to = address.ip()?;
+        if pool.transparent {
+            return Some(SourceRule::Client);
+        }
+        if pool.source.is_empty() {
+            return None;
+        }
+        let is_v4 = to.ip().to_canonical().is_ipv4();
+        let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4);
+        let list = fitting.map(|own| self.source(*own, to)).collect();
+        Some(SourceRule::Sources(Sources::new(list, self.inputs.source_ports, self.inputs.workers)))
+    }
+
+    /// The same address towards the same address is the same source, whichever pool has it.
+    fn source(&mut self, own: IpAddr, to: SocketAddr) -> Arc<Source> {
+        let same = |old: &&Arc<Source>| old.address() == own && old.backend() == to;
+        if let Some(known) = self.sources.iter().find(same) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(Source::new(own, to));
+        self.sources.push(Arc::clone(&new));
+        new
+    }
+
+    fn listeners(&self, pools: &[PoolId]) -> (Vec<Option<Arc<Listener>>>, Vec<ListenerId>) {
+        let previous = self.inputs.previous;
+        let keep = |listener: &Arc<Listener>| {
+            previous.open.contains(&listener.id)
+                || listener.state.active.value() > 0
+                || !all_past(self.inputs)
+        };
+        let mut listeners: Vec<_> =
+            previous.listeners.iter().map(|slot| slot.clone().filter(keep)).collect();
+        let mut open = Vec::new();
+        for (listener, addresses) in self.config.listeners.iter().zip(self.inputs.addresses) {
+            let known = listeners.iter().flatten().find(|old| old.name == listener.name).cloned();
+            let id = known.as_ref().map_or_else(
+                || ListenerId::new(id_number(free_index(&mut listeners, 0))),
+                |old| old.id,
+            );
+            let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
+            let routing = self.routing(listener, pools);
+            let mut built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            built.routing = routing;
+            listeners[id.index()] = Some(Arc::new(built));
+            open.push(id);
+        }
+        (listeners, open)
+    }
+
+    /// What is looked at, unless the listener alone decides.
+    fn routing(&self, listener: &config::Listener, pools: &[PoolId]) -> Option<Routing> {
+        let is_hashed = |pool: usize| {
+            self.config.pools.get(pool).is_some_and(|pool| hashed_words(pool).is_some())
+        };
+        if listener.routes.is_empty() && !is_hashed(listener.pool) {
+            return None;
+        }
+        let route = |route: &config::Route| Route {
+            names: (!route.sni.is_empty())
+                .then(|| Names::new(route.sni.iter().map(String::as_str))),
+            protocols: (!route.alpn.is_empty())
+                .then(|| route.alpn.iter().map(|name| Box::from(name.as_bytes())).collect()),
+            clients: (!route.client.is_empty()).then(|| NetSet::new(&route.client)),
+            target: pools.get(route.pool).copied().unwrap_or(PoolId::new(0)),
+        };
+        Some(Routing {
+            routes: listener.routes.iter().map(route).collect(),
+            timeout: listener.peek.timeout,
+            bytes_max: listener.peek.max_bytes as usize,
+            is_default_else: listener.peek.is_default_else,
+        })
+    }
+
+    fn listener(
+        &self,
+        listener: &config::Listener,
+        (id, pool): (ListenerId, PoolId),
+        addresses: &[Address],
+        known: Option<&Listener>,
+    ) -> Listener {
+        let state = known.map_or_else(
+            || Arc::new(ListenerState::new(self.inputs.workers)),
+            |old| Arc::clone(&old.state),
+        );
+        Listener {
+            id,
+            name: listener.name.clone(),
+            addresses: addresses.to_vec(),
+            pool,
+            protocol: match listener.protocol {
+                config::Protocol::Tcp => Protocol::Tcp,
+                config::Protocol::Http => Protocol::Http,
+            },
+            idle_timeout: listener.idle_timeout,
+            half_closed_timeout: listener.half_closed_timeout,
+            max_lifetime: listener.max_lifetime,
+            sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
+            access: AccessList::new(&listener.allow, &listener.deny),
+            accept_proxy: listener.accept_proxy.as_ref().map(|rule| AcceptProxy {
+                from: NetSet::new(&rule.from),
+                from_unix: rule.from_unix,
+                is_direct_else: rule.is_direct_else,
+                timeout: rule.timeout,
+            }),
+            routing: None,
+            limit: listener
+                .limit
+                .as_ref()
+                .map(|limit| self.limit(limit, known.and_then(|old| old.limit.as_ref()))),
+            keepalive: Keepalive {
+                idle: listener.keepalive.idle,
+                interval: listener.keepalive.interval,
+                count: listener.keepalive.count,
+            },
+            user_timeout: listener.user_timeout,
+            bandwidth: [listener.bandwidth.up, listener.bandwidth.down],
+            state,
+        }
+    }
+}
+
+/// What a pool hashes of what clients say; nothing where nothing is hashed.
+fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
+    if pool.balance != config::Balance::Maglev {
+        return None;
+    }
+    match &pool.hash_key {
+        config::HashKey::ClientIp | config::HashKey::ClientIpPort => None,
+        config::HashKey::Sni => Some(HashedWords::ServerName),
+        config::HashKey::HttpHeader(name) => Some(HashedWords::Header(name.as_str().into())),
+        config::HashKey::HttpCookie(name) => Some(HashedWords::Cookie(name.as_str().into())),
+    }
+}
+
+/// What is remembered stays as long as it means the same: the same size, the same idea of one
+/// client.
+fn sticky(
+    wanted: config::Sticky,
+    hash: &HashPlan,
+    previous: Option<&Arc<Pool>>,
+    random_seed: u64,
+) -> Sticky {
+    let known = previous.and_then(|pool| Some((&pool.hash, pool.sticky.as_ref()?)));
+    let client = |plan: &HashPlan| (plan.said.clone(), plan.prefix, plan.with_port);
+    let memory = match known {
+        Some((plan, old)) if old.size == wanted.size && client(plan) == client(hash) => {
+            Arc::clone(&old.memory)
+        }
+        Some((_, old)) => {
+            Arc::new(Memory::new(wanted.size, random_seed).counting_on_from(&old.memory))
+        }
+        None => Arc::new(Memory::new(wanted.size, random_seed)),
+    };
+    let seconds = u32::try_from(wanted.time.as_secs()).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
+    Sticky { memory, seconds, size: wanted.size }
+}
+
+fn on_down(order: config::OnDown) -> OnDown {
+    match order {
+        config::OnDown::Keep => OnDown::Keep,
+        config::OnDown::Reset => OnDown::Reset,
+        // A rate that no meter can hold is beyond what a checked configuration has.
+        config::OnDown::Pace(rate) => {
+            Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
+        }
+    }
+}
+
+fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<Group, String> {
+    let weights = || members.iter().map(|backend| backend.weight).collect::<Vec<u32>>();
+    let balance = if members.iter().all(|backend| backend.weight == 0) {
+        Balance::Empty
+    } else {
+        match pool.balance {
+            config::Balance::RoundRobin => Balance::RoundRobin(weights()),
+            config::Balance::LeastConnections => Balance::LeastConnections(weights()),
+            config::Balance::LeastLatency => Balance::LeastLatency(weights()),
+            config::Balance::RandomTwo => Balance::RandomTwo(weights()),
+            config::Balance::Random => Balance::Random(weights()),
+            config::Balance::First => Balance::First,
+            config::Balance::Maglev => {
+                let list: Vec<(&str, u32)> =
+                    members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();
+                let table = Maglev::new(&list, pool.table_size, seed)
+                    .map_err(|error| format!("pool {}: {error}", pool.name))?;
+                Balance::Maglev(table)
+            }
+        }
+    };
+    Ok(Group { members, balance })
+}

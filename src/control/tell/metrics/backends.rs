@@ -1,0 +1,169 @@
+//! Metrics of backends: sessions, connection attempts, probes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot, Spill};
+
+use crate::control::reload::plane::HealthBook;
+use crate::control::reload::retired;
+use crate::control::tell::metrics::{count, counter, gauge, histogram};
+use crate::control::watch::source_ports;
+
+/// Every metric with the label `pool`, most with `backend`.
+pub(crate) fn encode_backends(
+    encoder: &mut DescriptorEncoder<'_>,
+    (snapshot, now_us): (&Snapshot, u64),
+    health: &HealthBook,
+) -> fmt::Result {
+    let help = "Clients that wait for a place";
+    let mut family = gauge(encoder, "evenkeel_pool_waiting", help)?;
+    for pool in snapshot.pools.iter().flatten() {
+        family.encode_family(&[("pool", &*pool.name)])?.encode_gauge(&pool.state.line.len())?;
+    }
+    let help = "Clients whose remembered backend was forgotten early because the table was full";
+    let mut family = counter(encoder, "evenkeel_sticky_evictions", help)?;
+    for pool in snapshot.pools.iter().flatten() {
+        let evictions = pool.sticky.as_ref().map_or(0, |sticky| sticky.memory.live_evictions());
+        count(&mut family, &[("pool", &*pool.name)], evictions)?;
+    }
+    let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
+    for backend in backends(snapshot) {
+        let up = u64::from(backend.state.is_up());
+        family.encode_family(&names(backend))?.encode_gauge(&up)?;
+    }
+    let help = "1 while it is left out because sessions failed there in a row";
+    let mut family = gauge(encoder, "evenkeel_backend_ejected", help)?;
+    for backend in backends(snapshot) {
+        let ejected = u64::from(backend.state.is_ejected());
+        family.encode_family(&names(backend))?.encode_gauge(&ejected)?;
+    }
+    let help = "Times it was left out because sessions failed there in a row";
+    let mut family = counter(encoder, "evenkeel_backend_ejections", help)?;
+    for backend in backends(snapshot) {
+        count(&mut family, &names(backend), backend.state.ejections())?;
+    }
+    let help = "Sessions open now, those being connected too";
+    let mut family = gauge(encoder, "evenkeel_backend_sessions_active", help)?;
+    for backend in backends(snapshot) {
+        family.encode_family(&names(backend))?.encode_gauge(&backend.state.active())?;
+    }
+    for ((pool, name), active) in retired::backend_sessions(snapshot) {
+        family.encode_family(&[("pool", pool), ("backend", name)])?.encode_gauge(&active)?;
+    }
+    let mut family = counter(encoder, "evenkeel_backend_sessions", "Sessions connected")?;
+    for backend in backends(snapshot) {
+        count(&mut family, &names(backend), backend.state.sum(|block| &block.sessions))?;
+    }
+    encode_connects(encoder, snapshot)?;
+    encode_latencies(encoder, snapshot, now_us)?;
+    encode_sources(encoder, snapshot)?;
+    let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
+    for backend in backends(snapshot) {
+        let counts = health.probes.get(&backend.id).copied().unwrap_or_default();
+        for (result, times) in [("pass", counts.passed), ("fail", counts.failed)] {
+            let [pool, name] = names(backend);
+            count(&mut family, &[pool, name, ("result", result)], times)?;
+        }
+    }
+    encode_certificates(encoder, snapshot, health)
+}
+
+/// Only of those that have shown one: there is no number that would mean "none".
+fn encode_certificates(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    health: &HealthBook,
+) -> fmt::Result {
+    let help = "When the certificate expires that its latest TLS probe was shown";
+    let name = "evenkeel_backend_certificate_expiry_timestamp_seconds";
+    let mut family = gauge(encoder, name, help)?;
+    for backend in backends(snapshot) {
+        if let Some(not_after) = health.certificates.get(&backend.id) {
+            family.encode_family(&names(backend))?.encode_gauge(not_after)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_connects(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "Connection attempts that failed";
+    let mut family = counter(encoder, "evenkeel_backend_connect_failures", help)?;
+    for backend in backends(snapshot) {
+        for reason in ConnectFailure::ALL {
+            let [pool, name] = names(backend);
+            let labels = [pool, name, ("reason", reason.label())];
+            let failures = backend.state.sum(|block| &block.connect_failures[reason.index()]);
+            count(&mut family, &labels, failures)?;
+        }
+    }
+    let help = "Time until a connection to the backend was made";
+    let mut family = encoder.encode_descriptor(
+        "evenkeel_backend_connect_seconds",
+        help,
+        None,
+        MetricType::Histogram,
+    )?;
+    for backend in backends(snapshot) {
+        let (mut buckets, mut sum_us) = ([0; 12], 0);
+        for block in backend.state.blocks() {
+            block.connect_seconds.add_to(&mut buckets, &mut sum_us);
+        }
+        histogram(&mut family, &names(backend), &CONNECT_SECONDS, (buckets, sum_us))?;
+    }
+    Ok(())
+}
+
+fn encode_latencies(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    now_us: u64,
+) -> fmt::Result {
+    let help = "Time to connect, as balance = \"least-latency\" sees it";
+    let mut family = gauge(encoder, "evenkeel_backend_latency_seconds", help)?;
+    for backend in backends(snapshot) {
+        let latency = backend.state.latency().time_at(now_us);
+        family.encode_family(&names(backend))?.encode_gauge(&latency.as_secs_f64())?;
+    }
+    Ok(())
+}
+
+fn encode_sources(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let labels = |backend: &Backend, own: &str| {
+        let [pool, name] = names(backend).map(|(key, value)| (key, value.to_owned()));
+        [pool, name, ("source", own.to_owned())]
+    };
+    let help = "Ports of a source that sessions have, those being connected too";
+    let mut family = gauge(encoder, "evenkeel_source_ports_in_use", help)?;
+    for (backend, source, _) in source_ports::sources(snapshot) {
+        let labels = labels(backend, &source.address().to_string());
+        family.encode_family(&labels)?.encode_gauge(&source.in_use())?;
+    }
+    let help = "Ports of a source that sessions may have";
+    let mut family = gauge(encoder, "evenkeel_source_ports_max", help)?;
+    for (backend, source, most) in source_ports::sources(snapshot) {
+        let labels = labels(backend, &source.address().to_string());
+        family.encode_family(&labels)?.encode_gauge(&u64::from(most))?;
+    }
+    let help = "Times a source had nothing to connect from and the next was asked";
+    let mut family = counter(encoder, "evenkeel_source_spills", help)?;
+    for (backend, source, _) in source_ports::sources(snapshot) {
+        for why in Spill::ALL {
+            let [pool, name, own] = labels(backend, &source.address().to_string());
+            let reason = ("reason", why.label().to_owned());
+            count(&mut family, &[pool, name, own, reason], source.spills(why))?;
+        }
+    }
+    Ok(())
+}
+
+fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
+    snapshot.pools.iter().flatten().flat_map(|pool| pool.backends())
+}
+
+fn names(backend: &Backend) -> [(&'static str, &str); 2] {
+    [("pool", &backend.pool_name), ("backend", &backend.name)]
+}

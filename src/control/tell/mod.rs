@@ -1,0 +1,6 @@
+//! What the process says about itself: metrics, status, explanations.
+
+pub(crate) mod explain;
+pub(crate) mod metrics;
+pub mod status;
+pub(crate) mod words;

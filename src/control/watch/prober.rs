@@ -1,0 +1,283 @@
+//! Active probes: one task for each backend of a pool that has a health table.
+//!
+//! A task owns the pace and the row of results of its backend and tells the plane when the verdict
+//! changes. Reloads reach it through a watch channel, so it keeps what it knows; dropping its
+//! entry here ends it. Probes of a new configuration are spread over the first second at most, so
+//! that a backend dead at start is noticed soon. What one probe does is in `probe`, when
+//! it is due in [`crate::control::watch::prober::pace`].
+
+mod http;
+mod pace;
+mod probe;
+mod send_expect;
+mod source;
+mod tls;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::config::{Config, Health};
+use crate::policy::health::backoff::spread;
+use crate::policy::health::rise_fall::Change;
+use crate::shared::{AdminState, Backend, BackendId};
+
+use super::certificate::{expiry, is_near, shown_time};
+use super::trust::TlsProbe;
+use crate::control::reload::apply::seconds_now;
+use crate::control::reload::plane::{Plane, configured_backends};
+use crate::control::watch::prober::pace::{Pace, WAIT_MIN};
+use crate::control::watch::prober::probe::{Failure, Found, Question, probe};
+
+/// First probes of new backends are spread over their interval, but at most over this.
+const START_SPREAD_MAX: Duration = Duration::from_secs(1);
+
+/// All probes of the process.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    plane: Arc<Plane>,
+    tasks: Mutex<HashMap<BackendId, Task>>,
+}
+
+/// The probes of one backend; dropping it ends them at once.
+#[derive(Debug)]
+struct Task {
+    backend: Arc<Backend>,
+    orders: watch::Sender<Orders>,
+    abort: AbortHandle,
+}
+
+/// How a backend is to be probed.
+#[derive(Debug, Clone)]
+struct Orders {
+    health: Health,
+    /// What a TLS probe needs.
+    tls: Option<Arc<TlsProbe>>,
+}
+
+impl Orders {
+    fn is_same(&self, other: &Self) -> bool {
+        let address = |orders: &Self| orders.tls.as_ref().map(Arc::as_ptr);
+        self.health == other.health && address(self) == address(other)
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+impl Prober {
+    /// No probes yet.
+    pub(crate) fn new(plane: Arc<Plane>) -> Self {
+        Self { plane, tasks: Mutex::default() }
+    }
+
+    /// Probes what this configuration, the published one, wants probed. Needs a tokio runtime.
+    pub(crate) fn take_up(&self, config: &Config) {
+        let snapshot = self.plane.publisher.latest();
+        let tls = self.plane.current.lock().tls.clone();
+        let mut tasks = self.tasks.lock();
+        let mut before = std::mem::take(&mut *tasks);
+        let mut new = Vec::new();
+        for (pool, _, backend) in configured_backends(config, &snapshot) {
+            let Some(health) = &pool.health else { continue };
+            let orders = Orders { health: health.clone(), tls: tls.of(&pool.name).cloned() };
+            // An id is used again once its backend is gone; the state is not.
+            let same = |task: &Task| Arc::ptr_eq(&task.backend.state, &backend.state);
+            match before.remove(&backend.id).filter(same) {
+                Some(task) => {
+                    task.order(orders);
+                    tasks.insert(backend.id, task);
+                }
+                None => new.push((Arc::clone(backend), orders)),
+            }
+        }
+        // What is known of an id must not pass to the next backend that gets it.
+        for id in before.keys().chain(new.iter().map(|(backend, _)| &backend.id)) {
+            self.plane.forget_probes(*id);
+        }
+        let count = new.len();
+        for (position, (backend, orders)) in new.into_iter().enumerate() {
+            let first = spread(orders.health.interval.min(START_SPREAD_MAX), position, count);
+            tasks.insert(backend.id, self.start(backend, orders, first));
+        }
+    }
+
+    fn start(&self, backend: Arc<Backend>, orders: Orders, first: Duration) -> Task {
+        // A new backend's state begins as configured; one that is known keeps its verdict.
+        let pace = Pace::new(&orders.health, backend.state.is_up());
+        let (orders, receiver) = watch::channel(orders);
+        let watched = Watched {
+            plane: Arc::clone(&self.plane),
+            backend: Arc::clone(&backend),
+            pace,
+            has_told: false,
+            is_explained: false,
+            warned_of: None,
+        };
+        let abort = tokio::spawn(watched.run(receiver, first)).abort_handle();
+        Task { backend, orders, abort }
+    }
+}
+
+impl Task {
+    /// Tells the task its settings, if they are new to it.
+    fn order(&self, orders: Orders) {
+        self.orders.send_if_modified(|current| {
+            let is_new = !current.is_same(&orders);
+            if is_new {
+                *current = orders;
+            }
+            is_new
+        });
+    }
+}
+
+/// One backend, as its task sees it.
+struct Watched {
+    plane: Arc<Plane>,
+    backend: Arc<Backend>,
+    pace: Pace,
+    /// Whether the log knows that we cannot probe at present.
+    has_told: bool,
+    /// Whether a probe has spoken for the verdict: before that a verdict is only an assumption.
+    is_explained: bool,
+    /// The certificate that the log knows about, by its end, and whether as one that has expired.
+    warned_of: Option<(u64, bool)>,
+}
+
+impl Watched {
+    async fn run(mut self, mut orders: watch::Receiver<Orders>, first: Duration) {
+        let Orders { mut health, mut tls } = orders.borrow_and_update().clone();
+        let mut due = Instant::now() + first;
+        loop {
+            tokio::select! {
+                biased;
+                ordered = orders.changed() => {
+                    if ordered.is_err() {
+                        return;
+                    }
+                    Orders { health, tls } = orders.borrow_and_update().clone();
+                    self.pace.retune(&health);
+                    if tls.is_none() {
+                        self.plane.set_certificate(self.backend.id, None);
+                    }
+                    due = due.min(Instant::now() + self.pace.anywhere(fastrand::u64(..)));
+                    continue;
+                }
+                () = sleep_until(due) => {}
+            }
+            if self.is_in_maintenance() {
+                // Nobody tells us when it ends, so look; asking costs one atomic load.
+                self.pace.interrupt(&health);
+                due = Instant::now() + self.pace.soon(fastrand::u64(..));
+                continue;
+            }
+            let started = Instant::now();
+            let address = self.backend.address.clone();
+            let question = Question { address, health: &health, tls: tls.as_deref() };
+            let found = tokio::select! {
+                biased;
+                _ = orders.changed() => {
+                    // The answer would be to a question nobody asks any more: ask the new one.
+                    orders.mark_changed();
+                    continue;
+                }
+                found = probe(question) => found,
+            };
+            let Found { verdict, not_after } = found;
+            if let Some(not_after) = not_after {
+                self.note_certificate(not_after);
+            }
+            // From start to start: the bound on noticing a death holds one timeout, not `fall`.
+            due = (started + self.judge(verdict)).max(Instant::now() + WAIT_MIN);
+        }
+    }
+
+    fn is_in_maintenance(&self) -> bool {
+        self.backend.state.admin() == AdminState::Maint
+    }
+
+    /// Records when the backend's certificate expires; says it once when that is near, and once
+    /// more when it has come.
+    fn note_certificate(&mut self, not_after: u64) {
+        self.plane.set_certificate(self.backend.id, Some(not_after));
+        let now = seconds_now();
+        let warning = (not_after, now > not_after);
+        if is_near(not_after, now) && self.warned_of != Some(warning) {
+            self.warned_of = Some(warning);
+            let Backend { pool_name, name, .. } = &*self.backend;
+            let end = shown_time(not_after);
+            tracing::warn!(
+                "certificate of backend {pool_name}/{name} {} ({end})",
+                expiry(not_after, now)
+            );
+        }
+    }
+
+    /// Takes in what one probe found; returns the time to the next.
+    fn judge(&mut self, outcome: Result<(), Failure>) -> Duration {
+        if self.is_in_maintenance() {
+            return WAIT_MIN;
+        }
+        let name = || format!("{}/{}", self.backend.pool_name, self.backend.name);
+        let (failure, asked) = match outcome {
+            Ok(()) => (None, None),
+            Err(Failure::Backend(reason)) => (Some(reason), None),
+            Err(Failure::Later { reason, after }) => (Some(reason), Some(after)),
+            Err(Failure::Ourselves(reason)) => {
+                if !self.has_told {
+                    tracing::warn!("cannot probe backend {}, its verdict stays: {reason}", name());
+                }
+                self.has_told = true;
+                return self.pace.soon(fastrand::u64(..));
+            }
+        };
+        if let Some(reason) = &failure {
+            tracing::debug!("probe of backend {} failed: {reason}", name());
+        }
+        self.has_told = false;
+        self.plane.count_probe(self.backend.id, failure.is_none());
+        let change = self.pace.record(failure.is_none());
+        let row = self.pace.row();
+        match (change, failure) {
+            (Change::Down, Some(reason)) => {
+                let reason = format!("{reason} ({row} of {row} probes failed)");
+                self.plane.set_verdict(&self.backend, false, &reason);
+                self.is_explained = true;
+            }
+            (Change::Up, None) => {
+                let reason = format!("{row} of {row} probes passed");
+                self.plane.set_verdict(&self.backend, true, &reason);
+                self.is_explained = true;
+            }
+            (_, failure) if !self.is_explained => self.explain(failure),
+            _ => {}
+        }
+        match asked {
+            Some(after) => self.pace.wait_as_asked(after, fastrand::u64(..)),
+            None => self.pace.wait(fastrand::u64(..)),
+        }
+    }
+
+    /// Says why the verdict is what it was assumed to be, or what speaks against it up to now.
+    fn explain(&mut self, failure: Option<String>) {
+        let passed = failure.is_none();
+        let reason = match failure {
+            None => "probe passed".to_owned(),
+            Some(reason) => format!("probe failed: {reason}"),
+        };
+        self.plane.explain_verdict(self.backend.id, reason);
+        self.is_explained = passed == self.backend.state.is_up();
+    }
+}
+
+#[cfg(test)]
+mod tests;

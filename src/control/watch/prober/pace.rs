@@ -1,0 +1,213 @@
+//! When the next probe of one backend is due, and what its results mean together.
+//!
+//! Settled and up: every `interval`. Between two verdicts: every `fast_interval`. Down: from
+//! `fast_interval` upwards with full jitter, at most `down_backoff` apart; one pass brings the
+//! fast interval back, so that a backend that recovers rises quickly. A backend that is down may
+//! ask for a later probe (`Retry-After`), within bounds. Pure: no clock, no random source.
+
+use std::time::Duration;
+
+use crate::config::Health;
+use crate::policy::health::backoff::{Backoff, jitter};
+use crate::policy::health::rise_fall::{Change, Verdict};
+
+/// Intervals vary by this much, so that probes of many backends do not fall into step.
+const JITTER_PERCENT: u8 = 10;
+/// Whatever is configured, nothing is probed more often.
+pub(super) const WAIT_MIN: Duration = Duration::from_millis(10);
+
+/// However long a backend asks to be left alone, it is probed again after this, or after `interval`
+/// where that is longer: a mistake in its answer must not keep it out for a day.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// The verdict on one backend and the pace of its probes.
+#[derive(Debug)]
+pub(super) struct Pace {
+    verdict: Verdict,
+    backoff: Backoff,
+    interval: Duration,
+    fast_interval: Duration,
+    down_backoff: Duration,
+}
+
+impl Pace {
+    /// Before the first result.
+    pub(super) fn new(health: &Health, up: bool) -> Self {
+        let verdict = Verdict::new(health.rise, health.fall, up);
+        // A fast interval longer than the usual one is a default nobody thought of.
+        let fast_interval = health.fast_interval.min(health.interval);
+        let down_backoff = health.down_backoff;
+        let reach = down_backoff.saturating_sub(fast_interval);
+        let backoff = Backoff::new(fast_interval.min(reach), reach);
+        Self { verdict, backoff, interval: health.interval, fast_interval, down_backoff }
+    }
+
+    /// Goes on by other settings; the verdict and the row of results stay.
+    pub(super) fn retune(&mut self, health: &Health) {
+        let mut verdict = self.verdict;
+        verdict.retune(health.rise, health.fall);
+        *self = Self { verdict, ..Self::new(health, verdict.is_up()) };
+    }
+
+    /// Starts the row anew, the verdict stays: results of long ago are no row with those to come.
+    pub(super) fn interrupt(&mut self, health: &Health) {
+        *self = Self::new(health, self.verdict.is_up());
+    }
+
+    /// Takes in one result.
+    pub(super) fn record(&mut self, passed: bool) -> Change {
+        if passed {
+            self.backoff.reset();
+        }
+        self.verdict.record(passed)
+    }
+
+    /// Results of the latest kind in a row.
+    pub(super) fn row(&self) -> u32 {
+        self.verdict.passes().max(self.verdict.failures())
+    }
+
+    /// From the start of one probe to the start of the next.
+    pub(super) fn wait(&mut self, random: u64) -> Duration {
+        if !self.verdict.is_settled() {
+            return self.soon(random);
+        }
+        if self.verdict.is_up() {
+            return jitter(self.interval, JITTER_PERCENT, random).max(WAIT_MIN);
+        }
+        let wait = self.fast_interval.saturating_add(self.backoff.next(random));
+        wait.min(self.down_backoff).max(WAIT_MIN)
+    }
+
+    /// The same when the backend has asked for this long. Counts once it is down: what is up and
+    /// says that it is busy has to be looked into as fast as any other. Never sooner than
+    /// `interval`; a tenth later at most, so that those that ask alike are not asked at once.
+    pub(super) fn wait_as_asked(&mut self, asked: Duration, random: u64) -> Duration {
+        let usual = self.wait(random);
+        if self.verdict.is_up() || !self.verdict.is_settled() {
+            return usual;
+        }
+        let longest = RETRY_AFTER_MAX.max(self.interval);
+        let asked = asked.clamp(self.interval, longest);
+        let reach = asked / 10;
+        let later = Backoff::new(reach, reach).next(random);
+        asked.saturating_add(later).min(longest).max(WAIT_MIN)
+    }
+
+    /// The fast interval, whatever the verdict.
+    pub(super) fn soon(&self, random: u64) -> Duration {
+        jitter(self.fast_interval, JITTER_PERCENT, random).max(WAIT_MIN)
+    }
+
+    /// A moment within the usual interval: many backends that get new settings stay apart.
+    pub(super) fn anywhere(&self, random: u64) -> Duration {
+        Backoff::new(self.interval, self.interval).next(random)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Probe;
+
+    const MIDDLE: u64 = u64::MAX / 2;
+
+    fn health() -> Health {
+        Health {
+            probe: Probe::Tcp,
+            port: None,
+            interval: Duration::from_secs(5),
+            fast_interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            down_backoff: Duration::from_secs(30),
+            initial_up: true,
+            send_proxy: None,
+            source: Vec::new(),
+        }
+    }
+
+    fn waits(pace: &mut Pace, results: &[bool], random: u64) -> Vec<u128> {
+        let mut step = |passed: &bool| {
+            pace.record(*passed);
+            (pace.wait(random).as_millis() + 5) / 10 * 10
+        };
+        results.iter().map(&mut step).collect()
+    }
+
+    // If this fails, a dead backend is noticed late, or a live one is probed too often.
+    #[test]
+    fn a_contradiction_is_looked_into_fast() {
+        let mut pace = Pace::new(&health(), true);
+        let results = [true, false, false, true, true];
+        assert_eq!(waits(&mut pace, &results, MIDDLE), [5_000, 1_000, 1_000, 5_000, 5_000]);
+    }
+
+    // If this fails, a dead backend is probed without end, or one that recovers is forgotten.
+    #[test]
+    fn down_backs_off_up_to_the_cap_and_one_pass_makes_it_fast() {
+        let mut pace = Pace::new(&health(), true);
+        let longest = waits(&mut pace, &[false; 9], u64::MAX);
+        assert_eq!(longest[2..], [2_000, 3_000, 5_000, 9_000, 17_000, 30_000, 30_000]);
+        assert_eq!(waits(&mut pace, &[true, false], 0), [900, 1_000]);
+        assert_eq!(waits(&mut pace, &[true, true], MIDDLE), [1_000, 5_000]);
+    }
+
+    // If this fails, a server that says when it will be back is asked before, or forgotten, or one
+    // that is only busy keeps its clients for as long as it likes.
+    #[test]
+    fn a_wish_for_a_later_probe_counts_once_down_and_within_bounds() {
+        let mut pace = Pace::new(&health(), true);
+        let asked = |pace: &mut Pace, seconds, random| {
+            pace.record(false);
+            pace.wait_as_asked(Duration::from_secs(seconds), random).as_millis()
+        };
+        assert_eq!(asked(&mut pace, 60, MIDDLE).div_ceil(10), 100, "still up");
+        assert_eq!(asked(&mut pace, 60, MIDDLE).div_ceil(10), 100, "still up");
+        assert_eq!(asked(&mut pace, 60, 0), 60_000);
+        assert_eq!(asked(&mut pace, 60, u64::MAX), 66_000);
+        assert_eq!(asked(&mut pace, 0, 0), 5_000, "never sooner than the interval");
+        let longest = RETRY_AFTER_MAX.as_millis();
+        assert_eq!(asked(&mut pace, u64::MAX, u64::MAX), longest);
+        pace.record(true);
+        let rising = pace.wait_as_asked(Duration::from_secs(60), MIDDLE).as_millis();
+        assert_eq!(rising.div_ceil(10), 100, "one pass makes it fast");
+    }
+
+    // If this fails, some configuration makes the prober spin.
+    #[test]
+    fn no_setting_makes_it_spin() {
+        let millisecond = Duration::from_millis(1);
+        for (interval, fast_interval, down_backoff) in [
+            (millisecond, millisecond, millisecond),
+            (Duration::from_secs(1), Duration::from_secs(2), millisecond),
+        ] {
+            let health = Health { interval, fast_interval, down_backoff, ..health() };
+            let mut pace = Pace::new(&health, true);
+            for result in [true, false, false, false, false, false, true, true] {
+                pace.record(result);
+                assert!(pace.wait(0) >= WAIT_MIN);
+            }
+        }
+    }
+
+    // If this fails, the default fast interval slows down who configured a shorter interval.
+    #[test]
+    fn fast_is_never_slower_than_usual() {
+        let mut pace =
+            Pace::new(&Health { interval: Duration::from_millis(200), ..health() }, true);
+        assert_eq!(waits(&mut pace, &[false, false], MIDDLE), [200, 200]);
+    }
+
+    // If this fails, a reload forgets how close a verdict is, or that it was down at all.
+    #[test]
+    fn retune_keeps_the_verdict_and_the_row() {
+        let mut pace = Pace::new(&health(), true);
+        pace.record(false);
+        pace.retune(&Health { fall: 2, ..health() });
+        assert_eq!((pace.record(false), pace.row()), (Change::Down, 2));
+        pace.interrupt(&health());
+        assert_eq!((pace.record(true), pace.record(true)), (Change::None, Change::Up));
+    }
+}

@@ -1,0 +1,335 @@
+//! One probe: is this backend serving right now?
+//!
+//! A TCP probe connects and ends with an orderly FIN, so that it leaves no error in the backend's
+//! log. An HTTP probe makes one request and looks at the status line; the body is not read. One
+//! that sends and expects waits until the answer holds the expectation. One of TLS makes a
+//! handshake and may judge the certificate. Every step is bounded in time and memory. What failed
+//! on our side is told apart from what failed at the backend: running out of descriptors says
+//! nothing about a server. Keeps no state; verdicts are the prober's.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustls::pki_types::UnixTime;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+
+use crate::config::{Health, Probe, ProxyVersion};
+use crate::policy::first_bytes::proxy_header::{self, Version};
+use crate::shared::Address;
+
+use crate::control::watch::prober::http;
+use crate::control::watch::prober::send_expect::Exchange;
+use crate::control::watch::prober::source;
+use crate::control::watch::prober::tls::{Heard, Shown, name};
+use crate::control::watch::trust::TlsProbe;
+
+/// A timeout is counted in this many ticks, see [`Budget`].
+const TICKS_MAX: u32 = 10;
+/// No tick is shorter: the timer knows no less than a millisecond.
+const TICK_MIN_MS: u128 = 5;
+/// How long a passed TCP probe waits for the backend's FIN.
+const QUIET_END: Duration = Duration::from_millis(100);
+/// How much of a greeting it reads meanwhile.
+const GREETING_MAX_BYTES: u64 = 64 * 1024;
+
+/// Why a probe did not pass, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The backend does not serve as it should.
+    Backend(String),
+    /// The same, and it says how long it wants to be left alone.
+    Later { reason: String, after: Duration },
+    /// We could not ask: no evidence for or against the backend.
+    Ourselves(String),
+}
+
+/// What one probe is about.
+#[derive(Debug, Clone)]
+pub(super) struct Question<'a> {
+    /// Where the backend is.
+    pub(super) address: Address,
+    /// What is asked, and how.
+    pub(super) health: &'a Health,
+    /// What a TLS probe needs.
+    pub(super) tls: Option<&'a TlsProbe>,
+}
+
+/// What one probe has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether it has passed; if not, why.
+    pub(super) verdict: Result<(), Failure>,
+    /// When the certificate expires that the backend has shown, in seconds since the epoch.
+    pub(super) not_after: Option<u64>,
+}
+
+/// Probes a backend once, by its own port or the one that is configured.
+pub(super) async fn probe(mut question: Question<'_>) -> Found {
+    let mut not_after = None;
+    let (Some(port), Address::Ip(address)) = (question.health.port, &mut question.address) else {
+        let verdict = ask(&question, &mut not_after).await;
+        return Found { verdict, not_after };
+    };
+    address.set_port(port);
+    // Sessions go to another port: whoever reads the line would look at the wrong service.
+    let named = |reason: String| format!("{reason}, asked on port {port}");
+    let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
+        Failure::Backend(reason) => Failure::Backend(named(reason)),
+        Failure::Later { reason, after } => Failure::Later { reason: named(reason), after },
+        Failure::Ourselves(_) => failure,
+    });
+    Found { verdict, not_after }
+}
+
+async fn ask(question: &Question<'_>, not_after: &mut Option<u64>) -> Result<(), Failure> {
+    let mut budget = Budget::new(question.health.timeout);
+    match &question.address {
+        Address::Ip(address) => {
+            let stream = connect((*address, &question.health.source), &mut budget).await?;
+            converse(stream, question, budget, not_after).await
+        }
+        Address::Unix(path) => {
+            let stream = in_time(UnixStream::connect(path), &mut budget).await?;
+            converse(stream, question, budget, not_after).await
+        }
+    }
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    question: &Question<'_>,
+    mut budget: Budget,
+    not_after: &mut Option<u64>,
+) -> Result<(), Failure> {
+    let Question { address, health, tls } = question;
+    if let Some(version) = health.send_proxy {
+        introduce(&mut stream, version, &mut budget).await?;
+    }
+    match &health.probe {
+        Probe::Tcp => {}
+        Probe::Http { method, path, host, status } => {
+            let request = http::request(method, path, host.as_deref(), address)?;
+            let Some(answer) = budget.run(http::answer(stream, request)).await else {
+                let timeout = seconds(health.timeout);
+                return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
+            };
+            return http::compare(answer?, status);
+        }
+        Probe::Tls { .. } => {
+            let tls = tls.ok_or_else(|| ourselves("its certificates are not loaded"))?;
+            let name = name(tls, address);
+            let mut heard = Heard::new(stream);
+            let shaken = match budget.run(heard.shake_hands(tls, name.clone())).await {
+                Some(shaken) => shaken?,
+                None => return Err(heard.late(&seconds(health.timeout))),
+            };
+            let shown = Shown::by(&shaken);
+            *not_after = shown.not_after();
+            let verdict = match &tls.roots {
+                Some(roots) => shown.judge(&name, roots, UnixTime::now()),
+                None => Ok(()),
+            };
+            end_quietly(shaken).await;
+            return verdict;
+        }
+        Probe::SendExpect { send, expect } => {
+            let mut exchange = Exchange::new(send, expect);
+            match budget.run(exchange.run(&mut stream)).await {
+                Some(outcome) => outcome?,
+                None => return Err(exchange.late(&seconds(health.timeout))),
+            }
+        }
+    }
+    end_quietly(stream).await;
+    Ok(())
+}
+
+async fn connect(
+    (address, sources): (SocketAddr, &[IpAddr]),
+    budget: &mut Budget,
+) -> Result<TcpStream, Failure> {
+    let stream = in_time(source::connect(address, sources), budget).await?;
+    // On this host, a port nobody listens on can be the one we were given: connected to ourselves.
+    if stream.local_addr().is_ok_and(|own| own == address) {
+        return Err(Failure::Backend("connect refused".into()));
+    }
+    Ok(stream)
+}
+
+async fn in_time<S>(
+    connecting: impl Future<Output = io::Result<S>>,
+    budget: &mut Budget,
+) -> Result<S, Failure> {
+    match budget.run(connecting).await {
+        Some(connected) => connected.map_err(|error| connect_failure(&error)),
+        None => {
+            let timeout = seconds(budget.total);
+            Err(Failure::Backend(format!("connect timed out after {timeout}")))
+        }
+    }
+}
+
+/// Says in a PROXY header that this is nobody's connection: the backend waits for one.
+async fn introduce(
+    stream: &mut (impl AsyncWrite + Unpin),
+    version: ProxyVersion,
+    budget: &mut Budget,
+) -> Result<(), Failure> {
+    let header = proxy_header::encode_local(match version {
+        ProxyVersion::V1 => Version::V1,
+        ProxyVersion::V2 => Version::V2,
+    });
+    match budget.run(stream.write_all(&header)).await {
+        Some(written) => written.map_err(|error| connect_failure(&error)),
+        None => {
+            let timeout = seconds(budget.total);
+            Err(Failure::Backend(format!("no PROXY header taken within {timeout}")))
+        }
+    }
+}
+
+/// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset. A stream of
+/// TLS says close_notify before it.
+async fn end_quietly(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let ending = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(GREETING_MAX_BYTES), &mut tokio::io::sink()).await
+    };
+    // The probe has passed already; how the backend takes the end of it is no verdict.
+    let _ended = tokio::time::timeout(QUIET_END, ending).await;
+}
+
+fn connect_failure(error: &io::Error) -> Failure {
+    let words = match Errno::from_io_error(error) {
+        Some(Errno::CONNREFUSED) => "connect refused",
+        Some(Errno::CONNRESET) => "connect reset",
+        // These three of Unix sockets.
+        Some(Errno::NOENT) => "connect failed: no such socket",
+        Some(Errno::AGAIN) => "connect failed: its accept queue is full",
+        Some(Errno::ACCESS) => "connect failed: permission denied",
+        // The kernel gave up before our own timeout.
+        Some(Errno::TIMEDOUT) => "connect timed out",
+        Some(Errno::HOSTUNREACH) => "connect failed: host unreachable",
+        Some(Errno::NETUNREACH) => "connect failed: network unreachable",
+        Some(Errno::MFILE | Errno::NFILE) => return ourselves("no file descriptor is free"),
+        Some(Errno::ADDRNOTAVAIL) => return ourselves("no local port is free"),
+        Some(Errno::NOBUFS | Errno::NOMEM) => return ourselves("no memory for a socket"),
+        _ => return Failure::Backend(format!("connect failed: {error}")),
+    };
+    Failure::Backend(words.to_owned())
+}
+
+fn ourselves(words: &str) -> Failure {
+    Failure::Ourselves(words.to_owned())
+}
+
+/// A duration as the log shows it.
+pub(super) fn seconds(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{}ms", duration.as_millis())
+    } else {
+        format!("{:.1}s", duration.as_secs_f64())
+    }
+}
+
+/// The time one probe may take, of which only time we were awake for counts.
+///
+/// When this process is starved of CPU, an answer that came long ago is read late, and one timer
+/// over the whole timeout would blame the backend for it. So the timeout is cut into ticks set one
+/// after the other: a stall, however long, costs the backend one of them.
+struct Budget {
+    total: Duration,
+    tick: Duration,
+    left: u32,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Budget {
+    fn new(total: Duration) -> Self {
+        let fit = u32::try_from(total.as_millis() / TICK_MIN_MS).unwrap_or(u32::MAX);
+        let left = fit.clamp(1, TICKS_MAX);
+        let tick = total / left;
+        Self { total, tick, left, timer: Box::pin(tokio::time::sleep(tick)) }
+    }
+
+    /// Runs one step; `None` when the time is used up.
+    async fn run<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(step);
+        while self.left > 0 {
+            // In this order: when both are ready, the answer came in time and we were late.
+            tokio::select! {
+                biased;
+                done = &mut step => return Some(done),
+                () = &mut self.timer => {
+                    self.left -= 1;
+                    self.timer.as_mut().reset(Instant::now() + self.tick);
+                }
+            }
+        }
+        // Yielding lets the runtime collect what the kernel has ready before the last look.
+        tokio::task::yield_now().await;
+        tokio::select! {
+            biased;
+            done = &mut step => Some(done),
+            () = std::future::ready(()) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocking_pause(pause: Duration) {
+        std::thread::park_timeout(pause);
+    }
+
+    // If this fails, a live backend is taken down because this host was busy.
+    #[tokio::test]
+    async fn a_stall_of_ours_does_not_use_up_the_timeout() {
+        let timeout = Duration::from_millis(100);
+        let mut budget = Budget::new(timeout);
+        let answer = async {
+            blocking_pause(timeout * 3);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            blocking_pause(timeout * 3);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            "answer"
+        };
+        assert_eq!(budget.run(answer).await, Some("answer"));
+    }
+
+    // If this fails, a silent backend holds its probe for ever or for less than it was promised.
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_spans_its_steps_and_ends() {
+        let start = Instant::now();
+        let mut budget = Budget::new(Duration::from_secs(2));
+        let first = tokio::time::sleep(Duration::from_millis(1_500));
+        assert_eq!(budget.run(first).await, Some(()));
+        assert_eq!(budget.run(std::future::pending::<()>()).await, None);
+        let took = start.elapsed();
+        assert!((1_950..2_100).contains(&took.as_millis()), "{took:?}");
+    }
+
+    // If this fails, an operator reads nonsense in the one line about an outage.
+    #[test]
+    fn words_are_short_and_blame_who_failed() {
+        let words = |errno: Errno| connect_failure(&errno.into());
+        let backend = |text: &str| Failure::Backend(text.into());
+        assert_eq!(words(Errno::CONNREFUSED), backend("connect refused"));
+        assert_eq!(words(Errno::HOSTUNREACH), backend("connect failed: host unreachable"));
+        assert!(matches!(words(Errno::MFILE), Failure::Ourselves(_)));
+        assert!(matches!(words(Errno::ADDRNOTAVAIL), Failure::Ourselves(_)));
+        assert_eq!(seconds(Duration::from_secs(2)), "2.0s");
+        assert_eq!(seconds(Duration::from_millis(250)), "250ms");
+    }
+}
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod against_servers;

@@ -1,0 +1,256 @@
+//! Verdicts and reloads, with a plane that has no workers and servers in this process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::control::admin::verbs::Verb;
+use crate::control::reload::compile::{Overrides, nothing};
+use crate::control::reload::plane::{Current, ProbeCounts, Workers};
+use crate::control::start::listeners::Bound;
+use crate::control::start::sizing::Sizes;
+use crate::control::watch::trust::TlsProbes;
+use crate::shared::Publisher;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+const HEALTH: &str = "[pool.web.health]
+interval = \"20ms\"
+fast_interval = \"20ms\"
+timeout = \"200ms\"
+down_backoff = \"50ms\"";
+
+/// A listening socket that can be taken away and put back; the kernel answers for it.
+struct Port {
+    address: SocketAddr,
+    open: Option<TcpListener>,
+}
+
+impl Port {
+    async fn open() -> Self {
+        // An address of its own: no connection of another test can take the port meanwhile.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [high, low] = std::process::id().to_be_bytes()[2..] else { unreachable!("four bytes") };
+        let own = Ipv4Addr::new(127, 64 | high >> 2, low, NEXT.fetch_add(1, Ordering::Relaxed));
+        let listener = TcpListener::bind((own, 0)).await.unwrap();
+        Self { address: listener.local_addr().unwrap(), open: Some(listener) }
+    }
+
+    /// A port that refuses.
+    async fn closed() -> Self {
+        let mut port = Self::open().await;
+        port.open = None;
+        port
+    }
+}
+
+struct Control {
+    plane: Arc<Plane>,
+    prober: Prober,
+}
+
+impl Control {
+    fn new(text: &str) -> Self {
+        let config = parse(text);
+        let sizes = Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None };
+        let workers = Workers { handles: Vec::new(), states: Vec::new() };
+        let (bound, overrides) = (Bound::new(), Overrides::new());
+        let current = Current { config, bound, overrides, tls: TlsProbes::default() };
+        let publisher = Publisher::new(Arc::new(nothing()));
+        let started = std::time::Instant::now();
+        let shared = (publisher, current);
+        let plane = Arc::new(Plane::new(PathBuf::new(), started, sizes, workers, shared));
+        let prober = Prober::new(Arc::clone(&plane));
+        let control = Self { plane, prober };
+        control.reload(text);
+        control
+    }
+
+    fn reload(&self, text: &str) {
+        let config = parse(text);
+        let mut current = self.plane.current.lock();
+        self.plane.publish(&config, &[Vec::new()], &current.overrides).unwrap();
+        current.config = config.clone();
+        drop(current);
+        self.prober.take_up(&config);
+    }
+
+    fn backend(&self, name: &str) -> Arc<Backend> {
+        let snapshot = self.plane.publisher.latest();
+        let found = snapshot.pools.iter().flatten().flat_map(|pool| pool.backends());
+        found.into_iter().find(|backend| backend.name == name).cloned().unwrap()
+    }
+
+    fn is_up(&self, name: &str) -> bool {
+        self.backend(name).state.is_up()
+    }
+
+    fn counts(&self, name: &str) -> ProbeCounts {
+        let id = self.backend(name).id;
+        self.plane.health.lock().probes.get(&id).copied().unwrap_or_default()
+    }
+
+    fn reason(&self, name: &str) -> Option<String> {
+        let id = self.backend(name).id;
+        self.plane.health.lock().verdicts.get(&id).map(|verdict| verdict.reason.clone())
+    }
+}
+
+fn parse(text: &str) -> Config {
+    let parsed = crate::config::parse(text, Path::new("evenkeel.toml"));
+    parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.problems))
+}
+
+/// A configuration with backends of these names and addresses.
+fn config(backends: &[(&str, SocketAddr)], health: &str) -> String {
+    let list: Vec<String> = backends
+        .iter()
+        .map(|(name, address)| format!("{{ address = \"{address}\", name = \"{name}\" }}"))
+        .collect();
+    format!(
+        "[listener.in]\nbind = [\"127.0.0.1:0\"]\npool = \"web\"\n\
+         [pool.web]\nbackends = [{}]\n{health}\n",
+        list.join(", ")
+    )
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits for `count` further results of a backend.
+async fn results(control: &Control, name: &str, count: u64) {
+    let total = || {
+        let counts = control.counts(name);
+        counts.passed + counts.failed
+    };
+    let before = total();
+    eventually("probes go on", || total() >= before + count).await;
+}
+
+// If this fails, a dead backend keeps its clients, or one that is back gets none.
+#[tokio::test]
+async fn a_backend_falls_and_rises_and_says_why() {
+    let mut port = Port::closed().await;
+    let control = Control::new(&config(&[("a", port.address)], HEALTH));
+    assert!(control.is_up("a"));
+    eventually("down", || !control.is_up("a")).await;
+    assert_eq!(control.counts("a"), ProbeCounts { passed: 0, failed: 3 });
+    assert_eq!(control.reason("a").unwrap(), "connect refused (3 of 3 probes failed)");
+    port.open = Some(TcpListener::bind(port.address).await.unwrap());
+    eventually("up", || control.is_up("a")).await;
+    assert_eq!(control.reason("a").unwrap(), "2 of 2 probes passed");
+}
+
+// If this fails, a backend gets clients before it has shown that it serves.
+#[tokio::test]
+async fn initial_down_waits_for_rise() {
+    let port = Port::open().await;
+    let health = format!("{HEALTH}\ninitial = \"down\"");
+    let control = Control::new(&config(&[("a", port.address)], &health));
+    assert!(!control.is_up("a"));
+    eventually("up", || control.is_up("a")).await;
+    assert_eq!(control.counts("a"), ProbeCounts { passed: 2, failed: 0 });
+}
+
+// If this fails, a reload forgets which backends are down, or leaves a probe behind.
+#[tokio::test]
+async fn a_reload_keeps_what_stays_and_ends_what_is_gone() {
+    let (dead, live, new) = (Port::closed().await, Port::open().await, Port::closed().await);
+    let before = [("dead", dead.address), ("live", live.address)];
+    let control = Control::new(&config(&before, HEALTH));
+    eventually("down", || !control.is_up("dead")).await;
+    let gone = control.backend("live");
+    let failed = control.counts("dead").failed;
+
+    control.reload(&config(&[("new", new.address), ("dead", dead.address)], HEALTH));
+    assert!(!control.is_up("dead"));
+    assert!(control.counts("dead").failed >= failed);
+    assert_eq!(control.reason("dead").unwrap(), "connect refused (3 of 3 probes failed)");
+    eventually("new is probed", || !control.is_up("new")).await;
+    results(&control, "dead", 2).await;
+    assert!(!control.plane.health.lock().probes.contains_key(&gone.id));
+}
+
+// If this fails, new settings of probes need a restart.
+#[tokio::test]
+async fn a_reload_brings_new_settings_at_once() {
+    let port = Port::closed().await;
+    let slow = HEALTH.replace("interval = \"20ms\"", "interval = \"1h\"");
+    let control = Control::new(&config(&[("a", port.address)], &format!("{slow}\nfall = 2")));
+    eventually("the first probe", || control.counts("a").failed == 1).await;
+    control.reload(&config(&[("a", port.address)], &format!("{HEALTH}\nfall = 2")));
+    eventually("down", || !control.is_up("a")).await;
+    assert_eq!(control.counts("a").failed, 2, "the row went on over the reload");
+}
+
+// If this fails, a verdict of probes that exist no more keeps a backend out for ever.
+#[tokio::test]
+async fn without_probes_a_backend_is_up_and_keeps_that_until_new_ones_judge() {
+    let port = Port::closed().await;
+    let text = config(&[("a", port.address)], HEALTH);
+    let control = Control::new(&text);
+    eventually("down", || !control.is_up("a")).await;
+    control.reload(&config(&[("a", port.address)], ""));
+    assert!(control.is_up("a"));
+    assert_eq!((control.reason("a"), control.counts("a")), (None, ProbeCounts::default()));
+    control.reload(&format!("{text}initial = \"down\"\n"));
+    assert!(control.is_up("a"), "the present verdict counts, not the initial one");
+    eventually("down", || !control.is_up("a")).await;
+}
+
+// If this fails, a backend in maintenance is probed, or its verdict lost.
+#[tokio::test]
+async fn maintenance_stops_probes_and_ready_resumes_them() {
+    let (port, other) = (Port::closed().await, Port::open().await);
+    let backends = [("a", port.address), ("b", other.address)];
+    let control = Control::new(&config(&backends, HEALTH));
+    eventually("down", || !control.is_up("a")).await;
+    control.plane.obey("web", "a", Verb::Maint).unwrap();
+    let before = control.counts("a");
+    // Absence has no event: the neighbour's probes tell that intervals have passed.
+    results(&control, "b", 5).await;
+    assert_eq!((control.counts("a"), control.is_up("a")), (before, false));
+    control.plane.obey("web", "a", Verb::Ready).unwrap();
+    results(&control, "a", 1).await;
+}
+
+// If this fails, a short outage or one lost probe moves clients.
+#[tokio::test]
+async fn fewer_failures_than_fall_change_nothing() {
+    let mut port = Port::open().await;
+    let control = Control::new(&config(&[("a", port.address)], &format!("{HEALTH}\nfall = 1000")));
+    for _ in 0..3 {
+        results(&control, "a", 2).await;
+        port.open = None;
+        let failed = control.counts("a").failed;
+        eventually("a failure", || control.counts("a").failed > failed).await;
+        port.open = Some(TcpListener::bind(port.address).await.unwrap());
+        let passed = control.counts("a").passed;
+        eventually("a pass", || control.counts("a").passed > passed).await;
+    }
+    assert!(control.is_up("a"));
+    assert_eq!(control.reason("a").unwrap(), "probe passed");
+}
+
+// If this fails, `status` says "not probed yet" of a backend that has been up for weeks.
+#[tokio::test]
+async fn the_first_result_explains_the_verdict() {
+    let (live, mut dead) = (Port::open().await, Port::closed().await);
+    let backends = [("live", live.address), ("dead", dead.address)];
+    let control = Control::new(&config(&backends, &format!("{HEALTH}\nfall = 1000")));
+    eventually("results", || control.reason("live").is_some() && control.reason("dead").is_some())
+        .await;
+    assert_eq!(control.reason("live").unwrap(), "probe passed");
+    assert_eq!(control.reason("dead").unwrap(), "probe failed: connect refused");
+    assert!(control.is_up("live") && control.is_up("dead"));
+    dead.open = Some(TcpListener::bind(dead.address).await.unwrap());
+    eventually("a pass", || control.reason("dead").unwrap() == "probe passed").await;
+}
