@@ -177,7 +177,8 @@ impl Chooser {
     }
 
     /// `now`: the weights of the moment, multiplied by
-    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration hold.
+    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration
+    /// hold.
     fn pick_by(&mut self, picker: &Picker<'_>, now: Option<&[u32]>) -> Option<(u16, Pick)> {
         let eligible = |member: u16| picker.is_eligible(member);
         let by = |by: By| move |member: u16| (member, Pick::new(by));

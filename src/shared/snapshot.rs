@@ -263,7 +263,8 @@ pub struct Pool {
     pub panic_threshold: u8,
     /// In thousandths, see [`crate::policy::balance::bounded_load`]; `None` is no bound.
     pub load_factor: Option<u32>,
-    /// In microseconds, see [`crate::policy::balance::slow_start`]; `None`: a share is whole at once.
+    /// In microseconds, see [`crate::policy::balance::slow_start`]; `None`: a share is whole at
+    /// once.
     pub slow_start_us: Option<u64>,
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,

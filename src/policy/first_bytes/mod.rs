@@ -1,7 +1,7 @@
 //! What the first bytes of a connection say, and where that leads.
 //!
-//! [`proxy_header`] names the client behind a proxy, [`client_hello`] the server a TLS client wants,
-//! [`request_head`] the host of an HTTP request; [`route`] chooses a pool by them.
+//! [`proxy_header`] names the client behind a proxy, [`client_hello`] the server that a TLS client
+//! wants, [`request_head`] the host of an HTTP request; [`route`] chooses a pool by them.
 
 pub mod client_hello;
 pub mod proxy_header;

@@ -1,8 +1,8 @@
 //! The TLS part of a probe: a handshake, and what its certificate is worth.
 //!
 //! Nothing is sent but the handshake and its orderly end. The certificate is judged afterwards, by
-//! who is trusted, for whom it is, and its dates; see [`crate::control::watch::trust`] for why. Time is
-//! bounded by the caller.
+//! who is trusted, for whom it is, and its dates; see [`crate::control::watch::trust`] for why.
+//! Time is bounded by the caller.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
