@@ -278,3 +278,28 @@ fn decisions_are_linked_by_their_numbers() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+/// If it fails, an operator does not learn of a verb, or looks for one that is gone.
+#[test]
+fn every_verb_is_in_the_readme() {
+    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel")).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // Lines that are indented further continue a description.
+    let entries = listed.lines().filter_map(|line| line.strip_prefix("  "));
+    let entries = entries.filter(|entry| !entry.starts_with(' '));
+    let verbs: BTreeSet<&str> =
+        entries.filter_map(|entry| entry.split_whitespace().next()).collect();
+    assert!(verbs.len() > 5, "{help}");
+    let readme = text("README.md");
+    let commands = section(&readme, "Commands").unwrap();
+    let named: BTreeSet<&str> = quoted(commands)
+        .into_iter()
+        .filter_map(|command| command.strip_prefix("evenkeel "))
+        .filter_map(|command| command.split_whitespace().next())
+        .collect();
+    let missing: Vec<_> = verbs.difference(&named).collect();
+    assert!(missing.is_empty(), "not in the README's table of commands: {missing:?}");
+    let gone: Vec<_> = named.difference(&verbs).collect();
+    assert!(gone.is_empty(), "verbs that do not exist: {gone:?}");
+}
