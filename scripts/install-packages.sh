@@ -6,7 +6,7 @@
 # policy-rc.d says no to every one, unless the machine has a policy of its own.
 set -euo pipefail
 
-# sbin is where nginx is, and not in everybody's PATH.
+# sbin is where nginx is, and not in every user's PATH.
 export PATH="$PATH:/usr/sbin:/sbin"
 missing=""
 for pair in "$@"; do

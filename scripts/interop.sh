@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests with programs nobody here wrote, and in network namespaces (as root). Arguments go to
+# Tests with programs of other projects, and in network namespaces (as root). Arguments go to
 # nextest: a part of a test's name, say.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-//! PROXY headers from trusted peers: whoever they name is the client, for everything.
+//! PROXY headers from trusted peers: the address they name is the client's, for everything.
 
 #![allow(
     clippy::unwrap_used,
@@ -83,7 +83,7 @@ fn the_claimed_address_is_the_client() {
     assert_eq!(backend.received(), 5 * cases.len());
 }
 
-// If this fails, a health check of the balancer in front is taken for somebody, or refused.
+// If this fails, a health check of the balancer in front is taken for a client, or refused.
 #[test]
 fn local_and_unknown_keep_the_address_of_the_peer() {
     let backend = Backend::echo();
@@ -131,7 +131,7 @@ fn a_header_may_come_byte_by_byte() {
     assert_eq!(&echoed, b"body");
 }
 
-// If this fails, somebody without a header passes for the proxy in front, or nonsense does.
+// If this fails, a peer without a header passes for the proxy in front, or nonsense does.
 #[test]
 fn no_header_is_a_refusal() {
     let backend = Backend::echo();
@@ -183,7 +183,7 @@ fn a_header_has_to_come_in_time() {
     proxy.wait_for_sessions(0);
 }
 
-// If this fails, anybody may claim an address, or clients beside the proxy are locked out.
+// If this fails, any peer may claim an address, or clients beside the proxy are locked out.
 #[test]
 fn others_are_refused_or_served_as_they_are() {
     let backend = Backend::echo();

@@ -154,7 +154,7 @@ fn bad_requests_are_named() {
     assert_eq!(proxy.document()["generation"], 1);
 }
 
-// If this fails, who says that it has asked all (`socat`, `nc -N`) now and then gets no answer.
+// If this fails, a client that closes its sending side (`socat`, `nc -N`) sometimes gets no answer.
 #[test]
 fn an_end_after_the_question_does_not_cost_the_answer() {
     let one = Backend::named("one");
@@ -170,7 +170,7 @@ fn an_end_after_the_question_does_not_cost_the_answer() {
     }
 }
 
-// If this fails, whoever may connect can stop the process with a few bytes.
+// If this fails, any client that may connect can stop the process with a few bytes.
 #[test]
 fn garbage_does_no_harm() {
     let one = Backend::named("one");
@@ -230,7 +230,7 @@ fn reload_is_all_or_nothing() {
     assert_eq!(reloads["evenkeel_config_reloads_total{result=\"refused\"}"], 1.0);
 }
 
-// If this fails, whoever reaches the page can change something, or sees the configuration.
+// If this fails, a visitor of the page can change something, or sees the configuration.
 #[test]
 fn the_page_only_shows() {
     let one = Backend::named("one");

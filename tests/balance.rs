@@ -119,7 +119,7 @@ fn a_backend_that_is_out_moves_only_its_own_clients() {
 // If this fails, one server that fails moves the clients of all others, or its own never come back.
 #[test]
 fn a_backend_that_fails_moves_only_its_own_clients() {
-    // Addresses of their own: a port of 127.0.0.1 may be taken while nobody listens there.
+    // Addresses of their own: a port of 127.0.0.1 may be taken while no server listens there.
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let own = |last| SocketAddr::from((Ipv4Addr::new(127, 16 | high >> 4, low, last), 0));
     let mut backends: Vec<_> =
@@ -176,7 +176,7 @@ fn round_robin_goes_in_turn() {
     assert_eq!(weighted.backend("back", "b1").weight, 0);
 }
 
-/// Connections that are held open, and who serves each.
+/// Connections that are held open, and the backend of each.
 fn hold(address: SocketAddr, count: usize) -> Vec<(String, TcpStream)> {
     let open = || {
         let mut client = connect(address);
@@ -222,7 +222,7 @@ fn random_two_serves_by_the_freer() {
     assert_eq!(["b1", "b2"].map(|name| share(&held, name)), [4, 8]);
 }
 
-// If this fails, `random` leaves somebody out, or ignores weights of 0.
+// If this fails, `random` leaves a backend out, or ignores weights of 0.
 #[test]
 fn random_reaches_everybody_with_a_weight() {
     let backends = named(3);

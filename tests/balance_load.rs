@@ -24,7 +24,7 @@ fn pool_of(backends: &[Backend]) -> Setup {
     Setup::of(&backends.iter().collect::<Vec<_>>())
 }
 
-/// How many of so many clients, one after the other, each backend serves.
+/// How many of `clients`, one after the other, each backend serves.
 fn shares(proxy: &Proxy, count: usize) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for _ in 0..count {
@@ -144,7 +144,7 @@ fn a_maglev_backend_that_is_added_takes_its_clients_one_by_one() {
 // If this fails, a backend that has just come up is given its whole share at once.
 #[test]
 fn a_backend_that_comes_up_grows() {
-    // An address of its own: a port of 127.0.0.1 may be taken while nobody listens there.
+    // An address of its own: a port of 127.0.0.1 may be taken while no server listens there.
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let own = |last| SocketAddr::from((Ipv4Addr::new(127, 32 | high >> 4, low, last), 0));
     let mut backends: Vec<_> =

@@ -130,7 +130,8 @@ fn waiting_for_bandwidth_is_no_silence() {
     assert!(got == stream::bytes(KEY, count), "wrong bytes");
 }
 
-// If this fails, who chokes the line can be slowed down, or let go, only by ending the session.
+// If this fails, a client that fills the line can be slowed down, or freed, only by ending its
+// session.
 #[test]
 fn a_reload_changes_the_bandwidth_of_open_sessions() {
     let count = 1024 * 1024;

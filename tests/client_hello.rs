@@ -118,7 +118,7 @@ proptest! {
         prop_assert_eq!(parse(part), Spoken::Incomplete);
     }
 
-    // If this fails, somebody can send a hello that leads to one server by our reading and is for
+    // If this fails, a client can send a hello that leads to one server by our reading and is for
     // another by that server's.
     #[test]
     fn where_both_read_a_changed_hello_they_read_the_same(

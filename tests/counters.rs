@@ -120,7 +120,7 @@ impl Tally {
     }
 }
 
-/// A client whose limit is used up is refused so many times.
+/// A client whose limit is used up is refused this many times.
 fn knock(address: SocketAddr, host: u8, times: usize) -> usize {
     let source = IpAddr::from(Ipv4Addr::new(127, 0, 0, host));
     let is_served = || {
@@ -130,7 +130,7 @@ fn knock(address: SocketAddr, host: u8, times: usize) -> usize {
     (0..times).filter(|_| is_served()).count()
 }
 
-// If this fails, somebody who bills, plans or debugs by these numbers is misled.
+// If this fails, an operator who bills, plans or debugs by these numbers is misled.
 #[test]
 fn the_counters_agree_with_clients_and_backends() {
     let backends = [Backend::echo(), Backend::echo()];

@@ -151,7 +151,7 @@ fn every_metric_is_documented() {
     }
 }
 
-/// If it fails, an example that somebody copies is refused.
+/// If it fails, an example that an operator copies is refused.
 #[test]
 fn examples_are_valid() {
     let mut checked = 0;

@@ -173,7 +173,7 @@ fn a_backend_that_comes_up_keeps_what_is_left() {
     proxy.wait_for_metric("evenkeel_sessions_closed_total", &labels, 2.0);
 }
 
-// If this fails, probes that cannot be right cut off everybody at once.
+// If this fails, probes that cannot be right cut off every client at once.
 #[test]
 fn a_pool_that_doubts_its_probes_resets_nobody() {
     let (setup, _backends, is_well) = pair("reset");

@@ -26,7 +26,7 @@ fn client(number: u8) -> IpAddr {
     IpAddr::from(Ipv4Addr::new(127, 13, 0, number))
 }
 
-/// Who serves this client, and the connection.
+/// The backend that serves this client, and the connection.
 fn visit(proxy: &Proxy, number: u8) -> std::io::Result<(String, TcpStream)> {
     let mut stream = connect_from((client(number), 0), proxy.address())?;
     Ok((read_line(&mut stream)?, stream))
@@ -79,8 +79,8 @@ fn a_hashed_client_goes_where_the_answer_says() {
     assert!(homes.len() > 1, "all went to {homes:?}");
 }
 
-// If this fails, nobody learns from the log or from `explain` why a client was not served by its
-// own backend, or who was passed over by what.
+// If this fails, neither the log nor `explain` says why a client was not served by its own
+// backend, or what passed a backend over.
 #[test]
 fn who_is_passed_over_is_named_with_the_reason() {
     let backends = named(3);
@@ -92,7 +92,7 @@ fn who_is_passed_over_is_named_with_the_reason() {
     let health = "[pool.back.health]\nfall = 1\ninterval = \"1h\"\n";
     let proxy = Proxy::start(&format!("{text}\n{health}"));
     proxy.wait_for_line("backend back/b3 down");
-    // Full: whoever has b1 for a home comes first.
+    // Full: clients at home on b1 come first.
     let first_at = |name: &str| (1..).find(|&number| of(&proxy, number)["pick"]["backend"] == name);
     let (_, _held) = visit(&proxy, first_at("b1").unwrap()).unwrap();
     let drained = verbs::evenkeel(&["drain", "back/b2", "--socket", &socket(&proxy)]);
@@ -105,7 +105,7 @@ fn who_is_passed_over_is_named_with_the_reason() {
     assert_eq!(all, expected.map(|(name, why)| (name.to_owned(), why.to_owned())));
     let reasons = said["pick"]["skipped"].to_string();
     assert!(reasons.contains("connect refused (1 of 1 probes failed)"), "{reasons}");
-    // And the log of one who tries.
+    // And the log of a client that tries.
     assert!(visit(&proxy, 200).is_err());
     let line = logged(&proxy, 200);
     assert_eq!((&line["pick"], &line["slot"]), (&Value::Null, &Value::Null), "{line}");

@@ -88,7 +88,7 @@ fn the_path_is_the_one_configured() {
     }
 }
 
-/// Waits until a number stops growing: whoever makes it grow is blocked.
+/// Waits until a number stops growing: the writer is blocked.
 fn wait_until_still(mut number: impl FnMut() -> u64) {
     let (mut last, mut looks) = (0, 0);
     eventually("it stops growing", PATIENCE, || {

@@ -287,7 +287,7 @@ fn a_reset_after_the_backends_end_loses_nothing() {
             tempt(&proxy);
             let (received, _) = stream::receive(&mut client, 7);
             assert_eq!(received, IN_FLIGHT, "splice {splice}");
-            // May fail: nobody reads it.
+            // May fail: the other side does not read it.
             let _cut_short = upload.join().unwrap();
             proxy.wait_for_sessions(0);
         }

@@ -1,7 +1,7 @@
 //! Active probes as clients meet them: the real binary in front of servers in this process.
 //!
 //! What is seen is which backend answers a client, and the lines on stderr. Backends listen on
-//! loopback addresses of their own, so that a port stays theirs while nobody listens on it.
+//! loopback addresses of their own, so that a port stays theirs while no server listens on it.
 
 #![allow(
     clippy::unwrap_used,
@@ -73,7 +73,7 @@ impl Backend {
         backend
     }
 
-    /// Sends its name to whoever connects.
+    /// Sends its name to every client.
     fn named(name: &str) -> Self {
         Self::start(name, |stream, shared| {
             stream.write_all(shared.name.as_bytes())?;
@@ -215,7 +215,7 @@ impl Evenkeel {
         Ok(answer.rsplit("\r\n").next().unwrap_or_default().to_owned())
     }
 
-    /// Who answers the next clients, in any order.
+    /// The servers that answer the next clients, in any order.
     fn answers(&self, clients: usize) -> Vec<String> {
         let mut names: Vec<String> = (0..clients).map(|_| self.ask().unwrap()).collect();
         names.sort();
@@ -287,7 +287,7 @@ fn a_hung_backend_is_avoided_by_http_probes() {
     assert_eq!(evenkeel.answers(20), ["a"]);
 }
 
-// If this fails, clients wait for nobody, or somebody has to restart evenkeel after an outage.
+// If this fails, clients wait in vain, or an operator has to restart evenkeel after an outage.
 #[test]
 fn all_down_refuses_at_once_and_recovers_by_itself() {
     let (mut a, mut b) = (Backend::named("a"), Backend::named("b"));
@@ -297,7 +297,7 @@ fn all_down_refuses_at_once_and_recovers_by_itself() {
     evenkeel.line("0 of 2 left", BOUND + SLACK);
     for _ in 0..4 {
         let started = Instant::now();
-        let refused = evenkeel.ask().expect_err("nobody can answer");
+        let refused = evenkeel.ask().expect_err("no backend can answer");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionReset, "{refused}");
         assert!(started.elapsed() < SLACK);
     }
@@ -386,7 +386,7 @@ fn another_port_decides() {
     let (a, mut well) = (Backend::named("a"), Backend::named("well"));
     let health = format!("{HEALTH}port = {}\n", well.address.port());
     let own = |backend: &Backend| backend.address.ip();
-    assert_ne!(own(&a), own(&well), "nobody listens on that port of a's address");
+    assert_ne!(own(&a), own(&well), "no server listens on that port of a's address");
     let evenkeel = Evenkeel::start(&[&a, &well], &health);
     let words = format!(
         "backend web/a down: connect refused, asked on port {} (2 of 2 probes failed), 1 of 2 left",

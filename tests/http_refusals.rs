@@ -1,5 +1,5 @@
-//! Who is turned away where clients speak HTTP gets an answer it can read, whatever it is doing at
-//! that moment; who speaks something else is closed.
+//! A refused client that speaks HTTP gets an answer it can read, whatever it is doing at that
+//! moment; one that speaks another protocol is closed.
 
 #![allow(
     clippy::unwrap_used,
@@ -217,7 +217,8 @@ fn what_is_not_http_is_closed() {
     outcome(&proxy, "answered", 0);
 }
 
-// If this fails, whoever sends its head slowly, or nothing, keeps a place as long as it likes.
+// If this fails, a client that sends its head slowly, or nothing, keeps a place as long as it
+// likes.
 #[test]
 fn a_slow_head_is_bounded_in_time_and_size() {
     let (proxy, _backend) = over_its_rate("");
@@ -318,7 +319,7 @@ fn each_action_does_what_it_says_under_either_protocol() {
             .start();
         assert_eq!(support::visit(proxy.address()), "hello");
         assert_eq!(end(proxy.address()), expected, "{protocol} {action}");
-        // Who may not connect at all is told nothing.
+        // A client that may not connect at all is told nothing.
         let denied = support::connect_from(("127.0.0.9".parse().unwrap(), 0), proxy.address());
         let denied = denied.and_then(|mut client| read_all(&mut client));
         assert_eq!(denied.unwrap_err().kind(), ErrorKind::ConnectionReset, "{protocol} {action}");
@@ -358,7 +359,7 @@ fn a_stop_and_a_reload_let_held_refusals_end() {
     partial.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     let mut silent = connect(proxy.address());
     proxy.wait_for_metric("evenkeel_refusals_held", &[], 2.0);
-    // The listener is another one now; who was refused before is answered still.
+    // The listener is another one now; a client refused before is still answered.
     let setup = Setup::of(&[&backend]).listener("protocol = \"tcp\"");
     proxy.reload_with(&setup.text());
     partial.write_all(b"Host: a\r\n\r\n").unwrap();
@@ -371,7 +372,7 @@ fn a_stop_and_a_reload_let_held_refusals_end() {
     assert_eq!(proxy.session_lines().len(), 3, "{}", proxy.said());
 }
 
-// If this fails, who is kept waiting takes a backend, is told something, or waits for ever.
+// If this fails, a client kept waiting takes a backend, is told something, or waits for ever.
 #[test]
 fn a_tarpit_keeps_silent_and_lets_go_of_who_leaves() {
     let (proxy, backend) = over_its_rate("action = \"tarpit\"");
@@ -391,7 +392,7 @@ fn a_tarpit_keeps_silent_and_lets_go_of_who_leaves() {
     assert!(lines.iter().any(|line| line["term"] == "CT"), "{lines:#?}");
 }
 
-// If this fails, who is kept waiting holds its connection for longer than it may.
+// If this fails, a client kept waiting holds its connection for longer than it may.
 #[test]
 fn a_tarpit_ends_in_a_reset() {
     let (proxy, _backend) = over_its_rate("action = \"tarpit\"");

@@ -1,5 +1,5 @@
-//! What is asked for too much is refused, exactly, counted and only from those who ask for it; what
-//! runs goes on.
+//! Requests beyond a limit are refused, exactly, counted, and only to the clients that are over it;
+//! what runs goes on.
 
 #![allow(
     clippy::unwrap_used,
@@ -164,7 +164,7 @@ fn an_observing_limit_counts_and_lets_through() {
     assert_eq!(told, 3, "{lines:#?}");
 }
 
-// If this fails, an operator cannot see whom a limit would refuse before it is enforced.
+// If this fails, an operator cannot see which clients a limit would refuse before it is enforced.
 #[test]
 fn an_observing_limit_names_those_it_would_refuse() {
     let backend = greeter();
@@ -389,7 +389,7 @@ fn what_was_counted_stays_while_it_is_counted_the_same_way() {
 }
 
 // If this fails, addresses that must not connect do, or those that may are refused.
-/// If this fails, whoever widens a table that was too small no longer sees that it was.
+/// If this fails, an operator who widens a table that was too small no longer sees that it was.
 #[test]
 fn what_a_table_had_no_room_for_is_counted_on() {
     let backend = greeter();

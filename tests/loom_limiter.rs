@@ -18,7 +18,7 @@ use evenkeel::policy::balance::hash::Prefix;
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One of each algorithm, which admits so many at once.
+/// One of each algorithm, which admits this many at once.
 fn meters(count: u32) -> [Meter; 3] {
     [
         Meter::token_bucket(count.into(), SECOND, count).unwrap(),

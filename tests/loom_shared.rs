@@ -34,7 +34,7 @@ fn gauge_holds(max: u64) {
         let threads = [loom::thread::spawn(work.clone()), loom::thread::spawn(work.clone())];
         let mine = work();
         let theirs = threads.map(|thread| thread.join().unwrap());
-        assert!(mine || theirs[0] || theirs[1], "nobody got a free place");
+        assert!(mine || theirs[0] || theirs[1], "a free place went to no session");
         assert_eq!(gauge.value(), 0);
         assert!(gauge.claim(max), "a place that is free is refused");
     });
@@ -88,7 +88,7 @@ fn turn(worker: &mut Subscriber) -> u64 {
     worker.current().generation.0
 }
 
-/// One newer snapshot: who sees its number gets it.
+/// One newer snapshot: a worker that sees its number gets it.
 fn one_hand_over_holds() {
     loom::model(|| {
         let publisher = Publisher::new(snapshot(1));
@@ -115,7 +115,7 @@ fn no_more_than_the_limit_hold_a_place() {
 
 #[test]
 fn the_last_place_of_a_backend_goes_to_one() {
-    // If this fails, a backend's max_sessions is exceeded, or its last place goes to nobody.
+    // If this fails, a backend's max_sessions is exceeded, or its last place goes to no session.
     backend_holds();
 }
 

@@ -92,7 +92,7 @@ fn visit(address: SocketAddr, seed: u64) {
     let [own, other] = parts(seed);
     let mut client = connect(address);
     client.write_all(&seed.to_be_bytes()).unwrap();
-    // Whoever breaks off at once might otherwise be gone before it has a backend.
+    // A client that breaks off at once might otherwise be gone before it has a backend.
     client.read_exact(&mut [0]).unwrap();
     let seen = play(client, own, other);
     check(seed, "client", &seen, [own, other]);

@@ -155,7 +155,7 @@ fn a_success_ends_the_row() {
     let moody = {
         let asked = Arc::clone(&asked);
         Backend::serving(move |mut stream, _| {
-            // Every fifth one gets an answer; then nobody.
+            // Every fifth one gets an answer; then none.
             let turn = asked.fetch_add(1, Ordering::SeqCst);
             if turn % 5 == 4 && turn < 40 {
                 stream.write_all(b"served")?;
@@ -170,7 +170,7 @@ fn a_success_ends_the_row() {
     let hear = || read_all(&mut connect(proxy.address())).unwrap();
     let heard = (0..40).filter(|_| hear() == b"served").count();
     let_it_look(&proxy);
-    assert_eq!((heard, asked.load(Ordering::SeqCst)), (8, 40), "somebody else was asked");
+    assert_eq!((heard, asked.load(Ordering::SeqCst)), (8, 40), "another server was asked");
     assert!(support::admin::is_same(ejections(&proxy, "b1"), 0.0));
     for _ in 0..5 {
         assert_eq!(hear(), b"");
@@ -216,7 +216,7 @@ fn the_share_counts_the_new_one_and_the_last_one_stays() {
     }
 }
 
-// If this fails, panic mode leaves out who was only suspected.
+// If this fails, panic mode leaves out a backend that was only suspected.
 #[test]
 fn panic_tries_ejected_backends() {
     let (good, bad) = (Backend::named("b1"), Backend::refusing());

@@ -21,7 +21,7 @@ const WAITING: &str = "evenkeel_pool_waiting";
 const REFUSED: (&str, &[(&str, &str)]) =
     ("evenkeel_listener_refused_total", &[("reason", "no_backend")]);
 
-/// One backend with so many places.
+/// One backend with this many places.
 fn full_with(places: u32, queue: &str) -> (Setup, Backend) {
     let backend = Backend::named("b1");
     let setup = Setup::of(&[&backend])
@@ -118,7 +118,8 @@ fn who_has_waited_too_long_is_turned_away() {
     assert_eq!(proxy.wait_for_session_lines(2)[1]["queue_ms"], -1);
 }
 
-// If this fails, the line grows without a bound, or `queue_ms` is not told of those who are served.
+// If this fails, the line grows without a bound, or `queue_ms` is missing for clients that are
+// served.
 #[test]
 fn a_line_has_an_end() {
     let (setup, _backend) = full_with(1, "max = 2, timeout = \"1h\"");
@@ -193,14 +194,14 @@ fn only_full_backends_are_waited_for() {
     proxy.tell("back/b1", "ready");
     let _holder = served(&proxy);
     let mut line = waiting(&proxy, 2);
-    // A reload that makes room calls nobody.
+    // A reload that makes room calls no client.
     proxy.reload_with(&setup.backend(1, "max_sessions = 2").text());
     assert_eq!(read_line(&mut line[0]).unwrap(), "b1");
-    // One that takes the queue away turns away who is in it.
+    // One that removes the queue refuses the clients in it.
     let without = Setup::of(&[&backend]).backend(1, "max_sessions = 2");
     proxy.reload_with(&without.text());
     assert_eq!(line[1].read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    eventually("nobody waits", PATIENCE, || (proxy.sessions() == 2).then_some(()));
+    eventually("no client waits", PATIENCE, || (proxy.sessions() == 2).then_some(()));
     assert!(served_by(proxy.address()).is_err());
 }
 

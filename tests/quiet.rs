@@ -1,5 +1,5 @@
 //! Sessions that wait cost no CPU time, whatever they wait for: a worker that goes round and round
-//! serves everybody else late.
+//! serves all other clients late.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,7 +33,7 @@ fn clients(proxy: &Proxy, prepare: impl Fn(&mut TcpStream)) -> Vec<TcpStream> {
 }
 
 /// Waits for half a second in which the process uses no more than two per cent of a core. Buffers
-/// fill for a while, on a busy machine for a long one; who goes round and round is never at rest.
+/// fill for a while, on a busy machine for a long one; a loop that spins is never at rest.
 #[track_caller]
 fn assert_quiet(proxy: &Proxy) {
     // Asking for its CPU time costs the process nothing.
@@ -102,7 +102,8 @@ fn sessions_that_are_held_up() {
     }
 }
 
-// If this fails, what a client sent before it broke off, and nobody takes, is tried for ever.
+// If this fails, what a client sent before it broke off, and the backend does not take, is tried
+// for ever.
 #[test]
 fn sessions_that_were_broken_off_while_held_up() {
     let backend = deaf();

@@ -1,4 +1,4 @@
-//! A new configuration replaces the old one whole or not at all, and nobody's connection notices.
+//! A new configuration replaces the old one whole or not at all, and no connection notices.
 
 #![allow(
     clippy::unwrap_used,
@@ -110,7 +110,7 @@ fn listeners_come_and_go() {
     assert_alive(&mut second);
     assert!(proxy.reload_with(&setup.text()).contains("listener side removed"));
     eventually("its port is closed", PATIENCE, || is_refused(side).then_some(()));
-    // Who asked whether the port is closed may have been a session of it.
+    // The connect that asked whether the port is closed may have been a session of it.
     proxy.wait_for_sessions(2);
     let gone = proxy.status().listeners["side"].clone();
     assert!(gone.retired && gone.sessions == 1 && !proxy.status().listeners["front"].retired);
@@ -281,7 +281,7 @@ fn a_bad_file_changes_nothing() {
     assert!(said.contains(&bind), "{said}");
     std::fs::remove_file(proxy.config_file()).unwrap();
     assert_eq!(proxy.reload().status.code(), Some(78));
-    // Nobody ever writes to it.
+    // It has no writer.
     mknodat(CWD, proxy.config_file(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let output = proxy.reload();
     assert!(String::from_utf8_lossy(&output.stderr).contains("no regular file"), "{output:?}");

@@ -1,7 +1,7 @@
-//! A hundred reloads, and a stop, while clients come as fast as they can: nobody is refused, reset
+//! A hundred reloads, and a stop, while clients come as fast as they can: none is refused, reset
 //! or left waiting, long sessions go on, and nothing is left open.
 //!
-//! A reload comes after so many more clients, so the test has the same power on any machine:
+//! A reload comes after a number of further clients, so the test has the same power on any machine:
 //! about a hundred connections meet each. The negative control is a build that opens the listening
 //! sockets anew at each reload.
 
@@ -30,7 +30,7 @@ const CLIENTS_A_RELOAD: u64 = 100;
 /// Clients at once.
 const AT_ONCE: usize = 32;
 /// Connections a client opens before it says a word on any: so some wait to be accepted, however
-/// few cores there are for those who connect.
+/// few cores the clients have.
 const BURST: usize = 8;
 const WORD_BYTES: usize = 500;
 /// What the long session says at once: enough to be spliced now and then.
@@ -220,8 +220,8 @@ fn a_stop_under_load_cuts_nobody() {
         proxy.signal(Signal::TERM);
     });
     assert_eq!(proxy.wait_for_exit().code(), Some(0));
-    // Who came as the port was closed is refused, or reset without having been accepted; a shutdown
-    // after such a reset finds nothing connected.
+    // A client that came as the port was closed is refused, or reset without having been accepted;
+    // a shutdown after such a reset finds nothing connected.
     let told = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::NotConnected];
     let failures = tally.failures.into_inner();
     let is_told = |kind| told.contains(&kind);

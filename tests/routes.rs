@@ -19,7 +19,7 @@ fn vector16(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
-/// A hello in records of at most `most` bytes. `padding`: of an extension that nobody knows.
+/// A hello in records of at most `most` bytes. `padding`: of an unknown extension.
 fn hello(name: &str, protocol: &str, padding: usize, most: usize) -> Vec<u8> {
     let extension =
         |kind: u16, content: &[u8]| [&kind.to_be_bytes()[..], &vector16(content)].concat();
@@ -124,7 +124,7 @@ fn a_hello_may_be_cut_at_every_byte() {
         assert_eq!(arrived(&mut client, &bytes), "web", "cut at {cut}");
         proxy.wait_for_sessions(0);
     }
-    assert_eq!(backends[0].accepted(), 0, "nobody was routed by a part");
+    assert_eq!(backends[0].accepted(), 0, "no client was routed by a part");
     let mut client = connect(proxy.address());
     for byte in &bytes {
         client.write_all(&[*byte]).unwrap();
@@ -132,7 +132,7 @@ fn a_hello_may_be_cut_at_every_byte() {
     assert_eq!(arrived(&mut client, &bytes), "web", "byte by byte");
 }
 
-// If this fails, silent clients hold their places, or somebody is routed by half a name.
+// If this fails, silent clients hold their places, or a client is routed by half a name.
 #[test]
 fn who_does_not_say_enough_is_refused_or_goes_to_the_default() {
     let part = &hello("www.example.com", "h2", 0, 16_384)[..50];
@@ -168,7 +168,7 @@ fn who_does_not_say_enough_is_refused_or_goes_to_the_default() {
     }
 }
 
-// If this fails, clients that a route knows by their address wait for bytes that nobody needs.
+// If this fails, clients that a route knows by their address wait for bytes that are not needed.
 #[test]
 fn a_route_by_address_waits_for_no_byte() {
     let by_client = "

@@ -1,4 +1,4 @@
-//! PROXY headers towards backends: they learn who the client is, and get its bytes unchanged.
+//! PROXY headers towards backends: they learn the client's address, and get its bytes unchanged.
 
 #![allow(
     clippy::unwrap_used,

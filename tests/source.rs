@@ -153,7 +153,7 @@ fn a_host_without_any_source_blames_no_backend() {
     let labels = [("reason", "no_source")];
     proxy.wait_for_metric("evenkeel_backend_connect_failures_total", &labels, 3.0);
     proxy.wait_for_metric("evenkeel_listener_refused_total", &[("reason", "no_backend")], 3.0);
-    // A word of the watcher, which looks less often than whoever ejects.
+    // A word of the watcher, which looks less often than the outlier detector.
     proxy.wait_for_line("is connected from others");
     assert!(is_same(proxy.metric("evenkeel_backend_ejections_total", &[]), 0.0));
     assert_eq!(backend.accepted(), 0);
@@ -242,7 +242,7 @@ fn probes_come_from_the_first_source() {
 }
 
 // If this fails, a backend that is promised its clients' addresses is shown another, or clients are
-// refused without a reason that anybody could find.
+// refused without a reason that an operator could find.
 #[test]
 fn a_transparent_pool_takes_no_client_whose_address_it_cannot_take() {
     let backend = Backend::telling();

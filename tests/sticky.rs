@@ -51,7 +51,7 @@ fn a_client_goes_where_it_went_before() {
             assert_eq!(served(&proxy, number), *home);
         }
     }
-    // A new backend, and other weights, move nobody; newcomers are sent there.
+    // A new backend, and other weights, move no client; newcomers are sent there.
     let three = pool_of(&backends, "size = 1024").backend(1, "weight = 5");
     proxy.reload_with(&three.text());
     for (number, home) in (1..).zip(&homes) {

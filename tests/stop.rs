@@ -1,4 +1,4 @@
-//! Stopping in order: who is connected is served to the end, nobody new is turned away before the
+//! Stopping in order: connected clients are served to the end, no new client is refused before the
 //! listener is closed, and it does end.
 
 #![allow(

@@ -133,7 +133,7 @@ fn stopping_is_told() {
 #[test]
 fn the_watchdog_is_fed() {
     let backend = Backend::named("one");
-    // Without WATCHDOG_PID it is meant for whoever is there.
+    // Without WATCHDOG_PID it is meant for any process.
     let watchdog = [("WATCHDOG_USEC", "400000")];
     let (_proxy, notifications) = notifying(&config(any_port(), &backend), &watchdog);
     notifications.wait_for("READY=1");
@@ -236,7 +236,7 @@ fn an_inherited_socket_that_no_listener_wants_is_named() {
     let line = proxy.wait_for_line("no listener wants it");
     assert!(line.contains("listener.other") && line.contains(&unwanted.to_string()), "{line}");
     assert_eq!(read_line(&mut connect(proxy.address())).unwrap(), "one");
-    // Closed, not kept: nobody would ever accept from it.
+    // Closed, not kept: no worker would ever accept from it.
     eventually("the unwanted socket is closed", PATIENCE, || TcpStream::connect(unwanted).err());
 }
 

@@ -123,7 +123,7 @@ fn tls_backend(config: ServerConfig) -> Backend {
     serving(&changeable(config))
 }
 
-/// Answers the first bytes of anybody as a web server does that expects no TLS.
+/// Answers the first bytes of any client like a web server that expects no TLS.
 fn plain() -> Backend {
     Backend::serving(|mut stream, _| {
         let _hello = stream.read(&mut [0; 4096])?;
@@ -157,8 +157,9 @@ fn float(seconds: u64) -> f64 {
     seconds as f64
 }
 
-/// Good, of the wrong name, expired, by nobody we know, no TLS, silent; with the end of the third.
-fn everybody(authority: &Authority) -> (Vec<Backend>, u64) {
+/// Good, of the wrong name, expired, by an unknown authority, no TLS, silent; with the end of the
+/// third.
+fn all_servers(authority: &Authority) -> (Vec<Backend>, u64) {
     let (old, end) = expires(params("a.test"), SystemTime::now() - 3 * DAY - DAY / 2);
     let backends = vec![
         tls_backend(authority.signed(&params("a.test"))),
@@ -171,11 +172,12 @@ fn everybody(authority: &Authority) -> (Vec<Backend>, u64) {
     (backends, end)
 }
 
-/// If it fails, servers keep clients that cannot trust them, or nobody is told why they do not.
+/// If it fails, servers keep clients that cannot trust them, or no operator is told why they do
+/// not.
 #[test]
 fn certificates_are_checked_where_that_is_wanted() {
     let authority = Authority::new();
-    let (backends, end) = everybody(&authority);
+    let (backends, end) = all_servers(&authority);
     let backends: Vec<&Backend> = backends.iter().collect();
     let proxy = Setup::of(&backends).also(&authority.verified()).start();
     wait_for(&proxy, "b1", "up", "probe");
@@ -186,19 +188,19 @@ fn certificates_are_checked_where_that_is_wanted() {
     wait_for(&proxy, "b6", "down", "no TLS answer within 500ms");
     assert!(!state(&proxy, "b1").1.contains("certificate"), "{:?}", state(&proxy, "b1"));
     proxy.wait_for_line("backend back/b3 down: certificate expired 3 days ago");
-    // Known although the probe has failed, and only of those who have shown one.
+    // Known although the probe has failed, and only of servers that have shown one.
     for (backend, wanted) in [("b1", FAR), ("b2", FAR), ("b3", end), ("b4", FAR)] {
         proxy.wait_for_metric(EXPIRY, &[("pool", "back"), ("backend", backend)], float(wanted));
     }
     assert_eq!((expiry(&proxy, "b5"), expiry(&proxy, "b6")), (None, None));
 }
 
-/// If it fails, a server is taken out for a certificate that nobody wants checked, or its end is
+/// If it fails, a server is taken out for a certificate that is not to be checked, or its end is
 /// hidden.
 #[test]
 fn without_verify_any_certificate_passes_and_is_reported() {
     let authority = Authority::new();
-    let (backends, end) = everybody(&authority);
+    let (backends, end) = all_servers(&authority);
     let backends: Vec<&Backend> = backends.iter().collect();
     let proxy = Setup::of(&backends).also(HEALTH).start();
     wait_for(&proxy, "b5", "down", "not TLS");
@@ -215,7 +217,7 @@ fn without_verify_any_certificate_passes_and_is_reported() {
     assert_eq!((shown("b5"), shown("b6")), (None, None));
 }
 
-/// If it fails, nobody is warned before a certificate runs out, or the log is full of it.
+/// If it fails, no warning precedes the end of a certificate, or the log is full of it.
 #[test]
 fn a_near_end_is_said_once() {
     let (soon, _) = expires(params("a.test"), SystemTime::now() + 5 * DAY + DAY / 2);
@@ -321,7 +323,7 @@ fn check_reads_the_authorities() {
         code == 78 && said.contains(&format!("cannot read {directory}: it is no file")),
         "{said}"
     );
-    // Nobody is to be trusted, so there is nothing to read.
+    // No authority is to be trusted, so there is nothing to read.
     assert_eq!(checked("verify = false", Some("/dev/null")).0, 0);
     let (code, said) = checked("verify = true", Some("/dev/null"));
     assert!(code == 78 && said.contains("the system has no roots"), "{code}: {said}");

@@ -238,7 +238,7 @@ fn the_file_is_for_everybody_and_goes_with_the_process() {
     assert_eq!(line_of(&mut client).unwrap(), "one");
     proxy.signal(Signal::TERM);
     eventually("no file", PATIENCE, || (!path.exists()).then_some(()));
-    // Who is there is still served.
+    // Connected clients are still served.
     client.write_all(b"still here\n").unwrap();
     assert_eq!(line_of(&mut client).unwrap(), "still here");
     drop(client);
@@ -376,7 +376,7 @@ fn a_stop_serves_who_has_connected() {
     let front = place.address("front.sock");
     let mut proxy = Proxy::start(&config(&[&front], &backend.address().to_string(), ""));
     assert_eq!(visit_unix(&path), "one");
-    // Nobody can be accepted before the order to stop is there.
+    // No client can be accepted before the order to stop is there.
     proxy.signal(Signal::STOP);
     let mut waiting: Vec<_> = (0..20).map(|_| connect_unix(&path)).collect();
     proxy.signal(Signal::TERM);
@@ -394,7 +394,7 @@ fn a_stop_serves_who_has_connected() {
 fn a_refusal_in_http_arrives() {
     let place = Place::new();
     let front = place.address("front.sock");
-    // Nobody listens there.
+    // No process listens there.
     let text = config(&[&front], &place.address("none.sock"), "");
     let _proxy = Proxy::start(&text.replace("pool =", "protocol = \"http\"\npool ="));
     let mut client = connect_unix(&place.path("front.sock"));

@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket: clients without an address, and servers that connect
+//! Peers at the other end of a Unix socket: clients without an address, and servers that connect
 //! or do not.
 
 #![allow(
@@ -65,30 +65,31 @@ fn one(backend: &Backend) -> [String; 1] {
     [backend.address().to_string()]
 }
 
-/// Waits for so many lines of the session log, and gives what they say of one field.
+/// Waits for this many lines of the session log and returns one field of each.
 #[track_caller]
 fn logged(proxy: &Proxy, count: usize, field: &str) -> Vec<Value> {
     let lines = proxy.wait_for_session_lines(count);
     lines.into_iter().map(|line| line[field].clone()).collect()
 }
 
-// If this fails, who has no address passes a list of addresses, or is kept out by one that is
-// about others.
+// If this fails, a peer without an address passes a list of addresses, or is kept out by one that
+// is about others.
 #[test]
 fn lists_of_networks_are_not_about_unix_sockets() {
     let place = Place::new();
     let backend = Backend::named("one");
-    let everybody = "[\"0.0.0.0/0\", \"::/0\"]";
-    let proxy = Proxy::start(&place.config(&format!("allow = {everybody}"), "", &one(&backend)));
+    let every_address = "[\"0.0.0.0/0\", \"::/0\"]";
+    let proxy =
+        Proxy::start(&place.config(&format!("allow = {every_address}"), "", &one(&backend)));
     assert_eq!((visit(proxy.address()), visit_unix(&place.front())), ("one".into(), "".into()));
     let labels = [("reason", "access")];
     proxy.wait_for_metric("evenkeel_listener_refused_total", &labels, 1.0);
     assert_eq!(logged(&proxy, 2, "client").iter().filter(|it| **it == "unix").count(), 1);
-    proxy.reload_with(&place.config(&format!("deny = {everybody}"), "", &one(&backend)));
+    proxy.reload_with(&place.config(&format!("deny = {every_address}"), "", &one(&backend)));
     assert_eq!((visit(proxy.address()), visit_unix(&place.front())), ("".into(), "one".into()));
 }
 
-// If this fails, peers on Unix sockets escape a limit, or use up that of somebody else.
+// If this fails, peers on Unix sockets escape a limit, or use up that of another client.
 #[test]
 fn peers_on_unix_sockets_are_one_client() {
     let place = Place::new();
@@ -107,7 +108,7 @@ fn peers_on_unix_sockets_are_one_client() {
     });
 }
 
-// If this fails, an operator who tries a limit out is not told who would be refused.
+// If this fails, an operator who tries a limit out is not told which clients would be refused.
 #[test]
 fn peers_on_unix_sockets_are_named_as_offenders() {
     let place = Place::new();
@@ -166,7 +167,7 @@ fn claiming(place: &Place, header: &str) -> String {
     line_of(&mut client).unwrap_or_default()
 }
 
-// If this fails, a local proxy cannot say who its client is, or any local process can.
+// If this fails, a local proxy cannot name its client, or any local process can.
 #[test]
 fn a_header_names_the_client_of_a_unix_socket() {
     let place = Place::new();
@@ -182,7 +183,7 @@ fn a_header_names_the_client_of_a_unix_socket() {
     for client in ["192.0.2.7:1234", "unix", "198.51.100.7:1234"] {
         assert!(clients.contains(&client.into()), "no {client} in {clients:?}");
     }
-    assert_eq!(visit(proxy.address()), "", "over TCP nobody is trusted");
+    assert_eq!(visit(proxy.address()), "", "over TCP no peer is trusted");
 
     let rule = "accept_proxy = { from = [\"127.0.0.0/8\"] }";
     proxy.reload_with(&place.config(rule, "", &one(&backend)));

@@ -105,7 +105,7 @@ def filter_of(name, kind, **settings):
 def envoy(places):
     """Envoy, two listeners of tcp_proxy. JSON is YAML, too."""
     forward = filter_of("tcp_proxy", "tcp_proxy.v3.TcpProxy", cluster="web", idle_timeout="600s")
-    # One bucket for everybody: Envoy has none for each client without a service of its own.
+    # One bucket for all clients: Envoy has none for each client without a service of its own.
     limit = filter_of(
         "local_ratelimit",
         "local_ratelimit.v3.LocalRateLimit",

@@ -3,7 +3,7 @@
 The CPU time of a proxy is that of all its threads and its children's (`schedstat`, nanoseconds);
 of the whole system, what `/proc/stat` counts as not idle, without what the host took away (steal),
 in hundredths of a second. On a quiet machine the second shows what the first leaves out: work that
-the kernel does for a proxy in somebody else's name.
+the kernel does for a proxy in the name of other processes.
 """
 import dataclasses
 import os

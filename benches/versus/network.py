@@ -49,7 +49,7 @@ class Loopback:
             RESERVED.write_text(to_ranges(from_ranges(RESERVED.read_text()) - self.added))
 
     def must_be_free(self):
-        """Whoever listens there would be measured instead."""
+        """Another program that listens there would be measured instead."""
         for port in sorted(self.ports):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

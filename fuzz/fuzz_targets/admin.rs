@@ -1,5 +1,5 @@
 //! Any bytes to the admin socket of a running evenkeel: an answer or the end of the connection, in
-//! bounded time, and the next who asks is answered.
+//! bounded time, and the next request is answered.
 
 #![no_main]
 
@@ -40,7 +40,7 @@ fn socket() -> &'static PathBuf {
         let (ready, is_ready) = mpsc::sync_channel(1);
         READY.set(ready).expect("once");
         std::thread::spawn(move || {
-            let on_ready = |_: &_| READY.get().expect("set").send(()).expect("somebody waits");
+            let on_ready = |_: &_| READY.get().expect("set").send(()).expect("the test waits");
             let ended = run(&RunOptions { file, stop_after: None, on_ready });
             panic!("it ended: {ended:?}");
         });

@@ -1,6 +1,6 @@
 //! Any bytes as what a client says first: a PROXY header, a TLS hello, an HTTP request. Each parser
 //! gives an answer, and one that more bytes do not change: else where the network cuts a stream
-//! would decide who a client is and where it goes.
+//! would decide a client's address and pool.
 
 #![no_main]
 

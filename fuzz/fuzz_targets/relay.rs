@@ -212,7 +212,7 @@ impl Wire for Script {
 
     fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
         let source = &self.sockets[to.other() as usize];
-        assert!(source.fin, "a FIN that nobody sent");
+        assert!(source.fin, "a FIN that neither side sent");
         let arrived = source.arrived;
         let socket = self.socket(to);
         assert!(!socket.shut, "a second FIN");

@@ -18,5 +18,5 @@ pub mod source;
 pub mod splice;
 /// Sockets and environment handed over by systemd.
 pub mod systemd;
-/// The same for Unix sockets.
+/// Unix sockets.
 pub mod unix;

@@ -310,9 +310,9 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
 }
 
-/// The same with the last bytes: those that fill no segment wait for the FIN, which has to follow
-/// at once and then rides on them (MSG_MORE, send(2); a Unix socket knows no such thing). If only
-/// some are taken, none waits.
+/// Sends the last bytes of a stream like [`send`]. Bytes that do not fill a segment wait for the
+/// FIN, which must follow at once and then rides on them (MSG_MORE, send(2); Unix sockets ignore
+/// it). If the kernel takes only some of the bytes, none waits.
 ///
 /// # Errors
 /// As [`send`].

@@ -18,7 +18,7 @@ use super::socket;
 pub enum LocalEnd {
     /// One of this host.
     Here(IpAddr),
-    /// Anybody's, whose packets are led to this host.
+    /// Any address, whose packets are led to this host.
     Anywhere(IpAddr),
 }
 
@@ -83,7 +83,7 @@ pub fn may_be_anybody() -> bool {
     socket.is_ok_and(|socket| be_transparent(socket.as_fd(), false).is_ok())
 }
 
-/// Whether this host has an address, or lets everybody bind any.
+/// Whether this host has an address, or lets every program bind any.
 #[must_use]
 pub fn is_here(address: IpAddr) -> bool {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -130,7 +130,7 @@ mod tests {
     // of the backend.
     #[test]
     fn an_address_of_somebody_else_cannot_be_bound() {
-        // Kept for documentation (RFC 5737): nobody has it.
+        // Kept for documentation (RFC 5737): no host has it.
         let elsewhere: IpAddr = "192.0.2.77".parse().unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], 9));
         let failed = connect(LocalEnd::Here(elsewhere), to, None);

@@ -66,7 +66,7 @@ impl Pipe {
         self.held
     }
 
-    /// Moves what `source` has received, at most so many bytes, into the empty pipe; 0 is end of
+    /// Moves what `source` has received, at most `most` bytes, into the empty pipe; 0 is end of
     /// stream.
     ///
     /// # Errors

@@ -61,8 +61,8 @@ fn length(backlog: u32) -> i32 {
 ///
 /// # Errors
 /// As connect(2): `WouldBlock` when its accept queue is full, `NotFound` and `ConnectionRefused`
-/// when nobody listens there, `PermissionDenied` when this user may not write to the file or pass
-/// its directories.
+/// when no process listens there, `PermissionDenied` when this user may not write to the file or
+/// pass its directories.
 pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = open()?;

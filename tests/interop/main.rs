@@ -1,4 +1,4 @@
-//! evenkeel between programs nobody here wrote: what they notice is what users notice.
+//! evenkeel between programs of other projects: what they notice is what users notice.
 //!
 //! scripts/install-test-tools.sh installs them. Each test starts its own servers in a directory of
 //! its own and ends them; none needs or touches a service of the machine.

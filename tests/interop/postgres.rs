@@ -11,7 +11,7 @@ use crate::in_front_of;
 use crate::program::{Server, program, text_of};
 use crate::support::Proxy;
 
-/// Who runs the server when the tests run as root, which PostgreSQL refuses.
+/// The user that runs the server when the tests run as root, which PostgreSQL refuses.
 const UNPRIVILEGED: &str = "postgres";
 
 /// Debian keeps the programs of each version in a directory of its own.
@@ -53,7 +53,7 @@ fn start(directory: &Path) -> (Server, Proxy) {
         command.arg(format!("unix_socket_directories={}", directory.display()));
         command
     });
-    // INT: disconnects everybody, takes its children along.
+    // INT: disconnects every client and ends its children.
     let server = server.stopped_by(Signal::INT);
     let proxy = Proxy::start(&in_front_of(&[server.address()], "balance = \"least-connections\""));
     (server, proxy)

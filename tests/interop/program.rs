@@ -90,7 +90,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether somebody listens there, without connecting: some servers take that for a client.
+/// Whether a program listens there, without connecting: some servers take that for a client.
 fn listens(address: SocketAddr) -> bool {
     const LISTEN: &str = "0A";
     let port = format!(":{:04X}", address.port());

@@ -39,7 +39,7 @@ impl Kept {
         Self { stream: BufReader::new(connect(address)) }
     }
 
-    /// Asks who serves.
+    /// Asks which process serves.
     fn ask(&mut self) -> io::Result<String> {
         self.stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
         let mut length = 0;

@@ -134,7 +134,7 @@ fn openssl_passes_tls_probes_in_both_versions() {
     }
 }
 
-/// If it fails, a server that speaks only what nobody should speak any more passes for a good one.
+/// If it fails, a server that speaks only obsolete versions passes for a good one.
 #[test]
 fn versions_that_are_too_old_are_refused_in_words() {
     let directory = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ fn versions_that_are_too_old_are_refused_in_words() {
 }
 
 /// If it fails, small authorities that make certificates without extensions lose their servers,
-/// though nobody wants them checked; or such a one passes a check.
+/// though they are not to be checked; or such a one passes a check.
 #[test]
 fn a_certificate_without_extensions_passes_unless_it_is_checked() {
     let directory = tempfile::tempdir().unwrap();

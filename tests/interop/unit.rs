@@ -12,7 +12,7 @@ fn configs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/configs"))
 }
 
-/// If it fails, somebody who takes over evenkeel can do more to the machine than serve.
+/// If it fails, an attacker who takes over evenkeel can do more to the machine than serve.
 #[test]
 fn the_unit_is_sandboxed() {
     let mut command = Command::new(program("systemd-analyze"));

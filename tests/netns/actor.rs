@@ -72,7 +72,7 @@ impl Drop for Actor {
     }
 }
 
-/// Whether somebody listens there, without connecting.
+/// Whether a program listens there, without connecting.
 fn listens(address: SocketAddr) -> bool {
     const LISTEN: &str = "0A";
     let port = format!(":{:04X}", address.port());

@@ -6,7 +6,7 @@
 use crate::crowd::{Stage, play_all};
 use crate::net::{Keys, Link, Net};
 
-/// Plays so many sessions through a program with this fault; some must be judged wrong.
+/// Plays this many sessions through a program with this fault; some must be judged wrong.
 #[track_caller]
 fn noticed(defect: &str, splice: &str, sessions: u64) {
     let net = Net::new(Link::PLAIN);

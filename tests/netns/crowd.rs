@@ -182,14 +182,14 @@ fn serve(mut stream: TcpStream, ledger: &Ledger) {
     let mut header = [0; HEADER];
     match stream.read_exact(&mut header) {
         Ok(()) => {}
-        // The client was gone before it could say who it is: no clean end may tell of that.
+        // The client was gone before it could name itself: no clean end may tell of that.
         Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
         Err(error) => return ledger.fail(format!("no header: {error}")),
     }
     match Script::read(&header) {
         Some(script) => {
             let seen = play(&stream, &script.backend());
-            // Before anybody learns of it, the connection is closed.
+            // Before either side learns of it, the connection is closed.
             drop(stream);
             ledger.report(Who::Backend, script, seen);
         }
@@ -203,7 +203,7 @@ fn visit(address: SocketAddr, script: &Script, ledger: &Ledger) {
         Err(error) => return ledger.judge(script, Err(format!("connect: {error}"))),
     };
     stream.set_nodelay(true).unwrap();
-    // Somebody who is gone at once says who he is, or not even that.
+    // A peer that is gone at once names itself, or not even that.
     let is_mute = script.mode == Mode::ClientGone && script.seed.is_multiple_of(2);
     if !is_mute && let Err(error) = stream.write_all(&script.header()) {
         return ledger.judge(script, Err(format!("header: {error}")));

@@ -23,7 +23,7 @@ fn destroy(net: &Net, filter: &str) -> usize {
     String::from_utf8(output.stdout).unwrap().lines().count()
 }
 
-/// How a stream ends for one who reads it.
+/// How a stream ends for its reader.
 fn end(stream: &mut TcpStream) -> Result<usize, ErrorKind> {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     std::io::copy(stream, &mut std::io::sink())
@@ -111,7 +111,7 @@ fn busy(splice: &str, (what, filter): (&str, &str)) {
     books.close(&proxy);
 }
 
-/// If it fails, a client whom the administrator throws out keeps a session, or its server is told
+/// If it fails, a client that the administrator disconnects keeps a session, or its server is told
 /// that the client has said all.
 #[test]
 fn the_clients_socket() {

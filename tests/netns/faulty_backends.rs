@@ -105,7 +105,7 @@ fn dropped_handshakes() {
     let after = echoes(&net, &proxy).unwrap();
     show(
         "SYN to one of two backends dropped, connect_timeout 300 ms",
-        "clients wait one timeout at most, then the backend is down and nobody waits",
+        "clients wait one timeout at most, then the backend is down and no client waits",
         &format!("worst {worst:?}, {timeouts} timeouts, {after:?} once it was down"),
     );
     assert!(worst < Duration::from_millis(1500) && after < Duration::from_millis(250));

@@ -312,7 +312,7 @@ fn a_worker_that_stalls_while_a_listener_comes_and_goes() {
     let _changed = injection.stop();
     show(
         "one of two workers stands still for 5 s while a listener is added and removed",
-        "whoever had connected to it is served",
+        "clients that had connected to it are served",
         &format!("{whole} of 40 served"),
     );
     assert_eq!(whole, 40);

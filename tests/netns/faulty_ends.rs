@@ -292,7 +292,7 @@ fn a_client_that_never_reads() {
     books.close(&proxy);
 }
 
-/// If it fails, a client that breaks off an upload which nobody takes is kept for ever.
+/// If it fails, a client that breaks off an upload that the server does not read is kept for ever.
 #[test]
 fn a_reset_while_held_up() {
     for splice in ["never", "always"] {
@@ -325,7 +325,7 @@ fn a_reset_while_held_up() {
 }
 
 /// If it fails, a client that dies while it and its server wait for each other keeps both for the
-/// whole idle timeout: the server writes and does not read, and nobody reads what it writes.
+/// whole idle timeout: the server writes and does not read, and the client does not read either.
 #[test]
 fn a_reset_while_both_are_held_up() {
     for splice in ["never", "always"] {
@@ -336,7 +336,7 @@ fn a_reset_while_both_are_held_up() {
         let books = Books::open(&proxy);
         for _ in 0..2 {
             let mut client = net.on(Side::Client, || try_connect(proxy.address()).unwrap());
-            // Until the echo, which nobody reads, has filled every buffer on the way.
+            // Until the echo, which the client does not read, has filled every buffer on the way.
             fill_up(&mut client, 1 << 30);
             reset_when_dropped(&client);
         }

@@ -37,7 +37,7 @@ fn lossy(percent: u32, sessions: u64) {
     books.close(&proxy);
 }
 
-/// Not those with a reset: nobody sends a lost reset again (docs/kernel-notes.md).
+/// Not those with a reset: a lost reset is not sent again (docs/kernel-notes.md).
 fn ends_whatever_is_lost(mode: Mode) -> bool {
     !mode.has_reset()
 }
@@ -125,7 +125,7 @@ fn reordered_and_duplicated_packets() {
     }
 }
 
-/// A client whose segments have at most so many bytes, and a small receive buffer.
+/// A client whose segments have at most this many bytes, and a small receive buffer.
 fn small_client(net: &Net, mss: u32) -> TcpStream {
     net.on(Side::Client, || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

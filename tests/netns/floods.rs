@@ -118,7 +118,7 @@ fn idle_half_open_silent_and_slow() {
     books.close(&proxy);
 }
 
-/// If it fails, one address that connects as fast as it can takes the place of everybody else.
+/// If it fails, one address that connects as fast as it can takes the places of all other clients.
 #[test]
 fn one_address_floods() {
     let net = Net::new(Link::PLAIN);
@@ -175,7 +175,7 @@ fn handshakes_are_never_finished() {
     let _backend = Actor::start(&net, net.backend(1), Habit::Echoes);
     let global = "workers = 2\nlog = { sessions = false }";
     let proxy = net.evenkeel(&[1], Keys { global, ..Keys::default() });
-    // Sources that nobody answers for.
+    // Sources that no host answers for.
     net.run(Side::Evenkeel, "ip", &["route", "add", "10.9.0.0/16", "dev", "ek-up"]);
     net.run(Side::Evenkeel, "sysctl", &["-q", "-w", "net.ipv4.conf.all.rp_filter=0"]);
     let before = resident_kib(proxy.pid());

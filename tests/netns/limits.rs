@@ -109,7 +109,7 @@ fn hogs() {
         }
     }
     println!("hogged");
-    // Until whoever started this one ends it.
+    // Until its parent ends it.
     let _end = std::io::stdin().read(&mut [0]);
 }
 
@@ -198,7 +198,7 @@ fn memory_is_short() {
     let joining = group.joining();
     let proxy = net.evenkeel_under(&joining.each_ref().map(String::as_str), &config);
     let limit = proxy.metric("evenkeel_sessions_max", &[]);
-    // More than fit, none of whom reads a byte.
+    // More clients than fit; none reads a byte.
     let clients: Vec<TcpStream> = net
         .on(Side::Client, || (0..400).filter_map(|_| try_connect(proxy.address()).ok()).collect());
     within(Duration::from_secs(3), || None::<()>);

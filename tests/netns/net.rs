@@ -206,7 +206,7 @@ impl Net {
         self.rule(side, "input", &format!("{expression} counter drop"));
     }
 
-    /// The same for what leaves a side.
+    /// Like the above, for what leaves a side.
     #[track_caller]
     pub(crate) fn drop_leaving(&self, side: Side, expression: &str) {
         self.rule(side, "output", &format!("{expression} counter drop"));
@@ -269,7 +269,7 @@ impl Net {
         )
     }
 
-    /// The same, started by another program (`strace`, `prlimit`), which becomes evenkeel.
+    /// Like the above, started by another program (`strace`, `prlimit`), which becomes evenkeel.
     #[track_caller]
     pub(crate) fn evenkeel_under(&self, wrapper: &[&str], config: &str) -> Proxy {
         let (directory, plain) = Proxy::command(config);

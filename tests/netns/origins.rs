@@ -141,8 +141,8 @@ enum Way {
     ByMark,
 }
 
-/// Leads what the backends send to anybody's address back into evenkeel's namespace, and there to
-/// its sockets.
+/// Leads what the backends send to any client's address back into evenkeel's namespace, and there
+/// to its sockets.
 fn lead_back(net: &Net, way: Way) {
     if way == Way::ByMark {
         let nft = |words: &[&str]| net.run(Side::Evenkeel, "nft", words);
@@ -240,7 +240,7 @@ fn seen_as_they_are(way: Way) {
     books.close(&proxy);
 }
 
-/// If it fails, a missing capability is found out by nobody, or taken for a failure of the backend.
+/// If it fails, a missing capability is not reported, or taken for a failure of the backend.
 #[test]
 fn the_capability_is_missing() {
     let net = both_families(Way::ByPort);
@@ -256,7 +256,7 @@ fn the_capability_is_missing() {
     });
     let served = served.count();
     let failures = proxy.metric("evenkeel_backend_connect_failures_total", &[("reason", "denied")]);
-    // Longer than whoever ejects takes to look.
+    // Longer than the outlier detector's interval.
     let ejected = within(Duration::from_millis(300), || {
         (proxy.metric("evenkeel_backend_ejections_total", &[]) > 0.5).then_some(())
     });

@@ -56,7 +56,7 @@ struct Player<'a> {
 pub(crate) fn play(stream: &TcpStream, part: &Part) -> Seen {
     stream.set_nonblocking(true).unwrap();
     if part.slow {
-        // Small, so that the one who sends is held up.
+        // Small, so that the sender is held up.
         SockRef::from(stream).set_recv_buffer_size(32 * 1024).unwrap();
     }
     let seen = Seen { received: 0, sent: 0, ending: Ending::Silence };

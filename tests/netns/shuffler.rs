@@ -24,11 +24,11 @@ use crate::streams::Dice;
 
 /// Every protocol (linux/if_ether.h), as the kernel wants it.
 const ETH_P_ALL: u32 = 0x0003_u16.to_be() as u32;
-/// One frame in so many is held back.
+/// One frame in this many is held back.
 const HOLDS_ONE_IN: usize = 16;
-/// One frame in so many is sent twice.
+/// One frame in this many is sent twice.
 const DOUBLES_ONE_IN: usize = 32;
-/// At most so many frames overtake one that is held back.
+/// At most this many frames overtake one that is held back.
 const OVERTAKEN_MAX: usize = 8;
 /// A frame that nothing follows goes on after this time.
 const HELD_MAX: Duration = Duration::from_millis(2);
@@ -65,7 +65,7 @@ impl Shuffler {
             Cable::new(seed).run(&stopping)
         });
         let thread = Some(thread);
-        // Somebody asks for an address from either end: only a frame tells where an end is.
+        // The kernel asks for an address from either end: only a frame tells where an end is.
         for (side, other) in [(Side::Client, "10.1.0.254:9"), (Side::Evenkeel, "10.1.0.1:9")] {
             net.on(side, || {
                 let asking = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -186,8 +186,8 @@ impl Cable {
         self.ways[way].held.push(held);
     }
 
-    /// Notes that so many frames have passed those held back, and lets go of those that have waited
-    /// long enough.
+    /// Notes that a number of frames have passed those held back, and lets go of those that have
+    /// waited long enough.
     fn release(&mut self, number: usize, passing: usize) {
         let way = &mut self.ways[number];
         for held in &mut way.held {

@@ -43,7 +43,7 @@ fn visit(served: &AtomicU64, from: Ipv6Addr, to: SocketAddr) {
     served.fetch_add(u64::from(speak().is_ok()), Ordering::Relaxed);
 }
 
-/// Who was served, of whom.
+/// The clients that were served, and their addresses.
 #[derive(Debug, Default)]
 struct Served {
     crowd: AtomicU64,
@@ -144,7 +144,7 @@ fn very_many_prefixes() {
     net.run(Side::Client, "ip", &["-6", "route", "add", "local", "fd00::/16", "dev", "lo"]);
     net.run(Side::Client, "sysctl", &["-q", "-w", "net.ipv6.ip_nonlocal_bind=1"]);
     let _backend = Actor::start(&net, net.backend(1), Habit::Echoes);
-    // With room for four times as many hardly anybody is forgotten before his time.
+    // With room for four times as many hardly any client is forgotten early.
     let few = f64::from(count) / 1000.0;
     remembered(&net, count, 4 * count, 0.0..few);
     // With room for an eighth most are, the quietest first, and so never the one that floods.

@@ -95,7 +95,7 @@ impl Proxy {
         self.status().sessions
     }
 
-    /// Waits until so many sessions are open.
+    /// Waits until this many sessions are open.
     #[track_caller]
     pub fn wait_for_sessions(&self, count: u64) {
         eventually(&format!("{count} sessions are open"), PATIENCE, || {

@@ -17,7 +17,7 @@ pub struct Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
-    /// Bound and not accepting: nobody else gets the port.
+    /// Bound and not accepting: no other program gets the port.
     _bound: Option<OwnedFd>,
 }
 
@@ -104,7 +104,7 @@ impl Backend {
         Self { address, shared: Arc::default(), acceptor: None, _bound: Some(socket.into()) }
     }
 
-    /// Answers no handshake: its queue of connections is full and nobody accepts.
+    /// Answers no handshake: its accept queue is full and it accepts none.
     pub fn unanswering() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&loopback().into()).unwrap();
@@ -201,7 +201,7 @@ fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// An address nobody listens on at this moment, for a program that cannot choose its own port.
+/// An address without a listener at this moment, for a program that cannot choose its own port.
 /// Another process may take it in between: start such programs with another one then.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind(loopback()).unwrap().local_addr().unwrap()

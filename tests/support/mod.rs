@@ -57,7 +57,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     try_connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
 }
 
-/// The same, where a reset may come as early as the connect.
+/// Like the function above, where a reset may come as early as the connect.
 pub fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     prepared(TcpStream::connect_timeout(&address, PATIENCE)?)
 }

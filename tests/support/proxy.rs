@@ -63,7 +63,7 @@ impl Proxy {
         Self { child, stderr, addresses: Vec::new(), directory }
     }
 
-    /// Runs with this configuration and a stderr that nobody reads; returns when it serves.
+    /// Runs with this configuration and a stderr without a reader; returns when it serves.
     #[track_caller]
     pub fn start_unread(config: &str) -> (Self, ChildStderr) {
         let (directory, mut command) = Self::command(config);

@@ -1,4 +1,4 @@
-//! New connections: each asks once and waits for the end; counts who was served and who refused.
+//! New connections: each asks once and waits for the end; counts how many were served and refused.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;

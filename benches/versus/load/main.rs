@@ -35,7 +35,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Mode {
-    /// Until somebody answers.
+    /// Until the target answers.
     Wait,
     /// Keeps silent connections until standard input ends.
     Hold {
