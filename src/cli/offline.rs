@@ -78,7 +78,7 @@ pub(crate) fn effective(options: &ConfigFile) -> ExitCode {
 
 /// The document of `version --json`.
 #[derive(Debug, Serialize)]
-struct Version {
+struct VersionDocument {
     name: &'static str,
     version: &'static str,
     arch: &'static str,
@@ -88,7 +88,7 @@ struct Version {
 
 /// `version`.
 pub(crate) fn version(json: bool) -> ExitCode {
-    let version = Version {
+    let version = VersionDocument {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         arch: std::env::consts::ARCH,

@@ -23,7 +23,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the process answered.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct AdminReply {
     /// HTTP status code.
     pub code: u16,
     /// The body.
@@ -136,7 +136,7 @@ pub fn request(
     method: &str,
     path: &str,
     body: String,
-) -> Result<Answer, ClientError> {
+) -> Result<AdminReply, ClientError> {
     let failed = |source: io::Error| ClientError {
         what: format!("cannot talk to evenkeel at {}", socket.display()),
         source,
@@ -151,7 +151,7 @@ pub fn request(
     })
 }
 
-async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::Result<Answer> {
+async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::Result<AdminReply> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -167,7 +167,7 @@ async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     let code = response.status().as_u16();
     let bytes = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Answer { code, body: String::from_utf8_lossy(&bytes).into_owned() })
+    Ok(AdminReply { code, body: String::from_utf8_lossy(&bytes).into_owned() })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! (sessions, counters, verdicts, limiter table), so nothing that lives is lost by a reload. What
 //! is gone keeps its place until no worker can use it any more.
 
+pub(crate) mod inputs;
 mod limits;
 
 use std::collections::{HashMap, HashSet};
@@ -11,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config;
+use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::meter::Meter;
 use crate::policy::balance::hash::Prefix;
@@ -20,40 +22,10 @@ use crate::policy::first_bytes::proxy_header::Version;
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::health::outlier;
 use crate::shared::{
-    AcceptProxy, Address, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation,
-    Group, HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool,
-    PoolId, PoolState, Protocol, Queue, Routing, Snapshot, Source, SourceRule, Sources, SpliceMode,
-    Sticky,
+    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
+    HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId,
+    PoolState, Protocol, Queue, Routing, Snapshot, Source, SourceRule, Sources, SpliceMode, Sticky,
 };
-
-/// What was set at run time for one backend and survives reloads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Override {
-    pub(crate) admin: Option<AdminState>,
-    pub(crate) weight: Option<u32>,
-}
-
-/// Overrides by pool and backend name.
-pub(crate) type Overrides = HashMap<(String, String), Override>;
-
-/// What a snapshot is made of beside the configuration.
-#[derive(Debug)]
-pub(crate) struct Inputs<'a> {
-    pub(crate) previous: &'a Snapshot,
-    /// The oldest generation that a worker still uses.
-    pub(crate) acknowledged: Generation,
-    /// Real addresses of each listener of the configuration, in its order.
-    pub(crate) addresses: &'a [Vec<Address>],
-    pub(crate) overrides: &'a Overrides,
-    pub(crate) workers: usize,
-    /// The time, in microseconds of the workers' clock.
-    pub(crate) now_us: u64,
-    pub(crate) sessions_max: u64,
-    /// Ports that one address of this host has to connect from.
-    pub(crate) source_ports: u32,
-    /// Random seeds for new limiter tables.
-    pub(crate) seeds: [u64; 4],
-}
 
 /// The snapshot before the first configuration.
 pub(crate) fn nothing() -> Snapshot {
@@ -79,7 +51,8 @@ pub(crate) fn nothing() -> Snapshot {
 pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
     let backends = kept_backends(inputs);
     let kept = inputs.previous.backends.iter().zip(&backends).filter(|(_, kept)| kept.is_some());
-    let known = kept.filter_map(|(old, _)| old.as_ref()).map(|old| (identity(old), old)).collect();
+    let known =
+        kept.filter_map(|(old, _)| old.as_ref()).map(|old| (backend_key(old), old)).collect();
     let mut builder = Builder {
         config,
         inputs,
@@ -162,9 +135,9 @@ fn id_number(index: usize) -> u32 {
 }
 
 /// What makes two backends the same one: pool, name and address.
-type Identity<'a> = (&'a str, &'a str, &'a Address);
+type BackendKey<'a> = (&'a str, &'a str, &'a Address);
 
-fn identity(backend: &Backend) -> Identity<'_> {
+fn backend_key(backend: &Backend) -> BackendKey<'_> {
     (&backend.pool_name, &backend.name, &backend.address)
 }
 
@@ -173,11 +146,27 @@ struct Builder<'a> {
     inputs: &'a Inputs<'a>,
     backends: Vec<Option<Arc<Backend>>>,
     /// Backends that were there before, by pool, name and address.
-    known: HashMap<Identity<'a>, &'a Arc<Backend>>,
+    known: HashMap<BackendKey<'a>, &'a Arc<Backend>>,
     /// No slot of `backends` before this one is free.
     taken: usize,
     sources: Vec<Arc<Source>>,
     pools: Vec<Option<Arc<Pool>>>,
+}
+
+/// What a pool keeps from one snapshot to the next.
+struct PoolSlot {
+    id: PoolId,
+    state: Arc<PoolState>,
+}
+
+/// What a listener gets beside its table in the file.
+struct ListenerSlot<'a> {
+    id: ListenerId,
+    pool: PoolId,
+    /// Real ones.
+    addresses: &'a [Address],
+    /// What it was in the previous snapshot.
+    known: Option<&'a Listener>,
 }
 
 impl Builder<'_> {
@@ -211,8 +200,9 @@ impl Builder<'_> {
         let previous = self.inputs.previous.pool(id);
         let state =
             previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
+        let slot = PoolSlot { id, state };
         let members: Vec<Arc<Backend>> =
-            pool.backends.iter().map(|backend| self.backend(pool, (id, &state), backend)).collect();
+            pool.backends.iter().map(|backend| self.backend(pool, &slot, backend)).collect();
         let (backup, primary): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
@@ -247,7 +237,7 @@ impl Builder<'_> {
                 eject: outlier.eject,
                 max_ejected_percent: outlier.max_ejected,
             }),
-            state,
+            state: slot.state,
         })
     }
 
@@ -255,7 +245,7 @@ impl Builder<'_> {
     fn backend(
         &mut self,
         pool: &config::Pool,
-        (pool_id, pool_state): (PoolId, &PoolState),
+        slot: &PoolSlot,
         backend: &config::Backend,
     ) -> Arc<Backend> {
         let address = Address::from(&backend.address);
@@ -277,7 +267,7 @@ impl Builder<'_> {
         let source = self.source_rule(pool, &address);
         let built = Arc::new(Backend {
             id,
-            pool: pool_id,
+            pool: slot.id,
             pool_name: pool.name.clone(),
             name: backend.name.clone(),
             address,
@@ -285,7 +275,7 @@ impl Builder<'_> {
             sessions_max: backend.max_sessions,
             backup: backend.backup,
             source: source.map(Box::new),
-            line: pool.queue.map(|_| Arc::clone(&pool_state.line)),
+            line: pool.queue.map(|_| Arc::clone(&slot.state.line)),
             measured: pool.balance == config::Balance::LeastLatency,
             state,
         });
@@ -337,7 +327,8 @@ impl Builder<'_> {
             );
             let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
             let routing = self.routing(listener, pools);
-            let mut built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            let slot = ListenerSlot { id, pool, addresses, known: known.as_deref() };
+            let mut built = self.listener(listener, &slot);
             built.routing = routing;
             listeners[id.index()] = Some(Arc::new(built));
             open.push(id);
@@ -369,13 +360,8 @@ impl Builder<'_> {
         })
     }
 
-    fn listener(
-        &self,
-        listener: &config::Listener,
-        (id, pool): (ListenerId, PoolId),
-        addresses: &[Address],
-        known: Option<&Listener>,
-    ) -> Listener {
+    fn listener(&self, listener: &config::Listener, slot: &ListenerSlot<'_>) -> Listener {
+        let ListenerSlot { id, pool, addresses, known } = *slot;
         let state = known.map_or_else(
             || Arc::new(ListenerState::new(self.inputs.workers)),
             |old| Arc::clone(&old.state),
@@ -401,10 +387,9 @@ impl Builder<'_> {
                 timeout: rule.timeout,
             }),
             routing: None,
-            limit: listener
-                .limit
-                .as_ref()
-                .map(|limit| self.limit(limit, known.and_then(|old| old.limit.as_ref()))),
+            limit: listener.limit.as_ref().map(|limit| {
+                limits::limit(self.inputs, limit, known.and_then(|old| old.limit.as_ref()))
+            }),
             keepalive: Keepalive {
                 idle: listener.keepalive.idle,
                 interval: listener.keepalive.interval,

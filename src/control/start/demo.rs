@@ -14,9 +14,9 @@ use axum::Router;
 use axum::http::Uri;
 use axum::routing::get;
 
-use super::run::{RunOptions, Served, run};
-use super::run_error::{RunError, failed};
 use crate::control::admin::http_server;
+use crate::control::run_error::{RunError, failed};
+use crate::control::start::run::{RunOptions, Served, run};
 
 /// Names of the backends.
 pub const BACKENDS: [&str; 3] = ["red", "green", "blue"];

@@ -7,7 +7,7 @@ use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use jiff::Timestamp;
 
-use crate::control::tell::words::count;
+use crate::control::words::count;
 
 /// An end that is nearer than this is worth a word.
 pub(crate) const NEAR_SECONDS: u64 = 14 * DAY;

@@ -10,8 +10,10 @@ use bytesize::ByteSize;
 
 use crate::config::units::show_duration;
 
-use crate::control::tell::status::{BackendStatus, ListenerStatus, OffenderStatus, Status};
-use crate::control::tell::words::{count, too_few_healthy};
+use crate::control::tell::status::document::{
+    BackendStatus, ListenerStatus, OffenderStatus, Status,
+};
+use crate::control::words::{count, too_few_healthy};
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
@@ -337,7 +339,7 @@ impl Table {
 mod tests {
     use super::*;
 
-    use crate::control::tell::status::{PoolStatus, WorkerStatus};
+    use crate::control::tell::status::document::{PoolStatus, WorkerStatus};
 
     fn sample() -> Status {
         let mut status =

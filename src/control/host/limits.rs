@@ -10,7 +10,7 @@ use crate::config::{Address, Config, Pool};
 use crate::policy::balance::source::ports_for_sessions;
 use crate::sys::process;
 
-use crate::control::tell::words::count;
+use crate::control::words::count;
 
 /// What this host grants.
 #[derive(Debug, Clone, Copy)]

@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::{Address, Config, Parsed};
 use crate::sys::{process, source};
 
-use super::host_limits::Host;
-use super::sizing::{self, Sizes};
-use crate::control::watch::trust::TlsProbes;
+use crate::control::host::limits::Host;
+use crate::control::host::sizing::{self, Sizes};
+use crate::control::host::trust::TlsProbes;
 
 /// A process that holds fewer is hardly meant.
 const FEW_SESSIONS: u64 = 100;
