@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evenkeel::config::{self, Config, Parsed, Severity, keys, render};
+use evenkeel::config::{self, Config, KeyPath, Parsed, Severity, keys, render};
 use proptest::prelude::*;
 
 /// The `.toml` files of a directory of the repository, sorted.
@@ -279,10 +279,11 @@ fn warnings_of_the_caller_are_placed() {
     let text = "[global]\nmax_sessions = 5\n\n[listener.db]\nbind = [\"0.0.0.0:1\"]\npool = \"p\"\n\
                 [pool.p]\nbackends = [\"10.0.0.1:1\"]\n";
     let mut parsed = parse_text(text);
-    parsed.warn("global.max_sessions", "too many", "raise LimitNOFILE");
-    parsed.warn("global.workers", "too many", "fewer");
-    parsed.warn("listener.db.bind[7]", "odd", "");
-    parsed.warn("admin.socket", "odd", "");
+    let global = KeyPath::table("global");
+    parsed.warn(&global.key("max_sessions"), "too many", "raise LimitNOFILE");
+    parsed.warn(&global.key("workers"), "too many", "fewer");
+    parsed.warn(&KeyPath::listener("db").key("bind").item(7), "odd", "");
+    parsed.warn(&KeyPath::table("admin").key("socket"), "odd", "");
     let places: Vec<(u32, u32)> =
         parsed.problems.iter().map(|problem| (problem.line, problem.column)).collect();
     assert_eq!(places, [(2, 16), (1, 1), (5, 8), (1, 1)]);

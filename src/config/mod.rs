@@ -18,6 +18,7 @@ mod effective;
 mod file;
 mod foreign;
 mod health;
+mod key_path;
 mod limit;
 mod listener;
 mod load;
@@ -40,6 +41,7 @@ mod unix;
 
 pub use address::Address;
 pub(crate) use address::is_in_the_way;
+pub use key_path::KeyPath;
 pub use load::{load, load_once};
 pub use model::*;
 pub use parse::{Parsed, admin_socket, parse};

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::address::Address;
 use super::file::{Section, Value, join, shown};
+use super::key_path::KeyPath;
 use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
 use super::nearest::nearest;
@@ -41,27 +42,27 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Adds a warning about the host, placed at `key` (a dotted path such as
-    /// `global.max_sessions`) or, when the file does not have it, at the table around it.
-    pub fn warn(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+    /// Adds a warning about the host, placed at `key` or, when the file does not have it, at the
+    /// table around it.
+    pub fn warn(&mut self, key: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
         self.add(Severity::Warning, key, message.into(), hint.into());
     }
 
     /// Adds an error that only the host could tell, such as a port in use, placed as by
     /// [`Self::warn`]; the configuration is refused from then on.
-    pub fn refuse(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn refuse(&mut self, key: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
         self.add(Severity::Error, key, message.into(), hint.into());
         self.config = None;
     }
 
-    fn add(&mut self, severity: Severity, key: &str, message: String, hint: String) {
-        let spot = self.spot(key).cloned();
+    fn add(&mut self, severity: Severity, key: &KeyPath, message: String, hint: String) {
+        let spot = self.spot(key.as_str()).cloned();
         self.problems.push(Problem {
             severity,
             file: self.file.clone(),
             line: spot.as_ref().map_or(1, |spot| spot.line),
             column: spot.as_ref().map_or(1, |spot| spot.column),
-            key: key.to_owned(),
+            key: key.to_string(),
             message,
             expected: String::new(),
             hint,

@@ -18,6 +18,7 @@ use std::os::unix::net::UnixListener;
 use axum::Router;
 use axum::routing::{get, post};
 
+use crate::config::KeyPath;
 use crate::control::admin::context::AdminContext;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{
@@ -87,7 +88,7 @@ pub(crate) fn open_http(
         let real = listener.local_addr()?;
         Ok(Some((listener, real)))
     };
-    open().map_err(|cause| ListenFailure::new("admin.http".to_owned(), address, cause))
+    open().map_err(|cause| ListenFailure::new(KeyPath::table("admin").key("http"), address, cause))
 }
 
 /// Answers requests from now on; must be called within the runtime.

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Address, Config, Pool};
+use crate::config::{Address, Config, KeyPath, Pool};
 use crate::policy::balance::source::ports_for_sessions;
 use crate::sys::process;
 
@@ -25,7 +25,7 @@ pub(crate) struct Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ceiling {
     /// The place in the file that it is about.
-    pub(crate) key: String,
+    pub(crate) key: KeyPath,
     pub(crate) message: String,
     pub(crate) hint: &'static str,
 }
@@ -43,18 +43,14 @@ impl Host {
 
     /// What will be met before `sessions`.
     pub(crate) fn ceilings(&self, config: &Config, sessions: u64) -> Vec<Ceiling> {
-        let of_ports = |(index, pool)| self.of_ports(config, (index, pool), sessions);
-        let pools = config.pools.iter().enumerate().filter_map(of_ports);
+        let of_ports = |index| self.of_ports(config, index, sessions);
+        let pools = (0..config.pools.len()).filter_map(of_ports);
         pools.chain(self.of_tracking(sessions)).collect()
     }
 
     /// Each session of a pool needs a source port for its backend's address.
-    fn of_ports(
-        &self,
-        config: &Config,
-        (index, pool): (usize, &Pool),
-        sessions: u64,
-    ) -> Option<Ceiling> {
+    fn of_ports(&self, config: &Config, index: usize, sessions: u64) -> Option<Ceiling> {
+        let pool = config.pools.get(index)?;
         let users = config.listeners.iter().filter(|listener| listener.pool == index);
         let wanted: u64 = users
             .map(|listener| listener.max_sessions.unwrap_or(sessions))
@@ -72,7 +68,7 @@ impl Host {
         let most = u64::from(ports).saturating_mul(sources.sum());
         let each = if is_named { "from a source to a backend" } else { "to a backend" };
         (most < wanted).then(|| Ceiling {
-            key: format!("pool.{}.backends", pool.name),
+            key: KeyPath::pool(&pool.name).key("backends"),
             message: format!(
                 "pool {} can have {most} sessions, fewer than the {wanted} that are let in: there \
                  are {ports} source ports {each}, and {}",
@@ -88,7 +84,7 @@ impl Host {
     fn of_tracking(&self, sessions: u64) -> Option<Ceiling> {
         let tracked = self.tracked.filter(|most| *most < sessions.saturating_mul(2))?;
         Some(Ceiling {
-            key: "global".to_owned(),
+            key: KeyPath::table("global"),
             message: format!(
                 "netfilter tracks {tracked} connections, fewer than the {} of {sessions} sessions: \
                  packets of further ones are dropped",

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config;
+use crate::config::{self, KeyPath};
 use crate::policy::defects::{Defect, has};
 use crate::shared::Address;
 use crate::sys::process;
@@ -69,8 +69,8 @@ pub(crate) struct Plan {
 /// An address that could not be listened on.
 #[derive(Debug)]
 pub(crate) struct ListenFailure {
-    /// Dotted path of its key.
-    pub(crate) key: String,
+    /// Where the file names it.
+    pub(crate) key: KeyPath,
     /// What happened.
     pub(crate) message: String,
     /// What to do.
@@ -81,7 +81,7 @@ pub(crate) struct ListenFailure {
 
 impl ListenFailure {
     /// Of an IP address that is not listened on at all yet.
-    pub(crate) fn new(key: String, address: SocketAddr, cause: io::Error) -> Self {
+    pub(crate) fn new(key: KeyPath, address: SocketAddr, cause: io::Error) -> Self {
         OpenFailure::Open(cause).place(key, &Address::Ip(address), &BoundAddresses::new())
     }
 }
@@ -107,13 +107,14 @@ pub(crate) fn plan(
     workers: usize,
 ) -> Result<Plan, Vec<ListenFailure>> {
     let mut plan = Plan::default();
+    let mut opener = Opener { inherited, workers };
     let mut failures = Vec::new();
     for (listener, asked) in config.listeners.iter().zip(asked(config)) {
         let options = options_of(listener);
         let mut addresses = Vec::new();
         for (position, asked) in asked.into_iter().enumerate() {
-            let key = format!("listener.{}.bind[{position}]", listener.name);
-            match plan.add(&asked, options, bound.get(&asked), (inherited, workers)) {
+            let key = KeyPath::listener(&listener.name).key("bind").item(position);
+            match plan.add(&asked, options, bound.get(&asked), &mut opener) {
                 Ok(real) => addresses.push(real),
                 Err(failed) => failures.push(failed.place(key, &asked.0, bound)),
             }
@@ -129,7 +130,7 @@ enum OpenFailure {
 }
 
 impl OpenFailure {
-    fn place(self, key: String, address: &Address, bound: &BoundAddresses) -> ListenFailure {
+    fn place(self, key: KeyPath, address: &Address, bound: &BoundAddresses) -> ListenFailure {
         match self {
             Self::Multipath => ListenFailure {
                 key,
@@ -242,7 +243,7 @@ impl Plan {
         asked: &AskedAddress,
         options: ListenOptions,
         known: Option<&BoundAddress>,
-        (inherited, workers): (&mut Vec<Inherited>, usize),
+        opener: &mut Opener<'_>,
     ) -> Result<Address, OpenFailure> {
         if let Some(known) = known {
             if known.options.mptcp != options.mptcp && !known.real.is_unix() {
@@ -251,7 +252,7 @@ impl Plan {
             if has(Defect::BindAnew)
                 && let Address::Ip(real) = known.real
             {
-                let sockets = socket::listen_beside(real, workers, &options);
+                let sockets = socket::listen_beside(real, opener.workers, &options);
                 self.opened.push(OpenedSockets::of_tcp(real, sockets.map_err(OpenFailure::Open)?));
             }
             let kept = BoundAddress { options, ..known.clone() };
@@ -262,7 +263,7 @@ impl Plan {
             self.bound.insert(asked.clone(), kept);
             return Ok(real);
         }
-        let opened = open(&asked.0, options, inherited, workers).map_err(OpenFailure::Open)?;
+        let opened = opener.open(&asked.0, options).map_err(OpenFailure::Open)?;
         let (real, file) = (opened.address.clone(), opened.file.clone());
         self.bound.insert(asked.clone(), BoundAddress { real: real.clone(), options, file });
         self.opened.push(opened);
@@ -277,7 +278,8 @@ impl OpenedSockets {
 
     /// One socket, from whose queue every worker accepts.
     fn shared(
-        (address, socket): (&Address, OwnedFd),
+        address: &Address,
+        socket: OwnedFd,
         file: Option<SocketFile>,
         workers: usize,
     ) -> io::Result<Self> {
@@ -289,33 +291,37 @@ impl OpenedSockets {
     }
 }
 
-fn open(
-    configured: &Address,
-    options: ListenOptions,
-    inherited: &mut Vec<Inherited>,
+/// What new sockets are made from.
+struct Opener<'a> {
+    /// Sockets that systemd passed and no listener has taken yet.
+    inherited: &'a mut Vec<Inherited>,
     workers: usize,
-) -> io::Result<OpenedSockets> {
-    let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
-    if let Some(position) = inherited.iter().position(is_it) {
-        let socket = inherited.swap_remove(position).socket;
-        let socket = match configured {
-            Address::Ip(_) => socket::adopt_listener(socket, &options)?,
-            Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
-        };
-        // Its file, if it has one, is systemd's.
-        return OpenedSockets::shared((configured, socket), None, workers);
-    }
-    match configured {
-        Address::Ip(address) => {
-            let sockets = socket::listen(*address, workers, &options)?;
-            let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
-            Ok(OpenedSockets::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
+}
+
+impl Opener<'_> {
+    fn open(&mut self, configured: &Address, options: ListenOptions) -> io::Result<OpenedSockets> {
+        let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
+        if let Some(position) = self.inherited.iter().position(is_it) {
+            let socket = self.inherited.swap_remove(position).socket;
+            let socket = match configured {
+                Address::Ip(_) => socket::adopt_listener(socket, &options)?,
+                Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
+            };
+            // Its file, if it has one, is systemd's.
+            return OpenedSockets::shared(configured, socket, None, self.workers);
         }
-        Address::Unix(path) => {
-            let bind = || unix::listen(path, PERMISSIONS, options.backlog);
-            let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
-            let (socket, file) = socket_file::make(path, when_locked, bind)?;
-            OpenedSockets::shared((configured, socket), Some(file), workers)
+        match configured {
+            Address::Ip(address) => {
+                let sockets = socket::listen(*address, self.workers, &options)?;
+                let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
+                Ok(OpenedSockets::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
+            }
+            Address::Unix(path) => {
+                let bind = || unix::listen(path, PERMISSIONS, options.backlog);
+                let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
+                let (socket, file) = socket_file::make(path, when_locked, bind)?;
+                OpenedSockets::shared(configured, socket, Some(file), self.workers)
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::{Config, Pool, Probe, Trust};
+use crate::config::{Config, KeyPath, Pool, Probe, Trust};
 
 /// No file of certificates is that long: those of a whole system have a quarter of a megabyte.
 const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -51,7 +51,7 @@ pub(crate) struct Roots {
 /// Why probes cannot be made, with the place in the file that it is about.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
-    pub(crate) key: String,
+    pub(crate) key: KeyPath,
     pub(crate) message: String,
     pub(crate) hint: &'static str,
 }
@@ -111,7 +111,7 @@ impl Maker<'_> {
         else {
             return Ok(None);
         };
-        let place = |key: &str| format!("pool.{}.health.{key}", pool.name);
+        let place = |key: &str| KeyPath::pool(&pool.name).key("health").key(key);
         let name = match host.clone().map(ServerName::try_from).transpose() {
             Ok(name) => name,
             Err(_) => {

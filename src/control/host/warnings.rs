@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Address, Config, Parsed};
+use crate::config::{Address, Config, KeyPath, Parsed};
 use crate::sys::{process, source};
 
 use crate::control::host::limits::Host;
@@ -51,11 +51,13 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
     for listener in &config.listeners {
         for (position, address) in listener.bind.iter().enumerate() {
             if let Address::Ip(address) = address {
-                addresses.push((format!("listener.{}.bind[{position}]", listener.name), *address));
+                let key = KeyPath::listener(&listener.name).key("bind").item(position);
+                addresses.push((key, *address));
             }
         }
     }
-    addresses.extend(config.admin.http.map(|address| ("admin.http".to_owned(), address)));
+    let admin_key = KeyPath::table("admin").key("http");
+    addresses.extend(config.admin.http.map(|address| (admin_key, address)));
     for (key, address) in addresses {
         if (1..first_free).contains(&address.port()) {
             parsed.warn(
@@ -112,7 +114,7 @@ fn warn_of_loops(parsed: &mut Parsed, config: &Config, is_here: impl Fn(IpAddr) 
             let Some((listener, bind)) = wildcards.iter().find(takes) else { continue };
             if is_here(address.ip()) {
                 parsed.warn(
-                    &format!("pool.{}.backends[{position}]", pool.name),
+                    &KeyPath::pool(&pool.name).key("backends").item(position),
                     format!(
                         "backend {address} is this host, and listener {listener} accepts on \
                          {bind}: its sessions come back, over and over"
@@ -135,7 +137,7 @@ fn warn_of_sources(
         for (position, own) in pool.source.iter().enumerate() {
             if !is_here(*own) {
                 parsed.warn(
-                    &format!("pool.{}.source[{position}]", pool.name),
+                    &KeyPath::pool(&pool.name).key("source").item(position),
                     format!("source {own} is no address of this host"),
                     "sessions come from the others of the pool; add it to a device (`ip address \
                      add`), or remove it here",
@@ -144,7 +146,7 @@ fn warn_of_sources(
         }
         if pool.transparent && !may_be_anybody {
             parsed.warn(
-                &format!("pool.{}.transparent", pool.name),
+                &KeyPath::pool(&pool.name).key("transparent"),
                 format!(
                     "this process may not connect from its clients' addresses: every session \
                          of pool {} will fail",
@@ -176,7 +178,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
             "max_sessions = {wanted} is cut to {fits}: the process may open {descriptors} \
              descriptors"
         );
-        parsed.warn("global.max_sessions", message, hint);
+        parsed.warn(&KeyPath::table("global").key("max_sessions"), message, hint);
     }
     let most = sizes.sessions(config);
     if most < FEW_SESSIONS && config.global.max_sessions.is_none() {
@@ -189,7 +191,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
             }
         };
         let hint = "raise the limit (LimitNOFILE= or MemoryMax= of the systemd unit, `ulimit -n`)";
-        parsed.warn("global", message, hint);
+        parsed.warn(&KeyPath::table("global"), message, hint);
     }
     let mut sum = 0_u64;
     let mut each_fits = true;
@@ -202,7 +204,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
                 "max_sessions = {wanted} cannot be reached: the process holds at most {most} \
                  sessions"
             );
-            parsed.warn(&format!("listener.{}.max_sessions", listener.name), message, hint);
+            parsed.warn(&KeyPath::listener(&listener.name).key("max_sessions"), message, hint);
         }
     }
     if each_fits && sum > most {
@@ -210,7 +212,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
             "the listeners' max_sessions add up to {sum}, the process holds at most {most} \
              sessions: one listener can starve another"
         );
-        parsed.warn("global.max_sessions", message, hint);
+        parsed.warn(&KeyPath::table("global").key("max_sessions"), message, hint);
     }
 }
 
@@ -219,7 +221,7 @@ fn warn_of_backlog(parsed: &mut Parsed, config: &Config, somaxconn: Option<u64>)
     for listener in &config.listeners {
         if u64::from(listener.backlog) > most {
             parsed.warn(
-                &format!("listener.{}.backlog", listener.name),
+                &KeyPath::listener(&listener.name).key("backlog"),
                 format!("backlog = {} is cut to {most} by the kernel", listener.backlog),
                 format!("raise net.core.somaxconn, or set backlog = {most}"),
             );

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{self, Config, Parsed, Problem, Severity};
+use crate::config::{self, Config, KeyPath, Parsed, Problem, Severity};
 use crate::dataplane::Command;
 
 use crate::control::host::listeners::{self, Plan};
@@ -119,7 +119,11 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, RefusedReload> {
     }
     let overrides = current.overrides.clone();
     let snapshot = publish(plane, &config, &plan.addresses, &overrides).map_err(|message| {
-        parsed.refuse("pool", message, "change the pool so that a table can be built");
+        parsed.refuse(
+            &KeyPath::table("pool"),
+            message,
+            "change the pool so that a table can be built",
+        );
         refused(&parsed, &text)
     })?;
     current.bound = plan.bound.clone();
@@ -163,17 +167,19 @@ pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
 
 /// Settings that are read once, at start.
 fn refuse_what_cannot_change(old: &Config, new: &Config, parsed: &mut Parsed) {
+    let global = KeyPath::table("global");
+    let admin = KeyPath::table("admin");
     let fixed = [
-        ("global.workers", old.global.workers != new.global.workers),
-        ("global.pin_workers", old.global.pin_workers != new.global.pin_workers),
-        ("global.spin", old.global.spin != new.global.spin),
-        ("admin.socket", old.admin.socket != new.admin.socket),
-        ("admin.http", old.admin.http != new.admin.http),
+        (global.key("workers"), old.global.workers != new.global.workers),
+        (global.key("pin_workers"), old.global.pin_workers != new.global.pin_workers),
+        (global.key("spin"), old.global.spin != new.global.spin),
+        (admin.key("socket"), old.admin.socket != new.admin.socket),
+        (admin.key("http"), old.admin.http != new.admin.http),
     ];
     for (key, changed) in fixed {
         if changed {
             parsed.refuse(
-                key,
+                &key,
                 format!("{key} cannot change while evenkeel runs"),
                 "restart evenkeel to change it, or put the old value back",
             );

@@ -12,7 +12,8 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     compare("listener", &names(&old.listeners), &names(&new.listeners), &mut lines);
     for listener in &new.listeners {
         if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name)
-            && !same_listener((before, old), (listener, new))
+            && !(PlacedListener { listener: before, config: old })
+                .is_same(&PlacedListener { listener, config: new })
         {
             lines.push(format!("listener {} changed", listener.name));
         }
@@ -30,11 +31,22 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     lines
 }
 
-/// A listener names its pool by position, which may move without a change of meaning.
-fn same_listener((before, old): (&Listener, &Config), (after, new): (&Listener, &Config)) -> bool {
-    let pool_name = |config: &Config, index: usize| config.pools.get(index).map(|p| p.name.clone());
-    pool_name(old, before.pool) == pool_name(new, after.pool)
-        && Listener { pool: after.pool, ..before.clone() } == *after
+/// A listener and the configuration it stands in: it names its pool by position there.
+struct PlacedListener<'a> {
+    listener: &'a Listener,
+    config: &'a Config,
+}
+
+impl PlacedListener<'_> {
+    fn pool_name(&self) -> Option<&str> {
+        self.config.pools.get(self.listener.pool).map(|pool| pool.name.as_str())
+    }
+
+    /// Whether both mean the same: a position may move without a change of meaning.
+    fn is_same(&self, other: &Self) -> bool {
+        let moved = Listener { pool: other.listener.pool, ..self.listener.clone() };
+        self.pool_name() == other.pool_name() && moved == *other.listener
+    }
 }
 
 fn pool_changes(before: &Pool, after: &Pool, lines: &mut Vec<String>) {

@@ -57,7 +57,7 @@ pub fn demo(options: DemoOptions) -> Result<(), RunError> {
 /// The file is ours and gone at the end: what failed is told by the options that chose it.
 fn in_terms_of_options(error: RunError, options: DemoOptions) -> RunError {
     let RunError::Host { key, cause: source, .. } = error else { return error };
-    let (port, option) = if key == "admin.http" {
+    let (port, option) = if key.is_some_and(|key| key.as_str() == "admin.http") {
         (options.admin_port, "admin-port")
     } else {
         (options.port, "port")

@@ -106,7 +106,8 @@ fn not_granted(parsed: &mut Parsed, text: &str, failures: Vec<ListenFailure>) ->
         parsed.refuse(&key, message, hint);
         first.get_or_insert((key, cause));
     }
-    let (key, cause) = first.unwrap_or_else(|| (String::new(), io::ErrorKind::Other.into()));
+    let (key, cause) = first.unzip();
+    let cause = cause.unwrap_or_else(|| io::ErrorKind::Other.into());
     RunError::Host { text: config::render(&parsed.problems, text, false), key, cause }
 }
 
