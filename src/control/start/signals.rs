@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// All signals that are listened to.
 pub(super) struct Signals {
-    stop: [Signal; 3],
+    stop: StopSignals,
     reload: Signal,
     reopen: Signal,
     upgrade: Signal,
@@ -32,11 +32,11 @@ impl Signals {
     /// When the kernel or the runtime refuses a handler.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            stop: [
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::quit())?,
-            ],
+            stop: StopSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                quit: signal(SignalKind::quit())?,
+            },
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
             upgrade: signal(SignalKind::user_defined2())?,
@@ -46,7 +46,7 @@ impl Signals {
     /// Waits for the next signal of any kind. Loses none when it is cancelled.
     pub(super) async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            () = stop_signal(&mut self.stop) => SignalRequest::Stop,
+            () = self.stop.next() => SignalRequest::Stop,
             _ = self.reload.recv() => SignalRequest::Reload,
             _ = self.reopen.recv() => SignalRequest::Reopen,
             _ = self.upgrade.recv() => SignalRequest::Upgrade,
@@ -55,14 +55,23 @@ impl Signals {
 
     /// Waits for a signal that ends the process; leaves the others pending.
     pub(super) async fn stop(&mut self) {
-        stop_signal(&mut self.stop).await;
+        self.stop.next().await;
     }
 }
 
-async fn stop_signal([terminate, interrupt, quit]: &mut [Signal; 3]) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = quit.recv() => {}
+/// The signals that end the process.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl StopSignals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
+        }
     }
 }
