@@ -14,12 +14,16 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use tokio::net::UnixStream;
 
 use crate::config::{self, Admin};
 
 /// How long the process may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What the process answered.
 #[derive(Debug, Clone)]
@@ -114,17 +118,8 @@ pub fn explain_path(listener: &str, client: &str, sni: Option<&str>) -> String {
     format!("/v1/explain?listener={}&client={}{sni}", encoded(listener), encoded(client))
 }
 
-/// RFC 3986: everything but unreserved characters as `%XX`.
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+fn encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 /// Sends one request and waits for its answer.
