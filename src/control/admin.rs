@@ -2,7 +2,7 @@
 //! a read-only page over TCP.
 //!
 //! Both are opened at start, before anything is served, and answered by the thread `control`.
-//! Whoever may open the socket (mode 0600) controls the process; TCP can change nothing.
+//! A user who may open the socket (mode 0600) controls the process; TCP can change nothing.
 
 pub mod client;
 mod context;

@@ -1,11 +1,12 @@
-//! What is logged, in which form, and how it gets to stderr without anybody waiting for it.
+//! What is logged, in which form, and how it gets to stderr without a thread waiting for it.
 //!
 //! Events and session records go through two bounded queues to one thread, `log`, that formats and
 //! writes them; a line that finds its queue full is dropped and counted. A flood of sessions cannot
 //! push a change of state out: events have their own queue.
 //!
 //! **Synchronization.** Level, shape and the switch of the session log are atomics written by the
-//! control plane and read relaxed by whoever logs: a line more or less around a change is harmless.
+//! control plane and read relaxed by every thread that logs: a line more or less around a change is
+//! harmless.
 
 mod event;
 mod level;
@@ -43,8 +44,8 @@ pub(crate) struct Logging {
     settings: Arc<Settings>,
     events: Sender<Event>,
     sessions: Sender<ClosedSession>,
-    /// Who sends here is answered once everything queued before is written; dropping it ends the
-    /// thread.
+    /// A sender that arrives is answered once everything queued before is written; dropping it ends
+    /// the thread.
     flushes: Mutex<Option<Sender<Sender<()>>>>,
     /// Kept so that the thread is known to be ours; never joined, for it may be stuck in write(2).
     _writer: JoinHandle<()>,
@@ -91,7 +92,7 @@ impl Logging {
     /// Takes new settings up at once.
     pub(crate) fn apply(&self, log: &Log) {
         self.settings.apply(log);
-        // Callsites remember whether anybody wants their events.
+        // Callsites remember whether their events are wanted.
         tracing::callsite::rebuild_interest_cache();
     }
 
@@ -105,7 +106,7 @@ impl Logging {
         let Some(flushes) = self.flushes.lock().take() else { return };
         let (done, finished) = bounded(1);
         if flushes.send_timeout(done, FINISH_DEADLINE).is_ok() {
-            // A stderr that nobody reads does not keep the process from ending.
+            // A stderr without a reader does not keep the process from ending.
             let _late = finished.recv_timeout(FINISH_DEADLINE);
         }
     }
@@ -124,7 +125,7 @@ mod tests {
     use crate::config::{LogFormat, LogLevel};
     use crossbeam::channel::{Receiver, unbounded};
 
-    /// Passes on what is written; blocks while nobody takes it if the channel is a rendezvous.
+    /// Passes on what is written; blocks until it is taken if the channel is a rendezvous.
     struct Sink(Sender<Vec<u8>>);
 
     impl Write for Sink {
@@ -171,7 +172,7 @@ mod tests {
         assert_eq!(logging.dropped(), 0);
     }
 
-    // If this fails, a stderr that nobody reads stops the control plane.
+    // If this fails, a stderr without a reader stops the control plane.
     #[test]
     fn a_blocked_reader_costs_lines_and_no_time() {
         let (wire, written) = bounded(0);
@@ -207,7 +208,7 @@ mod tests {
         );
     }
 
-    // If this fails, workers make records that nobody wants, or none that somebody wants.
+    // If this fails, workers make records that are not wanted, or none that are.
     #[test]
     fn the_session_log_can_be_switched() {
         let (wire, _written) = unbounded();

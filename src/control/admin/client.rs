@@ -178,7 +178,7 @@ mod tests {
         );
     }
 
-    // If this fails, verbs without arguments talk to nobody although the service's own file says
+    // If this fails, verbs without arguments reach no process although the service's own file says
     // where it listens.
     #[test]
     fn the_default_file_tells_where_the_socket_is() {

@@ -53,7 +53,7 @@ pub(crate) async fn config(State(admin): State<AdminContext>) -> impl IntoRespon
     ([(CONTENT_TYPE, "application/toml; charset=utf-8")], text)
 }
 
-/// Who is asked about.
+/// The query of `explain`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExplainQuery {

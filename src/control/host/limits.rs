@@ -57,8 +57,8 @@ impl Host {
             .fold(0, u64::saturating_add)
             .min(sessions);
         let backends: HashSet<_> = pool.backends.iter().map(|backend| &backend.address).collect();
-        // Whoever finds no port to one of the others may still go there. A transparent pool has the
-        // addresses of all clients.
+        // A session that finds no port to one of the others may still go there. A transparent pool
+        // has the addresses of all clients.
         if pool.transparent || backends.iter().any(|to| matches!(to, Address::Unix(_))) {
             return None;
         }
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(found_from(host, 1_000_000, "", "transparent = true"), [""; 0]);
     }
 
-    // If this fails, a full table of the firewall drops packets, and nobody knows why.
+    // If this fails, a full table of the firewall drops packets, and no message says why.
     #[test]
     fn a_small_tracking_table_is_named() {
         let host = Host { ports: 60_000, tracked: Some(65_536) };

@@ -1,8 +1,8 @@
 //! Opening the sockets a configuration asks for, and keeping those it had already.
 //!
-//! Sockets are opened by the control plane, so that a failure is an answer to whoever asked, and
-//! handed to the workers afterwards. An address that stays is never closed; port 0 keeps the port
-//! the kernel chose.
+//! Sockets are opened by the control plane, so that a failure is an answer to the operator who
+//! asked, and handed to the workers afterwards. An address that stays is never closed; port 0 keeps
+//! the port the kernel chose.
 
 use std::collections::HashMap;
 use std::io;
@@ -154,7 +154,7 @@ impl OpenFailure {
     }
 }
 
-/// Who has the address: a socket of ours that goes with this configuration, or somebody else.
+/// What has the address: a socket of ours that goes with this configuration, or another program.
 fn remedy_in_use(address: SocketAddr, bound: &BoundAddresses) -> String {
     let mut own = bound.values().filter_map(|own| own.real.ip());
     match own.find(|own| config::is_in_the_way(*own, address)) {
@@ -224,13 +224,13 @@ impl From<&InheritedAddress> for Address {
     }
 }
 
-/// Unix sockets whose file somebody has removed or replaced: they listen, and nobody reaches them.
+/// Unix sockets whose file was removed or replaced: they listen, and no client reaches them.
 pub(crate) fn lost_files(bound: &BoundAddresses) -> impl Iterator<Item = &Address> {
     let is_lost = |file: &Arc<SocketFile>| !file.is_there();
     bound.values().filter(move |it| it.file.as_ref().is_some_and(is_lost)).map(|it| &it.real)
 }
 
-/// Removes the files of all Unix sockets: whoever has connected is still served.
+/// Removes the files of all Unix sockets; clients that have connected are still served.
 pub(crate) fn remove_files(bound: &BoundAddresses) {
     for file in bound.values().filter_map(|it| it.file.as_ref()) {
         file.remove();

@@ -34,7 +34,7 @@ pub(crate) struct TlsProbe {
     pub(crate) client: Arc<ClientConfig>,
     /// What `host` says; `None` is the backend's address.
     pub(crate) name: Option<ServerName<'static>>,
-    /// Who has to have signed the certificate; `None` is anybody.
+    /// The authorities that may have signed the certificate; `None` accepts any.
     pub(crate) roots: Option<Arc<Roots>>,
 }
 
@@ -178,7 +178,7 @@ impl Roots {
     fn of_system() -> Result<Arc<Self>, Wrong> {
         let found = rustls_native_certs::load_native_certs();
         let mut anchors = RootCertStore::empty();
-        // There are always some that nobody can read any more.
+        // There are always some that cannot be parsed any more.
         anchors.add_parsable_certificates(found.certs);
         let none = || {
             let cause = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();

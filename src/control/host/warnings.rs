@@ -1,7 +1,8 @@
 //! Where a configuration asks for more than this host grants.
 //!
 //! A limit that is silently cut is found out at the worst moment, so `check` and `run` both warn of
-//! it. Refused is only a file of certificates that cannot be read: probes would fail for our want.
+//! it. Refused is only a file of certificates that cannot be read: probes would fail for a reason
+//! that is ours.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -69,7 +70,7 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
     }
 }
 
-/// The same with sizes that are known.
+/// Adds warnings about a host whose sizes are known.
 pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     warn_of_sessions(parsed, config, sizes);
     warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
@@ -81,7 +82,7 @@ pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     }
 }
 
-/// The same of what a reload can change.
+/// Adds warnings about what a reload can change.
 pub(crate) fn warn_at_reload(parsed: &mut Parsed, config: &Config) {
     let is_asked = config.pools.iter().any(|pool| pool.transparent);
     warn_of_sources(parsed, config, source::is_here, is_asked && source::may_be_anybody());
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(warnings("", "max_sessions = 100\nbacklog = 128"), []);
     }
 
-    // If this fails, a process that can hold next to nobody starts as if all were well.
+    // If this fails, a process that can hold hardly a session starts as if all were well.
     #[test]
     fn hardly_any_descriptors_are_worth_a_word() {
         let found = warnings_with(200, "", "backlog = 128");
@@ -314,7 +315,8 @@ mod tests {
         assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
     }
 
-    // If this fails, one connection becomes as many sessions as there may be, and nobody was told.
+    // If this fails, one connection becomes as many sessions as there may be, and no warning said
+    // so.
     #[test]
     fn a_backend_that_is_this_host_is_named() {
         let text = "[listener.a]\nbind = [\"0.0.0.0:5432\", \"10.0.0.1:5433\"]\npool = \"p\"\n\

@@ -1,8 +1,8 @@
 //! The thread `log`: formats what is queued and writes it, many lines to one write(2).
 //!
 //! It is the only thread that may wait for stderr. After lines of sessions it does not wait for the
-//! next one at once but lets some gather: a worker that closes a session then finds nobody to wake,
-//! which costs it a system call.
+//! next one at once but lets some gather: a worker that closes a session then need not wake the
+//! thread, which would cost it a system call.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -55,7 +55,7 @@ impl LogWriter {
         Self { settings, queues, sink, batch: Vec::new(), is_torn: false, dropped_told: 0 }
     }
 
-    /// Works until nobody can ask for a flush any more.
+    /// Works until the last sender of flushes is gone.
     pub(crate) fn run(mut self) {
         let flushes = self.queues.flushes.clone();
         loop {
@@ -79,7 +79,7 @@ impl LogWriter {
             }
             if let Some(done) = asked {
                 self.drain();
-                // Whoever asked may have given up.
+                // The asker may have given up.
                 let _gone = done.send(());
             }
         }
@@ -172,7 +172,7 @@ fn write_what_fits(sink: &mut impl Write, bytes: &[u8]) -> usize {
     taken.min(bytes.len())
 }
 
-/// The process's stderr, also when somebody made it non-blocking.
+/// The process's stderr, also when another process made it non-blocking.
 #[derive(Debug)]
 pub(crate) struct Stderr;
 
@@ -205,7 +205,7 @@ mod tests {
     use crossbeam::channel::bounded;
     use parking_lot::Mutex;
 
-    /// A disk with so much room, and what is on it.
+    /// A disk with room for this many bytes, and what is on it.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    // If this fails, a full disk costs the first line after it as well, or nobody is told of a gap.
+    // If this fails, a full disk costs the first line after it as well, or the gap is not told.
     #[test]
     fn a_line_that_does_not_fit_is_the_only_torn_one() {
         let (disk, settings) = (Disk::default(), Arc::new(Settings::default()));

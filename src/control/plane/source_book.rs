@@ -46,7 +46,7 @@ impl SourceStanding {
         // The kernel may have none although sessions have few: closed connections keep theirs.
         let ran_out = self.no_port > before.no_port;
         self.is_scarce = ran_out || is_scarce(used, most, before.is_scarce);
-        // One that is bound is there; without any use nobody has asked.
+        // One that is bound is there; without any use it has not been asked for.
         self.is_missing = self.no_address > before.no_address || before.is_missing && used == 0;
         let ports = match (before.is_scarce, self.is_scarce) {
             (false, true) => Some(SourceChange::Scarce),

@@ -36,7 +36,7 @@ pub(crate) struct Reloaded {
 pub(crate) struct RefusedReload {
     /// Every problem, with its place.
     pub(crate) problems: Vec<Problem>,
-    /// The same for a person.
+    /// All of them as text for a person.
     pub(crate) text: String,
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
     })
 }
 
-/// Backends of the previous snapshot that somebody may still use.
+/// Backends of the previous snapshot that a worker may still use.
 fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
     let previous = inputs.previous;
     let pools = previous.pools.iter().flatten();
@@ -98,7 +98,7 @@ fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
     previous.backends.iter().map(|slot| slot.clone().filter(keep)).collect()
 }
 
-/// Sources of the previous snapshot that somebody may still use: whose session has a port of one
+/// Sources of the previous snapshot that a worker may still use: whose session has a port of one
 /// finds it counted when the source comes back.
 fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
     let previous = inputs.previous;

@@ -69,7 +69,7 @@ fn in_terms_of_options(error: RunError, options: DemoOptions) -> RunError {
     }
 }
 
-/// A directory for nobody else, removed on drop.
+/// A directory that only this user may enter, removed on drop.
 #[derive(Debug)]
 struct PrivateDirectory(PathBuf);
 
@@ -77,7 +77,7 @@ impl PrivateDirectory {
     fn new() -> io::Result<Self> {
         let name = format!("evenkeel-demo-{:08x}", fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
-        // Fails if somebody made it before, so nobody can have prepared it.
+        // Fails if it is there already, so no other user can have prepared it.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -85,7 +85,7 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the temporary directory.
+        // What cannot be removed is left to what cleans the temporary directory.
         let _left = fs::remove_dir_all(&self.0);
     }
 }

@@ -179,7 +179,7 @@ impl ProbedBackend {
                 () = sleep_until(due) => {}
             }
             if self.is_in_maintenance() {
-                // Nobody tells us when it ends, so look; asking costs one atomic load.
+                // No event tells when it ends, so look; asking costs one atomic load.
                 self.pace.interrupt(&health);
                 due = Instant::now() + self.pace.soon(fastrand::u64(..));
                 continue;
@@ -190,7 +190,7 @@ impl ProbedBackend {
             let found = tokio::select! {
                 biased;
                 _ = orders.changed() => {
-                    // The answer would be to a question nobody asks any more: ask the new one.
+                    // The answer would be to a question that is out of date: ask the new one.
                     orders.mark_changed();
                     continue;
                 }

@@ -73,7 +73,7 @@ pub struct WorkerStatus {
     pub sessions: u64,
     /// Seconds it has worked rather than slept.
     pub busy_seconds: f64,
-    /// The same as a share of the time since the start, 0 to 1.
+    /// That as a share of the time since the start, 0 to 1.
     pub busy_share: f64,
     /// Pipes that hold bytes.
     pub pipes_in_use: u64,
@@ -95,7 +95,7 @@ pub struct ListenerStatus {
     pub accepted: u64,
     /// Connections refused.
     pub refused: u64,
-    /// The same by reason; reasons that never occurred are left out.
+    /// Refused connections by reason; reasons that never occurred are left out.
     pub refused_by: BTreeMap<String, u64>,
     /// Sessions open now.
     pub sessions: u64,
@@ -118,7 +118,8 @@ pub struct OffenderStatus {
     pub client: String,
     /// How often it would have been refused since the start, at most.
     pub would_refuse: u64,
-    /// The same, at least; less than the most only when more clients came than are remembered.
+    /// How often at least; less than `would_refuse` only when more clients came than are
+    /// remembered.
     pub at_least: u64,
 }
 

@@ -1,8 +1,7 @@
 //! A table for a terminal: columns as wide as their widest cell, some of them aligned right.
 //!
-//! Kept beside the table crates after a look at them (crates each would add to the tree):
-//! `comfy-table` adds 1 but cannot colour a cell, and 21 with colours; `tabled` adds 4, and 13 with
-//! colours. Width comes from `unicode-width`, which is linked anyway.
+//! Not a table crate: with cells of different colours, `comfy-table` 8.0 would add 12 crates to the
+//! tree and `tabled` 0.22 would add 10. Width comes from `unicode-width`, which is linked anyway.
 
 use std::fmt::Write;
 

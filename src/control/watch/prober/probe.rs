@@ -66,7 +66,7 @@ pub(super) async fn probe(mut question: ProbeQuestion<'_>) -> ProbeResult {
         return ProbeResult { verdict, not_after };
     };
     address.set_port(port);
-    // Sessions go to another port: whoever reads the line would look at the wrong service.
+    // Sessions go to another port: a reader of the line would look at the wrong service.
     let named = |reason: String| format!("{reason}, asked on port {port}");
     let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
         ProbeFailure::Backend(reason) => ProbeFailure::Backend(named(reason)),
@@ -150,7 +150,7 @@ async fn connect(
     budget: &mut Budget,
 ) -> Result<TcpStream, ProbeFailure> {
     let stream = in_time(source::connect(address, sources), budget).await?;
-    // On this host, a port nobody listens on can be the one we were given: connected to ourselves.
+    // On this host, a port without a listener can be the one we were given: connected to ourselves.
     if stream.local_addr().is_ok_and(|own| own == address) {
         return Err(ProbeFailure::Backend("connect refused".into()));
     }
@@ -170,7 +170,7 @@ async fn in_time<S>(
     }
 }
 
-/// Says in a PROXY header that this is nobody's connection: the backend waits for one.
+/// Says in a PROXY header that this connection is for no client: the backend waits for one.
 async fn introduce(
     stream: &mut (impl AsyncWrite + Unpin),
     version: ProxyVersion,

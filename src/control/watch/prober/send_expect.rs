@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::config::escaped;
 use crate::control::watch::prober::failure::ProbeFailure;
 
-/// So much of an answer without what is expected fails the probe.
+/// An answer of this length without what is expected fails the probe.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// So much of an answer is shown in the words of a failure.
+/// How much of an answer is shown in the words of a failure.
 const SHOWN_MAX_BYTES: usize = 32;
 
 /// What was asked, and what has come for it up to now.

@@ -25,9 +25,9 @@ use crate::control::watch::certificate::{Validity, expiry, span};
 use crate::control::watch::prober::failure::ProbeFailure;
 use crate::shared::Address;
 
-/// So much of an answer that is no TLS is shown.
+/// How much of an answer that is no TLS is shown.
 const BEGINNING_BYTES: usize = 12;
-/// So many names of a certificate that is for others are shown, and so much of each.
+/// How many names of a certificate that is for others are shown, and how much of each.
 const NAMES_SHOWN: usize = 3;
 const NAME_SHOWN_BYTES: usize = 64;
 
@@ -201,7 +201,7 @@ fn refused(error: &CertificateError) -> String {
     }
 }
 
-/// Whom a certificate is for: names come as `DnsName("a.test")`, from whoever we are talking to.
+/// Whom a certificate is for: names come as `DnsName("a.test")`, from the server that answered.
 fn only_for(presented: &[String]) -> String {
     let names: Vec<String> = presented
         .iter()
