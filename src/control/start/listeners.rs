@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
-use crate::policy::defects::{Defect, has};
 use crate::shared::Address;
 use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
@@ -247,12 +246,6 @@ impl Plan {
         if let Some(known) = known {
             if known.options.mptcp != options.mptcp && !known.real.is_unix() {
                 return Err(Failed::Multipath);
-            }
-            if has(Defect::BindAnew)
-                && let Address::Ip(real) = known.real
-            {
-                let sockets = socket::listen_beside(real, workers, &options);
-                self.opened.push(Opened::of_tcp(real, sockets.map_err(Failed::Open)?));
             }
             let kept = BoundAddress { options, ..known.clone() };
             let real = kept.real.clone();

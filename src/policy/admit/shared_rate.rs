@@ -9,7 +9,6 @@ use crossbeam::utils::CachePadded;
 use super::bucket::Refusal;
 use super::limiter::Decision;
 use super::meter::{Measure, Meter};
-use crate::policy::defects::{Defect, has};
 use crate::policy::sync::{AtomicU64, Ordering};
 
 /// No state yet; states have 43 bits.
@@ -37,10 +36,6 @@ impl SharedRate {
                 Ok(next) => next,
                 Err(refusal) => return refusal.into(),
             };
-            if has(Defect::CheckThenIncrement) {
-                self.0.store(next, Ordering::Relaxed);
-                return Decision::Allowed;
-            }
             match self.0.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Decision::Allowed,
                 Err(current) => word = current,

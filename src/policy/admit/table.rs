@@ -18,7 +18,6 @@ use std::ops::Range;
 
 use crossbeam::utils::CachePadded;
 
-use crate::policy::defects::{Defect, has};
 use crate::policy::sync::{AtomicU64, Ordering, fence, relax};
 
 /// Bits of state per key.
@@ -224,8 +223,7 @@ impl Table {
             self.live_evictions.fetch_add(1, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        let looks = !has(Defect::TwoWordsForOneKey);
-        if looks && !prevails(place, victim.way, tries >= PATIENCE) {
+        if !prevails(place, victim.way, tries >= PATIENCE) {
             // Failing means that somebody else has removed it.
             let _removed = exchange(way, mine, 0);
             relax();
