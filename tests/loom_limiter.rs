@@ -12,8 +12,8 @@ use evenkeel::policy::admit::admission::{Over, Rules};
 use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::admit::shared_rate::SharedRate;
-use evenkeel::policy::admit::table::{Table, Update, Worth};
 use evenkeel::policy::balance::hash::Prefix;
+use evenkeel::policy::table::{Table, Update, Worth};
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const SECOND: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::config::units::show_duration;
-use crate::policy::health::outlier::{History, Rules, Standing};
+use crate::policy::health::outlier::{EjectionRules, History, PoolHealth};
 use crate::shared::{Backend, BackendId, BackendState, Pool, Snapshot};
 
 use crate::control::reload::plane::{Plane, Verdict, is_wanted};
@@ -129,7 +129,7 @@ impl Plane {
         &self,
         pool: &Pool,
         backend: &Backend,
-        (rules, failures, now): (&Rules, u32, Duration),
+        (rules, failures, now): (&EjectionRules, u32, Duration),
         history: &mut History,
     ) {
         let out = show_duration(history.eject(rules, now));
@@ -139,7 +139,7 @@ impl Plane {
         let reason = format!("{why} ({} in a row)", count(u64::from(failures), "failure"));
         let verdict = Verdict { reason: format!("for {out}: {reason}"), since: SystemTime::now() };
         self.health.lock().ejections.insert(backend.id, verdict);
-        let Standing { healthy, .. } = standing(pool);
+        let PoolHealth { healthy, .. } = standing(pool);
         let total = pool.backends().count();
         tracing::warn!("{} ejected for {out}: {reason}, {healthy} of {total} left", name(backend));
         self.judge_panic(pool);
@@ -147,7 +147,7 @@ impl Plane {
 
     fn readmit(&self, pool: &Pool, backend: &Backend) {
         self.lift(backend);
-        let Standing { healthy, .. } = standing(pool);
+        let PoolHealth { healthy, .. } = standing(pool);
         let total = pool.backends().count();
         let still = if backend.state.is_up() { "" } else { " but down by its probes" };
         tracing::warn!(
@@ -170,9 +170,9 @@ fn is_candidate(backend: &Backend) -> bool {
     is_wanted(backend) && backend.state.is_healthy()
 }
 
-fn standing(pool: &Pool) -> Standing {
+fn standing(pool: &Pool) -> PoolHealth {
     let wanted = || pool.backends().filter(|backend| is_wanted(backend));
-    Standing {
+    PoolHealth {
         total: wanted().count(),
         ejected: wanted().filter(|backend| backend.state.is_ejected()).count(),
         healthy: wanted().filter(|backend| backend.state.is_healthy()).count(),
