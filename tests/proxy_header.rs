@@ -60,8 +60,8 @@ fn read_by_evenkeel(bytes: &[u8]) -> Option<Said> {
 
 fn any_ends() -> impl Strategy<Value = Ends> {
     let ports = (any::<u16>(), any::<u16>());
-    let four = (any::<[Ipv4Addr; 2]>(), ports.clone())
-        .prop_map(|(ips, ports)| (ips.map(IpAddr::V4), ports));
+    let four =
+        (any::<[Ipv4Addr; 2]>(), ports).prop_map(|(ips, ports)| (ips.map(IpAddr::V4), ports));
     let six = (any::<[Ipv6Addr; 2]>(), ports).prop_map(|(ips, ports)| (ips.map(IpAddr::V6), ports));
     prop_oneof![four, six].prop_map(|([source, destination], (from, to))| Ends {
         source: SocketAddr::new(source, from),
