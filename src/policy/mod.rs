@@ -18,3 +18,5 @@ pub mod client;
 pub mod defects;
 // Atomics and a mutex that loom can replace.
 pub(crate) mod sync;
+// A fixed amount of memory for a state per client.
+pub mod table;

@@ -269,7 +269,7 @@ pub struct Pool {
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,
     /// When backends are ejected; `None` is never.
-    pub outlier: Option<outlier::Rules>,
+    pub outlier: Option<outlier::EjectionRules>,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }

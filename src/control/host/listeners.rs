@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, KeyPath};
-use crate::policy::defects::{Defect, has};
 use crate::shared::Address;
 use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
@@ -248,12 +247,6 @@ impl Plan {
         if let Some(known) = known {
             if known.options.mptcp != options.mptcp && !known.real.is_unix() {
                 return Err(OpenFailure::Multipath);
-            }
-            if has(Defect::BindAnew)
-                && let Address::Ip(real) = known.real
-            {
-                let sockets = socket::listen_beside(real, opener.workers, &options);
-                self.opened.push(OpenedSockets::of_tcp(real, sockets.map_err(OpenFailure::Open)?));
             }
             let kept = BoundAddress { options, ..known.clone() };
             let real = kept.real.clone();

@@ -232,7 +232,7 @@ impl Builder<'_> {
                 .slow_start
                 .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             on_down: on_down(pool.on_down),
-            outlier: pool.outlier.as_ref().map(|outlier| outlier::Rules {
+            outlier: pool.outlier.as_ref().map(|outlier| outlier::EjectionRules {
                 consecutive_failures: outlier.consecutive_failures,
                 eject: outlier.eject,
                 max_ejected_percent: outlier.max_ejected,

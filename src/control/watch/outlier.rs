@@ -15,7 +15,7 @@ use crate::control::plane::outlier_book::JudgedBackend;
 use crate::control::plane::state::Plane;
 use crate::control::watch::panic::judge_panic;
 use crate::control::words::count;
-use crate::policy::health::outlier::{History, Standing};
+use crate::policy::health::outlier::{History, PoolHealth};
 use crate::shared::{Backend, Pool, Snapshot};
 
 /// How often failures and due readmissions are looked at.
@@ -125,7 +125,7 @@ fn eject(plane: &Plane, pool: &Pool, backend: &Backend, ejection: &Ejection) {
     let reason = format!("{why} ({} in a row)", count(u64::from(ejection.failures), "failure"));
     let verdict = BackendVerdict::from_now(format!("for {out}: {reason}"));
     plane.health.lock().ejections.insert(backend.id, verdict);
-    let Standing { healthy, .. } = standing(pool);
+    let PoolHealth { healthy, .. } = standing(pool);
     let total = pool.backends().count();
     tracing::warn!("{} ejected for {out}: {reason}, {healthy} of {total} left", name(backend));
     judge_panic(pool);
@@ -133,7 +133,7 @@ fn eject(plane: &Plane, pool: &Pool, backend: &Backend, ejection: &Ejection) {
 
 fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
     lift(plane, backend);
-    let Standing { healthy, .. } = standing(pool);
+    let PoolHealth { healthy, .. } = standing(pool);
     let total = pool.backends().count();
     let still = if backend.state.is_up() { "" } else { " but down by its probes" };
     tracing::warn!(
@@ -155,9 +155,9 @@ fn is_candidate(backend: &Backend) -> bool {
     is_wanted(backend) && backend.state.is_healthy()
 }
 
-fn standing(pool: &Pool) -> Standing {
+fn standing(pool: &Pool) -> PoolHealth {
     let wanted = || pool.backends().filter(|backend| is_wanted(backend));
-    Standing {
+    PoolHealth {
         total: wanted().count(),
         ejected: wanted().filter(|backend| backend.state.is_ejected()).count(),
         healthy: wanted().filter(|backend| backend.state.is_healthy()).count(),
