@@ -1,10 +1,10 @@
-//! `accept_proxy` of a listener: from the table to an [`AcceptProxy`].
+//! `accept_proxy` of a listener: from the table to an [`AcceptProxyConfig`].
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::AcceptProxy;
+use super::AcceptProxyConfig;
 use super::file::{Section, Value, shown};
 use super::keys::Table;
 use super::listener::SHORTEST;
@@ -20,7 +20,10 @@ pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 const OTHERS: &Words<bool> = &[("refuse", false), ("direct", true)];
 
 /// Reads `accept_proxy`; without peers in `from` there is none.
-pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> Option<AcceptProxy> {
+pub(super) fn accept_proxy(
+    listener: &Section<'_>,
+    report: &mut Report<'_>,
+) -> Option<AcceptProxyConfig> {
     let section = listener.open("accept_proxy", Table::AcceptProxy, report)?;
     let from = section.read("from", report, |value, report| {
         scalar::list(value, "[\"10.0.0.0/8\"]", report, proxies)
@@ -32,7 +35,7 @@ pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> O
         report.error(&section.header(), finding);
     }
     let from = from.or(Vec::new());
-    let rule = AcceptProxy {
+    let rule = AcceptProxyConfig {
         from_unix: from.contains(&Proxies::OnUnixSockets),
         from: from.into_iter().filter_map(Proxies::network).collect(),
         is_direct_else: section.word("others", OTHERS, report).or(false),

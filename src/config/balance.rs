@@ -10,7 +10,7 @@ use super::process::LONGEST;
 use super::report::{Finding, Report};
 use super::scalar::{self, RATE_PER_SECOND_MAX, Words};
 use super::units;
-use super::{Balance, OnDown, Pool, Queue, Rate, Sticky};
+use super::{BalanceAlgorithm, EventRate, OnDownConfig, PoolConfig, Queue, StickyConfig};
 
 /// Most clients that wait at one pool.
 const QUEUE_MAX: u32 = 65_535;
@@ -20,15 +20,16 @@ const STICKY_SIZE_MIN: u32 = 8;
 const STICKY_SIZE_MAX: u32 = 16_777_216;
 
 /// The pace that messages show as an example.
-const SAMPLE: OnDown = OnDown::Pace(Rate { count: 10, period: Duration::from_secs(1) });
+const SAMPLE: OnDownConfig =
+    OnDownConfig::Pace(EventRate { count: 10, period: Duration::from_secs(1) });
 
 /// Whatever begins with `pace` is read before; here it only stands for the list of what may be
 /// written.
-const ON_DOWN: &Words<OnDown> =
-    &[("keep", OnDown::Keep), ("reset", OnDown::Reset), ("pace 10/s", SAMPLE)];
+const ON_DOWN: &Words<OnDownConfig> =
+    &[("keep", OnDownConfig::Keep), ("reset", OnDownConfig::Reset), ("pace 10/s", SAMPLE)];
 
 /// Reads `on_down`.
-pub(super) fn on_down(value: &Value<'_>, report: &mut Report<'_>) -> Option<OnDown> {
+pub(super) fn on_down(value: &Value<'_>, report: &mut Report<'_>) -> Option<OnDownConfig> {
     match value.text().and_then(|text| text.strip_prefix("pace")) {
         Some(rate) => pace(value, rate, report),
         None => scalar::word(value, ON_DOWN, report),
@@ -36,10 +37,10 @@ pub(super) fn on_down(value: &Value<'_>, report: &mut Report<'_>) -> Option<OnDo
 }
 
 /// Reads what follows `pace`.
-fn pace(value: &Value<'_>, text: &str, report: &mut Report<'_>) -> Option<OnDown> {
+fn pace(value: &Value<'_>, text: &str, report: &mut Report<'_>) -> Option<OnDownConfig> {
     let wrong = match units::rate_behind("pace ", text, "\"keep\" is the word for none") {
         Ok(rate) if rate.count <= RATE_PER_SECOND_MAX.saturating_mul(rate.period.as_secs()) => {
-            return Some(OnDown::Pace(rate));
+            return Some(OnDownConfig::Pace(rate));
         }
         Ok(_) => format!("at most {RATE_PER_SECOND_MAX} per second; \"reset\" is all at once"),
         Err(remedy) => remedy,
@@ -71,7 +72,7 @@ pub(super) fn queue(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Queue
 }
 
 /// Reads `sticky`.
-pub(super) fn sticky(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Sticky> {
+pub(super) fn sticky(pool: &Section<'_>, report: &mut Report<'_>) -> Option<StickyConfig> {
     let section = pool.open("sticky", Table::Sticky, report)?;
     let bounds = Duration::from_secs(1)..=LONGEST;
     let time = section.read("for", report, |value, report| {
@@ -83,7 +84,7 @@ pub(super) fn sticky(pool: &Section<'_>, report: &mut Report<'_>) -> Option<Stic
         report.error(&value.place, finding.expected("a duration such as \"1h\""));
         None
     });
-    Some(Sticky {
+    Some(StickyConfig {
         time: time.or(Duration::from_secs(3_600)),
         size: section.count32("size", STICKY_SIZE_MIN..=STICKY_SIZE_MAX, report).or(65_536),
     })
@@ -109,15 +110,15 @@ pub(super) fn load_factor(value: &Value<'_>, report: &mut Report<'_>) -> Option<
 }
 
 /// Checks that keys which only some balances obey stand beside one of those.
-pub(super) fn compare_balance(section: &Section<'_>, pool: &Pool, report: &mut Report<'_>) {
+pub(super) fn compare_balance(section: &Section<'_>, pool: &PoolConfig, report: &mut Report<'_>) {
     if section.partial {
         return;
     }
-    if pool.load_factor.is_some() && pool.balance != Balance::Maglev {
+    if pool.load_factor.is_some() && pool.balance != BalanceAlgorithm::Maglev {
         let hint = "remove `load_factor`, or choose `balance = \"maglev\"`";
         refuse_beside(section, ("load_factor", "has a meaning for \"maglev\" only", hint), report);
     }
-    if pool.slow_start.is_some() && pool.balance == Balance::First {
+    if pool.slow_start.is_some() && pool.balance == BalanceAlgorithm::First {
         let hint = "write `slow_start = \"0s\"`, or choose another `balance`";
         refuse_beside(section, ("slow_start", "has no meaning for \"first\"", hint), report);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::address::Address;
+use super::Address;
 use super::file::{Field, Section, Value, quoted, shown};
 use super::keys::Table;
 use super::listener::SHORTEST;

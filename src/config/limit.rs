@@ -1,6 +1,8 @@
-//! `[listener.NAME.limit]`: from the table to a [`Limit`].
+//! `[listener.NAME.limit]`: from the table to a [`LimitConfig`].
 
 use std::time::Duration;
+
+use crate::policy::terms::Word;
 
 use super::file::{Field, Section};
 use super::keys::Table;
@@ -8,7 +10,7 @@ use super::network;
 use super::report::{Finding, Place, Report};
 use super::scalar::{self, Words};
 use super::units::{show_duration, show_rate};
-use super::{Algorithm, Limit, LimitAction, Prefixes, Protocol, Rate};
+use super::{EventRate, LimitAction, LimitAlgorithm, LimitConfig, Prefix, Protocol};
 
 /// Time a spent budget may take to come back: what the limiter's clock can hold.
 const HORIZON: Duration = Duration::from_secs(30 * 86_400);
@@ -19,19 +21,6 @@ const TABLE_SIZE_MAX: u32 = 16_777_216;
 /// Most that is counted in one window: what the limiter's word has room for.
 const WINDOW_COUNT_MAX: u64 = 100_000;
 
-const ALGORITHM: &Words<Algorithm> = &[
-    ("token-bucket", Algorithm::TokenBucket),
-    ("sliding-window", Algorithm::SlidingWindow),
-    ("fixed-window", Algorithm::FixedWindow),
-];
-
-const ACTION: &Words<LimitAction> = &[
-    ("reset", LimitAction::Reset),
-    ("close", LimitAction::Close),
-    ("reply", LimitAction::Reply),
-    ("tarpit", LimitAction::Tarpit),
-];
-
 /// True is "observe".
 const MODE: &Words<bool> = &[("enforce", false), ("observe", true)];
 
@@ -41,10 +30,11 @@ pub(super) fn limit(
     listener: &Section<'_>,
     protocol: Protocol,
     report: &mut Report<'_>,
-) -> Option<Limit> {
+) -> Option<LimitConfig> {
     let section = listener.open("limit", Table::Limit, report)?;
     let section = &section;
-    let algorithm = section.word("algorithm", ALGORITHM, report).or(Algorithm::TokenBucket);
+    let algorithm =
+        section.word("algorithm", LimitAlgorithm::WORDS, report).or(LimitAlgorithm::TokenBucket);
     let rate = section.read("rate", report, scalar::rate);
     let listener_rate = section.read("listener_rate", report, scalar::rate);
     let burst = section.count32("burst", 1..=u32::MAX, report);
@@ -58,13 +48,13 @@ pub(super) fn limit(
     }
     let rate = rate.value();
     let natural = rate.map_or(1, |rate| u32::try_from(rate.count).unwrap_or(u32::MAX));
-    Some(Limit {
+    Some(LimitConfig {
         algorithm,
         rate,
         burst: burst.or(natural),
         max_concurrent: max_concurrent.value(),
-        key: prefixes(section, ("key", Table::LimitKey), Prefixes { v4: 32, v6: 64 }, report),
-        action: section.word("action", ACTION, report).or(default_action(protocol)),
+        key: prefixes(section, ("key", Table::LimitKey), Prefix { v4: 32, v6: 64 }, report),
+        action: section.word("action", LimitAction::WORDS, report).or(default_action(protocol)),
         observe: section.word("mode", MODE, report).or(false),
         exempt: network::list(section, "exempt", report).or(Vec::new()),
         table_size: section
@@ -95,11 +85,11 @@ fn require_something(section: &Section<'_>, report: &mut Report<'_>) {
 /// Checks `burst` against the algorithm and the rate.
 fn compare_burst(
     section: &Section<'_>,
-    algorithm: Algorithm,
-    (rate, burst): (&Field<Rate>, &Field<u32>),
+    algorithm: LimitAlgorithm,
+    (rate, burst): (&Field<EventRate>, &Field<u32>),
     report: &mut Report<'_>,
 ) {
-    let is_bucket = algorithm == Algorithm::TokenBucket;
+    let is_bucket = algorithm == LimitAlgorithm::TokenBucket;
     if let Some(value) = section.get("burst") {
         let algorithm = section.get("algorithm").filter(|_| !is_bucket);
         if let Some(algorithm) = algorithm {
@@ -126,9 +116,9 @@ fn compare_burst(
 }
 
 /// Checks that a window can count as far as its rate.
-fn check_window(algorithm: Algorithm, rate: &Field<Rate>, report: &mut Report<'_>) {
+fn check_window(algorithm: LimitAlgorithm, rate: &Field<EventRate>, report: &mut Report<'_>) {
     let Field::Given(rate, place) = rate else { return };
-    if algorithm == Algorithm::TokenBucket || rate.count <= WINDOW_COUNT_MAX {
+    if algorithm == LimitAlgorithm::TokenBucket || rate.count <= WINDOW_COUNT_MAX {
         return;
     }
     let finding = Finding::new(format!("a window counts no further than {WINDOW_COUNT_MAX}"))
@@ -138,7 +128,7 @@ fn check_window(algorithm: Algorithm, rate: &Field<Rate>, report: &mut Report<'_
 }
 
 /// Checks that a spent burst comes back before the limiter forgets.
-fn check_horizon(rate: Rate, burst: u32, place: &Place, report: &mut Report<'_>) {
+fn check_horizon(rate: EventRate, burst: u32, place: &Place, report: &mut Report<'_>) {
     let refill = u128::from(burst) * rate.period.as_nanos() / u128::from(rate.count.max(1));
     if refill <= HORIZON.as_nanos() {
         return;
@@ -154,13 +144,13 @@ fn check_horizon(rate: Rate, burst: u32, place: &Place, report: &mut Report<'_>)
 pub(super) fn prefixes(
     section: &Section<'_>,
     (name, table): (&str, Table),
-    default: Prefixes,
+    default: Prefix,
     report: &mut Report<'_>,
-) -> Prefixes {
+) -> Prefix {
     let Some(section) = section.open(name, table, report) else { return default };
     let mut length = |name: &str, most: u32, default: u8| {
         let field = section.count32(name, 0..=most, report);
         field.value().and_then(|length| u8::try_from(length).ok()).unwrap_or(default)
     };
-    Prefixes { v4: length("v4", 32, default.v4), v6: length("v6", 128, default.v6) }
+    Prefix { v4: length("v4", 32, default.v4), v6: length("v6", 128, default.v6) }
 }

@@ -1,9 +1,12 @@
-//! `[listener.NAME]`: from the table to a [`Listener`].
+//! `[listener.NAME]`: from the table to a [`ListenerConfig`].
 
 use std::time::Duration;
 
+use super::Address;
 use super::accept_proxy::accept_proxy;
-use super::address::{Address, Purpose, address, is_same, overlaps};
+use super::address::{Purpose, address, is_same, overlaps};
+use crate::policy::terms::Word;
+
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
 use super::keys::Table;
 use super::limit::limit;
@@ -12,9 +15,9 @@ use super::network;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::{peek, routes};
-use super::scalar::{self, Words};
+use super::scalar;
 use super::unix;
-use super::{Bandwidth, Keepalive, Listener, Protocol, size};
+use super::{Bandwidth, Keepalive, ListenerConfig, Protocol, size};
 
 /// Shortest timeout of a session.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
@@ -24,8 +27,6 @@ const BACKLOG_MAX: u32 = 65_535;
 const KEEPALIVE_COUNT_MAX: u32 = 127;
 /// The kernel keeps TCP_USER_TIMEOUT in milliseconds of 31 bits.
 const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
-
-const PROTOCOL: &Words<Protocol> = &[("tcp", Protocol::Tcp), ("http", Protocol::Http)];
 
 /// Index of no pool, in a listener that was refused.
 pub(super) const NO_POOL: usize = usize::MAX;
@@ -44,10 +45,10 @@ pub(super) fn listener(
     section: &Section<'_>,
     pools: &[String],
     report: &mut Report<'_>,
-) -> (Listener, Vec<Bind>) {
+) -> (ListenerConfig, Vec<Bind>) {
     let binds = bind(name, section, report);
-    let protocol = section.word("protocol", PROTOCOL, report).or(Protocol::Tcp);
-    let listener = Listener {
+    let protocol = section.word("protocol", Protocol::WORDS, report).or(Protocol::Tcp);
+    let listener = ListenerConfig {
         name: name.to_owned(),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: pool(name, section, pools, report),
@@ -179,7 +180,7 @@ fn bandwidth(section: &Section<'_>, report: &mut Report<'_>) -> Bandwidth {
 }
 
 /// Warns when `deny` leaves nothing of `allow`.
-fn compare_access(listener: &Listener, section: &Section<'_>, report: &mut Report<'_>) {
+fn compare_access(listener: &ListenerConfig, section: &Section<'_>, report: &mut Report<'_>) {
     if section.partial || !network::covers_all(&listener.deny, &listener.allow) {
         return;
     }

@@ -38,7 +38,10 @@ mod source;
 mod tls_probe;
 mod unix;
 
-pub use address::Address;
+pub use crate::policy::balance::BalanceAlgorithm;
+pub use crate::policy::balance::hash::Prefix;
+pub use crate::policy::first_bytes::proxy_header::Version as ProxyVersion;
+pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 pub(crate) use address::is_in_the_way;
 pub use load::{load, load_once};
 pub use model::*;

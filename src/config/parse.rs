@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::address::Address;
+use super::Address;
 use super::file::{Section, Value, join, shown};
 use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
@@ -18,7 +18,7 @@ use super::process::{admin, global};
 use super::report::{Finding, Place, Report, Spot, Spots};
 use super::source;
 use super::unix;
-use super::{Config, Listener, Pool};
+use super::{Config, ListenerConfig, PoolConfig};
 
 /// Names of the tables a file consists of, as messages show them.
 const TOP: &[(&str, &str)] = &[
@@ -247,8 +247,8 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
 
 /// Warns about pools that no listener sends anybody to.
 fn warn_unused_pools(
-    listeners: &[Listener],
-    pools: &[Pool],
+    listeners: &[ListenerConfig],
+    pools: &[PoolConfig],
     sections: &Named<'_>,
     report: &mut Report<'_>,
 ) {

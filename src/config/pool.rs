@@ -1,10 +1,13 @@
-//! `[pool.NAME]` and its `backends`: from the table to a [`Pool`].
+//! `[pool.NAME]` and its `backends`: from the table to a [`PoolConfig`].
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::address::{Address, Purpose, address, reaches};
+use super::Address;
+use super::address::{Purpose, address, reaches};
 use super::balance::{compare_balance, load_factor, on_down, queue, sticky};
+use crate::policy::terms::Word;
+
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
@@ -14,10 +17,12 @@ use super::outlier::outlier;
 use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::hash_key;
-use super::scalar::{self, Words};
+use super::scalar;
 use super::source::{compare_source, source};
 use super::unix;
-use super::{Admin, Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
+use super::{
+    Admin, BackendConfig, BalanceAlgorithm, OnDownConfig, PoolConfig, Prefix, ProxyVersion,
+};
 
 /// Largest Maglev table.
 const TABLE_SIZE_MAX: u32 = 5_000_011;
@@ -28,22 +33,10 @@ const WEIGHT_MAX: u32 = 65_535;
 /// Longest name of a pool, listener or backend.
 const NAME_LENGTH_MAX: usize = 128;
 
-const BALANCE: &Words<Balance> = &[
-    ("maglev", Balance::Maglev),
-    ("round-robin", Balance::RoundRobin),
-    ("least-connections", Balance::LeastConnections),
-    ("least-latency", Balance::LeastLatency),
-    ("random-two", Balance::RandomTwo),
-    ("random", Balance::Random),
-    ("first", Balance::First),
-];
-
-const SEND_PROXY: &Words<ProxyVersion> = &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
-
 /// A backend with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    pub(super) backend: Backend,
+    pub(super) backend: BackendConfig,
     pub(super) place: Place,
 }
 
@@ -52,12 +45,14 @@ pub(super) fn pool(
     name: &str,
     section: &Section<'_>,
     report: &mut Report<'_>,
-) -> (Pool, Vec<Member>) {
+) -> (PoolConfig, Vec<Member>) {
     let members = backends(name, section, report);
-    let prefix = Prefixes { v4: 32, v6: 128 };
-    let mut pool = Pool {
+    let prefix = Prefix { v4: 32, v6: 128 };
+    let mut pool = PoolConfig {
         name: name.to_owned(),
-        balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
+        balance: section
+            .word("balance", BalanceAlgorithm::WORDS, report)
+            .or(BalanceAlgorithm::Maglev),
         hash_key: hash_key(section, report),
         hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
         table_size: table_size(section, members.len(), report),
@@ -68,7 +63,7 @@ pub(super) fn pool(
             .duration("connect_timeout", SHORTEST..=LONGEST, report)
             .or(Duration::from_secs(3)),
         retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
-        send_proxy: section.word("send_proxy", SEND_PROXY, report).value(),
+        send_proxy: section.word("send_proxy", ProxyVersion::WORDS, report).value(),
         source: source(section, report),
         transparent: section.boolean("transparent", report).or(false),
         queue: queue(section, report),
@@ -77,7 +72,7 @@ pub(super) fn pool(
             .value()
             .filter(|time| !time.is_zero()),
         panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
-        on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
+        on_down: section.read("on_down", report, on_down).or(OnDownConfig::Keep),
         health: health(section, unix_backend(&members), report),
         outlier: outlier(section, report),
     };
@@ -166,13 +161,13 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         return None;
     }
     let name = given.or(text);
-    let backend = Backend { name, address, weight, backup, max_sessions, drain };
+    let backend = BackendConfig { name, address, weight, backup, max_sessions, drain };
     Some(Member { backend, place })
 }
 
 /// A backend of which only the address is known.
-fn backend(name: String, address: Address) -> Backend {
-    Backend { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
+fn backend(name: String, address: Address) -> BackendConfig {
+    BackendConfig { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
 }
 
 /// Checks that a name can stand in commands (`POOL/BACKEND`), paths, logs and metrics.

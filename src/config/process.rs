@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::{Purpose, socket};
+use crate::policy::terms::Word;
+
 use super::file::{Field, Section};
 use super::keys::Table;
 use super::report::{Finding, Place, Report};
-use super::scalar::{self, Words};
+use super::scalar;
 use super::unix::{PATH_LENGTH_MAX, PREFIX};
-use super::{Admin, Global, Log, LogFormat, LogLevel, Splice};
+use super::{Admin, Global, Log, LogFormat, LogLevel, SpliceMode};
 
 /// Most threads.
 const WORKERS_MAX: u64 = 256;
@@ -26,20 +28,6 @@ const SOCKET: &str = "/run/evenkeel/admin.sock";
 /// Longest path a Unix socket may have.
 const SOCKET_LENGTH_MAX: usize = PATH_LENGTH_MAX;
 
-const SPLICE: &Words<Splice> =
-    &[("auto", Splice::Auto), ("never", Splice::Never), ("always", Splice::Always)];
-
-const LEVEL: &Words<LogLevel> = &[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
-
-const FORMAT: &Words<LogFormat> =
-    &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
-
 impl Default for Global {
     fn default() -> Self {
         Self {
@@ -48,7 +36,7 @@ impl Default for Global {
             pin_workers: false,
             drain_timeout: Duration::from_secs(300),
             shutdown_delay: Duration::ZERO,
-            splice: Splice::Auto,
+            splice: SpliceMode::Auto,
             spin: Duration::ZERO,
             hash_seed: 0,
             log: Log { level: LogLevel::Info, format: LogFormat::Auto, sessions: true },
@@ -85,7 +73,7 @@ pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> 
             .duration("drain_timeout", any.clone(), report)
             .or(default.drain_timeout),
         shutdown_delay: section.duration("shutdown_delay", any, report).or(default.shutdown_delay),
-        splice: section.word("splice", SPLICE, report).or(default.splice),
+        splice: section.word("splice", SpliceMode::WORDS, report).or(default.splice),
         spin: section.duration("spin", Duration::ZERO..=SPIN_MAX, report).or(default.spin),
         hash_seed: section
             .read("hash_seed", report, |value, report| scalar::count(value, 0..=SEED_MAX, report))
@@ -98,8 +86,8 @@ pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> 
 fn log(section: &Section<'_>, default: Log, report: &mut Report<'_>) -> Log {
     let Some(section) = section.open("log", Table::Log, report) else { return default };
     Log {
-        level: section.word("level", LEVEL, report).or(default.level),
-        format: section.word("format", FORMAT, report).or(default.format),
+        level: section.word("level", LogLevel::WORDS, report).or(default.level),
+        format: section.word("format", LogFormat::WORDS, report).or(default.format),
         sessions: section.boolean("sessions", report).or(default.sessions),
     }
 }

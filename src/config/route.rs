@@ -10,7 +10,7 @@ use super::network;
 use super::report::{Finding, Report};
 use super::scalar::{self, Words};
 use super::size;
-use super::{HashKey, Peek, Route};
+use super::{HashKey, Peek, RouteConfig};
 
 /// Bytes that may be looked at: what a worker receives in one call.
 const BYTES: std::ops::RangeInclusive<u32> = 256..=65_536;
@@ -45,7 +45,7 @@ pub(super) fn routes(
     listener: &Section<'_>,
     pools: &[String],
     report: &mut Report<'_>,
-) -> Vec<Route> {
+) -> Vec<RouteConfig> {
     let Some(value) = listener.get("route") else { return Vec::new() };
     let Some(elements) = value.elements() else {
         let finding = Finding::new("`route` must be a list of tables")
@@ -57,7 +57,7 @@ pub(super) fn routes(
     elements.iter().filter_map(|element| route(element, pools, report)).collect()
 }
 
-fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<Route> {
+fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<RouteConfig> {
     let Some(section) = Section::of(value) else {
         scalar::wrong_type(value, "a table [[listener.NAME.route]]", None, report);
         return None;
@@ -90,7 +90,7 @@ fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option
             report.error(&value.place, finding);
         }
     }
-    Some(Route {
+    Some(RouteConfig {
         sni: sni.or(Vec::new()),
         alpn: alpn.or(Vec::new()),
         client: client.or(Vec::new()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::Rate;
+use super::EventRate;
 use super::file::{Field, Section, Value, join_or, quoted, shown};
 use super::foreign;
 use super::nearest::nearest;
@@ -142,7 +142,7 @@ pub(super) fn whole_seconds(value: &Value<'_>, report: &mut Report<'_>) -> Optio
 }
 
 /// A rate.
-pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<Rate> {
+pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<EventRate> {
     const EXPECTED: &str = "a rate such as \"100/s\" or \"30/min\"";
     let read = with_unit(value, (EXPECTED, "/s"), report, units::rate)?;
     let most = RATE_PER_SECOND_MAX.saturating_mul(read.period.as_secs());

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::Rate;
+use super::EventRate;
 
 /// Units of a duration, large to small, in nanoseconds.
 const DURATION_UNITS: &[(&str, u64)] = &[
@@ -127,7 +127,7 @@ pub fn show_duration(value: Duration) -> String {
 ///
 /// # Errors
 /// The remedy, to be shown as a hint.
-pub fn rate(text: &str) -> Result<Rate, String> {
+pub fn rate(text: &str) -> Result<EventRate, String> {
     rate_behind("", text, "leave the key out for no limit")
 }
 
@@ -135,7 +135,7 @@ pub fn rate(text: &str) -> Result<Rate, String> {
 ///
 /// # Errors
 /// The remedy, to be shown as a hint.
-pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> {
+pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<EventRate, String> {
     let Some((count, unit)) = text.split_once('/') else {
         let number = text.trim();
         return Err(if number.parse::<u64>().is_ok() {
@@ -155,7 +155,7 @@ pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> 
     };
     match count.parse::<u64>() {
         Ok(0) => Err(format!("at least 1; {none}")),
-        Ok(count) => Ok(Rate { count, period: Duration::from_secs(*seconds) }),
+        Ok(count) => Ok(EventRate { count, period: Duration::from_secs(*seconds) }),
         Err(_) if count.parse::<f64>().is_ok() => {
             Err("write a whole number and a longer period, such as \"30/min\"".to_owned())
         }
@@ -164,7 +164,7 @@ pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> 
 }
 
 /// Writes a rate so that [`rate`] reads the same.
-pub fn show_rate(value: Rate) -> String {
+pub fn show_rate(value: EventRate) -> String {
     let unit = RATE_UNITS.iter().find(|(_, seconds)| *seconds == value.period.as_secs());
     format!("{}/{}", value.count, unit.map_or("s", |(name, _)| name))
 }
@@ -245,9 +245,9 @@ mod tests {
     #[test]
     fn rates_mean_what_they_say() {
         let second = Duration::from_secs(1);
-        assert_eq!(rate("100/s"), Ok(Rate { count: 100, period: second }));
-        assert_eq!(rate("5 / min"), Ok(Rate { count: 5, period: second * 60 }));
-        assert_eq!(rate("1/d"), Ok(Rate { count: 1, period: second * 86_400 }));
+        assert_eq!(rate("100/s"), Ok(EventRate { count: 100, period: second }));
+        assert_eq!(rate("5 / min"), Ok(EventRate { count: 5, period: second * 60 }));
+        assert_eq!(rate("1/d"), Ok(EventRate { count: 1, period: second * 86_400 }));
         for (text, part) in [
             ("100", "\"100/s\""),
             ("100/m", "\"100/min\""),
@@ -296,7 +296,7 @@ mod tests {
             prop_assert_eq!(duration(&show_duration(value)), Ok(value));
             let value = u32::try_from(micros % 4_000_000_000).unwrap();
             prop_assert_eq!(thousandths(&show_thousandths(value)), Some(value));
-            let value = Rate { count, period: Duration::from_secs(RATE_UNITS[unit].1) };
+            let value = EventRate { count, period: Duration::from_secs(RATE_UNITS[unit].1) };
             prop_assert_eq!(rate(&show_rate(value)), Ok(value));
         }
 

@@ -21,8 +21,8 @@ use crate::policy::first_bytes::proxy_header::Version;
 use crate::policy::first_bytes::route::Route;
 use crate::policy::health::outlier;
 use crate::policy::pace::pacer::Rates;
+use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 
-use super::address::Address;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::pick::Obstacle;
@@ -84,17 +84,6 @@ impl Snapshot {
     pub fn listener_on(&self, address: &Address) -> Option<&Arc<Listener>> {
         self.open_listeners().find(|listener| listener.addresses.contains(address))
     }
-}
-
-/// When a relay may splice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpliceMode {
-    /// By the size of what arrives.
-    Auto,
-    /// Never.
-    Never,
-    /// From the first byte.
-    Always,
 }
 
 /// Addresses that accept, and what happens to who connects.
@@ -170,17 +159,6 @@ pub struct Routing {
     pub is_default_else: bool,
 }
 
-/// TCP keepalive, whole seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Silence before the first packet.
-    pub idle: Duration,
-    /// Time between packets.
-    pub interval: Duration,
-    /// Unanswered packets that end the connection.
-    pub count: u32,
-}
-
 /// Admission per client, and of all clients together.
 #[derive(Debug)]
 pub struct Limit {
@@ -212,28 +190,6 @@ impl Limit {
             None => self.limiter.key_without_address(),
         }
     }
-}
-
-/// How a client over its limit is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitAction {
-    /// TCP reset.
-    Reset,
-    /// Orderly close.
-    Close,
-    /// An HTTP answer; where clients speak something else the same as `Close`.
-    Reply,
-    /// Kept waiting in silence, then reset.
-    Tarpit,
-}
-
-/// What clients of a listener speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Anything.
-    Tcp,
-    /// HTTP/1: who is turned away may be told so.
-    Http,
 }
 
 /// Interchangeable servers and how one is chosen.
@@ -290,15 +246,6 @@ pub struct Sticky {
     pub seconds: u32,
     /// Clients, as configured.
     pub size: u32,
-}
-
-/// How clients wait while every backend is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// How many at once, over all workers; at least 1.
-    pub max: u32,
-    /// How long each.
-    pub timeout: Duration,
 }
 
 /// What happens to sessions of a backend that goes down.

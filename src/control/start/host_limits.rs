@@ -6,8 +6,9 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Address, Config, Pool};
+use crate::config::{Config, PoolConfig};
 use crate::policy::balance::source::ports_for_sessions;
+use crate::shared::Address;
 use crate::sys::process;
 
 use crate::control::tell::words::count;
@@ -52,7 +53,7 @@ impl Host {
     fn of_ports(
         &self,
         config: &Config,
-        (index, pool): (usize, &Pool),
+        (index, pool): (usize, &PoolConfig),
         sessions: u64,
     ) -> Option<Ceiling> {
         let users = config.listeners.iter().filter(|listener| listener.pool == index);
@@ -100,7 +101,7 @@ impl Host {
 }
 
 /// From how many addresses a backend is connected.
-fn sources_towards(pool: &Pool, backend: &Address) -> u64 {
+fn sources_towards(pool: &PoolConfig, backend: &Address) -> u64 {
     let Address::Ip(to) = backend else { return 0 };
     let is_v4 = to.ip().to_canonical().is_ipv4();
     let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4).count();

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::client::Client;
+use crate::policy::terms::Word;
 use crate::shared::{
     AdminState, Backend, Direction, Listener, ListenerState, Offender, Pool, Snapshot,
     most_frequent,
@@ -351,7 +352,7 @@ fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatu
     let configured = current.config.pools.iter().find(|configured| configured.name == pool.name);
     let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
     PoolStatus {
-        balance: configured.map(|pool| pool.balance.to_string()).unwrap_or_default(),
+        balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
         panic: pool.state.is_panicking(),
         healthy: healthy.count() as u64,
         backends: pool
@@ -365,7 +366,7 @@ fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatu
 
 fn backend_status(
     backend: &Arc<Backend>,
-    pool: Option<&config::Pool>,
+    pool: Option<&config::PoolConfig>,
     (current, health): (&Current, &HealthBook),
 ) -> BackendStatus {
     let is_probed = pool.is_some_and(|pool| pool.health.is_some());

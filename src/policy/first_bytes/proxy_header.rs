@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::policy::terms::Word;
+
 /// Longest header of version 1, with its CRLF (section 2.1).
 pub const V1_BYTES_MAX: usize = 107;
 /// Longest header of version 2 that is taken, with its TLVs.
@@ -35,6 +37,10 @@ pub enum Version {
     V1,
     /// Binary, with TLVs.
     V2,
+}
+
+impl Word for Version {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 /// Both ends of a client's connection.

@@ -8,13 +8,13 @@ use crate::policy::admit::admission::Rules;
 use crate::policy::admit::limiter::Limiter;
 use crate::policy::admit::meter::Meter;
 use crate::policy::balance::hash::Prefix;
-use crate::shared::{Limit, LimitAction};
+use crate::shared::Limit;
 
 use super::Builder;
 
 impl Builder<'_> {
-    pub(super) fn limit(&self, limit: &config::Limit, known: Option<&Limit>) -> Limit {
-        let burst = |rate: config::Rate| u32::try_from(rate.count).unwrap_or(u32::MAX);
+    pub(super) fn limit(&self, limit: &config::LimitConfig, known: Option<&Limit>) -> Limit {
+        let burst = |rate: config::EventRate| u32::try_from(rate.count).unwrap_or(u32::MAX);
         let rules = Rules {
             rate: limit.rate.and_then(|rate| meter(limit.algorithm, rate, limit.burst)),
             concurrent_max: limit.max_concurrent,
@@ -22,7 +22,7 @@ impl Builder<'_> {
                 .listener_rate
                 .and_then(|rate| meter(limit.algorithm, rate, burst(rate))),
         };
-        let key = Prefix { v4: limit.key.v4, v6: limit.key.v6 };
+        let key = limit.key;
         let listener_rate = known
             .filter(|old| is_readable(rules.listener_rate, old.rules.listener_rate))
             .map_or_else(Arc::default, |old| Arc::clone(&old.listener_rate));
@@ -32,12 +32,7 @@ impl Builder<'_> {
             table_size: limit.table_size,
             rules,
             key,
-            action: match limit.action {
-                config::LimitAction::Reset => LimitAction::Reset,
-                config::LimitAction::Close => LimitAction::Close,
-                config::LimitAction::Reply => LimitAction::Reply,
-                config::LimitAction::Tarpit => LimitAction::Tarpit,
-            },
+            action: limit.action,
             observe: limit.observe,
             exempt: (!limit.exempt.is_empty()).then(|| NetSet::new(&limit.exempt)),
         }
@@ -47,7 +42,7 @@ impl Builder<'_> {
     /// one client. Rates begin anew, and sessions stay, when rates are counted in another way.
     fn limiter(
         &self,
-        limit: &config::Limit,
+        limit: &config::LimitConfig,
         (rules, key): (&Rules, Prefix),
         known: Option<&Limit>,
     ) -> Arc<Limiter> {
@@ -78,12 +73,12 @@ impl Builder<'_> {
     }
 }
 
-fn meter(algorithm: config::Algorithm, rate: config::Rate, burst: u32) -> Option<Meter> {
-    let config::Rate { count, period } = rate;
+fn meter(algorithm: config::LimitAlgorithm, rate: config::EventRate, burst: u32) -> Option<Meter> {
+    let config::EventRate { count, period } = rate;
     match algorithm {
-        config::Algorithm::TokenBucket => Meter::token_bucket(count, period, burst),
-        config::Algorithm::SlidingWindow => Meter::sliding_window(count, period),
-        config::Algorithm::FixedWindow => Meter::fixed_window(count, period),
+        config::LimitAlgorithm::TokenBucket => Meter::token_bucket(count, period, burst),
+        config::LimitAlgorithm::SlidingWindow => Meter::sliding_window(count, period),
+        config::LimitAlgorithm::FixedWindow => Meter::fixed_window(count, period),
     }
 }
 
