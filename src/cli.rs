@@ -40,6 +40,8 @@ pub(crate) enum Verb {
     Check(Check),
     /// Print the effective configuration, defaults filled in.
     Config(ConfigFile),
+    /// Print the JSON schema of the configuration file, for editors.
+    Schema,
     /// Make the running process read its file again; prints what changed or why it was refused.
     Reload {
         #[command(flatten)]

@@ -11,8 +11,7 @@ use crate::policy::terms::Word;
 
 use super::file::{bare_or_quoted, quoted};
 use super::payload::escaped;
-use super::size::show as show_size;
-use super::units::{show_duration, show_rate, show_thousandths};
+use super::units::{show_duration, show_rate, show_size, show_thousandths};
 use super::unix::PREFIX;
 use super::*;
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::Address;
+use crate::policy::balance::source::SOURCES_MAX;
+
 use super::file::{Section, Value, quoted, shown};
 use super::listener::Bind;
 use super::pool::Member;
@@ -11,8 +13,6 @@ use super::scalar;
 use super::unix::PREFIX;
 use super::{ListenerConfig, PoolConfig};
 
-/// Most sources of a pool.
-const SOURCES_MAX: usize = 64;
 const SAMPLE: &str = "[\"10.0.0.5\", \"10.0.0.6\"]";
 const EXPECTED: &str = "an IP address of this host such as \"10.0.0.5\"";
 

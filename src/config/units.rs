@@ -1,4 +1,4 @@
-//! Values that carry a unit: durations, rates, percentages, as written and as shown.
+//! Values that carry a unit: durations, rates, sizes, percentages, as written and as shown.
 //!
 //! The grammar is smaller than that of general date libraries on purpose: no signs, no words, no
 //! calendar units, nothing finer than a microsecond. Every refusal says what to write instead, and
@@ -23,6 +23,10 @@ const DURATION_SPELLINGS: &[(&str, &str)] = &[("min", "m"), ("µs", "us"), ("μs
 
 /// Periods of a rate, in seconds.
 const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
+
+/// Units of a size with what they stand for, the largest first.
+const SIZE_UNITS: &[(&str, u64)] =
+    &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Smallest step of a duration, in nanoseconds.
 const STEP: u64 = 1_000;
@@ -200,6 +204,23 @@ pub fn percent(text: &str) -> Result<u8, String> {
     }
 }
 
+/// Reads `"16KiB"`: a whole number and a unit, with `behind` behind it; in bytes.
+pub fn size(text: &str, behind: &str) -> Option<u64> {
+    let text = text.trim().strip_suffix(behind)?.trim_end();
+    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(end)?;
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*bytes)
+}
+
+/// Writes a size so that [`size`] reads the same.
+pub fn show_size(bytes: impl Into<u64>) -> String {
+    let bytes = bytes.into();
+    let fitting = SIZE_UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes > 0);
+    let (name, unit) = fitting.copied().unwrap_or(("B", 1));
+    format!("{}{name}", bytes / unit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +259,27 @@ mod tests {
         ] {
             let hint = duration(text).unwrap_err();
             assert!(hint.contains(part), "{text:?} gave {hint:?}");
+        }
+    }
+
+    /// If it fails, a size means something else than it says.
+    #[test]
+    fn sizes_are_read_and_shown() {
+        for (text, bytes) in
+            [("0B", 0_u64), ("512B", 512), ("16KiB", 16_384), ("4095MiB", 4_293_918_720)]
+        {
+            assert_eq!(size(text, ""), Some(bytes), "{text}");
+            assert_eq!(show_size(bytes), text);
+            assert_eq!(size(&format!("{text}/s"), "/s"), Some(bytes), "{text}");
+        }
+        assert_eq!(size(" 1 KiB ", ""), Some(1024));
+        assert_eq!(size("1 KiB /s", "/s"), Some(1024));
+        let wrong = ["", "1", "KiB", "1kb", "1KB", "1.5KiB", "-1B", "1KiB2", "1KiB/s"];
+        for wrong in wrong.into_iter().chain(["17179869184GiB"]) {
+            assert_eq!(size(wrong, ""), None, "{wrong}");
+        }
+        for wrong in ["1KiB", "1KiB/min", "/s", "1/s", "1KiB/s/s", "1Mbit/s"] {
+            assert_eq!(size(wrong, "/s"), None, "{wrong}");
         }
     }
 

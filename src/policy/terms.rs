@@ -14,11 +14,20 @@ pub trait Word: Copy + PartialEq + 'static {
     /// Every word with what it means, in the order in which messages show them.
     const WORDS: &'static [(&'static str, Self)];
 
+    /// The term that a word stands for.
+    fn of_word(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, term)| *term)
+    }
+
     /// The word for it; empty for a value that has none.
     fn word(self) -> &'static str {
         Self::WORDS.iter().find(|(_, term)| *term == self).map_or("", |(word, _)| word)
     }
 }
+
+/// Most clients that a table remembers, 8 bytes each: those of a limit, those with open sessions,
+/// and those whose backend is remembered.
+pub const CLIENT_TABLE_MAX: u32 = 1 << 24;
 
 /// Where a listener accepts or a backend listens. A copy of an IP address costs no more than the
 /// address; that of a path counts a reference.

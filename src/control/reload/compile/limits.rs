@@ -8,6 +8,7 @@ use crate::policy::admit::admission::Rules;
 use crate::policy::admit::limiter::Limiter;
 use crate::policy::admit::meter::Meter;
 use crate::policy::balance::hash::Prefix;
+use crate::policy::terms::CLIENT_TABLE_MAX;
 use crate::shared::Limit;
 
 use super::Builder;
@@ -68,8 +69,8 @@ impl Builder<'_> {
 
     /// Room for every session to be another client's, at a load where no set overflows.
     fn concurrent_size(&self, table_size: u32) -> u32 {
-        let wanted = self.inputs.sessions_max.saturating_mul(4).min(1 << 24);
-        u32::try_from(wanted).unwrap_or(1 << 24).max(table_size)
+        let wanted = self.inputs.sessions_max.saturating_mul(4).min(u64::from(CLIENT_TABLE_MAX));
+        u32::try_from(wanted).unwrap_or(CLIENT_TABLE_MAX).max(table_size)
     }
 }
 
