@@ -48,6 +48,10 @@ pub(crate) enum Verb {
     ///
     /// Example: `evenkeel config -c evenkeel.toml`
     Config(ConfigFile),
+    /// Print the JSON schema of the configuration file, for editors.
+    ///
+    /// Example: `evenkeel schema > evenkeel.schema.json`
+    Schema,
     /// Make the running process read its file again; prints what changed, or why it was refused.
     ///
     /// Example: `evenkeel reload --dry-run`

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use evenkeel::policy::first_bytes::proxy_header::{
-    Ends, Malformed, Statement, Version, encode, parse,
+    Ends, Malformed, ProxyVersion, Statement, encode, parse,
 };
 use ppp::{HeaderResult, v1, v2};
 use proptest::prelude::*;
@@ -74,7 +74,7 @@ fn any_header() -> impl Strategy<Value = Vec<u8>> {
     let id = prop::collection::vec(any::<u8>(), 1..64);
     let host = prop::option::of("[a-z.]{1,40}");
     (prop::option::of(any_ends()), id, host, any::<bool>()).prop_map(|(ends, id, host, binary)| {
-        let version = if binary { Version::V2 } else { Version::V1 };
+        let version = if binary { ProxyVersion::V2 } else { ProxyVersion::V1 };
         let authority = host.as_deref().map(str::as_bytes);
         encode(version, &Statement { ends, unique_id: &id, authority })
     })
@@ -109,7 +109,7 @@ fn only_whole_headers_of_tcp_connections_are_taken() {
         destination: "192.0.2.2:443".parse().unwrap(),
     };
     let statement = Statement { ends: Some(ends), unique_id: b"x", authority: None };
-    let whole = encode(Version::V2, &statement);
+    let whole = encode(ProxyVersion::V2, &statement);
     assert!(parse(&whole).unwrap().is_some());
     let mut datagram = whole.clone();
     datagram[13] = 0x12;

@@ -34,7 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("control", &["config", "dataplane", "policy", "shared", "sys"]),
     ("dataplane", &["policy", "shared", "sys"]),
     ("shared", &["policy"]),
-    ("config", &[]),
+    ("config", &["policy"]),
     ("policy", &[]),
     ("sys", &[]),
 ];

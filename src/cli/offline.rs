@@ -1,4 +1,5 @@
-//! Verbs that need no running process: `check`, `config`, `version`, `completions`, `man`.
+//! Verbs that need no running process: `check`, `config`, `schema`, `version`, `completions`,
+//! `man`.
 
 use std::process::ExitCode;
 
@@ -74,6 +75,12 @@ pub(crate) fn effective(options: &ConfigFile) -> ExitCode {
             ExitCode::from(BAD_CONFIG)
         }
     }
+}
+
+/// `schema`.
+pub(crate) fn schema() -> ExitCode {
+    say(format_args!("{:#}\n", config::schema()));
+    ExitCode::SUCCESS
 }
 
 /// The document of `version --json`.

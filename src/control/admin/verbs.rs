@@ -39,7 +39,7 @@ impl BackendVerb {
     }
 
     /// What is set at run time after this verb; `file` is what the file says.
-    fn applied_to(self, mut set: Override, file: Option<&config::Backend>) -> Override {
+    fn applied_to(self, mut set: Override, file: Option<&config::BackendConfig>) -> Override {
         let drained_by_file = file.is_some_and(|backend| backend.drain);
         match self {
             Self::Drain => set.admin = (!drained_by_file).then_some(AdminState::Drain),
@@ -111,7 +111,11 @@ pub(crate) fn obey(
     Ok(said)
 }
 
-fn find_configured<'a>(config: &'a Config, pool: &str, name: &str) -> Option<&'a config::Backend> {
+fn find_configured<'a>(
+    config: &'a Config,
+    pool: &str,
+    name: &str,
+) -> Option<&'a config::BackendConfig> {
     let pool = config.pools.iter().find(|candidate| candidate.name == pool)?;
     pool.backends.iter().find(|backend| backend.name == name)
 }
@@ -133,7 +137,7 @@ fn find_backend(snapshot: &Snapshot, pool: &str, name: &str) -> Result<Arc<Backe
 mod tests {
     use super::*;
 
-    fn backend(drain: bool) -> config::Backend {
+    fn backend(drain: bool) -> config::BackendConfig {
         let parsed = config::parse(
             &format!(
                 "[listener.l]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[pool.p]\n\

@@ -6,8 +6,9 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Address, Config, KeyPath, Pool};
+use crate::config::{Config, KeyPath, PoolConfig};
 use crate::policy::balance::source::ports_for_sessions;
+use crate::shared::Address;
 use crate::sys::process;
 
 use crate::control::words::count;
@@ -96,7 +97,7 @@ impl Host {
 }
 
 /// From how many addresses a backend is connected.
-fn sources_towards(pool: &Pool, backend: &Address) -> u64 {
+fn sources_towards(pool: &PoolConfig, backend: &Address) -> u64 {
     let Address::Ip(to) = backend else { return 0 };
     let is_v4 = to.ip().to_canonical().is_ipv4();
     let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4).count();

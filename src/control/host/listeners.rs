@@ -88,8 +88,8 @@ impl ListenFailure {
 /// The addresses of each listener, in the order of the configuration.
 pub(crate) fn asked(config: &config::Config) -> Vec<Vec<AskedAddress>> {
     let mut seen: HashMap<Address, usize> = HashMap::new();
-    let mut count = |address: &config::Address| {
-        let address = Address::from(address);
+    let mut count = |address: &Address| {
+        let address = address.clone();
         let times = seen.entry(address.clone()).or_default();
         *times += 1;
         (address, *times - 1)
@@ -205,15 +205,6 @@ fn remedy_of_unix(error: &io::Error, path: &Path) -> String {
     }
 }
 
-impl From<&config::Address> for Address {
-    fn from(address: &config::Address) -> Self {
-        match address {
-            config::Address::Ip(address) => Self::Ip(*address),
-            config::Address::Unix(path) => Self::Unix(Arc::clone(path)),
-        }
-    }
-}
-
 impl From<&InheritedAddress> for Address {
     fn from(address: &InheritedAddress) -> Self {
         match address {
@@ -319,7 +310,7 @@ impl Opener<'_> {
     }
 }
 
-fn options_of(listener: &config::Listener) -> ListenOptions {
+fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
     ListenOptions {
         backlog: listener.backlog,
         keepalive: KeepaliveOptions {

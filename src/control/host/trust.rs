@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::{Config, KeyPath, Pool, Probe, Trust};
+use crate::config::{Config, KeyPath, PoolConfig, Probe, Trust};
 
 /// No file of certificates is that long: those of a whole system have a quarter of a megabyte.
 const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -106,7 +106,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn probe(&mut self, pool: &Pool) -> Result<Option<Arc<TlsProbe>>, Untrusted> {
+    fn probe(&mut self, pool: &PoolConfig) -> Result<Option<Arc<TlsProbe>>, Untrusted> {
         let Some(Probe::Tls { host, trust }) = pool.health.as_ref().map(|health| &health.probe)
         else {
             return Ok(None);
@@ -145,7 +145,7 @@ impl Maker<'_> {
     }
 
     /// The roots as they were, if they are the same.
-    fn kept(&self, pool: &Pool, roots: Arc<Roots>) -> Arc<Roots> {
+    fn kept(&self, pool: &PoolConfig, roots: Arc<Roots>) -> Arc<Roots> {
         let before = self.previous.of(&pool.name).and_then(|before| before.roots.as_ref());
         before.filter(|before| before.is_same(&roots)).cloned().unwrap_or(roots)
     }

@@ -24,7 +24,9 @@ pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec
 pub(crate) fn configured_backends<'a>(
     config: &'a Config,
     snapshot: &'a Snapshot,
-) -> impl Iterator<Item = (&'a crate::config::Pool, &'a crate::config::Backend, &'a Arc<Backend>)> {
+) -> impl Iterator<
+    Item = (&'a crate::config::PoolConfig, &'a crate::config::BackendConfig, &'a Arc<Backend>),
+> {
     config.pools.iter().flat_map(move |pool| {
         let built = snapshot.pools.iter().flatten().filter(|built| built.name == pool.name);
         let members = built.flat_map(|built| built.backends());

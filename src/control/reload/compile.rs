@@ -15,16 +15,14 @@ use crate::config;
 use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::meter::Meter;
-use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::maglev::Maglev;
 use crate::policy::balance::sticky::{Memory, SECONDS_MAX};
-use crate::policy::first_bytes::proxy_header::Version;
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::health::outlier;
 use crate::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId,
-    PoolState, Protocol, Queue, Routing, Snapshot, Source, SourceRule, Sources, SpliceMode, Sticky,
+    HashPlan, HashedWords, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState,
+    Routing, Snapshot, Source, SourceRule, Sources, SpliceMode, Sticky,
 };
 
 /// The snapshot before the first configuration.
@@ -77,11 +75,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         sources: builder.sources,
         sessions_max: inputs.sessions_max,
         sessions: Arc::clone(&inputs.previous.sessions),
-        splice: match config.global.splice {
-            config::Splice::Auto => SpliceMode::Auto,
-            config::Splice::Never => SpliceMode::Never,
-            config::Splice::Always => SpliceMode::Always,
-        },
+        splice: config.global.splice,
         has_bandwidth,
     })
 }
@@ -185,7 +179,7 @@ impl Builder<'_> {
 
     /// The id a pool had, or one that no pool of the previous snapshot has: sessions that are
     /// still connecting look their pool up by it.
-    fn reserve_pool(&mut self, pool: &config::Pool) -> PoolId {
+    fn reserve_pool(&mut self, pool: &config::PoolConfig) -> PoolId {
         let known = self.inputs.previous.pools.iter().flatten().find(|old| old.name == pool.name);
         known.map_or_else(
             || {
@@ -196,7 +190,7 @@ impl Builder<'_> {
         )
     }
 
-    fn pool(&mut self, pool: &config::Pool, id: PoolId) -> Result<Pool, String> {
+    fn pool(&mut self, pool: &config::PoolConfig, id: PoolId) -> Result<Pool, String> {
         let previous = self.inputs.previous.pool(id);
         let state =
             previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
@@ -208,7 +202,7 @@ impl Builder<'_> {
         let seed = self.config.global.hash_seed;
         let hash = HashPlan {
             said: hashed_words(pool),
-            prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
+            prefix: pool.hash_prefix,
             with_port: pool.hash_key == config::HashKey::ClientIpPort,
             seed,
         };
@@ -221,11 +215,8 @@ impl Builder<'_> {
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
-            send_proxy: pool.send_proxy.map(|version| match version {
-                config::ProxyVersion::V1 => Version::V1,
-                config::ProxyVersion::V2 => Version::V2,
-            }),
-            queue: pool.queue.map(|queue| Queue { max: queue.max, timeout: queue.timeout }),
+            send_proxy: pool.send_proxy,
+            queue: pool.queue,
             panic_threshold: pool.panic_threshold,
             load_factor: pool.load_factor,
             slow_start_us: pool
@@ -244,11 +235,11 @@ impl Builder<'_> {
     /// A backend with the same pool, name and address is the same one.
     fn backend(
         &mut self,
-        pool: &config::Pool,
+        pool: &config::PoolConfig,
         slot: &PoolSlot,
-        backend: &config::Backend,
+        backend: &config::BackendConfig,
     ) -> Arc<Backend> {
-        let address = Address::from(&backend.address);
+        let address = backend.address.clone();
         let known = self.known.get(&(&*pool.name, &*backend.name, &address));
         let initial_up = pool.health.as_ref().is_none_or(|health| health.initial_up);
         let (id, state) = match known {
@@ -276,7 +267,7 @@ impl Builder<'_> {
             backup: backend.backup,
             source: source.map(Box::new),
             line: pool.queue.map(|_| Arc::clone(&slot.state.line)),
-            measured: pool.balance == config::Balance::LeastLatency,
+            measured: pool.balance == config::BalanceAlgorithm::LeastLatency,
             state,
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
@@ -284,7 +275,7 @@ impl Builder<'_> {
     }
 
     /// Where connections to an address come from, unless the kernel chooses.
-    fn source_rule(&mut self, pool: &config::Pool, address: &Address) -> Option<SourceRule> {
+    fn source_rule(&mut self, pool: &config::PoolConfig, address: &Address) -> Option<SourceRule> {
         let to = address.ip()?;
         if pool.transparent {
             return Some(SourceRule::Client);
@@ -337,14 +328,14 @@ impl Builder<'_> {
     }
 
     /// What is looked at, unless the listener alone decides.
-    fn routing(&self, listener: &config::Listener, pools: &[PoolId]) -> Option<Routing> {
+    fn routing(&self, listener: &config::ListenerConfig, pools: &[PoolId]) -> Option<Routing> {
         let is_hashed = |pool: usize| {
             self.config.pools.get(pool).is_some_and(|pool| hashed_words(pool).is_some())
         };
         if listener.routes.is_empty() && !is_hashed(listener.pool) {
             return None;
         }
-        let route = |route: &config::Route| Route {
+        let route = |route: &config::RouteConfig| Route {
             names: (!route.sni.is_empty())
                 .then(|| Names::new(route.sni.iter().map(String::as_str))),
             protocols: (!route.alpn.is_empty())
@@ -360,7 +351,7 @@ impl Builder<'_> {
         })
     }
 
-    fn listener(&self, listener: &config::Listener, slot: &ListenerSlot<'_>) -> Listener {
+    fn listener(&self, listener: &config::ListenerConfig, slot: &ListenerSlot<'_>) -> Listener {
         let ListenerSlot { id, pool, addresses, known } = *slot;
         let state = known.map_or_else(
             || Arc::new(ListenerState::new(self.inputs.workers)),
@@ -371,10 +362,7 @@ impl Builder<'_> {
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,
-            protocol: match listener.protocol {
-                config::Protocol::Tcp => Protocol::Tcp,
-                config::Protocol::Http => Protocol::Http,
-            },
+            protocol: listener.protocol,
             idle_timeout: listener.idle_timeout,
             half_closed_timeout: listener.half_closed_timeout,
             max_lifetime: listener.max_lifetime,
@@ -390,11 +378,7 @@ impl Builder<'_> {
             limit: listener.limit.as_ref().map(|limit| {
                 limits::limit(self.inputs, limit, known.and_then(|old| old.limit.as_ref()))
             }),
-            keepalive: Keepalive {
-                idle: listener.keepalive.idle,
-                interval: listener.keepalive.interval,
-                count: listener.keepalive.count,
-            },
+            keepalive: listener.keepalive,
             user_timeout: listener.user_timeout,
             bandwidth: [listener.bandwidth.up, listener.bandwidth.down],
             state,
@@ -403,8 +387,8 @@ impl Builder<'_> {
 }
 
 /// What a pool hashes of what clients say; nothing where nothing is hashed.
-fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
-    if pool.balance != config::Balance::Maglev {
+fn hashed_words(pool: &config::PoolConfig) -> Option<HashedWords> {
+    if pool.balance != config::BalanceAlgorithm::Maglev {
         return None;
     }
     match &pool.hash_key {
@@ -418,7 +402,7 @@ fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
 /// What is remembered stays as long as it means the same: the same size, the same idea of one
 /// client.
 fn sticky(
-    wanted: config::Sticky,
+    wanted: config::StickyConfig,
     hash: &HashPlan,
     previous: Option<&Arc<Pool>>,
     random_seed: u64,
@@ -438,30 +422,34 @@ fn sticky(
     Sticky { memory, seconds, size: wanted.size }
 }
 
-fn on_down(order: config::OnDown) -> OnDown {
+fn on_down(order: config::OnDownConfig) -> OnDown {
     match order {
-        config::OnDown::Keep => OnDown::Keep,
-        config::OnDown::Reset => OnDown::Reset,
+        config::OnDownConfig::Keep => OnDown::Keep,
+        config::OnDownConfig::Reset => OnDown::Reset,
         // A rate that no meter can hold is beyond what a checked configuration has.
-        config::OnDown::Pace(rate) => {
+        config::OnDownConfig::Pace(rate) => {
             Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
         }
     }
 }
 
-fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<Group, String> {
+fn group(
+    pool: &config::PoolConfig,
+    members: Vec<Arc<Backend>>,
+    seed: u64,
+) -> Result<Group, String> {
     let weights = || members.iter().map(|backend| backend.weight).collect::<Vec<u32>>();
     let balance = if members.iter().all(|backend| backend.weight == 0) {
         Balance::Empty
     } else {
         match pool.balance {
-            config::Balance::RoundRobin => Balance::RoundRobin(weights()),
-            config::Balance::LeastConnections => Balance::LeastConnections(weights()),
-            config::Balance::LeastLatency => Balance::LeastLatency(weights()),
-            config::Balance::RandomTwo => Balance::RandomTwo(weights()),
-            config::Balance::Random => Balance::Random(weights()),
-            config::Balance::First => Balance::First,
-            config::Balance::Maglev => {
+            config::BalanceAlgorithm::RoundRobin => Balance::RoundRobin(weights()),
+            config::BalanceAlgorithm::LeastConnections => Balance::LeastConnections(weights()),
+            config::BalanceAlgorithm::LeastLatency => Balance::LeastLatency(weights()),
+            config::BalanceAlgorithm::RandomTwo => Balance::RandomTwo(weights()),
+            config::BalanceAlgorithm::Random => Balance::Random(weights()),
+            config::BalanceAlgorithm::First => Balance::First,
+            config::BalanceAlgorithm::Maglev => {
                 let list: Vec<(&str, u32)> =
                     members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();
                 let table = Maglev::new(&list, pool.table_size, seed)

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::config::{Backend, Config, Listener, Pool};
+use crate::config::{BackendConfig, Config, ListenerConfig, PoolConfig};
 
 /// One line for each listener, pool and backend that is new, gone or different.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     let names =
-        |listeners: &[Listener]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
+        |listeners: &[ListenerConfig]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
     compare("listener", &names(&old.listeners), &names(&new.listeners), &mut lines);
     for listener in &new.listeners {
         if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name)
@@ -18,7 +18,8 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
             lines.push(format!("listener {} changed", listener.name));
         }
     }
-    let names = |pools: &[Pool]| pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
+    let names =
+        |pools: &[PoolConfig]| pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
     compare("pool", &names(&old.pools), &names(&new.pools), &mut lines);
     for pool in &new.pools {
         if let Some(before) = old.pools.iter().find(|before| before.name == pool.name) {
@@ -33,7 +34,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
 
 /// A listener and the configuration it stands in: it names its pool by position there.
 struct PlacedListener<'a> {
-    listener: &'a Listener,
+    listener: &'a ListenerConfig,
     config: &'a Config,
 }
 
@@ -44,25 +45,25 @@ impl PlacedListener<'_> {
 
     /// Whether both mean the same: a position may move without a change of meaning.
     fn is_same(&self, other: &Self) -> bool {
-        let moved = Listener { pool: other.listener.pool, ..self.listener.clone() };
+        let moved = ListenerConfig { pool: other.listener.pool, ..self.listener.clone() };
         self.pool_name() == other.pool_name() && moved == *other.listener
     }
 }
 
-fn pool_changes(before: &Pool, after: &Pool, lines: &mut Vec<String>) {
-    let names = |pool: &Pool| {
+fn pool_changes(before: &PoolConfig, after: &PoolConfig, lines: &mut Vec<String>) {
+    let names = |pool: &PoolConfig| {
         pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect::<Vec<_>>()
     };
     compare("backend", &names(before), &names(after), lines);
-    let known: HashMap<&str, &Backend> =
+    let known: HashMap<&str, &BackendConfig> =
         before.backends.iter().map(|old| (old.name.as_str(), old)).collect();
     for backend in &after.backends {
         if known.get(backend.name.as_str()).is_some_and(|old| *old != backend) {
             lines.push(format!("backend {}/{} changed", after.name, backend.name));
         }
     }
-    if (Pool { backends: Vec::new(), ..before.clone() })
-        != (Pool { backends: Vec::new(), ..after.clone() })
+    if (PoolConfig { backends: Vec::new(), ..before.clone() })
+        != (PoolConfig { backends: Vec::new(), ..after.clone() })
     {
         lines.push(format!("pool {} changed", after.name));
     }

@@ -342,7 +342,9 @@ fn inverse(number: u64, prime: u64) -> u64 {
     power
 }
 
-fn is_prime(number: u32) -> bool {
+/// Whether a number has no divisor but 1 and itself; the size of a table has to be such a number.
+#[must_use]
+pub fn is_prime(number: u32) -> bool {
     let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
     number >= 2 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }

@@ -7,14 +7,18 @@ use crate::policy::admit::access::NetSet;
 use crate::policy::admit::admission::Rules;
 use crate::policy::admit::limiter::Limiter;
 use crate::policy::admit::meter::Meter;
-use crate::policy::balance::hash::Prefix;
-use crate::shared::{Limit, LimitAction};
+use crate::policy::terms::CLIENT_TABLE_MAX;
+use crate::shared::Limit;
 
 use crate::control::reload::compile::inputs::Inputs;
 
 /// Makes the limit of a listener. `known` is the one that the listener had before.
-pub(super) fn limit(inputs: &Inputs<'_>, limit: &config::Limit, known: Option<&Limit>) -> Limit {
-    let burst = |rate: config::Rate| u32::try_from(rate.count).unwrap_or(u32::MAX);
+pub(super) fn limit(
+    inputs: &Inputs<'_>,
+    limit: &config::LimitConfig,
+    known: Option<&Limit>,
+) -> Limit {
+    let burst = |rate: config::EventRate| u32::try_from(rate.count).unwrap_or(u32::MAX);
     let rules = Rules {
         rate: limit.rate.and_then(|rate| meter(limit.algorithm, rate, limit.burst)),
         concurrent_max: limit.max_concurrent,
@@ -30,34 +34,24 @@ pub(super) fn limit(inputs: &Inputs<'_>, limit: &config::Limit, known: Option<&L
         listener_rate,
         table_size: limit.table_size,
         rules,
-        key: key(limit),
-        action: match limit.action {
-            config::LimitAction::Reset => LimitAction::Reset,
-            config::LimitAction::Close => LimitAction::Close,
-            config::LimitAction::Reply => LimitAction::Reply,
-            config::LimitAction::Tarpit => LimitAction::Tarpit,
-        },
+        key: limit.key,
+        action: limit.action,
         observe: limit.observe,
         exempt: (!limit.exempt.is_empty()).then(|| NetSet::new(&limit.exempt)),
     }
-}
-
-/// What counts as one client.
-fn key(limit: &config::Limit) -> Prefix {
-    Prefix { v4: limit.key.v4, v6: limit.key.v6 }
 }
 
 /// The tables stay as long as what they hold stays meaningful: the same size, the same idea of
 /// one client. Rates begin anew, and sessions stay, when rates are counted in another way.
 fn limiter(
     inputs: &Inputs<'_>,
-    limit: &config::Limit,
+    limit: &config::LimitConfig,
     rules: &Rules,
     known: Option<&Limit>,
 ) -> Arc<Limiter> {
     let table_size = limit.table_size;
     let kept = known.filter(|old| {
-        old.key == key(limit)
+        old.key == limit.key
             && old.table_size == table_size
             && old.rules.concurrent_max.is_some() == rules.concurrent_max.is_some()
     });
@@ -77,16 +71,16 @@ fn limiter(
 
 /// Room for every session to be another client's, at a load where no set overflows.
 fn concurrent_size(inputs: &Inputs<'_>, table_size: u32) -> u32 {
-    let wanted = inputs.sessions_max.saturating_mul(4).min(1 << 24);
-    u32::try_from(wanted).unwrap_or(1 << 24).max(table_size)
+    let wanted = inputs.sessions_max.saturating_mul(4).min(u64::from(CLIENT_TABLE_MAX));
+    u32::try_from(wanted).unwrap_or(CLIENT_TABLE_MAX).max(table_size)
 }
 
-fn meter(algorithm: config::Algorithm, rate: config::Rate, burst: u32) -> Option<Meter> {
-    let config::Rate { count, period } = rate;
+fn meter(algorithm: config::LimitAlgorithm, rate: config::EventRate, burst: u32) -> Option<Meter> {
+    let config::EventRate { count, period } = rate;
     match algorithm {
-        config::Algorithm::TokenBucket => Meter::token_bucket(count, period, burst),
-        config::Algorithm::SlidingWindow => Meter::sliding_window(count, period),
-        config::Algorithm::FixedWindow => Meter::fixed_window(count, period),
+        config::LimitAlgorithm::TokenBucket => Meter::token_bucket(count, period, burst),
+        config::LimitAlgorithm::SlidingWindow => Meter::sliding_window(count, period),
+        config::LimitAlgorithm::FixedWindow => Meter::fixed_window(count, period),
     }
 }
 

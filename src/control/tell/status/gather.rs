@@ -21,6 +21,7 @@ use crate::control::tell::status::document::{
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::policy::balance::hash::Prefix;
 use crate::policy::client::Client;
+use crate::policy::terms::Word;
 use crate::shared::{
     AdminState, Backend, Direction, Listener, ListenerState, Offender, Pool, Snapshot,
     most_frequent,
@@ -165,7 +166,7 @@ fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatu
     let configured = current.config.pools.iter().find(|configured| configured.name == pool.name);
     let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
     PoolStatus {
-        balance: configured.map(|pool| pool.balance.to_string()).unwrap_or_default(),
+        balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
         panic: pool.state.is_panicking(),
         healthy: healthy.count() as u64,
         backends: pool
@@ -179,7 +180,7 @@ fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatu
 
 fn backend_status(
     backend: &Arc<Backend>,
-    pool: Option<&config::Pool>,
+    pool: Option<&config::PoolConfig>,
     current: &Current,
     health: &HealthBook,
 ) -> BackendStatus {

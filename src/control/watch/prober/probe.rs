@@ -19,7 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::{Health, Probe, ProxyVersion};
-use crate::policy::first_bytes::proxy_header::{self, Version};
+use crate::policy::first_bytes::proxy_header;
 use crate::shared::Address;
 
 use crate::control::host::trust::TlsProbe;
@@ -176,10 +176,7 @@ async fn introduce(
     version: ProxyVersion,
     budget: &mut Budget,
 ) -> Result<(), ProbeFailure> {
-    let header = proxy_header::encode_local(match version {
-        ProxyVersion::V1 => Version::V1,
-        ProxyVersion::V2 => Version::V2,
-    });
+    let header = proxy_header::encode_local(version);
     match budget.run(stream.write_all(&header)).await {
         Some(written) => written.map_err(|error| connect_failure(&error)),
         None => {
