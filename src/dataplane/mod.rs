@@ -20,6 +20,8 @@ mod guest;
 mod handle;
 mod held;
 mod interest;
+pub mod kernel;
+pub mod linux;
 mod listening;
 mod opening;
 pub mod pacing;
