@@ -23,11 +23,11 @@ use super::phase::{Handshake, Phase, Stage, may_retry};
 use super::picker::PassedOver;
 use super::queue;
 use super::refuse::Refusal;
-use super::session::{End, Readiness, Reset, Session};
 use super::slots::SlotKey;
 use super::source::{self, NotBegun};
+use super::stream::wire::Side;
+use super::stream::{End, Readiness, Reset, Stream};
 use super::symptoms;
-use super::wire::Side;
 use super::worker::Worker;
 
 /// Why a connection cannot go on.
@@ -81,12 +81,12 @@ impl Worker {
         let snapshot = self.snapshot.current();
         self.table.opened += 1;
         let now = self.now;
-        let mut session = Session::new(snapshot.splice);
+        let mut stream = Stream::new(snapshot.splice);
         if peer == Client::Unix {
-            session.expect_parts(Side::Client);
+            stream.expect_parts(Side::Client);
         }
         Connection {
-            session,
+            stream,
             client,
             backend: None,
             phase: Phase::new(now),
@@ -190,7 +190,7 @@ impl Worker {
         if let Some(aside) = &mut connection.aside {
             aside.port = None;
         }
-        connection.session.backend_replaced();
+        connection.stream.backend_replaced();
         connection.tried.push(backend.id);
         connection.failure = Some(failure);
         let retries = pool.map_or(0, |pool| pool.retries);
@@ -217,7 +217,7 @@ impl Worker {
         let ask = || socket.map(|socket| socket::connect_status(socket.as_fd()));
         match Handshake::judge(side, readiness, ask) {
             Handshake::Waits => {}
-            Handshake::Unproven => connection.session.backend_replaced(),
+            Handshake::Unproven => connection.stream.backend_replaced(),
             Handshake::Done => self.established(key),
             Handshake::Failed(error) => self.retry(key, ConnectFailure::of(&error)),
             Handshake::Abandoned => self.give_up(key, Dead::Gone),
@@ -240,9 +240,9 @@ impl Worker {
                     return self.retry(key, ConnectFailure::Loop);
                 }
             }
-            Address::Unix(_) => connection.session.expect_parts(Side::Backend),
+            Address::Unix(_) => connection.stream.expect_parts(Side::Backend),
         }
-        connection.session.connected();
+        connection.stream.connected();
         let has_header = connection.aside.as_ref().is_some_and(|aside| aside.greeting.is_some());
         if !has_header || self.greet(key) {
             self.serve(key);

@@ -20,9 +20,9 @@ use crate::sys::splice::Pipe;
 use super::clock::Tick;
 use super::greeting::Greeting;
 use super::opening::Reading;
-use super::pacing::{Allowances, Pacing, Spent};
 use super::phase::{Bounds, Due, Phase};
-use super::session::Session;
+use super::stream::Stream;
+use super::stream::pacing::{Allowances, Pacing, Spent};
 
 /// How far a session's longest life differs from the configured one, in per cent: those that began
 /// together do not end, and come back, together.
@@ -31,7 +31,7 @@ const LIFETIME_SPREAD: u8 = 10;
 /// One accepted connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) session: Session<Pipe>,
+    pub(crate) stream: Stream<Pipe>,
     pub(crate) client: OwnedFd,
     pub(crate) backend: Option<OwnedFd>,
     pub(crate) phase: Phase,
@@ -131,7 +131,7 @@ impl Times {
 impl Connection {
     /// When its timer has to be looked at.
     pub(crate) fn next_check(&self, snapshot: &Snapshot, now: Tick) -> Tick {
-        let check = self.phase.next_check(&self.session, self.bounds(snapshot), now);
+        let check = self.phase.next_check(&self.stream, self.bounds(snapshot), now);
         self.resumes_at().map_or(check, |resumes| resumes.min(check))
     }
 
@@ -148,7 +148,7 @@ impl Connection {
 
     /// Keeps what the client has said before there is a backend, which counts as taken.
     pub(crate) fn preload(&mut self, (snapshot, now): (&Snapshot, Tick), bytes: &[u8]) {
-        self.session.preload(bytes);
+        self.stream.preload(bytes);
         if snapshot.has_bandwidth {
             let spent = Spent::on_client(bytes.len());
             let _nothing_was_left_behind = self.pace(snapshot, &spent, now);
@@ -198,7 +198,7 @@ impl Connection {
     /// What its timer, which has fired, asks for.
     pub(crate) fn due(&mut self, snapshot: &Snapshot, now: Tick) -> Due {
         let bounds = self.bounds(snapshot);
-        self.phase.due(&self.session, bounds, now)
+        self.phase.due(&self.stream, bounds, now)
     }
 
     /// The bounds of its stage; where a reload has taken their owner away there is no time left.

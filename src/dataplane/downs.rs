@@ -14,8 +14,8 @@ use crate::shared::{BackendId, BackendState, CloseReason, OnDown};
 
 use super::clock::Tick;
 use super::phase::Stage;
-use super::session::{End, Reset};
 use super::slots::SlotKey;
+use super::stream::{End, Reset};
 use super::worker::Worker;
 
 /// Sessions looked at in one turn.

@@ -18,10 +18,10 @@ use super::connect::Dead;
 use super::connection::Connection;
 use super::phase::{Due, Stage};
 use super::queue;
-use super::session::{End, Reset};
 use super::slots::SlotKey;
+use super::stream::wire::{KernelWire, Side};
+use super::stream::{End, Reset};
 use super::symptoms;
-use super::wire::{KernelWire, Side};
 use super::worker::Worker;
 
 impl Worker {
@@ -48,7 +48,7 @@ impl Worker {
             }
         }
         if let Some(backend) = &connection.backend {
-            connection.session.release(&mut KernelWire {
+            connection.stream.release(&mut KernelWire {
                 client: &connection.client,
                 backend,
                 pipes: &mut self.tools.pipes,
@@ -109,7 +109,7 @@ impl Worker {
         backend: Option<&Arc<Backend>>,
         (term, reason): (&'static str, &'static str),
     ) -> SessionRecord {
-        let [to_backend, to_client] = connection.session.delivered();
+        let [to_backend, to_client] = connection.stream.delivered();
         let mut times = connection.times;
         if connection.phase.stage == Stage::Waiting {
             times.waited(self.now.since(connection.phase.attempted));
@@ -131,7 +131,7 @@ impl Worker {
             queue_ms,
             connect_ms: times.connected.map(until),
             total_ms: whole_ms(self.now.since(times.opened)),
-            path: connection.session.path(),
+            path: connection.stream.path(),
             generation: connection.place.generation,
             term,
             reason,

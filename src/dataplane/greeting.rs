@@ -14,7 +14,7 @@ use crate::sys::socket;
 
 use super::connection::{Aside, Connection};
 use super::slots::SlotKey;
-use super::wire::Side;
+use super::stream::wire::Side;
 use super::worker::Worker;
 
 /// A header on its way.

@@ -14,7 +14,7 @@ use mio::{Interest, Token};
 
 use super::connection::Connection;
 use super::slots::{Addressed, SlotKey};
-use super::wire::Side;
+use super::stream::wire::Side;
 use super::worker::Worker;
 
 /// Everything there is to hear.
@@ -34,7 +34,7 @@ impl Worker {
     pub(super) fn mute(&mut self, key: SlotKey, side: Side) {
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         let Some(raw) = descriptor(connection, side) else { return };
-        if connection.session.mute(side) {
+        if connection.stream.mute(side) {
             // If this fails the side is heard still, which costs wake-ups and nothing else.
             let _is_muted =
                 self.poll.registry().reregister(&mut SourceFd(&raw), token(key, side), MUTED);
@@ -48,7 +48,7 @@ impl Worker {
     pub(super) fn unmute(&mut self, key: SlotKey) -> io::Result<()> {
         let Some(connection) = self.table.slots.get_mut(key) else { return Ok(()) };
         for side in [Side::Client, Side::Backend] {
-            if connection.session.unmute(side)
+            if connection.stream.unmute(side)
                 && let Some(raw) = descriptor(connection, side)
             {
                 self.poll.registry().reregister(&mut SourceFd(&raw), token(key, side), ALL)?;

@@ -20,7 +20,7 @@ use crate::shared::Address;
 use crate::sys::socket::{ConnectStatus, KeepaliveOptions, ListenOptions};
 use crate::sys::source::{LocalEnd, Unconnected};
 
-use super::wire::Holds;
+use super::stream::wire::Holds;
 
 /// How to connect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

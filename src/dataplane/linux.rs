@@ -6,6 +6,8 @@
 //! source; once its bytes move again it is heard again, and the kernel then tells at once what has
 //! come meanwhile. See docs/adr/0017.
 
+pub mod pipes;
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,8 +25,8 @@ use crate::sys::source::{self, Unconnected};
 use crate::sys::splice::Pipe;
 use crate::sys::unix;
 
+use self::pipes::{PipePool, PipeShare};
 use super::kernel::{Dial, Kernel, Wake};
-use super::pipes::{PipePool, PipeShare};
 use super::slots::Addressed;
 
 /// Everything there is to hear.

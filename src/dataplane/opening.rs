@@ -21,7 +21,7 @@ use super::connect::Dead;
 use super::connection::{Admitted, Aside, Connection};
 use super::routing::{self, Way};
 use super::slots::SlotKey;
-use super::wire::Side;
+use super::stream::wire::Side;
 use super::worker::Worker;
 
 /// What is waited for.
@@ -262,7 +262,7 @@ impl Worker {
             reading.map_or_else(Default::default, |reading| (reading.bytes, reading.has_ended));
         connection.preload((self.snapshot.current(), self.now), &bytes);
         if has_ended {
-            connection.session.client_ended();
+            connection.stream.client_ended();
         }
         self.first_attempt(connection)
     }

@@ -10,8 +10,8 @@ use crate::shared::CloseReason;
 use crate::sys::socket::ConnectStatus;
 
 use super::clock::Tick;
-use super::session::{End, Readiness, Reset, Session};
-use super::wire::{Holds, Side};
+use super::stream::wire::{Holds, Side};
+use super::stream::{End, Readiness, Reset, Stream};
 
 /// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
 /// never pay for it; the client's socket inherits it from the listening one.
@@ -155,19 +155,16 @@ impl Phase {
 
     /// When silence ends the session.
     #[must_use]
-    pub fn silence_deadline<P: Holds>(&self, session: &Session<P>, bounds: Bounds) -> Tick {
-        let bound = if session.is_half_closed() {
-            bounds.half_closed.min(bounds.idle)
-        } else {
-            bounds.idle
-        };
+    pub fn silence_deadline<P: Holds>(&self, stream: &Stream<P>, bounds: Bounds) -> Tick {
+        let bound =
+            if stream.is_half_closed() { bounds.half_closed.min(bounds.idle) } else { bounds.idle };
         self.active.after(bound)
     }
 
     /// When the timer has to fire next.
     #[must_use]
-    pub fn next_check<P: Holds>(&self, session: &Session<P>, bounds: Bounds, now: Tick) -> Tick {
-        let silence = || self.silence_deadline(session, bounds);
+    pub fn next_check<P: Holds>(&self, stream: &Stream<P>, bounds: Bounds, now: Tick) -> Tick {
+        let silence = || self.silence_deadline(stream, bounds);
         match self.stage {
             Stage::Reading => self.attempted.after(bounds.reading),
             Stage::Waiting => self.attempted.after(bounds.queue).min(now.after(LINE_LOOK)),
@@ -180,7 +177,7 @@ impl Phase {
     }
 
     /// The timer has fired. Unless the connection ends or tries again, it has to be armed anew.
-    pub fn due<P: Holds>(&mut self, session: &Session<P>, bounds: Bounds, now: Tick) -> Due {
+    pub fn due<P: Holds>(&mut self, stream: &Stream<P>, bounds: Bounds, now: Tick) -> Due {
         if self.stage.is_opening() {
             let (bound, early, late) = match self.stage {
                 Stage::Reading => (bounds.reading, Due::Later, Due::Unsaid),
@@ -189,8 +186,8 @@ impl Phase {
             };
             return if self.attempted.after(bound) <= now { late } else { early };
         }
-        if self.silence_deadline(session, bounds) <= now {
-            return Due::End(session.silence_end());
+        if self.silence_deadline(stream, bounds) <= now {
+            return Due::End(stream.silence_end());
         }
         let is_last = bounds.last.is_some_and(|last| last <= now);
         match self.stage {

@@ -17,9 +17,9 @@ use crate::sys::socket;
 use super::connect::Dead;
 use super::connection::Connection;
 use super::phase::Stage;
-use super::session::Readiness;
 use super::slots::{Addressed, SlotKey};
-use super::wire::Side;
+use super::stream::Readiness;
+use super::stream::wire::Side;
 use super::worker::Worker;
 
 /// How others reach a worker whose client is first in a line.
@@ -173,7 +173,7 @@ impl Worker {
         if readiness.error {
             return self.give_up(key, Dead::Gone);
         }
-        if !readiness.read_closed || connection.session.held(Side::Client) > 0 {
+        if !readiness.read_closed || connection.stream.held(Side::Client) > 0 {
             return;
         }
         // A client that has said nothing and finished is gone; after a word it may be waiting for

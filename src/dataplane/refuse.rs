@@ -139,11 +139,11 @@ impl Worker {
         match (farewell, listener) {
             (Some(Farewell::Stay(stay)), Some(listener)) => {
                 let record = self.settle(&mut connection, term, words);
-                let Connection { client, session, aside, .. } = connection;
+                let Connection { client, stream, aside, .. } = connection;
                 let guest = Guest::new((client, listener), stay, record, self.now);
                 // Bytes that were read for a header or a route are not in the session yet.
                 let reading = aside.as_ref().and_then(|aside| aside.reading.as_ref());
-                let said = reading.map_or(session.preloaded(), |reading| reading.bytes());
+                let said = reading.map_or(stream.preloaded(), |reading| reading.bytes());
                 self.hold(guest, said);
             }
             (Some(Farewell::Close), _) => {

@@ -8,7 +8,7 @@ use mio::Token;
 
 use crate::policy::defects::{Defect, has};
 
-use super::wire::Side;
+use super::stream::wire::Side;
 
 const CHUNK: u32 = 128;
 const SIDE_BITS: u32 = 1;

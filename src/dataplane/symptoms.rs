@@ -11,7 +11,7 @@ use crate::shared::{Backend, ConnectFailure, Snapshot, Symptom};
 
 use super::clock::Tick;
 use super::connection::Connection;
-use super::wire::Side;
+use super::stream::wire::Side;
 
 /// An end later than this after the handshake may be a server's way to tell idle clients to go.
 const EARLY: Duration = Duration::from_secs(3);
@@ -43,7 +43,7 @@ pub(super) fn delivered(snapshot: &Snapshot, connection: &Connection, before: [(
 
 /// One side has sent FIN, the other has not.
 pub(super) fn half_closed(snapshot: &Snapshot, connection: &Connection, now: Tick) {
-    if connection.session.has_ended(Side::Backend) {
+    if connection.stream.has_ended(Side::Backend) {
         ended(snapshot, connection, (Symptom::Closed, now));
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn half_closed(snapshot: &Snapshot, connection: &Connection, now: Tic
 #[cold]
 pub(super) fn reset(snapshot: &Snapshot, connection: &Connection, now: Tick) {
     // What follows a FIN was judged by it.
-    if !connection.session.has_ended(Side::Backend) {
+    if !connection.stream.has_ended(Side::Backend) {
         ended(snapshot, connection, (Symptom::Reset, now));
     }
 }
@@ -75,6 +75,6 @@ fn ended(snapshot: &Snapshot, connection: &Connection, (symptom, now): (Symptom,
 
 /// Whether no byte of the backend has been delivered, or is held to be.
 fn has_said_nothing(connection: &Connection) -> bool {
-    let [_, to_client] = connection.session.delivered();
-    to_client == (0, 0) && connection.session.held(Side::Backend) == 0
+    let [_, to_client] = connection.stream.delivered();
+    to_client == (0, 0) && connection.stream.held(Side::Backend) == 0
 }

@@ -23,14 +23,14 @@ use super::clock::{Clock, Tick};
 use super::connection::Connection;
 use super::downs::Downs;
 use super::held::Held;
+use super::linux::pipes::PipePool;
 use super::listening::{Bound, Listening};
-use super::pacing::{Allowances, Spent};
 use super::phase::Stage;
-use super::pipes::PipePool;
 use super::queue::Bell;
-use super::session::{End, News, Readiness, Reset, Standing};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::spread::Spread;
+use super::stream::pacing::{Allowances, Spent};
+use super::stream::{End, News, Readiness, Reset, Standing};
 use super::symptoms;
 use super::timers::Timers;
 use super::{Command, WorkerSetup};
@@ -235,7 +235,7 @@ impl Worker {
             Addressed::Connection(key, side) => {
                 let Some(connection) = self.table.slots.get_mut(key) else { return };
                 let readiness = readiness_of(event);
-                let news = connection.session.note(side, readiness);
+                let news = connection.stream.note(side, readiness);
                 let is_opening = connection.phase.stage.is_opening();
                 if news == News::OnlyMore && !is_opening {
                     return self.mute(key, side);
@@ -269,43 +269,43 @@ impl Worker {
         let Some(connection) = self.table.slots.get_mut(key) else { return };
         let Some(backend) = &connection.backend else { return };
         let snapshot = self.snapshot.current();
-        let was_half_closed = connection.session.is_half_closed();
-        let before = connection.session.delivered();
+        let was_half_closed = connection.stream.is_half_closed();
+        let before = connection.stream.delivered();
         let granted = if snapshot.has_bandwidth {
             connection.allowances(snapshot, self.now)
         } else {
             Allowances::UNLIMITED
         };
         let (standing, left) = {
-            let mut wire = super::wire::KernelWire {
+            let mut wire = super::stream::wire::KernelWire {
                 client: &connection.client,
                 backend,
                 pipes: &mut self.tools.pipes,
             };
-            let mut turn = super::relay::Turn {
+            let mut turn = super::stream::relay::Turn {
                 wire: &mut wire,
                 scratch: &mut self.tools.scratch,
                 splice: snapshot.splice,
                 is_last: false,
                 allowances: granted,
             };
-            (connection.session.advance(&mut turn), turn.allowances)
+            (connection.stream.advance(&mut turn), turn.allowances)
         };
-        let after = connection.session.delivered();
+        let after = connection.stream.delivered();
         if before != after {
             connection.phase.active = self.now;
             count_bytes(snapshot, connection, self.setup.number, [before, after]);
             symptoms::delivered(snapshot, connection, before);
         }
         if snapshot.has_bandwidth {
-            let spent = Spent { granted, left, more: connection.session.has_more() };
+            let spent = Spent { granted, left, more: connection.stream.has_more() };
             let waits = connection.pace(snapshot, &spent, self.now);
             if waits.contains(&true) {
                 count_waits(snapshot, connection, self.setup.number, waits);
                 self.table.timers.arm(key.index, connection.next_check(snapshot, self.now));
             }
         }
-        let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
+        let half_closed_now = connection.stream.is_half_closed() && !was_half_closed;
         if half_closed_now {
             // Whatever follows: with work left over, too, the shorter bound holds from here on.
             connection.phase.active = connection.phase.active.max(self.now);
@@ -314,7 +314,7 @@ impl Worker {
             symptoms::half_closed(snapshot, connection, self.now);
         }
         let goes_on = !matches!(standing, Standing::Over(_));
-        if goes_on && connection.session.is_muted() && self.unmute(key).is_err() {
+        if goes_on && connection.stream.is_muted() && self.unmute(key).is_err() {
             let end = End { reason: CloseReason::Internal, reset: Reset::Both };
             return self.end(key, end);
         }

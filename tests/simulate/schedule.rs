@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::phase::Stage;
-use evenkeel::dataplane::session::Readiness;
+use evenkeel::dataplane::stream::Readiness;
 use evenkeel::shared::SpliceMode;
 
 use super::checks;
@@ -95,7 +95,7 @@ fn kind(connection: &Connection, ended: Ended) -> String {
         Ended::GivenUp => "GivenUp".into(),
     };
     let lingered = if connection.phase.stage == Stage::Lingering { " after lingering" } else { "" };
-    let [(_, up), (_, down)] = connection.session.delivered();
+    let [(_, up), (_, down)] = connection.stream.delivered();
     let spliced = if up + down > 0 { ", spliced" } else { "" };
     let waiting = if connection.waits.contains(&true) { ", short of bandwidth" } else { "" };
     format!("{end}{lingered}{spliced}{waiting}")
@@ -184,7 +184,7 @@ fn heal(connection: &mut Connection) {
 }
 
 /// A backend acts only once it is connected.
-fn is_there(connection: &Connection, side: evenkeel::dataplane::wire::Side) -> bool {
+fn is_there(connection: &Connection, side: evenkeel::dataplane::stream::wire::Side) -> bool {
     side == SIDES[0] || connection.attempt == Attempt::Established
 }
 

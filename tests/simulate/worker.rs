@@ -8,13 +8,13 @@ use std::time::Duration;
 use mio::Token;
 
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::pacing::{Pacing, Spent};
 use evenkeel::dataplane::phase::{Bounds, Due, Handshake, Phase, Stage, may_retry};
-use evenkeel::dataplane::relay::Turn;
-use evenkeel::dataplane::session::{End, News, Readiness, Session, Standing};
 use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
+use evenkeel::dataplane::stream::pacing::{Pacing, Spent};
+use evenkeel::dataplane::stream::relay::Turn;
+use evenkeel::dataplane::stream::wire::Side;
+use evenkeel::dataplane::stream::{End, News, Readiness, Standing, Stream};
 use evenkeel::dataplane::timers::Timers;
-use evenkeel::dataplane::wire::Side;
 use evenkeel::policy::pace::pacer::Rates;
 use evenkeel::shared::SpliceMode;
 use evenkeel::sys::socket::ConnectStatus;
@@ -36,7 +36,7 @@ pub(crate) enum Attempt {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) session: Session<Pipe>,
+    pub(crate) stream: Stream<Pipe>,
     pub(crate) pair: Pair,
     pub(crate) phase: Phase,
     pub(crate) attempt: Attempt,
@@ -119,26 +119,26 @@ impl<'a> Worker<'a> {
     pub(crate) fn open(&mut self) {
         let random = &mut self.kernel.random;
         let mut pair = Pair { client: Socket::new(random), backend: Socket::dial(random) };
-        let mut session = Session::new(self.settings.splice);
+        let mut stream = Stream::new(self.settings.splice);
         let client = &mut pair.client;
         match random.u8(..4) {
             0 => {
                 let early = random.u64(1..200);
                 client.sent = early + if random.bool() { random.u64(..50) } else { 0 };
                 client.received = early;
-                session.preload(client.stream.bytes(0, early));
+                stream.preload(client.stream.bytes(0, early));
                 client.peer_finished = random.u8(..8) == 0;
             }
             1 if random.u8(..4) == 0 => {
                 client.peer_finished = true;
-                session.client_ended();
+                stream.client_ended();
             }
             _ => {}
         }
         // Registering tells the state at once.
         pair.client.raise();
         let connection = Connection {
-            session,
+            stream,
             pair,
             phase: Phase::new(self.now),
             attempt: Attempt::Pending,
@@ -230,9 +230,9 @@ impl<'a> Worker<'a> {
         let Addressed::Connection(key, side) = Addressed::of(token) else { return };
         let Some(connection) = self.slots.get_mut(key) else { return };
         self.kernel.trace(|| format!(" {key:?} {side:?} {readiness:?}"));
-        let news = connection.session.note(side, readiness);
+        let news = connection.stream.note(side, readiness);
         if news == News::OnlyMore && connection.phase.stage != Stage::Connecting {
-            connection.pair.socket(side).muted |= connection.session.mute(side);
+            connection.pair.socket(side).muted |= connection.stream.mute(side);
             return;
         }
         if !connection.queued {
@@ -256,12 +256,12 @@ impl<'a> Worker<'a> {
         };
         match Handshake::judge(side, readiness, ask) {
             Handshake::Waits => {}
-            Handshake::Unproven => connection.session.backend_replaced(),
+            Handshake::Unproven => connection.stream.backend_replaced(),
             Handshake::Failed(_) => self.retry(key),
             Handshake::Abandoned => self.remove(key, Ended::GivenUp),
             Handshake::Done => {
                 connection.phase.connected(self.now);
-                connection.session.connected();
+                connection.stream.connected();
                 self.arm(key);
             }
         }
@@ -269,7 +269,7 @@ impl<'a> Worker<'a> {
 
     fn retry(&mut self, key: SlotKey) {
         let Some(mut connection) = self.slots.lift(key) else { return };
-        connection.session.backend_replaced();
+        connection.stream.backend_replaced();
         connection.failed += 1;
         connection.pair.backend = Socket::dial(&mut self.kernel.random);
         connection.attempt = Attempt::Pending;
@@ -285,8 +285,8 @@ impl<'a> Worker<'a> {
 
     fn advance(&mut self, key: SlotKey) {
         let Some(connection) = self.slots.get_mut(key) else { return };
-        let was_half_closed = connection.session.is_half_closed();
-        let before = (connection.session.delivered(), self.kernel.moved);
+        let was_half_closed = connection.stream.is_half_closed();
+        let before = (connection.stream.delivered(), self.kernel.moved);
         let (rates, now) = (self.settings.bandwidth, self.now);
         let granted = connection.pacing.allowances(rates, now);
         let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
@@ -297,12 +297,12 @@ impl<'a> Worker<'a> {
             is_last: false,
             allowances: granted,
         };
-        let standing = connection.session.advance(&mut turn);
+        let standing = connection.stream.advance(&mut turn);
         let left = turn.allowances;
-        let spent = Spent { granted, left, more: connection.session.has_more() };
+        let spent = Spent { granted, left, more: connection.stream.has_more() };
         connection.waits = connection.pacing.settle(rates, &spent, now);
         let resumes = connection.pacing.resumes_at();
-        if connection.session.delivered() != before.0 {
+        if connection.stream.delivered() != before.0 {
             connection.phase.active = self.now;
         }
         if let Some(resumes) = resumes {
@@ -311,14 +311,14 @@ impl<'a> Worker<'a> {
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
         let at_once = standing == Standing::Waiting || !put_in::late_half_closed();
-        if connection.session.is_half_closed() && !was_half_closed && at_once {
+        if connection.stream.is_half_closed() && !was_half_closed && at_once {
             connection.phase.active = connection.phase.active.max(self.now);
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
         let goes_on = !matches!(standing, Standing::Over(_));
         for side in SIDES {
-            if goes_on && connection.session.unmute(side) {
+            if goes_on && connection.stream.unmute(side) {
                 connection.pair.socket(side).muted = false;
                 // A changed registration is answered with what is so now.
                 connection.pair.socket(side).raise();
@@ -328,7 +328,7 @@ impl<'a> Worker<'a> {
             Standing::Waiting => {}
             Standing::Busy => {
                 if self.kernel.moved == before.1 {
-                    let what = format!("busy with nothing: {:?}", connection.session);
+                    let what = format!("busy with nothing: {:?}", connection.stream);
                     self.kernel.problems.push(what);
                 }
                 if !connection.queued {
@@ -351,7 +351,7 @@ impl<'a> Worker<'a> {
             self.advance(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
-        match connection.phase.due(&connection.session, bounds, now) {
+        match connection.phase.due(&connection.stream, bounds, now) {
             // No schedule has it: see tests/accept_proxy.rs.
             Due::Unsaid => return self.remove(key, Ended::GivenUp),
             Due::Retry => return self.retry(key),
@@ -368,7 +368,7 @@ impl<'a> Worker<'a> {
     fn arm(&mut self, key: SlotKey) {
         let Some(connection) = self.slots.get(key) else { return };
         let bounds = self.settings.bounds();
-        let check = connection.phase.next_check(&connection.session, bounds, self.now);
+        let check = connection.phase.next_check(&connection.stream, bounds, self.now);
         let resumes = connection.pacing.resumes_at();
         self.timers.arm(key.index, resumes.map_or(check, |resumes| resumes.min(check)));
     }
@@ -379,8 +379,8 @@ impl<'a> Worker<'a> {
             self.keys.retain(|known| *known != key);
             let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
             // What is held is gone with it; the checks want to know how much.
-            let held = SIDES.map(|side| connection.session.held(side));
-            connection.session.release(&mut wires);
+            let held = SIDES.map(|side| connection.stream.held(side));
+            connection.stream.release(&mut wires);
             super::checks::check_end(&connection, held, ended, &mut self.kernel.problems);
             self.gone.push((connection, ended));
         }

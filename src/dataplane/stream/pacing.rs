@@ -7,8 +7,8 @@
 use crate::policy::defects::{Defect, has};
 use crate::policy::pace::pacer::{Pacer, Rate, Rates};
 
-use super::clock::Tick;
 use super::wire::Side;
+use crate::dataplane::clock::Tick;
 
 /// Bytes that a turn may take of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,18 +1,23 @@
 //! One proxied connection: its states and transitions.
 //!
-//! Two sockets, two relays. Events set latches; [`Session::advance`] does all the work. Half-close
+//! Two sockets, two relays. Events set latches; [`Stream::advance`] does all the work. Half-close
 //! is a property of one relay, and the session is over when both are. A reset by one side first
 //! delivers what was read before it, then resets the other side; a reset that follows a FIN is no
 //! longer news. Nothing here knows the kernel: see [`super::wire`].
+
+pub mod pacing;
+pub mod port;
+pub mod relay;
+pub mod wire;
 
 use std::io;
 
 use crate::policy::defects::{Defect, has};
 use crate::shared::{CloseReason, PathKind, SpliceMode};
 
-use super::port::{Port, Ports};
-use super::relay::{Flow, Relay, Turn};
-use super::wire::{Holds, Side, Wire};
+use port::{Port, Ports};
+use relay::{Flow, Relay, Turn};
+use wire::{Holds, Side, Wire};
 
 /// Reads that one turn discards of what nobody is there to hear.
 const DISCARDS_PER_TURN: usize = 4;
@@ -78,14 +83,14 @@ pub enum Reset {
 
 /// One proxied connection, once its backend is connected.
 #[derive(Debug)]
-pub struct Session<P> {
+pub struct Stream<P> {
     ports: Ports,
     to_backend: Relay<P>,
     to_client: Relay<P>,
     aborted_by: Option<Side>,
 }
 
-impl<P: Holds> Session<P> {
+impl<P: Holds> Stream<P> {
     /// A session whose client has been accepted and whose backend is not connected yet.
     #[must_use]
     pub fn new(splice: SpliceMode) -> Self {

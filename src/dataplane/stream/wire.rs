@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::socket;
 use crate::sys::splice::Pipe;
 
-use super::pipes::PipePool;
+use crate::dataplane::linux::pipes::PipePool;
 
 /// One end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
