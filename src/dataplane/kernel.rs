@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use mio::Token;
+use rustix::io::Errno;
 
 use crate::policy::client::Client;
 use crate::shared::Address;
@@ -199,4 +200,12 @@ pub trait Kernel: fmt::Debug {
 
     /// The time of day, for the session log and for answers.
     fn time_of_day(&self) -> SystemTime;
+}
+
+/// Whether an error passes only when descriptors or kernel memory become free.
+pub(super) fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::phase::Stage;
+use evenkeel::dataplane::session::stage::Stage;
 use evenkeel::dataplane::stream::wire::Side;
 use evenkeel::dataplane::stream::{End, Reset};
 use evenkeel::shared::CloseReason;
@@ -67,7 +67,7 @@ fn check_corks(connection: &mut Connection, problems: &mut Vec<String>) {
 fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     let pair = &mut connection.pair;
     let told = SIDES.iter().any(|side| pair.socket(*side).edge.is_some());
-    if connection.queued || !is_moving(connection.phase.stage) || told {
+    if connection.queued || !is_moving(&connection.stage) || told {
         return;
     }
     for from in SIDES {
@@ -111,13 +111,13 @@ fn check_bandwidth(
         }
     }
     let due = connection.pacing.resumes_at().map(|resumes| resumes.after(LATE_MAX));
-    if let Some(due) = due.filter(|due| *due < now && is_moving(connection.phase.stage)) {
+    if let Some(due) = due.filter(|due| *due < now && is_moving(&connection.stage)) {
         problems.push(format!("waits for bandwidth {:?} too long", now.since(due)));
     }
 }
 
-fn is_moving(stage: Stage) -> bool {
-    matches!(stage, Stage::Young | Stage::Settled)
+fn is_moving(stage: &Stage) -> bool {
+    matches!(stage, Stage::Moving(_))
 }
 
 fn check_timer(
@@ -126,9 +126,10 @@ fn check_timer(
     now: Tick,
     problems: &mut Vec<String>,
 ) {
-    let due =
-        connection.phase.silence_deadline(&connection.stream, settings.bounds()).after(LATE_MAX);
-    if connection.phase.stage != Stage::Connecting && due < now {
+    let (Stage::Moving(moving) | Stage::Lingering(moving)) = &connection.stage else { return };
+    let bounds = settings.bounds();
+    let due = bounds.silence_deadline(&connection.stream, moving.active).after(LATE_MAX);
+    if due < now {
         let late = now.since(due);
         problems.push(format!("silent {late:?} too long: {:?}", connection.stream));
     }
@@ -141,13 +142,13 @@ fn check_handshake(
     now: Tick,
     problems: &mut Vec<String>,
 ) {
-    if connection.phase.stage != Stage::Connecting {
+    let Some(since) = connection.stage.since() else {
         if connection.attempt != Attempt::Established {
             problems.push(format!("in use before its handshake is done: {connection:?}"));
         }
         return;
-    }
-    let due = connection.phase.attempted.after(settings.bounds().connect).after(LATE_MAX);
+    };
+    let due = since.after(settings.bounds().connect).after(LATE_MAX);
     if due < now {
         problems.push(format!("a handshake waited for {:?} too long", now.since(due)));
     }

@@ -70,7 +70,7 @@ impl Plane {
                 }
                 if pool.outlier.is_some() {
                     // What was counted while nobody judged says nothing about now.
-                    backend.state.streak.clear();
+                    backend.state.failure_evidence.clear();
                     let state = Arc::clone(&backend.state);
                     watched.insert(backend.id, Watched { state, history: History::default() });
                 }
@@ -109,7 +109,7 @@ impl Plane {
             }
             for backend in pool.backends() {
                 let Some(known) = watched.get_mut(&backend.id) else { continue };
-                let failures = backend.state.streak.take_worst();
+                let failures = backend.state.failure_evidence.take_worst();
                 if !rules.is_outlier(failures) || !is_candidate(backend) {
                     continue;
                 }
@@ -133,8 +133,8 @@ impl Plane {
         history: &mut History,
     ) {
         let out = show_duration(history.eject(rules, now));
-        let why = backend.state.streak.symptom().words();
-        backend.state.streak.clear();
+        let why = backend.state.failure_evidence.symptom().words();
+        backend.state.failure_evidence.clear();
         backend.state.set_ejected(true);
         let reason = format!("{why} ({} in a row)", count(u64::from(failures), "failure"));
         let verdict = Verdict { reason: format!("for {out}: {reason}"), since: SystemTime::now() };
@@ -159,7 +159,7 @@ impl Plane {
 
     fn lift(&self, backend: &Backend) {
         // Sessions that were under way meanwhile are no reason to eject it again.
-        backend.state.streak.clear();
+        backend.state.failure_evidence.clear();
         backend.state.set_ejected(false);
         self.health.lock().ejections.remove(&backend.id);
     }

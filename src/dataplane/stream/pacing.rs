@@ -42,7 +42,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// So many bytes of the client, which is all there was.
+    /// This many bytes of the client, which is all there was.
     #[must_use]
     pub const fn on_client(bytes: usize) -> Self {
         let granted = Allowances { from_client: bytes, ..Allowances::UNLIMITED };
@@ -78,13 +78,15 @@ impl Pacing {
 
     /// Counts what a turn has taken. Says which directions have to wait, if any do: the session
     /// then has to be run at [`Self::resumes_at`].
-    pub fn settle(&mut self, [up, down]: Rates, spent: &Spent, now: Tick) -> [bool; 2] {
+    pub fn charge(&mut self, [up, down]: Rates, spent: &Spent, now: Tick) -> [bool; 2] {
         let Spent { granted, left, more } = spent;
-        let client = (granted.from_client, left.from_client, more[0]);
-        let backend = (granted.from_backend, left.from_backend, more[1]);
+        let [more_up, more_down] = *more;
+        let client = Share { granted: granted.from_client, left: left.from_client, more: more_up };
+        let backend =
+            Share { granted: granted.from_backend, left: left.from_backend, more: more_down };
         let waits = [
-            settle(&mut self.from_client, up, client, now),
-            settle(&mut self.from_backend, down, backend, now),
+            charge(&mut self.from_client, up, client, now),
+            charge(&mut self.from_backend, down, backend, now),
         ];
         let resumes = waits.into_iter().flatten().min();
         self.resumes = resumes.filter(|_| !has(Defect::ForgetBandwidth));
@@ -109,18 +111,21 @@ fn allowance(pacer: &Pacer, rate: Option<Rate>, now: Tick) -> usize {
     })
 }
 
+/// One direction's part of [`Spent`].
+struct Share {
+    granted: usize,
+    left: usize,
+    more: bool,
+}
+
 /// Counts what was taken; when to go on, if it was all there was and there is more.
-fn settle(
-    pacer: &mut Pacer,
-    rate: Option<Rate>,
-    (granted, left, more): (usize, usize, bool),
-    now: Tick,
-) -> Option<Tick> {
+fn charge(pacer: &mut Pacer, rate: Option<Rate>, share: Share, now: Tick) -> Option<Tick> {
     let rate = rate?;
     if !has(Defect::FreeBandwidth) {
-        pacer.charge(rate, nanos(now), (granted - left) as u64);
+        pacer.charge(rate, nanos(now), (share.granted - share.left) as u64);
     }
-    (left == 0 && more).then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
+    let waits = share.left == 0 && share.more;
+    waits.then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
 }
 
 const fn nanos(tick: Tick) -> u64 {

@@ -5,12 +5,10 @@
 //! a kernel.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys::socket;
 use crate::sys::splice::Pipe;
 
-use crate::dataplane::linux::pipes::PipePool;
+use crate::dataplane::kernel::Kernel;
 
 /// One end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +18,9 @@ pub enum Side {
     /// Whom we connected to.
     Backend = 1,
 }
+
+/// Both, in their order.
+pub const SIDES: [Side; 2] = [Side::Client, Side::Backend];
 
 impl Side {
     /// The opposite end.
@@ -96,59 +97,59 @@ impl Holds for Pipe {
     }
 }
 
-/// Real sockets.
+/// Two sockets of a kernel, and its pipes.
 #[derive(Debug)]
-pub(crate) struct KernelWire<'a> {
-    pub(crate) client: &'a OwnedFd,
-    pub(crate) backend: &'a OwnedFd,
-    pub(crate) pipes: &'a mut PipePool,
+pub(crate) struct Wires<'a, K: Kernel> {
+    pub(crate) client: &'a K::Socket,
+    pub(crate) backend: &'a K::Socket,
+    pub(crate) kernel: &'a mut K,
 }
 
-impl KernelWire<'_> {
-    fn socket(&self, side: Side) -> BorrowedFd<'_> {
+impl<'a, K: Kernel> Wires<'a, K> {
+    fn socket(&self, side: Side) -> &'a K::Socket {
         match side {
-            Side::Client => self.client.as_fd(),
-            Side::Backend => self.backend.as_fd(),
+            Side::Client => self.client,
+            Side::Backend => self.backend,
         }
     }
 }
 
-impl Wire for KernelWire<'_> {
-    type Pipe = Pipe;
+impl<K: Kernel> Wire for Wires<'_, K> {
+    type Pipe = K::Pipe;
 
     fn receive(&mut self, from: Side, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::receive(self.socket(from), buffer)
+        self.kernel.receive(self.socket(from), buffer)
     }
 
     fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.socket(to), bytes)
+        self.kernel.send(self.socket(to), bytes)
     }
 
     fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
-        socket::send_last(self.socket(to), bytes)
+        self.kernel.send_last(self.socket(to), bytes)
     }
 
-    fn fill(&mut self, from: Side, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        pipe.fill(self.socket(from), most)
+    fn fill(&mut self, from: Side, pipe: &mut K::Pipe, most: usize) -> io::Result<usize> {
+        self.kernel.fill(self.socket(from), pipe, most)
     }
 
-    fn drain(&mut self, pipe: &mut Pipe, to: Side) -> io::Result<usize> {
-        pipe.drain(self.socket(to))
+    fn drain(&mut self, pipe: &mut K::Pipe, to: Side) -> io::Result<usize> {
+        self.kernel.drain(pipe, self.socket(to))
     }
 
     fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
-        socket::shutdown_write(self.socket(to))
+        self.kernel.shutdown_write(self.socket(to))
     }
 
     fn unacknowledged(&mut self, to: Side) -> usize {
-        socket::unacknowledged(self.socket(to))
+        self.kernel.unacknowledged(self.socket(to))
     }
 
-    fn lend_pipe(&mut self) -> Option<Pipe> {
-        self.pipes.lend()
+    fn lend_pipe(&mut self) -> Option<K::Pipe> {
+        self.kernel.lend_pipe()
     }
 
-    fn return_pipe(&mut self, pipe: Pipe) {
-        self.pipes.take_back(pipe);
+    fn return_pipe(&mut self, pipe: K::Pipe) {
+        self.kernel.return_pipe(pipe);
     }
 }

@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use crate::policy::admit::limiter::Decision;
 use crate::policy::admit::shared_rate::SharedRate;
-use crate::shared::{BackendId, BackendState, CloseReason, OnDown};
+use crate::shared::{BackendId, BackendState, CloseReason, OnDown, Snapshot};
 
 use super::clock::Tick;
-use super::phase::Stage;
+use super::kernel::Kernel;
+use super::session::stage::Stage;
+use super::sessions::Sessions;
 use super::slots::SlotKey;
-use super::stream::{End, Reset};
-use super::worker::Worker;
 
 /// Sessions looked at in one turn.
 const LOOKS_PER_TURN: usize = 256;
 
 /// What one worker has left to reset.
 #[derive(Debug, Default)]
-pub(super) struct Downs(Vec<Doomed>);
+pub(super) struct ResetOnDown(Vec<Doomed>);
 
 /// Sessions of one backend.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ enum Leave {
     Never,
 }
 
-impl Downs {
+impl ResetOnDown {
     /// Whether there is nothing to reset.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -54,69 +54,61 @@ impl Downs {
     pub(super) fn next_due(&self) -> Option<Tick> {
         self.0.iter().map(|doomed| doomed.next).min()
     }
-}
 
-impl Worker {
     /// Notes the sessions of a backend that has just gone down.
     #[cold]
-    pub(super) fn backend_down(&mut self, backend: BackendId, pace: Arc<SharedRate>) {
-        if self.snapshot.is_stale() {
-            self.take_up_snapshot();
-        }
-        let Some(down) = self.snapshot.current().backend(backend) else { return };
+    pub(super) fn note<K: Kernel>(
+        &mut self,
+        sessions: &Sessions<K>,
+        backend: BackendId,
+        pace: Arc<SharedRate>,
+    ) {
+        let Some(down) = sessions.desk.snapshot().backend(backend) else { return };
         let state = Arc::clone(&down.state);
-        let mut keys = self.table.slots.keys();
-        keys.retain(|key| self.is_moving_to(*key, backend));
+        let mut keys = sessions.table.keys();
+        keys.retain(|key| is_moving_to(sessions, *key, backend));
         // An earlier death of the same backend: its sessions are among these.
-        self.downs.0.retain(|doomed| doomed.backend != backend);
+        self.0.retain(|doomed| doomed.backend != backend);
         if !keys.is_empty() {
-            self.downs.0.push(Doomed { backend, state, keys, pace, next: self.now });
+            self.0.push(Doomed { backend, state, keys, pace, next: sessions.desk.now });
         }
     }
 
     /// Resets as many as may be reset by now.
     #[cold]
-    pub(super) fn reset_doomed(&mut self) {
-        let mut downs = std::mem::take(&mut self.downs.0);
-        downs.retain_mut(|doomed| doomed.next > self.now || self.reset_some_of(doomed));
-        self.downs.0 = downs;
+    pub(super) fn run<K: Kernel>(&mut self, sessions: &mut Sessions<K>) {
+        let now = sessions.desk.now;
+        self.0.retain_mut(|doomed| doomed.next > now || doomed.reset_some(sessions));
     }
+}
 
-    /// Whether there are more.
-    fn reset_some_of(&mut self, doomed: &mut Doomed) -> bool {
+impl Doomed {
+    /// Resets some; whether there are more.
+    fn reset_some<K: Kernel>(&mut self, sessions: &mut Sessions<K>) -> bool {
         for _ in 0..LOOKS_PER_TURN {
-            let Some(&key) = doomed.keys.last() else { return false };
-            if !self.is_moving_to(key, doomed.backend) {
-                doomed.keys.pop();
+            let Some(&key) = self.keys.last() else { return false };
+            if !is_moving_to(sessions, key, self.backend) {
+                self.keys.pop();
                 continue;
             }
-            match self.may_reset(doomed) {
+            match self.may_reset(sessions.desk.snapshot(), sessions.desk.now) {
                 Leave::Now => {
-                    doomed.keys.pop();
-                    self.end(key, End { reason: CloseReason::BackendDown, reset: Reset::Both });
+                    self.keys.pop();
+                    sessions.end(key, CloseReason::BackendDown);
                 }
                 Leave::At(next) => {
-                    doomed.next = next;
+                    self.next = next;
                     return true;
                 }
                 Leave::Never => return false,
             }
         }
-        !doomed.keys.is_empty()
+        !self.keys.is_empty()
     }
 
-    /// Whether this is a session that moves bytes to and from the backend.
-    fn is_moving_to(&self, key: SlotKey, backend: BackendId) -> bool {
-        self.table.slots.get(key).is_some_and(|connection| {
-            connection.place.backend == Some(backend)
-                && matches!(connection.phase.stage, Stage::Young | Stage::Settled)
-        })
-    }
-
-    fn may_reset(&self, doomed: &Doomed) -> Leave {
-        let snapshot = self.snapshot.current();
-        let backend = snapshot.backend(doomed.backend);
-        let Some(backend) = backend.filter(|found| Arc::ptr_eq(&found.state, &doomed.state)) else {
+    fn may_reset(&self, snapshot: &Snapshot, now: Tick) -> Leave {
+        let backend = snapshot.backend(self.backend);
+        let Some(backend) = backend.filter(|found| Arc::ptr_eq(&found.state, &self.state)) else {
             return Leave::Never;
         };
         if backend.state.is_up() {
@@ -125,12 +117,19 @@ impl Worker {
         match snapshot.pool(backend.pool).map(|pool| pool.on_down) {
             None | Some(OnDown::Keep) => Leave::Never,
             Some(OnDown::Reset) => Leave::Now,
-            Some(OnDown::Pace(meter)) => match doomed.pace.admit(self.now.micros(), &meter) {
+            Some(OnDown::Pace(meter)) => match self.pace.admit(now.micros(), &meter) {
                 Decision::Refused { retry_after_us, .. } => {
-                    Leave::At(self.now.after(Duration::from_micros(retry_after_us.max(1))))
+                    Leave::At(now.after(Duration::from_micros(retry_after_us.max(1))))
                 }
                 _ => Leave::Now,
             },
         }
     }
+}
+
+/// Whether this is a session that moves bytes to and from the backend.
+fn is_moving_to<K: Kernel>(sessions: &Sessions<K>, key: SlotKey, backend: BackendId) -> bool {
+    sessions.table.get(key).is_some_and(|session| {
+        session.place.backend == Some(backend) && matches!(session.stage, Stage::Moving(_))
+    })
 }

@@ -10,7 +10,7 @@ use super::reasons::{ConnectFailure, Symptom};
 
 /// The row of one backend.
 #[derive(Debug, Default)]
-pub struct Streak {
+pub struct FailureEvidence {
     row: AtomicU32,
     /// The longest row since it was last taken: a success must not hide it before anybody looks.
     worst: AtomicU32,
@@ -18,7 +18,7 @@ pub struct Streak {
     symptom: AtomicU8,
 }
 
-impl Streak {
+impl FailureEvidence {
     /// One more failure.
     #[cold]
     pub fn failed(&self, symptom: Symptom) {
@@ -81,20 +81,20 @@ mod tests {
     fn a_row_that_a_success_ended_is_still_seen_once() {
         // If this fails, a backend that fails five times between two looks is never ejected, or
         // one that failed now and then is.
-        let streak = Streak::default();
+        let evidence = FailureEvidence::default();
         for _ in 0..5 {
-            streak.failed(Symptom::Reset);
+            evidence.failed(Symptom::Reset);
         }
-        streak.served();
-        streak.failed(Symptom::Closed);
-        assert_eq!((streak.take_worst(), streak.symptom()), (5, Symptom::Closed));
-        assert_eq!(streak.take_worst(), 0);
-        streak.failed(Symptom::Connect(ConnectFailure::Timeout));
-        assert_eq!(streak.take_worst(), 2, "the row goes on over a look");
-        streak.failed(Symptom::Reset);
-        streak.clear();
-        streak.failed(Symptom::Reset);
-        assert_eq!(streak.take_worst(), 1);
+        evidence.served();
+        evidence.failed(Symptom::Closed);
+        assert_eq!((evidence.take_worst(), evidence.symptom()), (5, Symptom::Closed));
+        assert_eq!(evidence.take_worst(), 0);
+        evidence.failed(Symptom::Connect(ConnectFailure::Timeout));
+        assert_eq!(evidence.take_worst(), 2, "the row goes on over a look");
+        evidence.failed(Symptom::Reset);
+        evidence.clear();
+        evidence.failed(Symptom::Reset);
+        assert_eq!(evidence.take_worst(), 1);
     }
 
     #[test]
@@ -102,9 +102,9 @@ mod tests {
         // If this fails, the log gives a wrong reason for an ejection.
         let connects = ConnectFailure::ALL.map(Symptom::Connect);
         for symptom in connects.into_iter().chain([Symptom::Reset, Symptom::Closed]) {
-            let streak = Streak::default();
-            streak.failed(symptom);
-            assert_eq!(streak.symptom(), symptom);
+            let evidence = FailureEvidence::default();
+            evidence.failed(symptom);
+            assert_eq!(evidence.symptom(), symptom);
         }
     }
 }

@@ -1,32 +1,32 @@
 //! Which member of a group may be chosen for a client, what it is worth, and who was passed over.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::policy::balance::bounded_load::Bounds;
 use crate::policy::balance::least_latency::Burden;
 use crate::policy::balance::maglev::{Choice, Maglev};
 use crate::policy::balance::slow_start;
-use crate::shared::{Backend, BackendId, Group, Obstacle, Pool, Skip, note_skip};
+use crate::shared::{Backend, Group, Obstacle, Pool};
 
-use super::choose::{Asking, Which, weight_in};
+use super::asking::{Asking, weight_in};
 
-/// Who was passed over in one choice. Owns nothing until somebody is.
-#[derive(Default)]
-pub(crate) struct PassedOver(Cell<Vec<Skip>>);
+/// Which group of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Which {
+    /// Those that serve.
+    Primary,
+    /// Those that serve when none of the others can.
+    Backup,
+}
 
-impl PassedOver {
-    /// Notes one backend; the first reason stays.
-    #[cold]
-    pub(super) fn note(&self, backend: BackendId, why: Obstacle) {
-        let mut list = self.0.take();
-        note_skip(&mut list, Skip { backend, why });
-        self.0.set(list);
-    }
-
-    pub(crate) fn into_list(self) -> Vec<Skip> {
-        self.0.into_inner()
-    }
+/// What may change who is picked although it could serve.
+#[derive(Clone, Copy)]
+pub(super) struct Within<'a> {
+    /// The weights of the moment, multiplied by
+    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration hold.
+    pub(super) weights: Option<&'a [u32]>,
+    /// How far above the mean a member may be loaded, in per cent of it.
+    pub(super) load_factor: Option<u32>,
 }
 
 /// One group asked for one client.
@@ -69,20 +69,20 @@ impl Picker<'_> {
         &self,
         table: &Maglev,
         key: u64,
-        (now, factor): (Option<&[u32]>, Option<u32>),
+        within: Within<'_>,
     ) -> Option<Choice> {
         let eligible = |member: u16| self.is_eligible(member);
         let is_grown = |member: u16| {
-            let grown = match (now, self.weight(member)) {
-                (Some(now), weight @ 1..) => {
-                    let share = weight_in(now, member) / weight;
+            let grown = match (within.weights, self.weight(member)) {
+                (Some(weights), weight @ 1..) => {
+                    let share = weight_in(weights, member) / weight;
                     slow_start::lets_in(key, self.pool.hash.seed, share)
                 }
                 _ => true,
             };
             grown || self.passes_over(member, Obstacle::Starting)
         };
-        let bounds = factor.map(|factor| {
+        let bounds = within.load_factor.map(|factor| {
             let members = (0..=u16::MAX).take(self.group.members.len());
             let usable = members.filter(|member| eligible(*member));
             Bounds::new(factor, usable.map(|member| (self.load(member), self.weight(member))))

@@ -1,4 +1,4 @@
-//! One refused connection that is held: reading a request to answer it, sending the answer, closing
+//! One refused client that is held: reading a request to answer it, sending the answer, closing
 //! so that it arrives, or waiting.
 //!
 //! An answer is sent once the request's head has been read; then FIN, and what still comes is read
@@ -7,16 +7,15 @@
 //! section 2.17).
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::policy::admit::http_answer::{HttpAnswer, Moment};
 use crate::policy::admit::request_start::{Progress, RequestHead};
 use crate::shared::{HeldOutcome, LimitAction, Listener, SessionRecord, Snapshot};
-use crate::sys::socket;
 
-use super::clock::Tick;
+use crate::dataplane::clock::Tick;
+use crate::dataplane::kernel::Kernel;
 
 /// How long the head of a request may take.
 const HEAD_TIME: Duration = Duration::from_secs(3);
@@ -36,7 +35,7 @@ const TARPIT_BUFFER_BYTES: usize = 2048;
 
 /// What a refused connection is held for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stay {
+pub(crate) enum Stay {
     /// To be answered once it has asked.
     Ask(HttpAnswer),
     /// To wait.
@@ -45,7 +44,7 @@ pub(super) enum Stay {
 
 /// How far a held connection has come.
 #[derive(Debug)]
-enum Stage {
+enum HeldStage {
     Asking(RequestHead, HttpAnswer),
     Answering {
         text: Box<[u8]>,
@@ -56,7 +55,7 @@ enum Stage {
     Waiting,
 }
 
-/// How much of what nobody wants is still read.
+/// How much of what is thrown away is still read.
 #[derive(Debug, Clone, Copy)]
 struct Discard {
     bytes_left: usize,
@@ -68,7 +67,7 @@ impl Discard {
         Self { bytes_left: DISCARD_BYTES_MAX, until: now.after(LINGER_TIME_MAX) }
     }
 
-    /// So many bytes have come: when silence from now on ends it, or `None` when it is enough.
+    /// This many bytes have come: when silence from now on ends it, or `None` when it is enough.
     fn takes(&mut self, count: usize, now: Tick) -> Option<Tick> {
         self.bytes_left = self.bytes_left.saturating_sub(count);
         let goes_on = self.bytes_left > 0 && now < self.until;
@@ -78,7 +77,7 @@ impl Discard {
 
 /// What a step has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Wait for the next event.
     Wait,
     /// Another step can be done at once.
@@ -89,12 +88,12 @@ pub(super) enum Step {
     Over(HeldOutcome, bool),
 }
 
-/// One held connection.
+/// One held client.
 #[derive(Debug)]
-pub(super) struct Guest {
-    pub(super) client: OwnedFd,
+pub(crate) struct HeldClient<K: Kernel> {
+    pub(super) socket: K::Socket,
     pub(super) listener: Arc<Listener>,
-    stage: Stage,
+    stage: HeldStage,
     /// To be logged at its end.
     pub(super) record: Option<Box<SessionRecord>>,
     /// Bytes of the answer that were sent.
@@ -104,46 +103,45 @@ pub(super) struct Guest {
     pub(super) queued: bool,
 }
 
-impl Guest {
-    pub(super) fn new(
-        (client, listener): (OwnedFd, Arc<Listener>),
-        stay: Stay,
-        record: Option<SessionRecord>,
-        now: Tick,
-    ) -> Self {
+impl<K: Kernel> HeldClient<K> {
+    pub(crate) fn new(socket: K::Socket, listener: Arc<Listener>, stay: Stay, now: Tick) -> Self {
         let (stage, time) = match stay {
-            Stay::Ask(answer) => (Stage::Asking(RequestHead::default(), answer), HEAD_TIME),
-            Stay::Tarpit => (Stage::Waiting, TARPIT_TIME),
+            Stay::Ask(answer) => (HeldStage::Asking(RequestHead::default(), answer), HEAD_TIME),
+            Stay::Tarpit => (HeldStage::Waiting, TARPIT_TIME),
         };
-        let record = record.map(Box::new);
         let deadline = now.after(time);
-        Self { client, listener, stage, record, sent: 0, since: now, deadline, queued: false }
+        Self { socket, listener, stage, record: None, sent: 0, since: now, deadline, queued: false }
+    }
+
+    /// With what is to be logged at its end.
+    pub(crate) fn with_record(self, record: Option<SessionRecord>) -> Self {
+        Self { record: record.map(Box::new), ..self }
     }
 
     /// Whether it is here to wait.
     pub(super) fn is_tarpitted(&self) -> bool {
-        matches!(self.stage, Stage::Waiting)
+        matches!(self.stage, HeldStage::Waiting)
     }
 
     /// Whether its request has not come yet.
     pub(super) fn is_asking(&self) -> bool {
-        matches!(self.stage, Stage::Asking(..))
+        matches!(self.stage, HeldStage::Asking(..))
     }
 
     /// Begins, with what has been read already.
-    pub(super) fn take_in(&mut self, early: &[u8]) {
+    pub(super) fn take_in(&mut self, kernel: &mut K, early: &[u8]) {
         match &mut self.stage {
-            Stage::Asking(head, _) => {
+            HeldStage::Asking(head, _) => {
                 head.feed(early);
             }
-            _ => socket::shrink_receive_buffer(self.client.as_fd(), TARPIT_BUFFER_BYTES),
+            _ => kernel.shrink_receive_buffer(&self.socket, TARPIT_BUFFER_BYTES),
         }
     }
 
     /// Goes on as far as it can.
-    pub(super) fn advance(&mut self, scratch: &mut [u8], now: Tick) -> Step {
+    pub(super) fn advance(&mut self, kernel: &mut K, scratch: &mut [u8], now: Tick) -> Step {
         for _ in 0..READS_PER_TURN {
-            match self.step(scratch, now) {
+            match self.step(kernel, scratch, now) {
                 Step::Next => {}
                 other => return other,
             }
@@ -151,21 +149,21 @@ impl Guest {
         Step::Later
     }
 
-    fn step(&mut self, scratch: &mut [u8], now: Tick) -> Step {
+    fn step(&mut self, kernel: &mut K, scratch: &mut [u8], now: Tick) -> Step {
         match &mut self.stage {
-            Stage::Waiting => Step::Wait,
-            Stage::Answering { .. } => self.send(now),
-            Stage::Asking(head, _) => {
-                match socket::receive(self.client.as_fd(), scratch) {
-                    Ok(0) => return self.close(HeldOutcome::NotHttp, now),
+            HeldStage::Waiting => Step::Wait,
+            HeldStage::Answering { .. } => self.send(kernel, now),
+            HeldStage::Asking(head, _) => {
+                match kernel.receive(&self.socket, scratch) {
+                    Ok(0) => return self.finish(kernel, HeldOutcome::NotHttp, now),
                     Ok(count) => {
                         head.feed(scratch.get(..count).unwrap_or_default());
                     }
                     Err(error) => return waits(&error, HeldOutcome::Left),
                 }
-                self.head_came(now)
+                self.head_came(kernel, now)
             }
-            Stage::Closing(rest, outcome) => match socket::receive(self.client.as_fd(), scratch) {
+            HeldStage::Closing(rest, outcome) => match kernel.receive(&self.socket, scratch) {
                 Ok(0) => Step::Over(*outcome, false),
                 Ok(count) => match rest.takes(count, now) {
                     Some(deadline) => {
@@ -180,76 +178,77 @@ impl Guest {
     }
 
     /// Acts on what is known of the head.
-    pub(super) fn head_came(&mut self, now: Tick) -> Step {
-        let Stage::Asking(head, answer) = &self.stage else { return Step::Wait };
+    pub(super) fn head_came(&mut self, kernel: &mut K, now: Tick) -> Step {
+        let HeldStage::Asking(head, answer) = &self.stage else { return Step::Wait };
         match head.progress() {
             Progress::More => Step::Next,
-            Progress::Complete => self.answer(*answer, head.is_for_head(), now),
+            Progress::Complete => self.answer(kernel, *answer, now),
             Progress::NotHttp if matches!(answer, HttpAnswer::Unavailable) => {
                 Step::Over(HeldOutcome::NotHttp, true)
             }
-            Progress::NotHttp => self.close(HeldOutcome::NotHttp, now),
+            Progress::NotHttp => self.finish(kernel, HeldOutcome::NotHttp, now),
         }
     }
 
-    fn answer(&mut self, answer: HttpAnswer, head_only: bool, now: Tick) -> Step {
+    fn answer(&mut self, kernel: &K, answer: HttpAnswer, now: Tick) -> Step {
+        let head_only = matches!(&self.stage, HeldStage::Asking(head, _) if head.is_for_head());
         let waited_us = u64::try_from(now.since(self.since).as_micros()).unwrap_or(u64::MAX);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix = kernel.time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_us = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
         let text = answer.text(head_only, Moment { waited_us, unix_us });
-        self.stage = Stage::Answering { text: text.into_bytes().into(), sent: 0 };
+        self.stage = HeldStage::Answering { text: text.into_bytes().into(), sent: 0 };
         // What was sent later than this has not been read in time.
         self.deadline = now.after(LINGER_TIME);
         Step::Next
     }
 
-    fn send(&mut self, now: Tick) -> Step {
-        let Stage::Answering { text, sent } = &mut self.stage else { return Step::Wait };
-        match socket::send_last(self.client.as_fd(), text.get(*sent..).unwrap_or_default()) {
+    fn send(&mut self, kernel: &mut K, now: Tick) -> Step {
+        let HeldStage::Answering { text, sent } = &mut self.stage else { return Step::Wait };
+        match kernel.send_last(&self.socket, text.get(*sent..).unwrap_or_default()) {
             Ok(count) => {
                 *sent += count;
                 self.sent += count as u64;
                 if *sent < text.len() {
                     return Step::Next;
                 }
-                self.close(HeldOutcome::Answered, now)
+                self.finish(kernel, HeldOutcome::Answered, now)
             }
             Err(error) => waits(&error, HeldOutcome::Left),
         }
     }
 
     /// Sends FIN; what still comes goes nowhere.
-    fn close(&mut self, outcome: HeldOutcome, now: Tick) -> Step {
-        if socket::shutdown_write(self.client.as_fd()).is_err() {
+    fn finish(&mut self, kernel: &mut K, outcome: HeldOutcome, now: Tick) -> Step {
+        if kernel.shutdown_write(&self.socket).is_err() {
             // It has been reset, with or without having read the answer.
             return Step::Over(outcome, true);
         }
-        self.stage = Stage::Closing(Discard::from(now), outcome);
+        self.stage = HeldStage::Closing(Discard::from(now), outcome);
         self.deadline = now.after(LINGER_TIME);
         Step::Next
     }
 
     /// Its time is over.
-    pub(super) fn time_over(&mut self, now: Tick) -> Step {
+    pub(super) fn time_over(&mut self, kernel: &mut K, now: Tick) -> Step {
         match &self.stage {
-            Stage::Waiting => Step::Over(HeldOutcome::Tarpitted, true),
-            Stage::Closing(_, outcome) => Step::Over(*outcome, false),
-            Stage::Answering { .. } => Step::Over(HeldOutcome::Left, true),
+            HeldStage::Waiting => Step::Over(HeldOutcome::Tarpitted, true),
+            HeldStage::Closing(_, outcome) => Step::Over(*outcome, false),
+            HeldStage::Answering { .. } => Step::Over(HeldOutcome::Left, true),
             // A slow request is answered before its end, and then has little time left; a
             // connection made in advance is closed so that its client may make another one.
-            Stage::Asking(head, answer) if head.has_method() => {
-                self.answer(*answer, head.is_for_head(), now)
+            HeldStage::Asking(head, answer) if head.has_method() => {
+                self.answer(kernel, *answer, now)
             }
-            Stage::Asking(..) => self.close(HeldOutcome::NotHttp, now),
+            HeldStage::Asking(..) => self.finish(kernel, HeldOutcome::NotHttp, now),
         }
     }
 
     /// Ends it, and says what came of it.
-    pub(super) fn give_up(&self) -> HeldOutcome {
+    pub(super) fn give_up(&self, kernel: &mut K) -> HeldOutcome {
         match self.stage {
-            Stage::Closing(_, outcome) => outcome,
+            HeldStage::Closing(_, outcome) => outcome,
             _ => {
-                socket::reset_on_close(self.client.as_fd());
+                kernel.reset_on_close(&self.socket);
                 HeldOutcome::GivenUp
             }
         }

@@ -12,14 +12,14 @@ use crate::shared::{HashPlan, HashedWords, Listener, PoolId, Routing, Snapshot};
 
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way {
-    pub(super) pool: PoolId,
+pub(crate) struct Way {
+    pub(crate) pool: PoolId,
     /// What is hashed instead of the client's address.
-    pub(super) key: Option<u64>,
+    pub(crate) key: Option<u64>,
 }
 
 /// The way of a client at `client` that has said `bytes`; `None` when more has to come.
-pub(super) fn find(
+pub(crate) fn find(
     snapshot: &Snapshot,
     listener: &Listener,
     client: Option<IpAddr>,
@@ -48,7 +48,7 @@ pub(super) fn find(
 
 /// The way of a client that says no more, or not in time: its pool, if that is known, else the
 /// listener's.
-pub(super) fn give_up(listener: &Listener, client: Option<IpAddr>, bytes: &[u8]) -> Way {
+pub(crate) fn give_up(listener: &Listener, client: Option<IpAddr>, bytes: &[u8]) -> Way {
     let pool = match routed(listener, client, bytes, &mut None) {
         Choice::Taken(pool) => pool,
         Choice::Default | Choice::NeedsHello => listener.pool,

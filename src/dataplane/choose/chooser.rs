@@ -13,11 +13,11 @@ use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::balance::{least_connections, least_latency, random};
 use crate::policy::client::Client;
 use crate::shared::{
-    Backend, BackendId, Balance, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool,
-    PoolId, Sticky,
+    Backend, Balance, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool, PoolId, Sticky,
 };
 
-use super::picker::{PassedOver, Picker};
+use super::asking::{Asking, weight_in};
+use super::picker::{Picker, Which, Within};
 
 /// A backend on which a place is claimed, and how it was chosen.
 pub(crate) type Chosen<'a> = (&'a Backend, Pick);
@@ -32,30 +32,6 @@ pub(crate) struct Chooser {
     turns: AHashMap<(PoolId, Which), (Generation, RoundRobin)>,
     /// Weights of the moment, where they change by themselves.
     weights: Vec<u32>,
-}
-
-/// Which group of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Which {
-    Primary,
-    Backup,
-}
-
-/// Whom a choice is for.
-#[derive(Clone, Copy)]
-pub(crate) struct Asking<'a> {
-    /// The client.
-    pub(crate) client: Client,
-    /// What is hashed instead of its address.
-    pub(crate) key: Option<u64>,
-    /// The time, in microseconds since the process started.
-    pub(crate) now_us: u64,
-    /// Backends that failed this session already.
-    pub(crate) tried: &'a [BackendId],
-    /// The snapshot asked; a newer one starts round-robin afresh.
-    pub(crate) generation: Generation,
-    /// Where it is noted who is passed over.
-    pub(crate) passed_over: &'a PassedOver,
 }
 
 impl Chooser {
@@ -188,7 +164,9 @@ impl Chooser {
                 let key = key.unwrap_or_else(|| hash_of(&picker.pool.hash, client));
                 let choice = match (now, picker.pool.load_factor) {
                     (None, None) => table.pick(key, eligible),
-                    (now, factor) => picker.pick_within(table, key, (now, factor)),
+                    (weights, load_factor) => {
+                        picker.pick_within(table, key, Within { weights, load_factor })
+                    }
                 }?;
                 Some((choice.member, Pick::in_table(choice.slot)))
             }
@@ -254,23 +232,6 @@ impl Chooser {
             sticky.memory.remember(key, number, asking.now_us, sticky.seconds);
         }
     }
-}
-
-impl Asking<'_> {
-    /// Notes why a backend is passed over.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn note(&self, backend: &Backend, panicking: bool) {
-        let obstacle = || backend.obstacle(panicking);
-        let failed = self.tried.contains(&backend.id).then_some(Obstacle::Failed);
-        // A place that has become free in between was taken when it counted.
-        let why = failed.or_else(obstacle).unwrap_or(Obstacle::Full);
-        self.passed_over.note(backend.id, why);
-    }
-}
-
-pub(super) fn weight_in(weights: &[u32], member: u16) -> u32 {
-    weights.get(usize::from(member)).copied().unwrap_or_default()
 }
 
 /// What of a client decides its place in the table.

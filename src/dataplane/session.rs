@@ -1,78 +1,61 @@
-//! What a worker keeps of one accepted connection, beside the state machine of its bytes.
+//! One proxied connection, from the moment its client is let in until its line in the log.
+//!
+//! A session is data: its sockets, its [`Stream`], its [`Stage`], its places. What happens to it
+//! stands in [`super::life`].
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+pub mod first_bytes;
+pub mod handshake;
+pub(crate) mod particulars;
+pub mod stage;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::admit::limiter::{LimitKey, Limiter};
 use crate::policy::balance::hash::attempt_key;
 use crate::policy::client::Client;
-use crate::policy::first_bytes::proxy_header::Malformed;
 use crate::policy::health::backoff::jitter;
 use crate::policy::pace::pacer::Rates;
 use crate::shared::{
-    BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip, Snapshot,
-    SourcePort, note_skip,
+    Backend, BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip,
+    Snapshot, note_skip,
 };
-use crate::sys::splice::Pipe;
 
 use super::clock::Tick;
-use super::greeting::Greeting;
-use super::opening::Reading;
-use super::phase::{Bounds, Due, Phase};
+use super::kernel::Kernel;
+use super::slots::SlotKey;
 use super::stream::Stream;
 use super::stream::pacing::{Allowances, Pacing, Spent};
+
+use self::particulars::Particulars;
+use self::stage::{Bounds, Due, Stage};
 
 /// How far a session's longest life differs from the configured one, in per cent: those that began
 /// together do not end, and come back, together.
 const LIFETIME_SPREAD: u8 = 10;
 
-/// One accepted connection.
+/// One session.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) stream: Stream<Pipe>,
-    pub(crate) client: OwnedFd,
-    pub(crate) backend: Option<OwnedFd>,
-    pub(crate) phase: Phase,
-    pub(crate) peer: Client,
+pub struct Session<K: Kernel> {
+    pub(crate) stream: Stream<K::Pipe>,
+    pub(crate) client_socket: K::Socket,
+    pub(crate) backend_socket: Option<K::Socket>,
+    pub(crate) stage: Stage,
+    pub(crate) client: Client,
     pub(crate) place: Place,
     pub(crate) times: Times,
-    /// Backends that failed this session; empty for nearly all, and then owns nothing.
-    pub(crate) tried: Vec<BackendId>,
-    /// How the latest of those failed.
-    pub(crate) failure: Option<ConnectFailure>,
-    /// What few connections have; others pay no memory for it.
-    pub(crate) aside: Option<Box<Aside>>,
+    /// Behind the sockets: fields are dropped in their order, and a source's port is given back
+    /// after the socket that has it.
+    pub(crate) particulars: Option<Box<Particulars>>,
+    /// Where it lies in the table.
+    pub(crate) key: SlotKey,
     /// In the ready queue.
     pub(crate) queued: bool,
+    /// The client's socket is registered.
+    pub(crate) is_watched: bool,
 }
 
-/// What is known of a connection beside its sockets: who it says it is, and for whom.
-#[derive(Debug, Default)]
-pub(crate) struct Aside {
-    /// The header that the backend of the attempt under way has to get first.
-    pub(crate) greeting: Option<Greeting>,
-    /// What is read before there is a backend.
-    pub(crate) reading: Option<Reading>,
-    /// What is hashed instead of the client's address.
-    pub(crate) key: Option<u64>,
-    /// Where the client connected to, by its PROXY header.
-    pub(crate) destination: Option<SocketAddr>,
-    /// The host name in that header.
-    pub(crate) authority: Option<Box<[u8]>>,
-    /// Why there was no header.
-    pub(crate) malformed: Option<Malformed>,
-    /// What it has taken of its bandwidth.
-    pub(crate) pacing: Option<Pacing>,
-    /// Backends that were passed over for it.
-    pub(crate) skipped: Vec<Skip>,
-    /// The port it comes from, where the pool names its sources. It is given back when the
-    /// connection is dropped, after the backend's socket: fields go in their order.
-    pub(crate) port: Option<SourcePort>,
-}
-
-/// Where a connection belongs.
+/// Where a session belongs, and the places that it has.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// Unique within the process.
@@ -110,7 +93,7 @@ pub(crate) struct Admitted {
     pub(crate) observed: Option<RefuseReason>,
 }
 
-/// When things happened to a connection.
+/// When things happened to a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) opened: Tick,
@@ -128,26 +111,98 @@ impl Times {
     }
 }
 
-impl Connection {
-    /// When its timer has to be looked at.
-    pub(crate) fn next_check(&self, snapshot: &Snapshot, now: Tick) -> Tick {
-        let check = self.phase.next_check(&self.stream, self.bounds(snapshot), now);
-        self.resumes_at().map_or(check, |resumes| resumes.min(check))
+impl<K: Kernel> Session<K> {
+    /// The machine that moves its bytes.
+    pub fn stream(&self) -> &Stream<K::Pipe> {
+        &self.stream
     }
 
-    /// When it may go on, if it waits for its bandwidth.
-    fn resumes_at(&self) -> Option<Tick> {
-        self.aside.as_ref()?.pacing.as_ref()?.resumes_at()
+    /// How far it has come.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// The socket on which its client was accepted.
+    pub fn client_socket(&self) -> &K::Socket {
+        &self.client_socket
+    }
+
+    /// The socket that is connected, or being connected, to its backend.
+    pub fn backend_socket(&self) -> Option<&K::Socket> {
+        self.backend_socket.as_ref()
+    }
+
+    /// The client, as limits, hashes and the log know it.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Its number in the session log, unique within the process.
+    pub fn number(&self) -> u64 {
+        self.place.number
+    }
+
+    /// The backend on which it has a place.
+    pub fn backend_id(&self) -> Option<BackendId> {
+        self.place.backend
+    }
+
+    /// Backends that failed it; empty once one serves.
+    pub fn tried(&self) -> &[BackendId] {
+        self.particulars.as_ref().map_or(&[], |its| &its.tried)
+    }
+
+    /// Whether it is in the ready queue: the next turn runs it.
+    pub fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// What it has taken of its bandwidth, where it has one.
+    pub fn pacing(&self) -> Option<&Pacing> {
+        self.particulars.as_ref()?.pacing.as_ref()
+    }
+
+    /// The backend on which it has a place, as long as the snapshot has it.
+    pub(crate) fn backend<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Backend>> {
+        snapshot.backend(self.place.backend?)
+    }
+
+    /// How the latest of its backends failed.
+    pub(crate) fn failure(&self) -> Option<ConnectFailure> {
+        self.particulars.as_ref()?.failure
+    }
+
+    /// What is hashed instead of the client's address.
+    pub(crate) fn hashed_key(&self) -> Option<u64> {
+        self.particulars.as_ref()?.hashed_key
+    }
+
+    /// Its particulars, from now on if it had none.
+    pub(crate) fn particulars_mut(&mut self) -> &mut Particulars {
+        self.particulars.get_or_insert_default()
+    }
+
+    /// When its timer has to be looked at.
+    pub(crate) fn next_check(&self, snapshot: &Snapshot, now: Tick) -> Tick {
+        let check = self.stage.next_check(&self.stream, self.bounds(snapshot), now);
+        let resumes = self.pacing().and_then(Pacing::resumes_at);
+        resumes.map_or(check, |resumes| resumes.min(check))
+    }
+
+    /// What its timer, which has fired, asks for.
+    pub(crate) fn due(&mut self, snapshot: &Snapshot, now: Tick) -> Due {
+        let bounds = self.bounds(snapshot);
+        self.stage.due(&self.stream, bounds, now)
     }
 
     /// Whether it has waited for its bandwidth for long enough; then it waits no more.
     pub(crate) fn resume(&mut self, now: Tick) -> bool {
-        let pacing = self.aside.as_mut().and_then(|aside| aside.pacing.as_mut());
+        let pacing = self.particulars.as_mut().and_then(|its| its.pacing.as_mut());
         pacing.is_some_and(|pacing| pacing.resume(now))
     }
 
     /// Keeps what the client has said before there is a backend, which counts as taken.
-    pub(crate) fn preload(&mut self, (snapshot, now): (&Snapshot, Tick), bytes: &[u8]) {
+    pub(crate) fn preload(&mut self, bytes: &[u8], snapshot: &Snapshot, now: Tick) {
         self.stream.preload(bytes);
         if snapshot.has_bandwidth {
             let spent = Spent::on_client(bytes.len());
@@ -159,8 +214,7 @@ impl Connection {
     #[cold]
     pub(crate) fn allowances(&self, snapshot: &Snapshot, now: Tick) -> Allowances {
         let Some(rates) = self.bandwidth(snapshot) else { return Allowances::UNLIMITED };
-        let pacing = self.aside.as_ref().and_then(|aside| aside.pacing.as_ref());
-        pacing.unwrap_or(&Pacing::new(now)).allowances(rates, now)
+        self.pacing().unwrap_or(&Pacing::new(now)).allowances(rates, now)
     }
 
     /// Counts what a turn has taken. Which directions wait; their timer has to be armed.
@@ -168,25 +222,27 @@ impl Connection {
     pub(crate) fn pace(&mut self, snapshot: &Snapshot, spent: &Spent, now: Tick) -> [bool; 2] {
         let Some(rates) = self.bandwidth(snapshot) else {
             // A reload has taken it away.
-            if let Some(aside) = &mut self.aside {
-                aside.pacing = None;
+            if let Some(its) = &mut self.particulars {
+                its.pacing = None;
             }
             return [false; 2];
         };
-        let aside = self.aside.get_or_insert_default();
-        let pacing = aside.pacing.get_or_insert_with(|| Pacing::new(now));
-        let waits = pacing.settle(rates, spent, now);
+        let pacing = self.particulars_mut().pacing.get_or_insert_with(|| Pacing::new(now));
+        let waits = pacing.charge(rates, spent, now);
+        let resumes = pacing.resumes_at();
         // It is we who hold it up, and that is no silence.
-        self.phase.active = pacing.resumes_at().unwrap_or(self.phase.active);
+        if let (Some(moving), Some(resumes)) = (self.stage.moving_mut(), resumes) {
+            moving.active = resumes;
+        }
         waits
     }
 
-    /// Keeps who was passed over, for the session's line in the log.
+    /// Keeps which backends were passed over, for the session's line in the log.
     #[cold]
     pub(crate) fn note_skipped(&mut self, skipped: Vec<Skip>) {
-        let aside = self.aside.get_or_insert_default();
+        let its = self.particulars_mut();
         for skip in skipped {
-            note_skip(&mut aside.skipped, skip);
+            note_skip(&mut its.skipped, skip);
         }
     }
 
@@ -195,15 +251,9 @@ impl Connection {
         listener.bandwidth.iter().any(Option::is_some).then_some(listener.bandwidth)
     }
 
-    /// What its timer, which has fired, asks for.
-    pub(crate) fn due(&mut self, snapshot: &Snapshot, now: Tick) -> Due {
-        let bounds = self.bounds(snapshot);
-        self.phase.due(&self.stream, bounds, now)
-    }
-
     /// The bounds of its stage; where a reload has taken their owner away there is no time left.
     fn bounds(&self, snapshot: &Snapshot) -> Bounds {
-        if self.phase.stage.is_opening() {
+        if self.stage.is_opening() {
             return self.opening_bounds(snapshot);
         }
         let Some(listener) = snapshot.listener(self.place.listener) else { return Bounds::NONE };
@@ -216,8 +266,10 @@ impl Connection {
     }
 
     fn opening_bounds(&self, snapshot: &Snapshot) -> Bounds {
-        let reading = self.aside.as_ref().and_then(|aside| aside.reading.as_ref());
-        let reading = reading.map_or(Duration::ZERO, |reading| reading.timeout);
+        let reading = match &self.stage {
+            Stage::Reading(reading) => reading.timeout,
+            _ => Duration::ZERO,
+        };
         let Some(pool) = snapshot.pool(self.place.pool) else {
             return Bounds { reading, ..Bounds::NONE };
         };
@@ -229,17 +281,5 @@ impl Connection {
     fn last(&self, most: Duration) -> Tick {
         let chance = attempt_key(self.place.number, 1, 0);
         self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance))
-    }
-
-    /// Makes the coming close of the backend's socket send a reset.
-    pub(crate) fn reset_backend(&self) {
-        if let Some(backend) = &self.backend {
-            crate::sys::socket::reset_on_close(backend.as_fd());
-        }
-    }
-
-    /// Makes the coming close of the client's socket send a reset.
-    pub(crate) fn reset_client(&self) {
-        crate::sys::socket::reset_on_close(self.client.as_fd());
     }
 }
