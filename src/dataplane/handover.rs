@@ -1,7 +1,8 @@
 //! Handing a new session to a worker that has clearly fewer, so that long ones are spread evenly.
 //!
 //! A session is handed over once: with its places claimed, so that its listener is neither stopped
-//! nor forgotten meanwhile, and before anything was read or connected. Nothing that runs ever moves.
+//! nor forgotten meanwhile, and before anything was read or connected. Nothing that runs ever
+//! moves.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //!
 //! Everything a session does to the outside goes through here: accept, connect, receive, send,
 //! splice, register, close. Production is [`super::linux::Linux`]; the simulation in
-//! `tests/simulate` scripts every short write, `EAGAIN`, EOF, reset and refused descriptor, in every
-//! order, and drives the very worker that serves. Dropping a socket closes it.
+//! `tests/simulate` scripts every short write, `EAGAIN`, EOF, reset and refused descriptor, in
+//! every order, and drives the very worker that serves. Dropping a socket closes it.
 //!
 //! One thing is not here: chance. The choosers draw from the generator of their thread, which a
 //! test seeds.
@@ -70,7 +70,8 @@ pub trait Kernel: fmt::Debug {
         is_shared: bool,
     ) -> io::Result<()>;
 
-    /// Ends what [`Self::watch_listening`] began for a shared socket, which a close alone would not.
+    /// Ends what [`Self::watch_listening`] began for a shared socket, which a close alone would
+    /// not.
     fn unwatch_shared(&mut self, socket: &Self::ListeningSocket);
 
     /// Changes the options of a listening socket bound to this address, for what it accepts from
@@ -180,7 +181,8 @@ pub trait Kernel: fmt::Debug {
     /// Makes the coming close send a reset.
     fn reset_on_close(&mut self, socket: &Self::Socket);
 
-    /// Sets keepalive. A socket that has just been reset refuses it, and its session ends by itself.
+    /// Sets keepalive. A socket that has just been reset refuses it, and its session ends by
+    /// itself.
     fn set_keepalive(&mut self, socket: &Self::Socket, options: &KeepaliveOptions);
 
     /// Lets the kernel keep at most this many bytes of what the peer sends, or the least it can.

@@ -7,10 +7,11 @@
 //!
 //! The map, from the outside in: [`handle`] starts a [`thread`], which sleeps in epoll and has a
 //! [`worker`] take a turn. The worker accepts ([`listening`], [`handover`]) and lets events set
-//! latches; [`sessions`] runs the [`life`] of each [`session`], chapter by chapter, at the [`desk`].
-//! A session's bytes are moved by its [`stream`], its backend is chosen in [`choose`], refused
-//! clients that take time are [`held`] apart. Below lie [`slots`], [`timers`], [`clock`] and the
-//! [`kernel`], which is [`linux`] or a test's. [`explain`] asks what decides, and takes nothing.
+//! latches; [`sessions`] runs the [`life`] of each [`session`], chapter by chapter, at the
+//! [`desk`]. A session's bytes are moved by its [`stream`], its backend is chosen in [`choose`],
+//! refused clients that take time are [`held`] apart. Below lie [`slots`], [`timers`], [`clock`]
+//! and the [`kernel`], which is [`linux`] or a test's. [`explain`] asks what decides, and takes
+//! nothing.
 
 #![deny(clippy::indexing_slicing, reason = "a panic here would end every session")]
 

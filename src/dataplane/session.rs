@@ -283,3 +283,15 @@ impl<K: Kernel> Session<K> {
         self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::linux::Linux;
+
+    // If this fails, every idle session costs more memory than before its stage carried data.
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Session<Linux>>() <= 366, "{}", size_of::<Session<Linux>>());
+    }
+}

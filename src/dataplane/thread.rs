@@ -1,5 +1,5 @@
-//! The thread around a worker: it sleeps in epoll until something happens, reads the clock once, and
-//! has the worker take a turn.
+//! The thread around a worker: it sleeps in epoll until something happens, reads the clock once,
+//! and has the worker take a turn.
 
 use std::io;
 use std::time::Duration;

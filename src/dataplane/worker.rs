@@ -2,9 +2,9 @@
 //!
 //! A turn: take up a newer snapshot, let events set latches, run the sessions that can move, then
 //! accept a few new ones, then look at timers and commands. Ready sessions come before new ones, so
-//! that a place that has just become free is seen; whatever was cut short by a budget goes on in the
-//! next turn, without sleeping. Nothing here sleeps or reads a clock: that is [`super::thread`], or a
-//! test.
+//! that a place that has just become free is seen; whatever was cut short by a budget goes on in
+//! the next turn, without sleeping. Nothing here sleeps or reads a clock: that is
+//! [`super::thread`], or a test.
 
 use std::io;
 use std::ops::ControlFlow;

@@ -94,7 +94,8 @@ fn kind(connection: &Connection, ended: Ended) -> String {
         Ended::Silent(end) => format!("{:?}", end.reason),
         Ended::GivenUp => "GivenUp".into(),
     };
-    let lingered = if matches!(connection.stage, Stage::Lingering(_)) { " after lingering" } else { "" };
+    let lingers = matches!(connection.stage, Stage::Lingering(_));
+    let lingered = if lingers { " after lingering" } else { "" };
     let [(_, up), (_, down)] = connection.stream.delivered();
     let spliced = if up + down > 0 { ", spliced" } else { "" };
     let waiting = if connection.waits.contains(&true) { ", short of bandwidth" } else { "" };

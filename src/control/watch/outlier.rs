@@ -1,6 +1,6 @@
 //! Outlier ejection: judges by what sessions have met, ejects, and readmits when the time is over.
 //!
-//! Workers count failures in atomics of the backend (`shared/streak.rs`); the rules are
+//! Workers count failures in atomics of the backend (`shared/failure_evidence.rs`); the rules are
 //! `policy/outlier.rs`. Looks run only while some pool has an `outlier` table. Ejections survive a
 //! reload as long as the backend and its pool's table stay in the file.
 

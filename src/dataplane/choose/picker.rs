@@ -23,7 +23,8 @@ pub(super) enum Which {
 #[derive(Clone, Copy)]
 pub(super) struct Within<'a> {
     /// The weights of the moment, multiplied by
-    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration hold.
+    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration
+    /// hold.
     pub(super) weights: Option<&'a [u32]>,
     /// How far above the mean a member may be loaded, in per cent of it.
     pub(super) load_factor: Option<u32>,

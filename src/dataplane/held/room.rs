@@ -108,8 +108,8 @@ pub(crate) fn end_all<K: Kernel>(desk: &mut Desk<K>) {
     give_up(desk, |_| true);
 }
 
-/// Makes descriptors free: by the clients that are kept waiting, else by those still to be answered.
-/// False when there are none.
+/// Makes descriptors free: by the clients that are kept waiting, else by those still to be
+/// answered. False when there are none.
 #[cold]
 pub(crate) fn give_way<K: Kernel>(desk: &mut Desk<K>) -> bool {
     give_up(desk, HeldClient::is_tarpitted) > 0 || give_up(desk, |_| true) > 0

@@ -1,7 +1,7 @@
 //! A client has been accepted: may it come in?
 //!
-//! Peers that have to say who their client is are let in as far as their PROXY header; the client is
-//! judged once it is known ([`super::read`]).
+//! Peers that have to say who their client is are let in as far as their PROXY header; the client
+//! is judged once it is known ([`super::read`]).
 
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
@@ -12,8 +12,8 @@ use crate::shared::{Listener, RefuseReason};
 use super::next::{Next, Refusal};
 use super::{admission, places, read};
 
-/// Judges a client on arrival, cheapest question first. On success every place is claimed. `None`: a
-/// PROXY header has to say first who the client is.
+/// Judges a client on arrival, cheapest question first. On success every place is claimed. `None`:
+/// a PROXY header has to say first who the client is.
 ///
 /// # Errors
 /// Why it is turned away.

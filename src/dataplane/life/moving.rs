@@ -143,8 +143,8 @@ fn unmute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
     true
 }
 
-/// One side has ended. Whatever follows: with work left over, too, the shorter bound holds from here
-/// on.
+/// One side has ended. Whatever follows: with work left over, too, the shorter bound holds from
+/// here on.
 fn half_closed<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) {
     if let Some(moving) = session.stage.moving_mut() {
         moving.active = moving.active.max(desk.now);

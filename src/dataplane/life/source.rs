@@ -1,5 +1,5 @@
-//! Starting to connect: from wherever the kernel has it come from, or from the addresses of the pool
-//! in turn, or from the client's own.
+//! Starting to connect: from wherever the kernel has it come from, or from the addresses of the
+//! pool in turn, or from the client's own.
 //!
 //! A port is taken when a connect begins and is the session's until its end. What goes wrong
 //! here is this host's lack, not the backend's.

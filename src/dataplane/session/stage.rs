@@ -1,5 +1,5 @@
-//! How far a session has come, what belongs to that stage alone, for how long it may last, and what a
-//! due timer means for it.
+//! How far a session has come, what belongs to that stage alone, for how long it may last, and what
+//! a due timer means for it.
 //!
 //! Nothing here knows the kernel.
 
