@@ -129,14 +129,14 @@ impl<K: Kernel> Sessions<K> {
     pub(super) fn run_ready(&mut self) {
         for _ in 0..self.desk.ready.len() {
             let Some(key) = self.desk.ready.pop_front() else { return };
-            if let Some(session) = self.table.get_mut(key) {
-                session.queued = false;
-                if !session.stage.is_opening() {
-                    let next = moving::advance(session, &mut self.desk);
-                    if next != Next::Wait {
-                        self.act(key, next);
-                    }
-                }
+            let Some(session) = self.table.get_mut(key) else { continue };
+            session.queued = false;
+            if session.stage.is_opening() {
+                continue;
+            }
+            let next = moving::advance(session, &mut self.desk);
+            if next != Next::Wait {
+                self.act(key, next);
             }
         }
     }
