@@ -5,6 +5,7 @@
 //! here opens a socket or reads a clock.
 
 mod backend;
+mod failure_evidence;
 mod ids;
 mod offenders;
 mod pick;
@@ -14,16 +15,16 @@ mod session_record;
 mod snapshot;
 mod source;
 mod stats;
-mod streak;
 mod waiting;
 
 pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 pub use backend::{AdminState, BackendState, Claim, PoolState};
+pub use failure_evidence::FailureEvidence;
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use offenders::{Offender, Offenders, most_frequent};
 pub use pick::{By, Obstacle, Pick, Skip, note_skip};
 pub use publish::{Publisher, Subscriber};
-pub use reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason, Symptom};
+pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool,
@@ -34,5 +35,4 @@ pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };
-pub use streak::Streak;
 pub use waiting::{Callable, Waiting, WaitingLine};

@@ -1,7 +1,7 @@
 //! Outlier ejection: judges backends by what sessions have met, ejects, and readmits when the time
 //! is over.
 //!
-//! Workers count failures in atomics of the backend (`shared/streak.rs`); the rules are
+//! Workers count failures in atomics of the backend (`shared/failure_evidence.rs`); the rules are
 //! `policy/health/outlier.rs`. Looks run only while some pool has an `outlier` table. Ejections
 //! survive a reload as long as the backend and its pool's table stay in the file.
 
@@ -54,7 +54,7 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
             }
             if pool.outlier.is_some() {
                 // What was counted while it was not judged says nothing about now.
-                backend.state.streak.clear();
+                backend.state.failure_evidence.clear();
                 let state = Arc::clone(&backend.state);
                 judged.insert(backend.id, JudgedBackend { state, history: History::default() });
             }
@@ -93,7 +93,7 @@ fn judge_all(plane: &Plane) {
         }
         for backend in pool.backends() {
             let Some(known) = judged.get_mut(&backend.id) else { continue };
-            let failures = backend.state.streak.take_worst();
+            let failures = backend.state.failure_evidence.take_worst();
             if !rules.is_outlier(failures) || !is_candidate(backend) {
                 continue;
             }
@@ -119,8 +119,8 @@ struct Ejection {
 
 fn eject(plane: &Plane, pool: &Pool, backend: &Backend, ejection: &Ejection) {
     let out = show_duration(ejection.time_out);
-    let why = backend.state.streak.symptom().words();
-    backend.state.streak.clear();
+    let why = backend.state.failure_evidence.symptom().words();
+    backend.state.failure_evidence.clear();
     backend.state.set_ejected(true);
     let reason = format!("{why} ({} in a row)", count(u64::from(ejection.failures), "failure"));
     let verdict = BackendVerdict::from_now(format!("for {out}: {reason}"));
@@ -145,7 +145,7 @@ fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
 
 fn lift(plane: &Plane, backend: &Backend) {
     // Sessions that were under way meanwhile are no reason to eject it again.
-    backend.state.streak.clear();
+    backend.state.failure_evidence.clear();
     backend.state.set_ejected(false);
     plane.health.lock().ejections.remove(&backend.id);
 }
