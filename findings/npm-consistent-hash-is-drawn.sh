@@ -16,18 +16,8 @@
 #           servers, and every restart is a cold start. It serves one process and nothing else.
 set -euo pipefail
 
-T=$(mktemp -d); chmod 755 "$T"; PIDS=()
-stop() { for p in "${PIDS[@]}"; do kill "$p" 2>/dev/null || :; done; wait 2>/dev/null || :; rm -rf "$T"; }
-trap stop EXIT
-deb() { # pinned packages and what this host lacks of their dependencies, unpacked and not installed
-  mkdir -p "$T/debs/partial"
-  apt-get install -qq -y --no-install-recommends --reinstall --download-only \
-    -o Dir::Cache::archives="$T/debs" -o Debug::NoLocking=1 -o APT::Sandbox::User=root "$@" >/dev/null
-  local d; for d in "$T"/debs/*.deb; do dpkg -x "$d" "$T/r"; done
-  LIBS=$T/r/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
-}
-port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
-up() { local i; for i in {1..100}; do (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null && return; sleep 0.1; done; return 1; }
+T=$(mktemp -d); chmod 755 "$T"
+trap 'rm -rf "$T"' EXIT
 
 npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$T" consistent-hash@1.2.2 hashring@3.2.0 >/dev/null
 cd "$T" && node -e '

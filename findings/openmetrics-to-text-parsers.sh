@@ -18,9 +18,8 @@
 #           take the other parser. promtool cannot lint such a page.
 set -euo pipefail
 
-T=$(mktemp -d); chmod 755 "$T"; PIDS=()
-stop() { for p in "${PIDS[@]}"; do kill "$p" 2>/dev/null || :; done; wait 2>/dev/null || :; rm -rf "$T"; }
-trap stop EXIT
+T=$(mktemp -d); chmod 755 "$T"
+trap 'rm -rf "$T"' EXIT
 deb() { # pinned packages and what this host lacks of their dependencies, unpacked and not installed
   mkdir -p "$T/debs/partial"
   apt-get install -qq -y --no-install-recommends --reinstall --download-only \
@@ -28,8 +27,6 @@ deb() { # pinned packages and what this host lacks of their dependencies, unpack
   local d; for d in "$T"/debs/*.deb; do dpkg -x "$d" "$T/r"; done
   LIBS=$T/r/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
 }
-port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
-up() { local i; for i in {1..100}; do (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null && return; sleep 0.1; done; return 1; }
 
 deb prometheus=2.42.0+ds-5+deb12u1
 python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --target "$T/py" prometheus-client==0.21.1

@@ -15,9 +15,8 @@
 #           version 1 probes have to name somebody: UNKNOWN never passes.
 set -euo pipefail
 
-T=$(mktemp -d); chmod 755 "$T"; PIDS=()
-stop() { for p in "${PIDS[@]}"; do kill "$p" 2>/dev/null || :; done; wait 2>/dev/null || :; rm -rf "$T"; }
-trap stop EXIT
+T=$(mktemp -d); chmod 755 "$T"
+trap 'rm -rf "$T"' EXIT
 deb() { # pinned packages and what this host lacks of their dependencies, unpacked and not installed
   mkdir -p "$T/debs/partial"
   apt-get install -qq -y --no-install-recommends --reinstall --download-only \
