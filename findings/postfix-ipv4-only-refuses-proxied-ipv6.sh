@@ -22,10 +22,9 @@ deb() { # pinned packages and what this host lacks of their dependencies, unpack
   apt-get install -qq -y --no-install-recommends --reinstall --download-only \
     -o Dir::Cache::archives="$T/debs" -o Debug::NoLocking=1 -o APT::Sandbox::User=root "$@" >/dev/null
   local d; for d in "$T"/debs/*.deb; do dpkg -x "$d" "$T/r"; done
-  LIBS=$T/r/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
 }
 port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
-up() { local i; for i in {1..100}; do (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null && return; sleep 0.1; done; return 1; }
+up() { local _; for _ in {1..100}; do (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null && return; sleep 0.1; done; return 1; }
 
 deb postfix=3.7.11-0+deb12u1
 P=$(port) Q=$(port)
@@ -47,7 +46,7 @@ printf '%s\n' "127.0.0.1:$P inet n - n - - smtpd -o inet_protocols=ipv4" "127.0.
 exec postfix start-fg
 EOF
 unshare --mount --pid --fork --kill-child bash "$T/start" >"$T/log" 2>&1 & K=$!
-trap "kill -KILL $K; stop" EXIT   # with it goes everything in its namespace
+trap 'kill -KILL "$K"; stop' EXIT   # with it goes everything in its namespace
 up "$P" && up "$Q" || { tail "$T/log"; exit 1; }
 python3 - "$P" "$Q" <<'EOF' || { tail "$T/log"; exit 1; }
 import socket, sys
