@@ -45,8 +45,9 @@ printf '%s\n' "127.0.0.1:$P inet n - n - - smtpd -o inet_protocols=ipv4" "127.0.
   "rewrite unix - - n - - trivial-rewrite" >/etc/postfix/master.cf
 exec postfix start-fg
 EOF
-unshare --mount --pid --fork --kill-child bash "$T/start" >"$T/log" 2>&1 & K=$!
-trap 'kill -KILL "$K"; stop' EXIT   # with it goes everything in its namespace
+unshare --mount --pid --fork bash "$T/start" >"$T/log" 2>&1 & K=$!
+# The first process of the namespace takes all others with it.
+trap 'kill -KILL $(cat /proc/"$K"/task/"$K"/children) || :; wait "$K" 2>/dev/null || :; rm -rf "$T"' EXIT
 up "$P" && up "$Q" || { tail "$T/log"; exit 1; }
 python3 - "$P" "$Q" <<'EOF' || { tail "$T/log"; exit 1; }
 import socket, sys
