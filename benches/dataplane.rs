@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel::dataplane::pacing::Allowances;
-use evenkeel::dataplane::relay::Turn;
-use evenkeel::dataplane::session::{Readiness, Session, Standing};
-use evenkeel::dataplane::wire::{Side, Wire};
+use evenkeel::dataplane::stream::pacing::Allowances;
+use evenkeel::dataplane::stream::relay::Turn;
+use evenkeel::dataplane::stream::wire::{Side, Wire};
+use evenkeel::dataplane::stream::{Readiness, Standing, Stream};
 use evenkeel::shared::{Gauge, Generation, Publisher, Snapshot, SpliceMode};
 use evenkeel::sys::socket;
 use evenkeel::sys::splice::{Capacity, Pipe};
@@ -97,15 +97,15 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
         group.throughput(Throughput::Bytes(*size as u64));
         group.bench_with_input(BenchmarkId::from_parameter(size), size, |bench, size| {
             let mut pairs = Pairs::new();
-            let mut session = Session::new(splice);
+            let mut stream = Stream::new(splice);
             let mut scratch = vec![0; 64 * 1024];
             let (sent, mut got) = (vec![7; *size], vec![0; *size]);
-            session.connected();
+            stream.connected();
             let event = Readiness { readable: true, writable: true, ..Readiness::default() };
             bench.iter(|| {
                 pairs.client.write_all(&sent).unwrap();
-                let _news = session.note(Side::Client, event);
-                let _news = session.note(Side::Backend, event);
+                let _news = stream.note(Side::Client, event);
+                let _news = stream.note(Side::Backend, event);
                 let mut turn = Turn {
                     wire: &mut pairs,
                     scratch: &mut scratch,
@@ -113,7 +113,7 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
                     is_last: false,
                     allowances: Allowances::UNLIMITED,
                 };
-                while session.advance(&mut turn) == Standing::Busy {}
+                while stream.advance(&mut turn) == Standing::Busy {}
                 pairs.backend.read_exact(&mut got).unwrap();
             });
         });

@@ -71,7 +71,7 @@ fn every_key_is_documented_in_its_table() {
     for table in tables {
         let body = section(&document, &table);
         assert!(body.is_some(), "docs/configuration.md has no section {table}");
-        let of_table = |key: &keys::Key| key.table.to_string() == table;
+        let of_table = |key: &&keys::Key| key.table.to_string() == table;
         let known: BTreeSet<&str> = keys::all().filter(of_table).map(|key| key.name).collect();
         assert_eq!(rows(body.unwrap()), known, "keys of {table}");
     }

@@ -10,10 +10,10 @@
 use std::io::{self, ErrorKind};
 
 use arbitrary::Arbitrary;
-use evenkeel::dataplane::pacing::Allowances;
-use evenkeel::dataplane::relay::Turn;
-use evenkeel::dataplane::session::{End, Readiness, Reset, Session, Standing};
-use evenkeel::dataplane::wire::{Holds, Side, Wire};
+use evenkeel::dataplane::stream::pacing::Allowances;
+use evenkeel::dataplane::stream::relay::Turn;
+use evenkeel::dataplane::stream::{End, Readiness, Reset, Stream, Standing};
+use evenkeel::dataplane::stream::wire::{Holds, Side, Wire};
 use evenkeel::shared::{CloseReason, SpliceMode};
 use libfuzzer_sys::fuzz_target;
 
@@ -236,7 +236,7 @@ impl Wire for Script {
 }
 
 struct Run {
-    session: Session<Pipe>,
+    stream: Stream<Pipe>,
     script: Script,
     scratch: Vec<u8>,
     splice: SpliceMode,
@@ -250,7 +250,7 @@ impl Run {
     fn new(schedule: &Schedule) -> Self {
         let modes = [SpliceMode::Auto, SpliceMode::Never, SpliceMode::Always];
         let splice = modes[usize::from(schedule.splice) % modes.len()];
-        let mut session = Session::new(splice);
+        let mut stream = Stream::new(splice);
         let mut sockets =
             schedule.room.map(|room| Socket { room: usize::from(room), ..Socket::default() });
         let mut preloaded = 0;
@@ -260,17 +260,17 @@ impl Run {
             (client.arrived, client.taken) = (preloaded, preloaded);
             client.fin = ended;
             let bytes: Vec<u8> = (0..preloaded).map(|at| pattern(Side::Client, at)).collect();
-            session.preload(&bytes);
+            stream.preload(&bytes);
             if ended {
-                session.client_ended();
+                stream.client_ended();
             }
         }
-        session.connected();
+        stream.connected();
         let script =
             Script { sockets, pipe_bytes: 64 * 1024, pipes_out: false, lent: 0, interrupt: false };
         let scratch = vec![0; SCRATCH_BYTES];
         let allowances = Allowances::UNLIMITED;
-        Self { session, script, scratch, splice, allowances, preloaded, over: None, busy: true }
+        Self { stream, script, scratch, splice, allowances, preloaded, over: None, busy: true }
     }
 
     fn arrive(&mut self, side: Side, bytes: usize) {
@@ -312,7 +312,7 @@ impl Run {
     }
 
     fn note(&mut self, side: Side, readiness: Readiness) {
-        let _whatever_the_news = self.session.note(side, readiness);
+        let _whatever_the_news = self.stream.note(side, readiness);
         self.busy = true;
     }
 
@@ -323,7 +323,7 @@ impl Run {
         let (splice, allowances) = (self.splice, self.allowances);
         let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
         let mut turn = Turn { wire, scratch, splice, is_last: false, allowances };
-        let standing = self.session.advance(&mut turn);
+        let standing = self.stream.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {
             self.over = Some(end);
@@ -340,9 +340,9 @@ impl Run {
         for from in [Side::Client, Side::Backend] {
             let (source, target) =
                 (&self.script.sockets[from as usize], &self.script.sockets[from.other() as usize]);
-            let (copied, spliced) = self.session.delivered()[from as usize];
+            let (copied, spliced) = self.stream.delivered()[from as usize];
             assert_eq!(copied + spliced, target.accepted as u64, "delivered from {from:?}");
-            let accounted = target.accepted + self.session.held(from);
+            let accounted = target.accepted + self.stream.held(from);
             assert!(accounted <= source.taken);
             if !source.reset && !target.reset {
                 assert_eq!(accounted, source.taken, "bytes from {from:?} are lost");
@@ -388,8 +388,8 @@ impl Run {
             self.fin(Side::Backend);
             self.turn_until_quiet();
         }
-        assert!(self.over.is_some(), "never ends: {:?}\n{:?}", self.session, self.script);
-        self.session.release(&mut self.script);
+        assert!(self.over.is_some(), "never ends: {:?}\n{:?}", self.stream, self.script);
+        self.stream.release(&mut self.script);
         assert_eq!(self.script.lent, 0, "a pipe was kept");
         assert!(self.script.sockets[Side::Client as usize].taken >= self.preloaded);
     }
@@ -401,7 +401,7 @@ impl Run {
                 return;
             }
         }
-        panic!("busy for ever: {:?}\n{:?}", self.session, self.script);
+        panic!("busy for ever: {:?}\n{:?}", self.stream, self.script);
     }
 }
 

@@ -16,10 +16,10 @@ use crate::shared::{
     Backend, By, HashedWords, Limit, Listener, Obstacle, Pick, Pool, PoolId, RefuseReason, Snapshot,
 };
 
-use super::accept::refused_for;
-use super::choose::{Asking, Chooser};
-use super::picker::PassedOver;
-use super::queue;
+use super::choose::asking::{Asking, PassedOver};
+use super::choose::chooser::Chooser;
+use super::life::admission::refused_for;
+use super::life::places;
 
 /// Who is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +130,7 @@ impl Explanation {
         let outcome = match (&choice, pool) {
             (Some(ChoiceSaid { waiting: 1.., .. }), _) => Outcome::Waits,
             (Some(ChoiceSaid { backend: Some(_), .. }), _) => Outcome::Served,
-            (_, Some(pool)) if queue::is_only_full(pool) => Outcome::Waits,
+            (_, Some(pool)) if places::is_only_full(pool) => Outcome::Waits,
             _ => Outcome::Refused(RefuseReason::NoBackend),
         };
         Self { outcome, access, limit: said, route, choice }
@@ -205,6 +205,6 @@ fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> Cho
         backend: backend.and_then(|chosen| snapshot.backend(chosen.id).cloned()),
         pick: pick.unwrap_or_default(),
         skipped: skipped.collect(),
-        waiting: if queue::has_line(pool) { pool.state.line.len() } else { 0 },
+        waiting: if places::has_line(pool) { pool.state.line.len() } else { 0 },
     }
 }

@@ -7,10 +7,15 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
+use crate::policy::pace::spin::Spin;
 use crate::shared::WorkerState;
 
+use super::clock::Clock;
+use super::command::{Command, Inbox, Peer, WorkerSetup};
+use super::kernel::Wake;
+use super::linux::Linux;
+use super::thread::WorkerThread;
 use super::worker::Worker;
-use super::{Command, Peer, WorkerSetup};
 
 /// A running worker.
 #[derive(Debug)]
@@ -30,18 +35,23 @@ impl WorkerHandle {
         let (commands, inbox): (Sender<Command>, Receiver<Command>) = unbounded();
         let name = format!("worker-{}", setup.number);
         let state = Arc::clone(&setup.state);
-        let worker = Worker::new(setup, inbox)?;
-        let waker = worker.waker();
+        let kernel = Linux::new(setup.pipes)?;
+        let waker = kernel.waker()?;
+        let wakes: Arc<dyn Wake> = Arc::<Waker>::clone(&waker);
+        let clock = Clock::new(setup.start);
+        let (spin, cpu, now) = (Spin::new(setup.spin), setup.cpu, clock.now());
+        let worker = Worker::new(setup, kernel, Inbox { commands: inbox, waker: wakes }, now)?;
+        let worker = WorkerThread { worker, clock, spin, cpu, now };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
         Ok(Self { commands, waker, state, thread })
     }
 
     /// This worker, for the others to know.
     #[must_use]
-    pub fn peer(&self) -> Peer {
+    pub fn peer(&self) -> Peer<Linux> {
         Peer {
             commands: self.commands.clone(),
-            waker: Arc::clone(&self.waker),
+            waker: Arc::<Waker>::clone(&self.waker),
             state: Arc::clone(&self.state),
         }
     }

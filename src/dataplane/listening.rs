@@ -3,50 +3,117 @@
 //! Edge-triggered epoll tells of waiting connections once, so a socket stays pending until
 //! accept(2) has said that its queue is empty.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use crate::policy::client::Client;
 use crate::shared::{Address, Listener, Snapshot};
-use crate::sys::process::reserve_descriptor;
-use crate::sys::socket::{self, ListenOptions};
-use crate::sys::unix;
+use crate::sys::socket::ListenOptions;
 
 use super::clock::Tick;
+use super::kernel::{Kernel, is_exhaustion};
+use super::slots::Addressed;
 
 /// The listening sockets of one worker.
 #[derive(Debug)]
-pub(super) struct Listening {
-    sockets: Vec<Option<ListeningSocket>>,
+pub(super) struct Listening<K: Kernel> {
+    sockets: Vec<Option<Accepting<K>>>,
     pending: usize,
     /// Set while accepting pauses because descriptors or memory have run out.
     pub(super) paused_until: Option<Tick>,
     /// A descriptor held back, to be spent when there is no other.
-    pub(super) reserve: Option<OwnedFd>,
+    reserve: Option<K::Reserve>,
 }
 
 #[derive(Debug)]
-struct ListeningSocket {
+struct Accepting<K: Kernel> {
     listener: Arc<Listener>,
-    bound: Bound,
+    bound: Bound<K>,
     pending: bool,
 }
 
 /// A listening socket as the control plane hands it over.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct Bound<K: Kernel> {
     /// What it is bound to; the snapshot says which listener has it.
     pub(super) address: Address,
-    pub(super) socket: OwnedFd,
+    pub(super) socket: K::ListeningSocket,
     /// Other workers accept from the very same socket.
     pub(super) is_shared: bool,
 }
 
-impl Listening {
-    pub(super) fn new() -> io::Result<Self> {
-        let reserve = Some(reserve_descriptor()?);
+/// How one attempt to accept ended.
+#[derive(Debug)]
+pub(super) enum Accepted<K: Kernel> {
+    /// A client has come.
+    Client(K::Socket, Client),
+    /// One that was gone again: look for the next.
+    Gone,
+    /// The queue is empty.
+    Empty,
+    /// Out of descriptors or memory: see [`Listening::shed`].
+    Exhausted,
+    /// An error that is not known to pass at once: asking again without a pause would spin.
+    Failed,
+}
+
+impl<K: Kernel> Listening<K> {
+    /// No socket yet.
+    ///
+    /// # Errors
+    /// When there is no descriptor to hold back.
+    pub(super) fn new(kernel: &mut K) -> io::Result<Self> {
+        let reserve = Some(kernel.reserve()?);
         Ok(Self { sockets: Vec::new(), pending: 0, paused_until: None, reserve })
+    }
+
+    /// Takes a connection from a socket.
+    pub(super) fn accept(&self, position: usize, kernel: &mut K) -> Accepted<K> {
+        let Some(Some(socket)) = self.sockets.get(position) else { return Accepted::Empty };
+        match kernel.accept(&socket.bound.socket) {
+            Ok((socket, client)) => Accepted::Client(socket, client),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Accepted::Empty,
+            Err(error) if is_exhaustion(&error) => Accepted::Exhausted,
+            Err(error) if is_of_the_connection(&error) => Accepted::Gone,
+            Err(_) => Accepted::Failed,
+        }
+    }
+
+    /// Spends the descriptor held back to take one client, which is to be turned away. `None`:
+    /// accepting has to pause.
+    pub(super) fn shed(&mut self, position: usize, kernel: &mut K) -> Option<(K::Socket, Client)> {
+        if self.reserve.take().is_none() {
+            self.hold_back(kernel);
+            return None;
+        }
+        match self.accept(position, kernel) {
+            Accepted::Client(socket, client) => Some((socket, client)),
+            _ => {
+                self.hold_back(kernel);
+                None
+            }
+        }
+    }
+
+    /// Holds a descriptor back again, if there is one.
+    pub(super) fn hold_back(&mut self, kernel: &mut K) {
+        self.reserve = kernel.reserve().ok();
+    }
+
+    /// Starts to hear of arrivals at a socket.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub(super) fn watch(&mut self, position: usize, kernel: &mut K) -> io::Result<()> {
+        let number = u32::try_from(position).map_err(|_| ErrorKind::OutOfMemory)?;
+        let Some(Some(socket)) = self.sockets.get(position) else { return Ok(()) };
+        let token = Addressed::Listener(number).token();
+        kernel.watch_listening(&socket.bound.socket, token, socket.bound.is_shared)?;
+        // Connections may have come before the registration.
+        self.note(number);
+        Ok(())
     }
 
     /// Connections may wait on this socket.
@@ -85,21 +152,15 @@ impl Listening {
     }
 
     /// Changes the options of the socket on an address, for what it accepts from now on.
-    pub(super) fn retune(&self, address: &Address, options: &ListenOptions) {
+    pub(super) fn retune(&self, address: &Address, options: &ListenOptions, kernel: &mut K) {
         let bound = self.sockets.iter().flatten().map(|socket| &socket.bound);
         for bound in bound.filter(|bound| bound.address == *address) {
-            let socket = bound.socket.as_fd();
-            // The same options were accepted for a new socket of the same kind; a kernel that
-            // refuses them here leaves the old ones in force.
-            let _old_options_kept = match address {
-                Address::Ip(_) => socket::retune(socket, options),
-                Address::Unix(_) => unix::set_backlog(socket, options.backlog),
-            };
+            kernel.retune(&bound.socket, address, options);
         }
     }
 
-    /// Nobody waits on this socket any more.
-    pub(super) fn settle(&mut self, position: usize) {
+    /// No connection waits on this socket any more.
+    pub(super) fn is_drained(&mut self, position: usize) {
         if let Some(Some(socket)) = self.sockets.get_mut(position)
             && socket.pending
         {
@@ -108,21 +169,14 @@ impl Listening {
         }
     }
 
-    /// Takes a connection from a socket; `None` when there is no such socket.
-    pub(super) fn accept(&self, position: usize) -> Option<io::Result<(OwnedFd, Client)>> {
-        let socket = self.sockets.get(position)?.as_ref()?;
-        let accepted = socket::accept(socket.bound.socket.as_fd());
-        Some(accepted.map(|(socket, peer)| (socket, Client::from(peer))))
-    }
-
     /// The listener a socket belongs to.
     pub(super) fn listener(&self, position: usize) -> Option<Arc<Listener>> {
         Some(Arc::clone(&self.sockets.get(position)?.as_ref()?.listener))
     }
 
     /// Adds a socket and returns its position.
-    pub(super) fn add(&mut self, listener: Arc<Listener>, bound: Bound) -> usize {
-        let added = Some(ListeningSocket { listener, bound, pending: false });
+    pub(super) fn add(&mut self, listener: Arc<Listener>, bound: Bound<K>) -> usize {
+        let added = Some(Accepting { listener, bound, pending: false });
         match self.sockets.iter_mut().position(|slot| slot.is_none()) {
             Some(position) => {
                 if let Some(slot) = self.sockets.get_mut(position) {
@@ -138,17 +192,16 @@ impl Listening {
     }
 
     /// Closes a socket. Never shut down: it may be shared with another process.
-    pub(super) fn close(&mut self, position: usize) {
-        self.settle(position);
+    pub(super) fn close(&mut self, position: usize, kernel: &mut K) {
+        if let Some(Some(socket)) = self.sockets.get(position)
+            && socket.bound.is_shared
+        {
+            kernel.unwatch_shared(&socket.bound.socket);
+        }
+        self.is_drained(position);
         if let Some(slot) = self.sockets.get_mut(position) {
             *slot = None;
         }
-    }
-
-    /// A socket, to register it, and whether it is shared.
-    pub(super) fn socket(&self, position: usize) -> Option<(BorrowedFd<'_>, bool)> {
-        let bound = &self.sockets.get(position)?.as_ref()?.bound;
-        Some((bound.socket.as_fd(), bound.is_shared))
     }
 
     /// Positions of the sockets whose address satisfies a condition.
@@ -171,4 +224,24 @@ impl Listening {
     pub(super) fn is_pending(&self, position: usize) -> bool {
         self.sockets.get(position).and_then(Option::as_ref).is_some_and(|socket| socket.pending)
     }
+}
+
+/// Errors of one connection, which is gone with them, and a signal: accept(2) says to go on.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NONET
+                | Errno::OPNOTSUPP
+        )
+    )
 }

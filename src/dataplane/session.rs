@@ -1,427 +1,297 @@
-//! One proxied connection: its states and transitions.
+//! One proxied connection, from the moment its client is let in until its line in the log.
 //!
-//! Two sockets, two relays. Events set latches; [`Session::advance`] does all the work. Half-close
-//! is a property of one relay, and the session is over when both are. A reset by one side first
-//! delivers what was read before it, then resets the other side; a reset that follows a FIN is no
-//! longer news. Nothing here knows the kernel: see [`super::wire`].
+//! A session is data: its sockets, its [`Stream`], its [`Stage`], its places. What happens to it
+//! stands in [`super::life`].
 
-use std::io;
+pub mod first_bytes;
+pub mod handshake;
+pub(crate) mod particulars;
+pub mod stage;
 
-use crate::policy::defects::{Defect, has};
-use crate::shared::{CloseReason, PathKind, SpliceMode};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::port::{Port, Ports};
-use super::relay::{Flow, Relay, Turn};
-use super::wire::{Holds, Side, Wire};
+use crate::policy::admit::limiter::{LimitKey, Limiter};
+use crate::policy::balance::hash::attempt_key;
+use crate::policy::client::Client;
+use crate::policy::health::backoff::jitter;
+use crate::policy::pace::pacer::Rates;
+use crate::shared::{
+    Backend, BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip,
+    Snapshot, note_skip,
+};
 
-/// Reads that one turn discards of what nobody is there to hear.
-const DISCARDS_PER_TURN: usize = 4;
+use super::clock::Tick;
+use super::kernel::Kernel;
+use super::slots::SlotKey;
+use super::stream::Stream;
+use super::stream::pacing::{Allowances, Pacing, Spent};
 
-/// What an event said of one socket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// A read may find something.
-    pub readable: bool,
-    /// A write may find room.
-    pub writable: bool,
-    /// The peer has sent FIN.
-    pub read_closed: bool,
-    /// The socket has an error or is wholly shut.
-    pub error: bool,
-    /// Urgent data has come.
-    pub urgent: bool,
-}
+use self::particulars::Particulars;
+use self::stage::{Bounds, Due, Stage};
 
-/// What an event was worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum News {
-    /// The session may be able to move.
-    Some,
-    /// More has come from a side that already waits for a full target. Each arrival tells this
-    /// anew, so whoever waits for events mutes the side.
-    OnlyMore,
-}
+/// How far a session's longest life differs from the configured one, in per cent: those that began
+/// together do not end, and come back, together.
+const LIFETIME_SPREAD: u8 = 10;
 
-/// How a session stands after a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Wait for the next event.
-    Waiting,
-    /// More can be done at once.
-    Busy,
-    /// All bytes are sent, but a close now could lose some: look again soon.
-    Lingering,
-    /// It is over.
-    Over(End),
-}
-
-/// How a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct End {
-    /// Why.
-    pub reason: CloseReason,
-    /// Which sides are to see a reset instead of a FIN.
-    pub reset: Reset,
-}
-
-/// Which sides are to see a reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reset {
-    /// Neither.
-    None,
-    /// One of them.
-    One(Side),
-    /// Both.
-    Both,
-}
-
-/// One proxied connection, once its backend is connected.
+/// One session.
 #[derive(Debug)]
-pub struct Session<P> {
-    ports: Ports,
-    to_backend: Relay<P>,
-    to_client: Relay<P>,
-    aborted_by: Option<Side>,
+pub struct Session<K: Kernel> {
+    pub(crate) stream: Stream<K::Pipe>,
+    pub(crate) client_socket: K::Socket,
+    pub(crate) backend_socket: Option<K::Socket>,
+    pub(crate) stage: Stage,
+    pub(crate) client: Client,
+    pub(crate) place: Place,
+    pub(crate) times: Times,
+    /// Behind the sockets: fields are dropped in their order, and a source's port is given back
+    /// after the socket that has it.
+    pub(crate) particulars: Option<Box<Particulars>>,
+    /// Where it lies in the table.
+    pub(crate) key: SlotKey,
+    /// In the ready queue.
+    pub(crate) queued: bool,
+    /// The client's socket is registered.
+    pub(crate) is_watched: bool,
 }
 
-impl<P: Holds> Session<P> {
-    /// A session whose client has been accepted and whose backend is not connected yet.
-    #[must_use]
-    pub fn new(splice: SpliceMode) -> Self {
-        let client = Port { writable: true, ..Port::default() };
-        Self {
-            ports: Ports { client, backend: Port::default() },
-            to_backend: Relay::new(splice),
-            to_client: Relay::new(splice),
-            aborted_by: None,
+/// Where a session belongs, and the places that it has.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Unique within the process.
+    pub(crate) number: u64,
+    pub(crate) listener: ListenerId,
+    pub(crate) pool: PoolId,
+    /// The backend on which a place is claimed.
+    pub(crate) backend: Option<BackendId>,
+    /// How that one was chosen.
+    pub(crate) pick: Pick,
+    pub(crate) generation: Generation,
+    /// Where the session is counted against its client's concurrent sessions.
+    pub(crate) counted: Option<Counted>,
+    /// Why a limit that only observes would have turned the client away.
+    pub(crate) observed: Option<RefuseReason>,
+}
+
+/// One session counted for its client; holds on to the table, which a reload may replace.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) key: LimitKey,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.limiter.leave(self.key);
+    }
+}
+
+/// What came of judging a client that was let in.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    pub(crate) counted: Option<Counted>,
+    pub(crate) observed: Option<RefuseReason>,
+}
+
+/// When things happened to a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) opened: Tick,
+    /// When the backend was connected.
+    pub(crate) connected: Option<Tick>,
+    /// Milliseconds in the line for a place; `None` when it never stood there.
+    pub(crate) waited_ms: Option<u32>,
+}
+
+impl Times {
+    /// Adds time in the line.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        self.waited_ms = Some(self.waited_ms.unwrap_or(0).saturating_add(ms));
+    }
+}
+
+impl<K: Kernel> Session<K> {
+    /// The machine that moves its bytes.
+    pub fn stream(&self) -> &Stream<K::Pipe> {
+        &self.stream
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// The socket on which its client was accepted.
+    pub fn client_socket(&self) -> &K::Socket {
+        &self.client_socket
+    }
+
+    /// The socket that is connected, or being connected, to its backend.
+    pub fn backend_socket(&self) -> Option<&K::Socket> {
+        self.backend_socket.as_ref()
+    }
+
+    /// The client, as limits, hashes and the log know it.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Its number in the session log, unique within the process.
+    pub fn number(&self) -> u64 {
+        self.place.number
+    }
+
+    /// The backend on which it has a place.
+    pub fn backend_id(&self) -> Option<BackendId> {
+        self.place.backend
+    }
+
+    /// Backends that failed it; empty once one serves.
+    pub fn tried(&self) -> &[BackendId] {
+        self.particulars.as_ref().map_or(&[], |its| &its.tried)
+    }
+
+    /// Whether it is in the ready queue: the next turn runs it.
+    pub fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// What it has taken of its bandwidth, where it has one.
+    pub fn pacing(&self) -> Option<&Pacing> {
+        self.particulars.as_ref()?.pacing.as_ref()
+    }
+
+    /// The backend on which it has a place, as long as the snapshot has it.
+    pub(crate) fn backend<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Backend>> {
+        snapshot.backend(self.place.backend?)
+    }
+
+    /// How the latest of its backends failed.
+    pub(crate) fn failure(&self) -> Option<ConnectFailure> {
+        self.particulars.as_ref()?.failure
+    }
+
+    /// What is hashed instead of the client's address.
+    pub(crate) fn hashed_key(&self) -> Option<u64> {
+        self.particulars.as_ref()?.hashed_key
+    }
+
+    /// Its particulars, from now on if it had none.
+    pub(crate) fn particulars_mut(&mut self) -> &mut Particulars {
+        self.particulars.get_or_insert_default()
+    }
+
+    /// When its timer has to be looked at.
+    pub(crate) fn next_check(&self, snapshot: &Snapshot, now: Tick) -> Tick {
+        let check = self.stage.next_check(&self.stream, self.bounds(snapshot), now);
+        let resumes = self.pacing().and_then(Pacing::resumes_at);
+        resumes.map_or(check, |resumes| resumes.min(check))
+    }
+
+    /// What its timer, which has fired, asks for.
+    pub(crate) fn due(&mut self, snapshot: &Snapshot, now: Tick) -> Due {
+        let bounds = self.bounds(snapshot);
+        self.stage.due(&self.stream, bounds, now)
+    }
+
+    /// Whether it has waited for its bandwidth for long enough; then it waits no more.
+    pub(crate) fn resume(&mut self, now: Tick) -> bool {
+        let pacing = self.particulars.as_mut().and_then(|its| its.pacing.as_mut());
+        pacing.is_some_and(|pacing| pacing.resume(now))
+    }
+
+    /// Keeps what the client has said before there is a backend, which counts as taken.
+    pub(crate) fn preload(&mut self, bytes: &[u8], snapshot: &Snapshot, now: Tick) {
+        self.stream.preload(bytes);
+        if snapshot.has_bandwidth {
+            let spent = Spent::on_client(bytes.len());
+            let _nothing_was_left_behind = self.pace(snapshot, &spent, now);
         }
     }
 
-    /// Keeps what the client sent before there was a backend. There may be more: the events that
-    /// told of it have been used up.
-    pub fn preload(&mut self, bytes: &[u8]) {
-        self.to_backend.preload(bytes);
-        self.ports.client.readable = true;
+    /// What a turn that begins now may take, where any listener has a bandwidth.
+    #[cold]
+    pub(crate) fn allowances(&self, snapshot: &Snapshot, now: Tick) -> Allowances {
+        let Some(rates) = self.bandwidth(snapshot) else { return Allowances::UNLIMITED };
+        self.pacing().unwrap_or(&Pacing::new(now)).allowances(rates, now)
     }
 
-    /// Short reads of one side prove nothing: see [`Port::parted`].
-    pub fn expect_parts(&mut self, side: Side) {
-        self.ports.port(side).parted = true;
-    }
-
-    /// What [`Self::preload`] keeps, as long as there is no backend.
-    #[must_use]
-    pub fn preloaded(&self) -> &[u8] {
-        self.to_backend.buffered()
-    }
-
-    /// The client sent FIN before there was a backend.
-    pub fn client_ended(&mut self) {
-        self.to_backend.end();
-        self.ports.client.readable = false;
-    }
-
-    /// The backend is connected: bytes may go.
-    pub fn connected(&mut self) {
-        let backend = &mut self.ports.backend;
-        backend.writable = true;
-        // A hang-up reported while the handshake ran may have been false, and asking has shown no
-        // error since. `over` stays: reads go on until they say how it ends.
-        backend.finished &= has(Defect::EarlyHangUp);
-        backend.failed &= has(Defect::EarlyHangUp);
-    }
-
-    /// Forgets what was known of the backend's socket; another attempt follows.
-    pub fn backend_replaced(&mut self) {
-        self.ports.backend = Port::default();
-    }
-
-    /// Records what an event said; does no work.
-    pub fn note(&mut self, side: Side, readiness: Readiness) -> News {
-        let before = self.port(side);
-        let port = self.ports.port(side);
-        port.readable |= readiness.readable | readiness.read_closed | readiness.error;
-        port.writable |= readiness.writable | readiness.error;
-        port.over |= readiness.read_closed | readiness.error;
-        port.failed |= readiness.error;
-        // After an error the queue may end in a reset: a short read proves nothing then.
-        let may_reset = (port.failed | port.reset) && !has(Defect::ShortReadHidesReset);
-        // A muted side is not told of urgent data, which ends reads early, too.
-        let is_plain = readiness.read_closed && !port.muted;
-        port.finished = (port.finished | is_plain) & !may_reset;
-        port.urgent |= readiness.urgent && !has(Defect::IgnoreUrgent);
-        if self.port(side) == before && self.is_held_back(side) {
-            News::OnlyMore
-        } else {
-            News::Some
-        }
-    }
-
-    /// Whether what one side sent waits for the other to take it, with more behind it.
-    fn is_held_back(&self, from: Side) -> bool {
-        self.port(from).readable && !self.port(from.other()).writable && self.held(from) > 0
-    }
-
-    /// Whether any side is muted.
-    #[must_use]
-    pub fn is_muted(&self) -> bool {
-        self.ports.client.muted | self.ports.backend.muted
-    }
-
-    /// Remembers that one side is muted; false when it was already.
-    pub fn mute(&mut self, side: Side) -> bool {
-        !std::mem::replace(&mut self.ports.port(side).muted, true)
-    }
-
-    /// Whether a muted side has to be heard again, which is then taken as done.
-    #[must_use]
-    pub fn unmute(&mut self, side: Side) -> bool {
-        let is_due = self.port(side).muted && !self.is_held_back(side);
-        if is_due {
-            self.ports.port(side).muted = false;
-        }
-        is_due && !has(Defect::StayMuted)
-    }
-
-    /// Whether one side has sent EOF and the other has not.
-    #[must_use]
-    pub fn is_half_closed(&self) -> bool {
-        self.to_backend.has_ended() != self.to_client.has_ended()
-    }
-
-    /// Whether one side has sent EOF.
-    #[must_use]
-    pub fn has_ended(&self, side: Side) -> bool {
-        self.relay(side).has_ended()
-    }
-
-    /// Bytes delivered: to the backend, to the client; each copied and spliced.
-    #[must_use]
-    pub fn delivered(&self) -> [(u64, u64); 2] {
-        [self.to_backend.delivered(), self.to_client.delivered()]
-    }
-
-    /// Bytes taken from one side and not yet delivered to the other.
-    #[must_use]
-    pub fn held(&self, from: Side) -> usize {
-        self.relay(from).held()
-    }
-
-    /// What is known of one socket.
-    #[must_use]
-    pub fn port(&self, side: Side) -> Port {
-        match side {
-            Side::Client => self.ports.client,
-            Side::Backend => self.ports.backend,
-        }
-    }
-
-    /// Whether more may be taken from the client, and from the backend, as far as is known.
-    #[must_use]
-    pub fn has_more(&self) -> [bool; 2] {
-        [Side::Client, Side::Backend].map(|from| {
-            let can_move = self.port(from).readable && self.port(from.other()).writable;
-            self.relay(from).is_open() && can_move
-        })
-    }
-
-    /// How most of its bytes went.
-    #[must_use]
-    pub fn path(&self) -> PathKind {
-        let [(copied_up, spliced_up), (copied_down, spliced_down)] = self.delivered();
-        if spliced_up + spliced_down > copied_up + copied_down {
-            PathKind::Splice
-        } else {
-            PathKind::Copy
-        }
-    }
-
-    /// Moves what can be moved, both ways.
-    pub fn advance<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> Standing {
-        let mut busy = false;
-        // A failure of one direction can let the other go on or end: look again, a bounded number
-        // of times, since each direction fails at most once.
-        for _ in 0..4 {
-            let mut changed = false;
-            for from in [Side::Client, Side::Backend] {
-                turn.is_last = self.relay(from.other()).is_finished();
-                match self.move_from(from, turn) {
-                    Flow::Waiting | Flow::Finished => continue,
-                    Flow::Busy => {
-                        busy = true;
-                        continue;
-                    }
-                    Flow::SourceFailed(_) => self.source_failed(from, turn.wire),
-                    Flow::TargetFailed(error) => self.target_failed(from, &error, turn.wire),
-                }
-                changed = true;
+    /// Counts what a turn has taken. Which directions wait; their timer has to be armed.
+    #[cold]
+    pub(crate) fn pace(&mut self, snapshot: &Snapshot, spent: &Spent, now: Tick) -> [bool; 2] {
+        let Some(rates) = self.bandwidth(snapshot) else {
+            // A reload has taken it away.
+            if let Some(its) = &mut self.particulars {
+                its.pacing = None;
             }
-            changed |= self.break_towards_the_failed(turn.wire);
-            if !changed {
-                break;
-            }
-        }
-        busy |= self.discard_the_unheard(turn);
-        match self.end() {
-            Some(_) if self.must_linger(turn) => Standing::Lingering,
-            Some(end) => Standing::Over(end),
-            None if busy => Standing::Busy,
-            None => Standing::Waiting,
-        }
-    }
-
-    /// One side has sent EOF and takes no more: the other got all its bytes, in the kernel, while
-    /// what it still sends goes nowhere. Closed with that unread, or receiving it once closed, a
-    /// socket sends a reset and drops what is not acknowledged (RFC 2525, section 2.17).
-    fn must_linger<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
-        let is_stranded =
-            |side: Side| !self.relay(side).has_ended() && self.relay(side.other()).is_finished();
-        if has(Defect::NoLinger) {
-            return false;
-        }
-        let stranded = [Side::Client, Side::Backend];
-        let Some(side) = stranded.into_iter().find(|side| is_stranded(*side)) else {
-            return false;
+            return [false; 2];
         };
-        for _ in 0..DISCARDS_PER_TURN {
-            match turn.wire.receive(side, turn.scratch) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Ok(0) | Err(_) => return false,
-            }
+        let pacing = self.particulars_mut().pacing.get_or_insert_with(|| Pacing::new(now));
+        let waits = pacing.charge(rates, spent, now);
+        let resumes = pacing.resumes_at();
+        // It is we who hold it up, and that is no silence.
+        if let (Some(moving), Some(resumes)) = (self.stage.moving_mut(), resumes) {
+            moving.active = resumes;
         }
-        turn.wire.unacknowledged(side) > 0
+        waits
     }
 
-    /// One side takes no more, and what it sent before still has to go. Meanwhile the other side
-    /// may be one that writes before it reads: what it sends is thrown away, or both would wait
-    /// for each other. True when there may be more of it.
-    fn discard_the_unheard<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
-        let is_unheard = |side: Side| {
-            self.relay(side).is_broken()
-                && !self.relay(side.other()).is_over()
-                && self.port(side).readable
+    /// Keeps which backends were passed over, for the session's line in the log.
+    #[cold]
+    pub(crate) fn note_skipped(&mut self, skipped: Vec<Skip>) {
+        let its = self.particulars_mut();
+        for skip in skipped {
+            note_skip(&mut its.skipped, skip);
+        }
+    }
+
+    fn bandwidth(&self, snapshot: &Snapshot) -> Option<Rates> {
+        let listener = snapshot.listener(self.place.listener)?;
+        listener.bandwidth.iter().any(Option::is_some).then_some(listener.bandwidth)
+    }
+
+    /// The bounds of its stage; where a reload has taken their owner away there is no time left.
+    fn bounds(&self, snapshot: &Snapshot) -> Bounds {
+        if self.stage.is_opening() {
+            return self.opening_bounds(snapshot);
+        }
+        let Some(listener) = snapshot.listener(self.place.listener) else { return Bounds::NONE };
+        Bounds {
+            idle: listener.idle_timeout,
+            half_closed: listener.half_closed_timeout,
+            last: listener.max_lifetime.map(|most| self.last(most)),
+            ..Bounds::NONE
+        }
+    }
+
+    fn opening_bounds(&self, snapshot: &Snapshot) -> Bounds {
+        let reading = match &self.stage {
+            Stage::Reading(reading) => reading.timeout,
+            _ => Duration::ZERO,
         };
-        let unheard = [Side::Client, Side::Backend];
-        let Some(side) = unheard.into_iter().find(|side| is_unheard(*side)) else {
-            return false;
+        let Some(pool) = snapshot.pool(self.place.pool) else {
+            return Bounds { reading, ..Bounds::NONE };
         };
-        for _ in 0..DISCARDS_PER_TURN {
-            match turn.wire.receive(side, turn.scratch) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => {
-                    // Its error is taken with that: the next write says EPIPE, which ends a session
-                    // whose other side is gone in the same way.
-                    self.ports.port(side).readable = false;
-                    return false;
-                }
-            }
-        }
-        true
+        let queue = pool.queue.map_or(Duration::ZERO, |queue| queue.timeout);
+        Bounds { reading, queue, connect: pool.connect_timeout, ..Bounds::NONE }
     }
 
-    /// How silence ends it: with FIN, but a side that has not received everything sees a reset. A
-    /// clean end would be a lie.
-    #[must_use]
-    pub fn silence_end(&self) -> End {
-        let reason =
-            if self.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
-        let reset = match (self.held(Side::Client) > 0, self.held(Side::Backend) > 0) {
-            (false, false) => Reset::None,
-            (true, false) => Reset::One(Side::Backend),
-            (false, true) => Reset::One(Side::Client),
-            (true, true) => Reset::Both,
-        };
-        End { reason, reset }
+    /// When a session that may last for `most` ends: the same whenever it is asked.
+    fn last(&self, most: Duration) -> Tick {
+        let chance = attempt_key(self.place.number, 1, 0);
+        self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance))
     }
+}
 
-    /// Gives back what the session borrowed; call once, at its end.
-    pub fn release<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
-        self.to_backend.drop_held(wire);
-        self.to_client.drop_held(wire);
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::linux::Linux;
 
-    fn move_from<W: Wire<Pipe = P>>(&mut self, from: Side, turn: &mut Turn<'_, W>) -> Flow {
-        let relay = match from {
-            Side::Client => &mut self.to_backend,
-            Side::Backend => &mut self.to_client,
-        };
-        relay.advance(from, &mut self.ports, turn)
-    }
-
-    /// The relay of what one side sends.
-    fn relay(&self, from: Side) -> &Relay<P> {
-        match from {
-            Side::Client => &self.to_backend,
-            Side::Backend => &self.to_client,
-        }
-    }
-
-    fn relay_mut(&mut self, from: Side) -> &mut Relay<P> {
-        match from {
-            Side::Client => &mut self.to_backend,
-            Side::Backend => &mut self.to_client,
-        }
-    }
-
-    /// A socket that fails after its FIN has been read gets no more reads that would say so: what
-    /// goes towards it is given up here.
-    fn break_towards_the_failed<W: Wire<Pipe = P>>(&mut self, wire: &mut W) -> bool {
-        let mut changed = false;
-        for side in [Side::Client, Side::Backend] {
-            let nothing_left_to_read = self.relay(side).is_over();
-            let towards = self.relay(side.other());
-            if nothing_left_to_read && !towards.is_over() && self.port(side).failed {
-                self.relay_mut(side.other()).break_off(wire);
-                changed = true;
-            }
-        }
-        changed
-    }
-
-    /// `from` was reset: its bytes still go, nothing goes to it any more.
-    fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, wire: &mut W) {
-        self.aborted_by.get_or_insert(from);
-        self.relay_mut(from).abort();
-        self.relay_mut(from.other()).break_off(wire);
-    }
-
-    /// The other side of `from` takes no more. What it sent before may still be unread.
-    fn target_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) {
-        let target = self.ports.port(from.other());
-        target.readable = true;
-        target.over = true;
-        // EPIPE: it had sent FIN before the reset, so its own stream ended cleanly.
-        target.reset |=
-            !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected);
-        target.finished &= !target.reset;
-        self.relay_mut(from).break_off(wire);
-    }
-
-    fn end(&self) -> Option<End> {
-        if let Some(side) = self.aborted_by {
-            if has(Defect::ForgetReset) {
-                return Some(End { reason: CloseReason::Done, reset: Reset::None });
-            }
-            let reason = match side {
-                Side::Client => CloseReason::ClientReset,
-                Side::Backend => CloseReason::BackendReset,
-            };
-            return (self.relay(side).held() == 0).then_some(End { reason, reset: Reset::Both });
-        }
-        if !(self.to_backend.is_over() && self.to_client.is_over()) {
-            return None;
-        }
-        let reason = if self.to_backend.has_ended() && self.to_client.has_ended() {
-            CloseReason::Done
-        } else if self.to_client.has_ended() {
-            CloseReason::BackendReset
-        } else {
-            CloseReason::ClientReset
-        };
-        Some(End { reason, reset: Reset::None })
+    // If this fails, every idle session costs more memory than before its stage carried data.
+    #[test]
+    fn a_session_is_small() {
+        const { assert!(size_of::<Session<Linux>>() <= 320) };
     }
 }

@@ -1,31 +1,36 @@
-//! Fixed-capacity storage for connections, and the tokens by which events find them.
+//! Storage for sessions, and the tokens by which events find them.
 //!
 //! A token names a slot, the side of the session, and the slot's generation: an event that was
-//! queued for a connection which has just ended, in a slot already used again, finds nobody.
+//! queued for a session which has just ended, in a slot already used again, finds nobody.
 //! Storage grows by chunks that never move, and is reused last in, first out.
 
 use mio::Token;
 
 use crate::policy::defects::{Defect, has};
 
-use super::wire::Side;
+use super::stream::wire::Side;
 
 const CHUNK: u32 = 128;
 const SIDE_BITS: u32 = 1;
 const INDEX_BITS: u32 = 31;
-/// Indexes from here on are slots of refusals.
-const FIRST_REFUSAL: u32 = 0x6000_0000;
+/// Indexes from here on are slots of held clients.
+const FIRST_HELD: u32 = 0x6000_0000;
 /// Indexes from here on are not slots but what [`Addressed`] says.
 const FIRST_LISTENER: u32 = 0x7000_0000;
 const WAKER: u32 = 0x7fff_ffff;
 
-/// Names one connection for as long as it lives.
+/// Names one session, or one held client, for as long as it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotKey {
     /// Which slot.
     pub index: u32,
     /// How many values the slot has had before.
     pub generation: u32,
+}
+
+impl SlotKey {
+    /// The key of nothing.
+    pub(crate) const NONE: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
 /// Whom an event is for.
@@ -35,10 +40,10 @@ pub enum Addressed {
     Waker,
     /// A listening socket, by its position in the worker's list.
     Listener(u32),
-    /// One side of a connection.
-    Connection(SlotKey, Side),
-    /// A refused connection that is held.
-    Refusal(SlotKey),
+    /// One side of a session.
+    Session(SlotKey, Side),
+    /// A refused client that is held.
+    Held(SlotKey),
 }
 
 impl Addressed {
@@ -47,8 +52,8 @@ impl Addressed {
         let (generation, index, side) = match self {
             Self::Waker => (0, WAKER, 0),
             Self::Listener(position) => (0, FIRST_LISTENER + position, 0),
-            Self::Connection(key, side) => (key.generation, key.index, side as usize),
-            Self::Refusal(key) => (key.generation, FIRST_REFUSAL + key.index, 0),
+            Self::Session(key, side) => (key.generation, key.index, side as usize),
+            Self::Held(key) => (key.generation, FIRST_HELD + key.index, 0),
         };
         Token(
             ((generation as usize) << (INDEX_BITS + SIDE_BITS))
@@ -65,10 +70,10 @@ impl Addressed {
         match index {
             WAKER => Self::Waker,
             FIRST_LISTENER.. => Self::Listener(index - FIRST_LISTENER),
-            FIRST_REFUSAL.. => Self::Refusal(SlotKey { index: index - FIRST_REFUSAL, generation }),
+            FIRST_HELD.. => Self::Held(SlotKey { index: index - FIRST_HELD, generation }),
             _ => {
                 let side = if token.0 & 1 == 0 { Side::Client } else { Side::Backend };
-                Self::Connection(SlotKey { index, generation }, side)
+                Self::Session(SlotKey { index, generation }, side)
             }
         }
     }
@@ -80,7 +85,7 @@ struct Slot<T> {
     value: Option<T>,
 }
 
-/// Connections of one worker.
+/// What one worker has many of, in slots.
 #[derive(Debug)]
 pub struct Slots<T> {
     chunks: Vec<Box<[Slot<T>]>>,
@@ -124,20 +129,6 @@ impl<T> Slots<T> {
     pub fn get(&self, key: SlotKey) -> Option<&T> {
         let slot = self.chunk(key.index)?.get(within(key.index))?;
         if slot.generation == key.generation { slot.value.as_ref() } else { None }
-    }
-
-    /// Lends the value out of its slot, which stays taken until [`Self::put_back`].
-    pub fn lift(&mut self, key: SlotKey) -> Option<T> {
-        let slot = self.slot(key.index)?;
-        if slot.generation == key.generation { slot.value.take() } else { None }
-    }
-
-    /// Returns a value that was lifted.
-    pub fn put_back(&mut self, key: SlotKey, value: T) {
-        if let Some(slot) = self.slot(key.index) {
-            debug_assert!(slot.value.is_none() && slot.generation == key.generation);
-            slot.value = Some(value);
-        }
     }
 
     /// The value now in a slot, whoever it is, with its key.
@@ -185,8 +176,7 @@ impl<T> Slots<T> {
 
     fn grow(&mut self) -> bool {
         let Ok(first) = u32::try_from(self.capacity()) else { return false };
-        let Some(end) =
-            first.checked_add(CHUNK).filter(|end| *end < FIRST_LISTENER - FIRST_REFUSAL)
+        let Some(end) = first.checked_add(CHUNK).filter(|end| *end < FIRST_LISTENER - FIRST_HELD)
         else {
             return false;
         };
@@ -214,10 +204,10 @@ mod tests {
             Addressed::Waker,
             Addressed::Listener(0),
             Addressed::Listener(77),
-            Addressed::Connection(key, Side::Client),
-            Addressed::Connection(key, Side::Backend),
-            Addressed::Refusal(key),
-            Addressed::Refusal(SlotKey { index: 0, generation: 0 }),
+            Addressed::Session(key, Side::Client),
+            Addressed::Session(key, Side::Backend),
+            Addressed::Held(key),
+            Addressed::Held(SlotKey { index: 0, generation: 0 }),
         ] {
             assert_eq!(Addressed::of(whom.token()), whom);
         }

@@ -1,410 +1,356 @@
-//! The event loop of one thread.
+//! One turn of a worker's loop, and what a worker is asked.
 //!
-//! A turn: sleep until something happens, read the clock once, take up a newer snapshot and
-//! commands, let events set latches, run the sessions that can move, then accept a few new ones,
-//! then look at timers. Ready sessions come before new ones, so that a place that has just become
-//! free is seen; whatever was cut short by a budget goes on in the next turn, without sleeping.
+//! A turn: take up a newer snapshot, let events set latches, run the sessions that can move, then
+//! accept a few new ones, then look at timers and commands. Ready sessions come before new ones, so
+//! that a place that has just become free is seen; whatever was cut short by a budget goes on in
+//! the next turn, without sleeping. Nothing here sleeps or reads a clock: that is
+//! [`super::thread`], or a test.
 
-use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
-use mio::event::Event;
-use mio::{Events, Poll, Waker};
+use mio::Token;
 
-use crate::policy::pace::spin::Spin;
-use crate::shared::{CloseReason, Direction, PathKind, Snapshot, Subscriber};
+use crate::policy::defects::{Defect, has};
+use crate::shared::{Address, Listener, RefuseReason, Snapshot, WorkerState};
 
-use super::choose::Chooser;
-use super::clock::{Clock, Tick};
-use super::connection::Connection;
-use super::downs::Downs;
-use super::held::Held;
-use super::listening::{Bound, Listening};
-use super::pacing::{Allowances, Spent};
-use super::phase::Stage;
-use super::pipes::PipePool;
-use super::queue::Bell;
-use super::session::{End, News, Readiness, Reset, Standing};
+use super::bell::Bell;
+use super::clock::Tick;
+use super::command::{Arrival, Command, Inbox, WorkerSetup};
+use super::desk::{Books, Desk};
+use super::held::room;
+use super::kernel::Kernel;
+use super::life::next::Refusal;
+use super::life::{arrive, refuse};
+use super::listening::{Accepted, Bound, Listening};
+use super::reset_on_down::ResetOnDown;
+use super::session::Session;
+use super::sessions::Sessions;
 use super::slots::{Addressed, SlotKey, Slots};
-use super::spread::Spread;
-use super::symptoms;
-use super::timers::Timers;
-use super::{Command, WorkerSetup};
+use super::stream::Readiness;
 
-/// Events taken from the kernel in one turn.
-const EVENTS_PER_TURN: usize = 256;
-/// The buffer through which small messages are copied.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// Connections taken from one socket in one turn. Small batches beat large ones: the kernel
+/// completes handshakes while sessions are served.
+const ACCEPTS_PER_TURN: usize = 4;
+/// Connections taken from a socket before it is closed; the longest accept queue there is.
+const QUEUE_MAX: usize = 65_535;
+/// How long accepting pauses when the process is out of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections, with what is due to happen to them.
-#[derive(Debug)]
-pub(super) struct Table {
-    pub(super) slots: Slots<Connection>,
-    pub(super) timers: Timers,
-    pub(super) ready: VecDeque<SlotKey>,
-    pub(super) opened: u64,
+/// Whether to go on accepting from a socket.
+enum Accepting {
+    /// Another may wait.
+    GoesOn,
+    /// The queue is empty.
+    Empty,
+    /// Out of descriptors or memory.
+    Exhausted,
 }
 
-/// What moves bytes.
+/// One data-plane worker over its kernel.
 #[derive(Debug)]
-pub(super) struct Tools {
-    pub(super) scratch: Box<[u8]>,
-    pub(super) pipes: PipePool,
-}
-
-/// One data-plane thread.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) setup: Setup,
-    pub(super) poll: Poll,
-    waker: Arc<Waker>,
-    commands: Receiver<Command>,
-    pub(super) snapshot: Subscriber,
-    pub(super) listening: Listening,
-    pub(super) table: Table,
-    /// Refused connections that are held; nothing until there is one.
-    pub(super) held: Option<Box<Held>>,
-    pub(super) tools: Tools,
-    pub(super) chooser: Chooser,
-    pub(super) spread: Spread,
-    spin: Spin,
-    pub(super) downs: Downs,
-    /// By which others tell of a place for a client of this worker.
-    pub(super) bell: Arc<Bell>,
-    pub(super) now: Tick,
-    /// Somebody has sent a command, perhaps.
+pub struct Worker<K: Kernel> {
+    sessions: Sessions<K>,
+    listening: Listening<K>,
+    commands: Receiver<Command<K>>,
+    reset_on_down: ResetOnDown,
+    /// Slots whose timer has come due, in this turn.
+    due: Vec<u32>,
+    /// A command has been sent, perhaps.
     woken: bool,
-    /// All sessions were reset for good: whoever is still handed over comes too late.
+    /// All sessions were reset for good: an arrival that is still handed over comes too late.
     over: bool,
 }
 
-/// What a worker was given at its start and never changes.
-#[derive(Debug)]
-pub(super) struct Setup {
-    pub(super) number: usize,
-    pub(super) workers: u64,
-    cpu: Option<usize>,
-    clock: Clock,
-    pub(super) ephemeral_ports: (u16, u16),
-    pub(super) state: Arc<crate::shared::WorkerState>,
-    pub(super) log: crate::shared::SessionLog,
-}
-
-impl Worker {
-    pub(super) fn new(setup: WorkerSetup, commands: Receiver<Command>) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), Addressed::Waker.token())?);
-        let bell = Arc::new(Bell::new(Arc::clone(&waker)));
-        let clock = Clock::new(setup.start);
-        let now = clock.now();
+impl<K: Kernel> Worker<K> {
+    /// A worker that accepts nowhere yet.
+    ///
+    /// # Errors
+    /// When there is no descriptor to hold back.
+    pub fn new(setup: WorkerSetup, mut kernel: K, inbox: Inbox<K>, now: Tick) -> io::Result<Self> {
+        let listening = Listening::new(&mut kernel)?;
+        let books = Books::new(setup.number, setup.workers, setup.state, setup.log);
+        let bell = Arc::new(Bell::new(inbox.waker));
+        let desk = Desk::new(kernel, setup.snapshot, books, bell, now);
         Ok(Self {
-            poll,
-            waker,
-            commands,
-            snapshot: setup.snapshot,
-            listening: Listening::new()?,
-            table: Table {
-                slots: Slots::new(),
-                timers: Timers::new(now),
-                ready: VecDeque::new(),
-                opened: 0,
-            },
-            held: None,
-            tools: Tools {
-                scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-                pipes: PipePool::new(setup.pipes),
-            },
-            chooser: Chooser::new(setup.number),
-            spread: Spread::default(),
-            spin: Spin::new(setup.spin),
-            downs: Downs::default(),
-            bell,
-            now,
+            sessions: Sessions { table: Slots::new(), desk },
+            listening,
+            commands: inbox.commands,
+            reset_on_down: ResetOnDown::default(),
+            due: Vec::new(),
             woken: true,
             over: false,
-            setup: Setup {
-                number: setup.number,
-                workers: setup.workers as u64,
-                cpu: setup.cpu,
-                clock,
-                ephemeral_ports: crate::sys::process::ephemeral_ports(),
-                state: setup.state,
-                log: setup.log,
-            },
         })
     }
 
-    pub(super) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
+    /// Its kernel.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.sessions.desk.kernel
     }
 
-    pub(super) fn run(mut self) {
-        if let Some(cpu) = self.setup.cpu {
-            // The CPU was usable at start; if it has gone since, running anywhere is right.
-            let _runs_anywhere = crate::sys::process::pin_thread(cpu);
-        }
-        self.setup.state.thread.set(crate::sys::process::thread_id());
-        self.take_up_snapshot();
-        let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut due = Vec::new();
-        loop {
-            self.sleep(&mut events);
-            if self.snapshot.is_stale() {
-                self.take_up_snapshot();
-            }
-            for event in &events {
-                self.note(event);
-            }
-            self.run_ready();
-            if self.held.is_some() {
-                self.run_held();
-            }
-            self.accept_pending();
-            self.check_timers(&mut due);
-            if !self.downs.is_empty() {
-                self.reset_doomed();
-            }
-            if std::mem::take(&mut self.woken) && self.wake_up().is_break() {
-                return;
-            }
-            self.report();
-        }
+    /// Its numbers.
+    pub fn state(&self) -> &WorkerState {
+        &self.sessions.desk.books.state
     }
 
-    /// Waits for events, but not when work is left over.
-    fn sleep(&mut self, events: &mut Events) {
-        let timeout = self.patience();
-        let waited = if self.spin.is_off() || timeout == Some(Duration::ZERO) {
-            self.poll.poll(events, timeout)
-        } else {
-            self.spin_then_sleep(events)
-        };
-        if waited.is_err() {
-            // EINTR leaves nothing to see; anything else would repeat and is no worse for it.
-            events.clear();
-        }
-        self.now = self.setup.clock.now();
+    /// Its sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = (SlotKey, &Session<K>)> {
+        let table = &self.sessions.table;
+        table.keys().into_iter().filter_map(|key| Some((key, table.get(key)?)))
     }
 
-    /// Looks for events without sleeping for as long as that is promising.
-    fn spin_then_sleep(&mut self, events: &mut Events) -> io::Result<()> {
-        let clock = self.setup.clock;
-        let from = clock.now();
-        let until = from.after(self.spin.patience());
-        self.now = from;
-        let mut waited = Ok(());
-        while waited.is_ok() && self.now < until {
-            waited = self.poll.poll(events, Some(Duration::ZERO));
-            self.now = clock.now();
-            if !events.is_empty() {
-                break;
-            }
+    /// Takes one turn at `now` with these events. `Break`: it was asked to leave.
+    #[inline]
+    pub fn turn(
+        &mut self,
+        events: impl IntoIterator<Item = (Token, Readiness)>,
+        now: Tick,
+    ) -> ControlFlow<()> {
+        self.sessions.desk.now = now;
+        if self.sessions.desk.snapshot.is_stale() {
+            self.take_up_snapshot();
         }
-        if waited.is_ok() && events.is_empty() {
-            waited = self.poll.poll(events, self.patience());
+        for (token, readiness) in events {
+            self.note(token, readiness);
         }
-        self.spin.learn(clock.now().since(from));
-        waited
+        self.sessions.run_ready();
+        if self.sessions.desk.held.is_some() {
+            room::run(&mut self.sessions.desk);
+        }
+        self.accept_pending();
+        self.sessions.check_timers(&mut self.due);
+        if !self.reset_on_down.is_empty() {
+            self.reset_on_down.run(&mut self.sessions);
+        }
+        if std::mem::take(&mut self.woken) && self.wake_up().is_break() {
+            return ControlFlow::Break(());
+        }
+        self.report();
+        ControlFlow::Continue(())
     }
 
-    /// How long the kernel may keep us: not at all while work is left over.
-    fn patience(&self) -> Option<Duration> {
-        if !self.table.ready.is_empty() || self.listening.has_pending(self.now) {
+    /// How long a poll may sleep: not at all while work is left over, `None` until an event.
+    pub fn patience(&self, now: Tick) -> Option<Duration> {
+        let desk = &self.sessions.desk;
+        if !desk.ready.is_empty() || self.listening.has_pending(now) {
             return Some(Duration::ZERO);
         }
-        let mut next = earlier(self.table.timers.next_due(), self.listening.resumes_at());
-        if let Some(held) = &self.held {
+        let mut next = earlier(desk.timers.next_due(), self.listening.resumes_at());
+        if let Some(held) = &desk.held {
             next = earlier(next, held.next_due());
         }
-        if !self.downs.is_empty() {
-            next = earlier(next, self.downs.next_due());
+        if !self.reset_on_down.is_empty() {
+            next = earlier(next, self.reset_on_down.next_due());
         }
-        next.map(|next| next.since(self.now))
-    }
-
-    /// Lets an event set latches, and queues whom it concerns.
-    fn note(&mut self, event: &Event) {
-        match Addressed::of(event.token()) {
-            Addressed::Waker => self.woken = true,
-            Addressed::Listener(position) => self.listening.note(position),
-            Addressed::Refusal(key) => self.held_event(key, event),
-            Addressed::Connection(key, side) => {
-                let Some(connection) = self.table.slots.get_mut(key) else { return };
-                let readiness = readiness_of(event);
-                let news = connection.session.note(side, readiness);
-                let is_opening = connection.phase.stage.is_opening();
-                if news == News::OnlyMore && !is_opening {
-                    return self.mute(key, side);
-                }
-                if !connection.queued {
-                    connection.queued = true;
-                    self.table.ready.push_back(key);
-                }
-                if is_opening {
-                    self.opening_event(key, side, readiness);
-                }
-            }
-        }
-    }
-
-    /// Runs every session that was ready when this turn began.
-    fn run_ready(&mut self) {
-        for _ in 0..self.table.ready.len() {
-            let Some(key) = self.table.ready.pop_front() else { return };
-            if let Some(connection) = self.table.slots.get_mut(key) {
-                connection.queued = false;
-                if !connection.phase.stage.is_opening() {
-                    self.advance(key);
-                }
-            }
-        }
-    }
-
-    /// Moves the bytes of one session and acts on how it stands.
-    pub(super) fn advance(&mut self, key: SlotKey) {
-        let Some(connection) = self.table.slots.get_mut(key) else { return };
-        let Some(backend) = &connection.backend else { return };
-        let snapshot = self.snapshot.current();
-        let was_half_closed = connection.session.is_half_closed();
-        let before = connection.session.delivered();
-        let granted = if snapshot.has_bandwidth {
-            connection.allowances(snapshot, self.now)
-        } else {
-            Allowances::UNLIMITED
-        };
-        let (standing, left) = {
-            let mut wire = super::wire::KernelWire {
-                client: &connection.client,
-                backend,
-                pipes: &mut self.tools.pipes,
-            };
-            let mut turn = super::relay::Turn {
-                wire: &mut wire,
-                scratch: &mut self.tools.scratch,
-                splice: snapshot.splice,
-                is_last: false,
-                allowances: granted,
-            };
-            (connection.session.advance(&mut turn), turn.allowances)
-        };
-        let after = connection.session.delivered();
-        if before != after {
-            connection.phase.active = self.now;
-            count_bytes(snapshot, connection, self.setup.number, [before, after]);
-            symptoms::delivered(snapshot, connection, before);
-        }
-        if snapshot.has_bandwidth {
-            let spent = Spent { granted, left, more: connection.session.has_more() };
-            let waits = connection.pace(snapshot, &spent, self.now);
-            if waits.contains(&true) {
-                count_waits(snapshot, connection, self.setup.number, waits);
-                self.table.timers.arm(key.index, connection.next_check(snapshot, self.now));
-            }
-        }
-        let half_closed_now = connection.session.is_half_closed() && !was_half_closed;
-        if half_closed_now {
-            // Whatever follows: with work left over, too, the shorter bound holds from here on.
-            connection.phase.active = connection.phase.active.max(self.now);
-            let check = connection.next_check(snapshot, self.now);
-            self.table.timers.arm(key.index, check);
-            symptoms::half_closed(snapshot, connection, self.now);
-        }
-        let goes_on = !matches!(standing, Standing::Over(_));
-        if goes_on && connection.session.is_muted() && self.unmute(key).is_err() {
-            let end = End { reason: CloseReason::Internal, reset: Reset::Both };
-            return self.end(key, end);
-        }
-        self.act_on(key, standing);
-    }
-
-    fn act_on(&mut self, key: SlotKey, standing: Standing) {
-        let Some(connection) = self.table.slots.get_mut(key) else { return };
-        match standing {
-            Standing::Waiting => {}
-            Standing::Busy if connection.queued => {}
-            Standing::Busy => {
-                connection.queued = true;
-                self.table.ready.push_back(key);
-            }
-            Standing::Lingering => {
-                connection.phase.stage = Stage::Lingering;
-                self.rearm(key);
-            }
-            Standing::Over(end) => self.end(key, end),
-        }
-    }
-
-    fn check_timers(&mut self, due: &mut Vec<u32>) {
-        self.table.timers.expire(self.now, due);
-        for slot in due.drain(..) {
-            if let Some(key) = self.table.slots.key_at(slot) {
-                self.timer_fired(key);
-            }
-        }
-    }
-
-    fn wake_up(&mut self) -> std::ops::ControlFlow<()> {
-        if self.bell.has_rung() {
-            self.serve_lines();
-        }
-        self.obey_commands()
-    }
-
-    fn obey_commands(&mut self) -> std::ops::ControlFlow<()> {
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                Command::Listen { address, listener, socket, is_shared } => {
-                    if self.snapshot.is_stale() {
-                        self.take_up_snapshot();
-                    }
-                    self.listen(Bound { address, socket, is_shared }, listener);
-                }
-                Command::Retune { address, options } => self.listening.retune(&address, &options),
-                Command::Meet(peers) => self.spread.meet(peers),
-                Command::Take(arrival) => {
-                    if self.snapshot.is_stale() {
-                        self.take_up_snapshot();
-                    }
-                    self.take(*arrival);
-                    if self.over {
-                        self.reset_all();
-                    }
-                }
-                Command::StopListening => {
-                    self.stop_listening();
-                    self.hurry_held();
-                }
-                Command::ResetAll => {
-                    self.over = true;
-                    self.reset_all();
-                }
-                Command::BackendDown { backend, pace } => self.backend_down(backend, pace),
-                Command::Exit => return std::ops::ControlFlow::Break(()),
-            }
-        }
-        std::ops::ControlFlow::Continue(())
+        next.map(|next| next.since(now))
     }
 
     /// Takes the newest snapshot; listeners that are gone are emptied under the old one first.
-    pub(super) fn take_up_snapshot(&mut self) {
-        let latest = self.snapshot.latest();
+    pub fn take_up_snapshot(&mut self) {
+        let latest = self.sessions.desk.snapshot.latest();
         self.close_gone_listeners(&latest);
         self.listening.take_up(&latest);
         let generation = latest.generation.0;
-        drop(self.snapshot.take_up(latest));
-        self.release_tarpits();
-        self.setup.state.generation.store(generation, Ordering::Release);
+        let desk = &mut self.sessions.desk;
+        drop(desk.snapshot.take_up(latest));
+        room::release_tarpits(desk);
+        desk.books.state.generation.store(generation, Ordering::Release);
+    }
+
+    #[inline]
+    fn note(&mut self, token: Token, readiness: Readiness) {
+        match Addressed::of(token) {
+            Addressed::Session(key, side) => self.sessions.note(key, side, readiness),
+            Addressed::Waker => self.woken = true,
+            Addressed::Listener(position) => self.listening.note(position),
+            Addressed::Held(key) => room::event(&mut self.sessions.desk, key, readiness),
+        }
+    }
+
+    fn wake_up(&mut self) -> ControlFlow<()> {
+        if self.sessions.desk.bell.has_rung() {
+            self.sessions.serve_lines();
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, command: Command<K>) -> ControlFlow<()> {
+        match command {
+            Command::Listen { address, listener, socket, is_shared } => {
+                self.see_newest_snapshot();
+                self.listen(Bound { address, socket, is_shared }, listener);
+            }
+            Command::Retune { address, options } => {
+                self.listening.retune(&address, &options, &mut self.sessions.desk.kernel);
+            }
+            Command::Meet(peers) => self.sessions.desk.handover.meet(peers),
+            Command::Take(arrival) => {
+                self.see_newest_snapshot();
+                self.sessions.begin(*arrival);
+                self.state().arriving.fetch_sub(1, Ordering::Relaxed);
+                if self.over {
+                    self.reset_all();
+                }
+            }
+            Command::StopListening => {
+                self.close_listening(|_| true);
+                room::hurry(&mut self.sessions.desk);
+            }
+            Command::ResetAll => {
+                self.over = true;
+                self.reset_all();
+            }
+            Command::BackendDown { backend, pace } => {
+                self.see_newest_snapshot();
+                self.reset_on_down.note(&self.sessions, backend, pace);
+            }
+            Command::Exit => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn see_newest_snapshot(&mut self) {
+        if self.sessions.desk.snapshot.is_stale() {
+            self.take_up_snapshot();
+        }
+    }
+
+    /// Resets every session, and ends every refused client that is held.
+    fn reset_all(&mut self) {
+        self.sessions.reset_all();
+        room::end_all(&mut self.sessions.desk);
     }
 
     fn report(&self) {
-        let state = &self.setup.state;
+        let state = self.state();
         state.turns.add(1);
-        state.pipes_in_use.set(self.tools.pipes.lent() as u64);
-        state.sessions.set(self.table.slots.len() as u64);
+        state.pipes_in_use.set(self.sessions.desk.kernel.pipes_lent() as u64);
+        state.sessions.set(self.sessions.table.len() as u64);
+    }
+
+    /// Starts to accept on a socket that was opened for this listener.
+    fn listen(&mut self, bound: Bound<K>, listener: Arc<Listener>) {
+        let current = self.sessions.desk.snapshot().listener_on(&bound.address).cloned();
+        let Some(listener) = current else {
+            // Gone again before this worker heard of it; a client that has connected meanwhile is
+            // served.
+            let address = bound.address.clone();
+            self.listening.add(listener, bound);
+            return self.close_listening(|its| *its == address);
+        };
+        if has(Defect::BindAnew) {
+            for old in self.listening.positions(|its| *its == bound.address) {
+                self.listening.close(old, &mut self.sessions.desk.kernel);
+            }
+        }
+        let position = self.listening.add(listener, bound);
+        let kernel = &mut self.sessions.desk.kernel;
+        if self.listening.watch(position, kernel).is_err() {
+            // Without an epoll entry this queue would never be served; better that the kernel
+            // gives its share to the other workers.
+            self.listening.close(position, kernel);
+        }
+        self.state().listening.set(self.listening.count() as u64);
+    }
+
+    /// Empties and closes the sockets on addresses that a snapshot no longer has.
+    fn close_gone_listeners(&mut self, latest: &Snapshot) {
+        self.close_listening(|address| latest.listener_on(address).is_none());
+    }
+
+    fn close_listening(&mut self, is_gone: impl Fn(&Address) -> bool) {
+        for position in self.listening.positions(is_gone) {
+            let Some(listener) = self.listening.listener(position) else { continue };
+            for _ in 0..QUEUE_MAX {
+                if !matches!(self.accept_one(position, &listener), Accepting::GoesOn) {
+                    break;
+                }
+            }
+            self.listening.close(position, &mut self.sessions.desk.kernel);
+        }
+        self.state().listening.set(self.listening.count() as u64);
+    }
+
+    /// Accepts a few connections from every socket on which some wait.
+    fn accept_pending(&mut self) {
+        if !self.listening.has_pending(self.sessions.desk.now) {
+            return;
+        }
+        self.listening.paused_until = None;
+        for position in 0..self.listening.positions_max() {
+            if self.listening.is_pending(position) && self.accept_batch(position).is_err() {
+                self.listening.paused_until = Some(self.sessions.desk.now.after(PAUSE));
+                return;
+            }
+        }
+    }
+
+    fn accept_batch(&mut self, position: usize) -> Result<(), ()> {
+        let Some(listener) = self.listening.listener(position) else { return Ok(()) };
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.accept_one(position, &listener) {
+                Accepting::GoesOn => {}
+                Accepting::Empty => {
+                    self.listening.is_drained(position);
+                    return Ok(());
+                }
+                Accepting::Exhausted => return Err(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_one(&mut self, position: usize, listener: &Arc<Listener>) -> Accepting {
+        let desk = &mut self.sessions.desk;
+        match self.listening.accept(position, &mut desk.kernel) {
+            Accepted::Client(client_socket, client) => {
+                match arrive::judge(desk, listener, client) {
+                    Ok(admitted) => {
+                        let listener = Arc::clone(listener);
+                        self.place(Arrival { listener, client_socket, client, admitted });
+                    }
+                    Err(refusal) => {
+                        refuse::newcomer(desk, listener, client_socket, client, refusal);
+                    }
+                }
+                Accepting::GoesOn
+            }
+            Accepted::Gone => Accepting::GoesOn,
+            Accepted::Empty => Accepting::Empty,
+            Accepted::Exhausted => self.shed(position, listener),
+            Accepted::Failed => Accepting::Exhausted,
+        }
+    }
+
+    /// Spends the descriptor held back to turn one client away.
+    #[cold]
+    fn shed(&mut self, position: usize, listener: &Arc<Listener>) -> Accepting {
+        let desk = &mut self.sessions.desk;
+        desk.kernel.close_idle_pipes();
+        room::give_way(desk);
+        let shed = self.listening.shed(position, &mut desk.kernel);
+        let Some((socket, client)) = shed else { return Accepting::Exhausted };
+        listener.state.counters(desk.books.number).accepted.add(1);
+        let refusal = Refusal::from(RefuseReason::Descriptors);
+        refuse::newcomer(desk, listener, socket, client, refusal);
+        self.listening.hold_back(&mut desk.kernel);
+        Accepting::GoesOn
+    }
+
+    /// Begins a session that has its places, here or at a worker with clearly fewer.
+    fn place(&mut self, arrival: Arrival<K>) {
+        let own = self.sessions.table.len() as u64;
+        match self.sessions.desk.handover.pass_on(arrival, own) {
+            Some(arrival) => self.sessions.begin(arrival),
+            None => self.state().handed_over.add(1),
+        }
     }
 }
 
@@ -413,39 +359,5 @@ fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
-    }
-}
-
-fn readiness_of(event: &Event) -> Readiness {
-    Readiness {
-        readable: event.is_readable(),
-        // A write after HUP fails at once, which is how the session learns of it.
-        writable: event.is_writable() || event.is_write_closed(),
-        read_closed: event.is_read_closed() && !event.is_error(),
-        error: event.is_error(),
-        urgent: event.is_priority(),
-    }
-}
-
-fn count_bytes(
-    snapshot: &Snapshot,
-    connection: &Connection,
-    worker: usize,
-    [before, after]: [[(u64, u64); 2]; 2],
-) {
-    let Some(listener) = snapshot.listener(connection.place.listener) else { return };
-    let counters = listener.state.counters(worker);
-    let directions = Direction::ALL.into_iter().zip(before.into_iter().zip(after));
-    for (direction, ((copied, spliced), (copied_now, spliced_now))) in directions {
-        counters.bytes_moved(direction, PathKind::Copy).add(copied_now - copied);
-        counters.bytes_moved(direction, PathKind::Splice).add(spliced_now - spliced);
-    }
-}
-
-fn count_waits(snapshot: &Snapshot, connection: &Connection, worker: usize, waits: [bool; 2]) {
-    let Some(listener) = snapshot.listener(connection.place.listener) else { return };
-    let counters = listener.state.counters(worker);
-    for (counter, waits) in counters.bandwidth_waits.iter().zip(waits) {
-        counter.add(u64::from(waits));
     }
 }

@@ -11,8 +11,8 @@ use crossbeam::utils::CachePadded;
 
 use crate::policy::balance::least_latency::Latency;
 
+use super::failure_evidence::FailureEvidence;
 use super::stats::{BackendCounters, Counter, Gauge};
-use super::streak::Streak;
 use super::waiting::WaitingLine;
 
 /// Its probes fail.
@@ -57,7 +57,7 @@ pub struct BackendState {
     verdicts: AtomicU8,
     admin: AtomicU8,
     /// What its sessions say of it.
-    pub streak: Streak,
+    pub failure_evidence: FailureEvidence,
     ejections: AtomicU64,
     active: Gauge,
     latency: CachePadded<AtomicU64>,
@@ -73,7 +73,7 @@ impl BackendState {
         Self {
             verdicts: AtomicU8::new(if up { 0 } else { DOWN }),
             admin: AtomicU8::new(0),
-            streak: Streak::default(),
+            failure_evidence: FailureEvidence::default(),
             ejections: AtomicU64::new(0),
             active: Gauge::default(),
             latency: CachePadded::default(),

@@ -4,8 +4,8 @@
 //! is an atomic in [`BackendState`], [`PoolState`], [`ListenerState`] or [`WorkerState`]. Nothing
 //! here opens a socket or reads a clock.
 
-mod address;
 mod backend;
+mod failure_evidence;
 mod ids;
 mod offenders;
 mod pick;
@@ -15,25 +15,24 @@ mod session_record;
 mod snapshot;
 mod source;
 mod stats;
-mod streak;
 mod waiting;
 
-pub use address::Address;
+pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 pub use backend::{AdminState, BackendState, Claim, PoolState};
+pub use failure_evidence::FailureEvidence;
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use offenders::{Offender, Offenders, most_frequent};
 pub use pick::{By, Obstacle, Pick, Skip, note_skip};
 pub use publish::{Publisher, Subscriber};
-pub use reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason, Symptom};
+pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
-    Listener, OnDown, Pool, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
+    AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool,
+    Routing, Snapshot, Sticky,
 };
 pub use source::{Source, SourcePort, SourceRule, Sources, Spill};
 pub use stats::{
     BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
     ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
 };
-pub use streak::Streak;
 pub use waiting::{Callable, Waiting, WaitingLine};

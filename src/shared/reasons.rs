@@ -4,6 +4,22 @@
 //! session log, so that the three can never disagree. The two-letter codes are those of HAProxy's
 //! log (configuration manual, section 8.5): who ended it, then what was going on.
 
+/// What a line of the session log says of an end: two letters, and words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndCode {
+    /// Two letters, as HAProxy's log has them.
+    pub term: &'static str,
+    /// The same in words.
+    pub words: &'static str,
+}
+
+impl EndCode {
+    /// A client that waited in line for a place and was turned away.
+    pub const NO_PLACE: Self = Self { term: "sQ", words: "no place at a backend in time" };
+    /// A client whose last attempt to connect a backend timed out.
+    pub const CONNECT_TIMEOUT: Self = Self { term: "sC", words: RefuseReason::NoBackend.words() };
+}
+
 /// Why a connection was refused before it became a session with a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefuseReason {
@@ -28,6 +44,12 @@ pub enum RefuseReason {
 }
 
 impl RefuseReason {
+    /// Code and words of the session log.
+    #[must_use]
+    pub const fn code(self) -> EndCode {
+        EndCode { term: self.term(), words: self.words() }
+    }
+
     /// All of them, in the order of their indexes.
     pub const ALL: [Self; 9] = [
         Self::Limit,
@@ -113,6 +135,17 @@ pub enum HeldOutcome {
 }
 
 impl HeldOutcome {
+    /// HAProxy's two letters for a client that was kept waiting; `None` where those of its refusal
+    /// stay.
+    #[must_use]
+    pub const fn tarpit_term(self) -> Option<&'static str> {
+        match self {
+            Self::NoRoom => None,
+            Self::Left => Some("CT"),
+            _ => Some("PT"),
+        }
+    }
+
     /// All of them, in the order of their indexes.
     pub const ALL: [Self; 6] =
         [Self::Answered, Self::NotHttp, Self::Left, Self::Tarpitted, Self::NoRoom, Self::GivenUp];
@@ -176,6 +209,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Code and words of the session log.
+    #[must_use]
+    pub const fn code(self) -> EndCode {
+        EndCode { term: self.term(), words: self.words() }
+    }
+
     /// All of them, in the order of their indexes.
     pub const ALL: [Self; 10] = [
         Self::Done,

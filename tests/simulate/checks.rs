@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::phase::Stage;
-use evenkeel::dataplane::session::{End, Reset};
-use evenkeel::dataplane::wire::Side;
+use evenkeel::dataplane::session::stage::Stage;
+use evenkeel::dataplane::stream::wire::Side;
+use evenkeel::dataplane::stream::{End, Reset};
 use evenkeel::shared::CloseReason;
 
 use super::sockets::SIDES;
@@ -27,7 +27,7 @@ pub(crate) fn check(worker: &mut Worker<'_>) {
             check_bandwidth(connection, &settings, now, &mut problems);
             check_timer(connection, &settings, now, &mut problems);
             check_handshake(connection, &settings, now, &mut problems);
-            held_pipes += SIDES.iter().filter(|side| connection.session.held(**side) > 0).count();
+            held_pipes += SIDES.iter().filter(|side| connection.stream.held(**side) > 0).count();
         }
         worker.kernel.problems.append(&mut problems);
     }
@@ -39,8 +39,8 @@ pub(crate) fn check(worker: &mut Worker<'_>) {
 
 /// Bytes in are bytes out and bytes held, both ways.
 fn check_balance(connection: &mut Connection, problems: &mut Vec<String>) {
-    for (from, (copied, spliced)) in SIDES.into_iter().zip(connection.session.delivered()) {
-        let held = connection.session.held(from) as u64;
+    for (from, (copied, spliced)) in SIDES.into_iter().zip(connection.stream.delivered()) {
+        let held = connection.stream.held(from) as u64;
         let received = connection.pair.socket(from).received;
         let target = connection.pair.socket(from.other());
         let (out, taken) = (copied + spliced, target.taken());
@@ -67,11 +67,11 @@ fn check_corks(connection: &mut Connection, problems: &mut Vec<String>) {
 fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
     let pair = &mut connection.pair;
     let told = SIDES.iter().any(|side| pair.socket(*side).edge.is_some());
-    if connection.queued || !is_moving(connection.phase.stage) || told {
+    if connection.queued || !is_moving(&connection.stage) || told {
         return;
     }
     for from in SIDES {
-        let held = connection.session.held(from) as u64;
+        let held = connection.stream.held(from) as u64;
         let source = pair.socket(from);
         let (waiting, over) = (source.waiting(), source.peer_finished || source.reset);
         let target = pair.socket(from.other());
@@ -83,7 +83,7 @@ fn check_progress(connection: &mut Connection, problems: &mut Vec<String>) {
         if has_room && (waiting > 0 || held > 0 || over) {
             problems.push(format!(
                 "stalled: {waiting} wait from {from:?}, {held} held, over: {over}, {:?}\n{:?}",
-                connection.session, connection.pair
+                connection.stream, connection.pair
             ));
             return;
         }
@@ -98,26 +98,26 @@ fn check_bandwidth(
     problems: &mut Vec<String>,
 ) {
     let age = now.since(connection.opened).as_secs_f64();
-    let sides = SIDES.into_iter().zip(settings.bandwidth).zip(connection.session.delivered());
+    let sides = SIDES.into_iter().zip(settings.bandwidth).zip(connection.stream.delivered());
     for ((from, rate), (copied, spliced)) in sides {
         let Some(rate) = rate else { continue };
         let rate = rate.get() as f64;
         // A client may have spoken before there was a session that counts: at most 200 bytes.
         let most = rate * age + 3.0 * (rate / 50.0).max(512.0) + 200.0;
         // What nobody is there to hear is thrown away as fast as it comes.
-        let taken = copied + spliced + connection.session.held(from) as u64;
+        let taken = copied + spliced + connection.stream.held(from) as u64;
         if taken as f64 > most {
             problems.push(format!("too fast: {taken} from {from:?} in {age} s"));
         }
     }
     let due = connection.pacing.resumes_at().map(|resumes| resumes.after(LATE_MAX));
-    if let Some(due) = due.filter(|due| *due < now && is_moving(connection.phase.stage)) {
+    if let Some(due) = due.filter(|due| *due < now && is_moving(&connection.stage)) {
         problems.push(format!("waits for bandwidth {:?} too long", now.since(due)));
     }
 }
 
-fn is_moving(stage: Stage) -> bool {
-    matches!(stage, Stage::Young | Stage::Settled)
+fn is_moving(stage: &Stage) -> bool {
+    matches!(stage, Stage::Moving(_))
 }
 
 fn check_timer(
@@ -126,11 +126,12 @@ fn check_timer(
     now: Tick,
     problems: &mut Vec<String>,
 ) {
-    let due =
-        connection.phase.silence_deadline(&connection.session, settings.bounds()).after(LATE_MAX);
-    if connection.phase.stage != Stage::Connecting && due < now {
+    let (Stage::Moving(moving) | Stage::Lingering(moving)) = &connection.stage else { return };
+    let bounds = settings.bounds();
+    let due = bounds.silence_deadline(&connection.stream, moving.active).after(LATE_MAX);
+    if due < now {
         let late = now.since(due);
-        problems.push(format!("silent {late:?} too long: {:?}", connection.session));
+        problems.push(format!("silent {late:?} too long: {:?}", connection.stream));
     }
 }
 
@@ -141,13 +142,13 @@ fn check_handshake(
     now: Tick,
     problems: &mut Vec<String>,
 ) {
-    if connection.phase.stage != Stage::Connecting {
+    let Some(since) = connection.stage.since() else {
         if connection.attempt != Attempt::Established {
             problems.push(format!("in use before its handshake is done: {connection:?}"));
         }
         return;
-    }
-    let due = connection.phase.attempted.after(settings.bounds().connect).after(LATE_MAX);
+    };
+    let due = since.after(settings.bounds().connect).after(LATE_MAX);
     if due < now {
         problems.push(format!("a handshake waited for {:?} too long", now.since(due)));
     }

@@ -6,8 +6,8 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::phase::Stage;
-use evenkeel::dataplane::session::Readiness;
+use evenkeel::dataplane::session::stage::Stage;
+use evenkeel::dataplane::stream::Readiness;
 use evenkeel::shared::SpliceMode;
 
 use super::checks;
@@ -94,8 +94,9 @@ fn kind(connection: &Connection, ended: Ended) -> String {
         Ended::Silent(end) => format!("{:?}", end.reason),
         Ended::GivenUp => "GivenUp".into(),
     };
-    let lingered = if connection.phase.stage == Stage::Lingering { " after lingering" } else { "" };
-    let [(_, up), (_, down)] = connection.session.delivered();
+    let lingers = matches!(connection.stage, Stage::Lingering(_));
+    let lingered = if lingers { " after lingering" } else { "" };
+    let [(_, up), (_, down)] = connection.stream.delivered();
     let spliced = if up + down > 0 { ", spliced" } else { "" };
     let waiting = if connection.waits.contains(&true) { ", short of bandwidth" } else { "" };
     format!("{end}{lingered}{spliced}{waiting}")
@@ -156,7 +157,10 @@ impl Plan {
     fn check_calm_ends(&self, worker: &mut Worker<'_>) {
         let problems = &mut worker.kernel.problems;
         for (connection, ended) in worker.gone.iter() {
-            let was_calm = self.calm_since.is_some_and(|since| since < connection.phase.active);
+            let (Stage::Moving(moving) | Stage::Lingering(moving)) = &connection.stage else {
+                continue;
+            };
+            let was_calm = self.calm_since.is_some_and(|since| since < moving.active);
             if matches!(ended, Ended::Silent(_)) && was_calm && !self.silent {
                 let what = format!("ended by silence, with nothing in its way: {connection:?}");
                 problems.push(what);
@@ -184,7 +188,7 @@ fn heal(connection: &mut Connection) {
 }
 
 /// A backend acts only once it is connected.
-fn is_there(connection: &Connection, side: evenkeel::dataplane::wire::Side) -> bool {
+fn is_there(connection: &Connection, side: evenkeel::dataplane::stream::wire::Side) -> bool {
     side == SIDES[0] || connection.attempt == Attempt::Established
 }
 
@@ -199,7 +203,7 @@ fn disturb(worker: &mut Worker<'_>, large: bool) {
     let (action, kind) = (random.u8(..100), random.u8(..8));
     let (key, traces) = (worker.keys[index], worker.kernel.traces);
     let Some(connection) = worker.connection(key) else { return };
-    if connection.phase.stage == Stage::Connecting && action >= 50 {
+    if connection.stage.is_opening() && action >= 50 {
         return connect(connection, action);
     }
     if !is_there(connection, side) {

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::LazyLock;
 
-use evenkeel::dataplane::session::Readiness;
-use evenkeel::dataplane::wire::{Holds, Side, Wire};
+use evenkeel::dataplane::stream::Readiness;
+use evenkeel::dataplane::stream::wire::{Holds, Side, Wire};
 
 use super::put_in;
 

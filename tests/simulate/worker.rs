@@ -8,13 +8,14 @@ use std::time::Duration;
 use mio::Token;
 
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::pacing::{Pacing, Spent};
-use evenkeel::dataplane::phase::{Bounds, Due, Handshake, Phase, Stage, may_retry};
-use evenkeel::dataplane::relay::Turn;
-use evenkeel::dataplane::session::{End, News, Readiness, Session, Standing};
+use evenkeel::dataplane::session::handshake::{Handshake, may_retry};
+use evenkeel::dataplane::session::stage::{Bounds, Due, Moving, Stage};
 use evenkeel::dataplane::slots::{Addressed, SlotKey, Slots};
+use evenkeel::dataplane::stream::pacing::{Pacing, Spent};
+use evenkeel::dataplane::stream::relay::Turn;
+use evenkeel::dataplane::stream::wire::Side;
+use evenkeel::dataplane::stream::{End, News, Readiness, Standing, Stream};
 use evenkeel::dataplane::timers::Timers;
-use evenkeel::dataplane::wire::Side;
 use evenkeel::policy::pace::pacer::Rates;
 use evenkeel::shared::SpliceMode;
 use evenkeel::sys::socket::ConnectStatus;
@@ -36,9 +37,9 @@ pub(crate) enum Attempt {
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) session: Session<Pipe>,
+    pub(crate) stream: Stream<Pipe>,
     pub(crate) pair: Pair,
-    pub(crate) phase: Phase,
+    pub(crate) stage: Stage,
     pub(crate) attempt: Attempt,
     /// Backends that failed it.
     pub(crate) failed: usize,
@@ -119,28 +120,28 @@ impl<'a> Worker<'a> {
     pub(crate) fn open(&mut self) {
         let random = &mut self.kernel.random;
         let mut pair = Pair { client: Socket::new(random), backend: Socket::dial(random) };
-        let mut session = Session::new(self.settings.splice);
+        let mut stream = Stream::new(self.settings.splice);
         let client = &mut pair.client;
         match random.u8(..4) {
             0 => {
                 let early = random.u64(1..200);
                 client.sent = early + if random.bool() { random.u64(..50) } else { 0 };
                 client.received = early;
-                session.preload(client.stream.bytes(0, early));
+                stream.preload(client.stream.bytes(0, early));
                 client.peer_finished = random.u8(..8) == 0;
             }
             1 if random.u8(..4) == 0 => {
                 client.peer_finished = true;
-                session.client_ended();
+                stream.client_ended();
             }
             _ => {}
         }
         // Registering tells the state at once.
         pair.client.raise();
         let connection = Connection {
-            session,
+            stream,
             pair,
-            phase: Phase::new(self.now),
+            stage: Stage::connecting(self.now),
             attempt: Attempt::Pending,
             failed: 0,
             queued: false,
@@ -168,7 +169,7 @@ impl<'a> Worker<'a> {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(connection) = self.slots.get_mut(key) else { continue };
             connection.queued = false;
-            if connection.phase.stage != Stage::Connecting {
+            if !connection.stage.is_opening() {
                 self.advance(key);
             }
         }
@@ -198,7 +199,7 @@ impl<'a> Worker<'a> {
                 let connection = self.slots.get_mut(key);
                 let event = connection.and_then(|c| c.pair.socket(side).take_event(fresh));
                 let Some(event) = event else { continue };
-                let token = Addressed::Connection(key, side).token();
+                let token = Addressed::Session(key, side).token();
                 events.push((token, event));
                 if repeated && self.is_about_to_end(key, side) {
                     self.late.push((token, event));
@@ -216,7 +217,7 @@ impl<'a> Worker<'a> {
     /// for what a muted side was told: a turn takes up all events before it unmutes anything.
     fn is_about_to_end(&mut self, key: SlotKey, side: Side) -> bool {
         let Some(connection) = self.connection(key) else { return false };
-        if connection.phase.stage == Stage::Connecting {
+        if connection.stage.is_opening() {
             return false;
         }
         let pair = &mut connection.pair;
@@ -227,19 +228,19 @@ impl<'a> Worker<'a> {
     }
 
     fn note(&mut self, token: Token, readiness: Readiness) {
-        let Addressed::Connection(key, side) = Addressed::of(token) else { return };
+        let Addressed::Session(key, side) = Addressed::of(token) else { return };
         let Some(connection) = self.slots.get_mut(key) else { return };
         self.kernel.trace(|| format!(" {key:?} {side:?} {readiness:?}"));
-        let news = connection.session.note(side, readiness);
-        if news == News::OnlyMore && connection.phase.stage != Stage::Connecting {
-            connection.pair.socket(side).muted |= connection.session.mute(side);
+        let news = connection.stream.note(side, readiness);
+        if news == News::OnlyMore && !connection.stage.is_opening() {
+            connection.pair.socket(side).muted |= connection.stream.mute(side);
             return;
         }
         if !connection.queued {
             connection.queued = true;
             self.ready.push_back(key);
         }
-        if connection.phase.stage == Stage::Connecting {
+        if connection.stage.is_opening() {
             self.connecting_event(key, side, readiness);
         }
     }
@@ -256,26 +257,25 @@ impl<'a> Worker<'a> {
         };
         match Handshake::judge(side, readiness, ask) {
             Handshake::Waits => {}
-            Handshake::Unproven => connection.session.backend_replaced(),
+            Handshake::Unproven => connection.stream.backend_replaced(),
             Handshake::Failed(_) => self.retry(key),
             Handshake::Abandoned => self.remove(key, Ended::GivenUp),
             Handshake::Done => {
-                connection.phase.connected(self.now);
-                connection.session.connected();
+                connection.stage = Stage::moving(self.now);
+                connection.stream.connected();
                 self.arm(key);
             }
         }
     }
 
     fn retry(&mut self, key: SlotKey) {
-        let Some(mut connection) = self.slots.lift(key) else { return };
-        connection.session.backend_replaced();
+        let Some(connection) = self.slots.get_mut(key) else { return };
+        connection.stream.backend_replaced();
         connection.failed += 1;
         connection.pair.backend = Socket::dial(&mut self.kernel.random);
         connection.attempt = Attempt::Pending;
-        connection.phase.attempts(self.now);
+        connection.stage = Stage::connecting(self.now);
         let gives_up = !may_retry(connection.failed, RETRIES);
-        self.slots.put_back(key, connection);
         if gives_up {
             self.remove(key, Ended::GivenUp);
         } else {
@@ -285,8 +285,8 @@ impl<'a> Worker<'a> {
 
     fn advance(&mut self, key: SlotKey) {
         let Some(connection) = self.slots.get_mut(key) else { return };
-        let was_half_closed = connection.session.is_half_closed();
-        let before = (connection.session.delivered(), self.kernel.moved);
+        let was_half_closed = connection.stream.is_half_closed();
+        let before = (connection.stream.delivered(), self.kernel.moved);
         let (rates, now) = (self.settings.bandwidth, self.now);
         let granted = connection.pacing.allowances(rates, now);
         let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
@@ -297,28 +297,29 @@ impl<'a> Worker<'a> {
             is_last: false,
             allowances: granted,
         };
-        let standing = connection.session.advance(&mut turn);
+        let standing = connection.stream.advance(&mut turn);
         let left = turn.allowances;
-        let spent = Spent { granted, left, more: connection.session.has_more() };
-        connection.waits = connection.pacing.settle(rates, &spent, now);
+        let spent = Spent { granted, left, more: connection.stream.has_more() };
+        connection.waits = connection.pacing.charge(rates, &spent, now);
         let resumes = connection.pacing.resumes_at();
-        if connection.session.delivered() != before.0 {
-            connection.phase.active = self.now;
+        if connection.stream.delivered() != before.0 {
+            moving(connection).active = self.now;
         }
         if let Some(resumes) = resumes {
-            connection.phase.active = resumes;
+            moving(connection).active = resumes;
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
         let at_once = standing == Standing::Waiting || !put_in::late_half_closed();
-        if connection.session.is_half_closed() && !was_half_closed && at_once {
-            connection.phase.active = connection.phase.active.max(self.now);
+        if connection.stream.is_half_closed() && !was_half_closed && at_once {
+            let moving = moving(connection);
+            moving.active = moving.active.max(self.now);
             self.arm(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
         let goes_on = !matches!(standing, Standing::Over(_));
         for side in SIDES {
-            if goes_on && connection.session.unmute(side) {
+            if goes_on && connection.stream.unmute(side) {
                 connection.pair.socket(side).muted = false;
                 // A changed registration is answered with what is so now.
                 connection.pair.socket(side).raise();
@@ -328,7 +329,7 @@ impl<'a> Worker<'a> {
             Standing::Waiting => {}
             Standing::Busy => {
                 if self.kernel.moved == before.1 {
-                    let what = format!("busy with nothing: {:?}", connection.session);
+                    let what = format!("busy with nothing: {:?}", connection.stream);
                     self.kernel.problems.push(what);
                 }
                 if !connection.queued {
@@ -337,7 +338,7 @@ impl<'a> Worker<'a> {
                 }
             }
             Standing::Lingering => {
-                connection.phase.stage = Stage::Lingering;
+                connection.stage = Stage::Lingering(*moving(connection));
                 self.arm(key);
             }
             Standing::Over(end) => self.remove(key, Ended::Over(end)),
@@ -351,13 +352,13 @@ impl<'a> Worker<'a> {
             self.advance(key);
         }
         let Some(connection) = self.slots.get_mut(key) else { return };
-        match connection.phase.due(&connection.session, bounds, now) {
+        match connection.stage.due(&connection.stream, bounds, now) {
             // No schedule has it: see tests/accept_proxy.rs.
             Due::Unsaid => return self.remove(key, Ended::GivenUp),
             Due::Retry => return self.retry(key),
             Due::End(end) => return self.remove(key, Ended::Silent(end)),
             Due::Look => return self.advance(key),
-            Due::Ask | Due::GiveUp => self.kernel.problems.push("nobody waits here".into()),
+            Due::Ask | Due::NoPlace => self.kernel.problems.push("nobody waits here".into()),
             Due::Later | Due::Keepalive => {}
         }
         if !put_in::forgotten_timer() {
@@ -368,7 +369,7 @@ impl<'a> Worker<'a> {
     fn arm(&mut self, key: SlotKey) {
         let Some(connection) = self.slots.get(key) else { return };
         let bounds = self.settings.bounds();
-        let check = connection.phase.next_check(&connection.session, bounds, self.now);
+        let check = connection.stage.next_check(&connection.stream, bounds, self.now);
         let resumes = connection.pacing.resumes_at();
         self.timers.arm(key.index, resumes.map_or(check, |resumes| resumes.min(check)));
     }
@@ -379,10 +380,15 @@ impl<'a> Worker<'a> {
             self.keys.retain(|known| *known != key);
             let mut wires = Wires { pair: &mut connection.pair, kernel: &mut self.kernel };
             // What is held is gone with it; the checks want to know how much.
-            let held = SIDES.map(|side| connection.session.held(side));
-            connection.session.release(&mut wires);
+            let held = SIDES.map(|side| connection.stream.held(side));
+            connection.stream.release(&mut wires);
             super::checks::check_end(&connection, held, ended, &mut self.kernel.problems);
             self.gone.push((connection, ended));
         }
     }
+}
+
+/// What a session keeps while its bytes move; nothing of it counts before.
+fn moving(connection: &mut Connection) -> &mut Moving {
+    connection.stage.moving_mut().expect("only a session that moves bytes is asked")
 }

@@ -1,0 +1,326 @@
+//! Opening the sockets a configuration asks for, and keeping those it had already.
+//!
+//! Sockets are opened by the control plane, so that a failure is an answer to the operator who
+//! asked, and handed to the workers afterwards. An address that stays is never closed; port 0 keeps
+//! the port the kernel chose.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, KeyPath};
+use crate::shared::Address;
+use crate::sys::process;
+use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
+use crate::sys::systemd::{Inherited, InheritedAddress};
+use crate::sys::unix;
+
+use crate::control::host::socket_file::{self, SocketFile, WhenLocked, directory_of};
+
+/// Permissions of the file of a Unix socket: anybody may connect who can pass its directories, as
+/// anybody may to a port.
+const PERMISSIONS: u32 = 0o666;
+/// How long to wait for another process to make its own sockets in the same directory.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Addresses that are listened on: as configured, and as they really are.
+pub(crate) type BoundAddresses = HashMap<AskedAddress, BoundAddress>;
+
+/// An address as configured, and how often it came before: port 0 is another port each time.
+pub(crate) type AskedAddress = (Address, usize);
+
+/// One address that is listened on.
+#[derive(Debug, Clone)]
+pub(crate) struct BoundAddress {
+    pub(crate) real: Address,
+    pub(crate) options: ListenOptions,
+    /// Of a Unix socket that was made here; removed with the last that holds it.
+    pub(crate) file: Option<Arc<SocketFile>>,
+}
+
+/// A socket for each worker on one address.
+#[derive(Debug)]
+pub(crate) struct OpenedSockets {
+    pub(crate) address: Address,
+    pub(crate) sockets: Vec<OwnedFd>,
+    /// They are one and the same socket.
+    pub(crate) is_shared: bool,
+    file: Option<Arc<SocketFile>>,
+}
+
+/// What a configuration needs of sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// All addresses of the configuration.
+    pub(crate) bound: BoundAddresses,
+    /// Real addresses of each listener, in the order of the configuration.
+    pub(crate) addresses: Vec<Vec<Address>>,
+    /// Sockets that were opened for it.
+    pub(crate) opened: Vec<OpenedSockets>,
+    /// Sockets that stay and get other options.
+    pub(crate) retuned: Vec<BoundAddress>,
+}
+
+/// An address that could not be listened on.
+#[derive(Debug)]
+pub(crate) struct ListenFailure {
+    /// Where the file names it.
+    pub(crate) key: KeyPath,
+    /// What happened.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: String,
+    /// Why, as the system has it.
+    pub(crate) cause: io::Error,
+}
+
+impl ListenFailure {
+    /// Of an IP address that is not listened on at all yet.
+    pub(crate) fn new(key: KeyPath, address: SocketAddr, cause: io::Error) -> Self {
+        OpenFailure::Open(cause).place(key, &Address::Ip(address), &BoundAddresses::new())
+    }
+}
+
+/// The addresses of each listener, in the order of the configuration.
+pub(crate) fn asked(config: &config::Config) -> Vec<Vec<AskedAddress>> {
+    let mut seen: HashMap<Address, usize> = HashMap::new();
+    let mut count = |address: &Address| {
+        let address = address.clone();
+        let times = seen.entry(address.clone()).or_default();
+        *times += 1;
+        (address, *times - 1)
+    };
+    let listeners = config.listeners.iter();
+    listeners.map(|listener| listener.bind.iter().map(&mut count).collect()).collect()
+}
+
+/// Opens what is new. On failure everything opened here is closed again.
+pub(crate) fn plan(
+    config: &config::Config,
+    bound: &BoundAddresses,
+    inherited: &mut Vec<Inherited>,
+    workers: usize,
+) -> Result<Plan, Vec<ListenFailure>> {
+    let mut plan = Plan::default();
+    let mut opener = Opener { inherited, workers };
+    let mut failures = Vec::new();
+    for (listener, asked) in config.listeners.iter().zip(asked(config)) {
+        let options = options_of(listener);
+        let mut addresses = Vec::new();
+        for (position, asked) in asked.into_iter().enumerate() {
+            let key = KeyPath::listener(&listener.name).key("bind").item(position);
+            match plan.add(&asked, options, bound.get(&asked), &mut opener) {
+                Ok(real) => addresses.push(real),
+                Err(failed) => failures.push(failed.place(key, &asked.0, bound)),
+            }
+        }
+        plan.addresses.push(addresses);
+    }
+    if failures.is_empty() { Ok(plan) } else { Err(failures) }
+}
+
+enum OpenFailure {
+    Open(io::Error),
+    Multipath,
+}
+
+impl OpenFailure {
+    fn place(self, key: KeyPath, address: &Address, bound: &BoundAddresses) -> ListenFailure {
+        match self {
+            Self::Multipath => ListenFailure {
+                key,
+                message: format!("mptcp of {address} cannot change while it is listened on"),
+                hint: "restart evenkeel to change it".into(),
+                cause: io::ErrorKind::Unsupported.into(),
+            },
+            Self::Open(error) => ListenFailure {
+                key,
+                message: format!("cannot listen on {address}: {error}"),
+                hint: match address {
+                    Address::Ip(address) if error.kind() == io::ErrorKind::AddrInUse => {
+                        remedy_in_use(*address, bound)
+                    }
+                    Address::Ip(address) => remedy(&error, *address),
+                    Address::Unix(path) => remedy_of_unix(&error, path),
+                },
+                cause: error,
+            },
+        }
+    }
+}
+
+/// What has the address: a socket of ours that goes with this configuration, or another program.
+fn remedy_in_use(address: SocketAddr, bound: &BoundAddresses) -> String {
+    let mut own = bound.values().filter_map(|own| own.real.ip());
+    match own.find(|own| config::is_in_the_way(*own, address)) {
+        Some(own) => format!(
+            "evenkeel itself listens on {own} until a reload has taken that away: take it away in \
+             one reload and add {address} in the next, or restart"
+        ),
+        None => format!(
+            "another program listens there; `ss -ltnp sport = :{}` shows which",
+            address.port()
+        ),
+    }
+}
+
+fn remedy(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if address.port() < process::unprivileged_port_start() => {
+            format!(
+                "ports below {} are for root and for CAP_NET_BIND_SERVICE, which the systemd unit \
+                 grants",
+                process::unprivileged_port_start()
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            "a security policy of this host forbids it; its audit log tells which".into()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address; `ip address` lists those it has".into()
+        }
+        _ => "choose another address or port".into(),
+    }
+}
+
+fn remedy_of_unix(error: &io::Error, path: &Path) -> String {
+    let directory = directory_of(path).display();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another process listens there; `ss -xlp src {}` shows which", path.display())
+        }
+        io::ErrorKind::AlreadyExists => "move that file away, or choose another path".into(),
+        io::ErrorKind::NotFound => {
+            format!("make the directory {directory}; /run/evenkeel is there under the systemd unit")
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => format!(
+            "this user may not make files in {directory}; it may in /run/evenkeel under the \
+             systemd unit"
+        ),
+        _ => "choose another path".into(),
+    }
+}
+
+impl From<&InheritedAddress> for Address {
+    fn from(address: &InheritedAddress) -> Self {
+        match address {
+            InheritedAddress::Ip(address) => Self::Ip(*address),
+            InheritedAddress::Unix(path) => Self::Unix(Arc::from(path.as_path())),
+        }
+    }
+}
+
+/// Unix sockets whose file was removed or replaced: they listen, and no client reaches them.
+pub(crate) fn lost_files(bound: &BoundAddresses) -> impl Iterator<Item = &Address> {
+    let is_lost = |file: &Arc<SocketFile>| !file.is_there();
+    bound.values().filter(move |it| it.file.as_ref().is_some_and(is_lost)).map(|it| &it.real)
+}
+
+/// Removes the files of all Unix sockets; clients that have connected are still served.
+pub(crate) fn remove_files(bound: &BoundAddresses) {
+    for file in bound.values().filter_map(|it| it.file.as_ref()) {
+        file.remove();
+    }
+}
+
+impl Plan {
+    fn add(
+        &mut self,
+        asked: &AskedAddress,
+        options: ListenOptions,
+        known: Option<&BoundAddress>,
+        opener: &mut Opener<'_>,
+    ) -> Result<Address, OpenFailure> {
+        if let Some(known) = known {
+            if known.options.mptcp != options.mptcp && !known.real.is_unix() {
+                return Err(OpenFailure::Multipath);
+            }
+            let kept = BoundAddress { options, ..known.clone() };
+            let real = kept.real.clone();
+            if known.options != options {
+                self.retuned.push(kept.clone());
+            }
+            self.bound.insert(asked.clone(), kept);
+            return Ok(real);
+        }
+        let opened = opener.open(&asked.0, options).map_err(OpenFailure::Open)?;
+        let (real, file) = (opened.address.clone(), opened.file.clone());
+        self.bound.insert(asked.clone(), BoundAddress { real: real.clone(), options, file });
+        self.opened.push(opened);
+        Ok(real)
+    }
+}
+
+impl OpenedSockets {
+    fn of_tcp(address: SocketAddr, sockets: Vec<OwnedFd>) -> Self {
+        Self { address: Address::Ip(address), sockets, is_shared: false, file: None }
+    }
+
+    /// One socket, from whose queue every worker accepts.
+    fn shared(
+        address: &Address,
+        socket: OwnedFd,
+        file: Option<SocketFile>,
+        workers: usize,
+    ) -> io::Result<Self> {
+        let copies = (1..workers).map(|_| socket.try_clone());
+        let mut sockets = copies.collect::<io::Result<Vec<_>>>()?;
+        sockets.push(socket);
+        let file = file.map(Arc::new);
+        Ok(Self { address: address.clone(), sockets, is_shared: true, file })
+    }
+}
+
+/// What new sockets are made from.
+struct Opener<'a> {
+    /// Sockets that systemd passed and no listener has taken yet.
+    inherited: &'a mut Vec<Inherited>,
+    workers: usize,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, configured: &Address, options: ListenOptions) -> io::Result<OpenedSockets> {
+        let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
+        if let Some(position) = self.inherited.iter().position(is_it) {
+            let socket = self.inherited.swap_remove(position).socket;
+            let socket = match configured {
+                Address::Ip(_) => socket::adopt_listener(socket, &options)?,
+                Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
+            };
+            // Its file, if it has one, is systemd's.
+            return OpenedSockets::shared(configured, socket, None, self.workers);
+        }
+        match configured {
+            Address::Ip(address) => {
+                let sockets = socket::listen(*address, self.workers, &options)?;
+                let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
+                Ok(OpenedSockets::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
+            }
+            Address::Unix(path) => {
+                let bind = || unix::listen(path, PERMISSIONS, options.backlog);
+                let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
+                let (socket, file) = socket_file::make(path, when_locked, bind)?;
+                OpenedSockets::shared(configured, socket, Some(file), self.workers)
+            }
+        }
+    }
+}
+
+fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
+    ListenOptions {
+        backlog: listener.backlog,
+        keepalive: KeepaliveOptions {
+            idle: listener.keepalive.idle,
+            interval: listener.keepalive.interval,
+            count: listener.keepalive.count,
+        },
+        user_timeout: listener.user_timeout,
+        fast_open: listener.fast_open,
+        defer_accept: listener.defer_accept,
+        mptcp: listener.mptcp,
+    }
+}

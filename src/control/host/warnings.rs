@@ -1,0 +1,332 @@
+//! Where a configuration asks for more than this host grants.
+//!
+//! A limit that is silently cut is found out at the worst moment, so `check` and `run` both warn of
+//! it. Refused is only a file of certificates that cannot be read: probes would fail for a reason
+//! that is ours.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::{Address, Config, KeyPath, Parsed};
+use crate::sys::{process, source};
+
+use crate::control::host::limits::Host;
+use crate::control::host::sizing::{self, Sizes};
+use crate::control::host::trust::TlsProbes;
+
+/// A process that holds fewer is hardly meant.
+const FEW_SESSIONS: u64 = 100;
+
+/// Adds warnings about this host to a configuration that was parsed on it.
+pub fn check(parsed: &mut Parsed) {
+    if let Some(config) = parsed.config.clone() {
+        // Only to know that it can be done.
+        let _made = tls_probes(parsed, &config, &TlsProbes::default());
+        let sizes = Sizes::of_this_process(sizing::workers(&config));
+        warn(parsed, &config, &sizes);
+        if !process::may_take_any_port() {
+            warn_of_ports(parsed, &config, process::unprivileged_port_start());
+        }
+    }
+}
+
+/// What TLS probes need that is not in the file itself; `None`, and errors at their places, when it
+/// cannot be had. `previous` are those in force.
+pub(crate) fn tls_probes(
+    parsed: &mut Parsed,
+    config: &Config,
+    previous: &TlsProbes,
+) -> Option<TlsProbes> {
+    let failures = match TlsProbes::new(config, previous) {
+        Ok(probes) => return Some(probes),
+        Err(failures) => failures,
+    };
+    for failure in failures {
+        parsed.refuse(&failure.key, failure.message, failure.hint);
+    }
+    None
+}
+
+/// Not at start, which fails on its own account if it must, and where systemd may have opened them.
+fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
+    let mut addresses = Vec::new();
+    for listener in &config.listeners {
+        for (position, address) in listener.bind.iter().enumerate() {
+            if let Address::Ip(address) = address {
+                let key = KeyPath::listener(&listener.name).key("bind").item(position);
+                addresses.push((key, *address));
+            }
+        }
+    }
+    let admin_key = KeyPath::table("admin").key("http");
+    addresses.extend(config.admin.http.map(|address| (admin_key, address)));
+    for (key, address) in addresses {
+        if (1..first_free).contains(&address.port()) {
+            parsed.warn(
+                &key,
+                format!("this user may not listen on {address}: ports below {first_free} are kept"),
+                "run it as root or with CAP_NET_BIND_SERVICE, as the systemd unit does",
+            );
+        }
+    }
+}
+
+/// Adds warnings about a host whose sizes are known.
+pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
+    warn_of_sessions(parsed, config, sizes);
+    warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
+    warn_at_reload(parsed, config);
+    if config.global.max_sessions.is_some() {
+        for ceiling in Host::this().ceilings(config, sizes.sessions(config)) {
+            parsed.warn(&ceiling.key, ceiling.message, ceiling.hint);
+        }
+    }
+}
+
+/// Adds warnings about what a reload can change.
+pub(crate) fn warn_at_reload(parsed: &mut Parsed, config: &Config) {
+    let is_asked = config.pools.iter().any(|pool| pool.transparent);
+    warn_of_sources(parsed, config, source::is_here, is_asked && source::may_be_anybody());
+    warn_of_loops(parsed, config, |own| source::is_here(own) && !may_bind_what_is_elsewhere(own));
+}
+
+/// Whether programs of this host may bind addresses that are another's, as keepalived's do.
+fn may_bind_what_is_elsewhere(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    process::sysctl_number(&format!("net/{family}/ip_nonlocal_bind")) == Some(1)
+}
+
+/// Backends at an address of this host where a listener on every address accepts.
+fn warn_of_loops(parsed: &mut Parsed, config: &Config, is_here: impl Fn(IpAddr) -> bool) {
+    let wildcards: Vec<(&str, SocketAddr)> = config
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.bind.iter().map(|bind| (listener.name.as_str(), bind)))
+        .filter_map(|(name, bind)| match bind {
+            Address::Ip(bind) if bind.ip().is_unspecified() => Some((name, *bind)),
+            _ => None,
+        })
+        .collect();
+    for pool in &config.pools {
+        for (position, backend) in pool.backends.iter().enumerate() {
+            let Address::Ip(address) = backend.address else { continue };
+            let takes = |bind: &&(&str, SocketAddr)| {
+                bind.1.port() == address.port() && bind.1.is_ipv4() == address.is_ipv4()
+            };
+            let Some((listener, bind)) = wildcards.iter().find(takes) else { continue };
+            if is_here(address.ip()) {
+                parsed.warn(
+                    &KeyPath::pool(&pool.name).key("backends").item(position),
+                    format!(
+                        "backend {address} is this host, and listener {listener} accepts on \
+                         {bind}: its sessions come back, over and over"
+                    ),
+                    "name another server, or bind the listener to the address that it is for",
+                );
+            }
+        }
+    }
+}
+
+/// Addresses to connect from that this process does not have, or may not use.
+fn warn_of_sources(
+    parsed: &mut Parsed,
+    config: &Config,
+    is_here: impl Fn(IpAddr) -> bool,
+    may_be_anybody: bool,
+) {
+    for pool in &config.pools {
+        for (position, own) in pool.source.iter().enumerate() {
+            if !is_here(*own) {
+                parsed.warn(
+                    &KeyPath::pool(&pool.name).key("source").item(position),
+                    format!("source {own} is no address of this host"),
+                    "sessions come from the others of the pool; add it to a device (`ip address \
+                     add`), or remove it here",
+                );
+            }
+        }
+        if pool.transparent && !may_be_anybody {
+            parsed.warn(
+                &KeyPath::pool(&pool.name).key("transparent"),
+                format!(
+                    "this process may not connect from its clients' addresses: every session \
+                         of pool {} will fail",
+                    pool.name
+                ),
+                "run it as root or with CAP_NET_ADMIN; the documentation has a drop-in for the \
+                 systemd unit",
+            );
+        }
+    }
+}
+
+/// What will be met before the maximum that evenkeel has chosen itself, for the log.
+pub(crate) fn met_first(config: &Config, sizes: &Sizes) -> Vec<String> {
+    if config.global.max_sessions.is_some() {
+        return Vec::new();
+    }
+    let ceilings = Host::this().ceilings(config, sizes.sessions(config));
+    ceilings.into_iter().map(|one| format!("{}; {}", one.message, one.hint)).collect()
+}
+
+fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
+    let descriptors = sizes.descriptors;
+    let fits = sizes.by_descriptors(config);
+    let hint = "raise the descriptor limit (LimitNOFILE= of the systemd unit, `ulimit -n`), or ask \
+                for fewer";
+    if let Some(wanted) = config.global.max_sessions.filter(|wanted| *wanted > fits) {
+        let message = format!(
+            "max_sessions = {wanted} is cut to {fits}: the process may open {descriptors} \
+             descriptors"
+        );
+        parsed.warn(&KeyPath::table("global").key("max_sessions"), message, hint);
+    }
+    let most = sizes.sessions(config);
+    if most < FEW_SESSIONS && config.global.max_sessions.is_none() {
+        let message = match sizes.memory_bytes {
+            Some(bytes) if fits > most => {
+                format!("only {most} sessions fit into the {bytes} bytes of the control group")
+            }
+            _ => {
+                format!("only {most} sessions fit: the process may open {descriptors} descriptors")
+            }
+        };
+        let hint = "raise the limit (LimitNOFILE= or MemoryMax= of the systemd unit, `ulimit -n`)";
+        parsed.warn(&KeyPath::table("global"), message, hint);
+    }
+    let mut sum = 0_u64;
+    let mut each_fits = true;
+    for listener in &config.listeners {
+        let Some(wanted) = listener.max_sessions else { continue };
+        sum = sum.saturating_add(wanted);
+        if wanted > most {
+            each_fits = false;
+            let message = format!(
+                "max_sessions = {wanted} cannot be reached: the process holds at most {most} \
+                 sessions"
+            );
+            parsed.warn(&KeyPath::listener(&listener.name).key("max_sessions"), message, hint);
+        }
+    }
+    if each_fits && sum > most {
+        let message = format!(
+            "the listeners' max_sessions add up to {sum}, the process holds at most {most} \
+             sessions: one listener can starve another"
+        );
+        parsed.warn(&KeyPath::table("global").key("max_sessions"), message, hint);
+    }
+}
+
+fn warn_of_backlog(parsed: &mut Parsed, config: &Config, somaxconn: Option<u64>) {
+    let Some(most) = somaxconn else { return };
+    for listener in &config.listeners {
+        if u64::from(listener.backlog) > most {
+            parsed.warn(
+                &KeyPath::listener(&listener.name).key("backlog"),
+                format!("backlog = {} is cut to {most} by the kernel", listener.backlog),
+                format!("raise net.core.somaxconn, or set backlog = {most}"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+
+    fn warnings(global: &str, listener: &str) -> Vec<(String, String)> {
+        warnings_with(1024, global, listener)
+    }
+
+    fn warnings_with(descriptors: u64, global: &str, listener: &str) -> Vec<(String, String)> {
+        let text = format!(
+            "[global]\n{global}\n[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n{listener}\n\
+             [pool.p]\nbackends = [\"127.0.0.1:2\"]\n"
+        );
+        let mut parsed = crate::config::parse(&text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        let sizes =
+            Sizes { descriptors, memory_bytes: None, workers: 1, pipe_bytes: Some(1 << 26) };
+        warn_of_sessions(&mut parsed, &config, &sizes);
+        warn_of_backlog(&mut parsed, &config, Some(128));
+        warn_of_ports(&mut parsed, &config, 1);
+        parsed.problems.into_iter().map(|problem| (problem.key, problem.message)).collect()
+    }
+
+    // If this fails, an operator learns of a limit that was cut only when it is reached.
+    #[test]
+    fn what_cannot_be_had_is_said() {
+        let found = warnings("max_sessions = 100000", "max_sessions = 90000\nbacklog = 4096");
+        let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["global.max_sessions", "listener.a.max_sessions", "listener.a.backlog"],
+            "{found:?}"
+        );
+        assert!(found[0].1.contains("1024 descriptors"), "{found:?}");
+    }
+
+    // If this fails, `check --strict` refuses files that ask for nothing special.
+    #[test]
+    fn what_fits_is_not_mentioned() {
+        assert_eq!(warnings("", "max_sessions = 100\nbacklog = 128"), []);
+    }
+
+    // If this fails, a process that can hold hardly a session starts as if all were well.
+    #[test]
+    fn hardly_any_descriptors_are_worth_a_word() {
+        let found = warnings_with(200, "", "backlog = 128");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].1.contains("only 34 sessions fit: the process may open 200"), "{found:?}");
+        assert_eq!(warnings_with(200, "max_sessions = 20", "backlog = 128"), []);
+        assert_eq!(warnings_with(400, "", "backlog = 128"), []);
+    }
+
+    // If this fails, an operator learns from failed sessions what `check` could have told.
+    #[test]
+    fn addresses_that_cannot_be_used_are_named() {
+        let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n\
+                    [pool.p]\nbackends = [\"127.0.0.1:2\"]\n\
+                    source = [\"127.0.0.2\", \"192.0.2.77\"]\n\
+                    [pool.q]\nbackends = [\"127.0.0.1:2\"]\ntransparent = true\n";
+        for (may_be_anybody, expected) in [(true, 1), (false, 2)] {
+            let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+            parsed.problems.clear();
+            let config = parsed.config.clone().unwrap();
+            warn_of_sources(&mut parsed, &config, |own| own.is_loopback(), may_be_anybody);
+            let keys: Vec<&str> = parsed.problems.iter().map(|it| it.key.as_str()).collect();
+            assert_eq!(keys, &["pool.p.source[1]", "pool.q.transparent"][..expected]);
+        }
+    }
+
+    // If this fails, an operator learns only at start that a port needs a privilege.
+    #[test]
+    fn ports_that_need_a_privilege_are_named() {
+        let text = "[admin]\nhttp = \"127.0.0.1:81\"\n[listener.a]\n\
+                    bind = [\"127.0.0.1:0\", \"127.0.0.1:443\", \"127.0.0.1:1024\"]\n\
+                    pool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:2\"]\n";
+        let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        warn_of_ports(&mut parsed, &config, 1024);
+        let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["listener.a.bind[1]", "admin.http"]);
+        assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
+    }
+
+    // If this fails, one connection becomes as many sessions as there may be, and no warning said
+    // so.
+    #[test]
+    fn a_backend_that_is_this_host_is_named() {
+        let text = "[listener.a]\nbind = [\"0.0.0.0:5432\", \"10.0.0.1:5433\"]\npool = \"p\"\n\
+                    [pool.p]\nbackends = [\"10.0.0.2:5432\", \"10.0.0.1:5432\", \"10.0.0.1:80\", \
+                    \"[fd00::1]:5432\"]\n";
+        let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        let own = ["10.0.0.1", "fd00::1"];
+        warn_of_loops(&mut parsed, &config, |ip| own.contains(&ip.to_string().as_str()));
+        let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["pool.p.backends[1]"], "{:?}", parsed.problems);
+    }
+}

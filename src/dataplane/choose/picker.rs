@@ -1,0 +1,123 @@
+//! Which member of a group may be chosen for a client, what it is worth, and who was passed over.
+
+use std::sync::Arc;
+
+use crate::policy::balance::bounded_load::LoadBound;
+use crate::policy::balance::least_latency::Burden;
+use crate::policy::balance::maglev::{Maglev, MaglevPick};
+use crate::policy::balance::slow_start;
+use crate::shared::{Backend, Group, Obstacle, Pool};
+
+use super::asking::{Asking, weight_in};
+
+/// Which group of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Which {
+    /// Those that serve.
+    Primary,
+    /// Those that serve when none of the others can.
+    Backup,
+}
+
+/// What may change who is picked although it could serve.
+#[derive(Clone, Copy)]
+pub(super) struct Within<'a> {
+    /// The weights of the moment, multiplied by
+    /// [`WHOLE`](crate::policy::balance::slow_start::WHOLE), unless those of the configuration
+    /// hold.
+    pub(super) weights: Option<&'a [u32]>,
+    /// How far above the mean a member may be loaded, in per cent of it.
+    pub(super) load_factor: Option<u32>,
+}
+
+/// One group asked for one client.
+pub(super) struct Picker<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) group: &'a Group,
+    pub(super) which: Which,
+    pub(super) asking: Asking<'a>,
+    pub(super) panicking: bool,
+}
+
+impl Picker<'_> {
+    pub(super) fn is_eligible(&self, member: u16) -> bool {
+        let Some(backend) = self.member(member) else { return false };
+        let may = backend.is_eligible(self.panicking) && !self.asking.tried.contains(&backend.id);
+        if !may {
+            self.asking.note(backend, self.panicking);
+        }
+        may
+    }
+
+    fn member(&self, member: u16) -> Option<&Arc<Backend>> {
+        self.group.members.get(usize::from(member))
+    }
+
+    /// The weights of the moment: those of backends that came up a short while ago are reduced.
+    pub(super) fn weigh(&self, ramp_us: u64, weights: &mut Vec<u32>) {
+        let now_us = self.asking.now_us;
+        weights.clear();
+        weights.extend(self.group.members.iter().map(|backend| {
+            let share = slow_start::share(backend.state.since_us(), now_us, ramp_us);
+            slow_start::scaled(backend.weight, share)
+        }));
+    }
+
+    /// Maglev where a member may be passed over although it could serve: it is far above the mean,
+    /// or has not grown up to this client. Who finds nobody else is served by one of those.
+    #[inline(never)]
+    pub(super) fn pick_within(
+        &self,
+        table: &Maglev,
+        key: u64,
+        within: Within<'_>,
+    ) -> Option<MaglevPick> {
+        let eligible = |member: u16| self.is_eligible(member);
+        let is_grown = |member: u16| {
+            let grown = match (within.weights, self.weight(member)) {
+                (Some(weights), weight @ 1..) => {
+                    let share = weight_in(weights, member) / weight;
+                    slow_start::lets_in(key, self.pool.hash.seed, share)
+                }
+                _ => true,
+            };
+            grown || self.passes_over(member, Obstacle::Starting)
+        };
+        let bounds = within.load_factor.map(|factor| {
+            let members = (0..=u16::MAX).take(self.group.members.len());
+            let usable = members.filter(|member| eligible(*member));
+            LoadBound::new(factor, usable.map(|member| (self.load(member), self.weight(member))))
+        });
+        let has_room = |member: u16| {
+            let room = bounds.is_none_or(|all| all.admits(self.load(member), self.weight(member)));
+            room || self.passes_over(member, Obstacle::Loaded)
+        };
+        let first = |member: u16| eligible(member) && is_grown(member) && has_room(member);
+        let second = |member: u16| eligible(member) && has_room(member);
+        let choice = table.pick(key, first).or_else(|| table.pick(key, second));
+        choice.or_else(|| table.pick(key, eligible))
+    }
+
+    /// Notes that a member could serve and is passed over nevertheless; always false.
+    fn passes_over(&self, member: u16, why: Obstacle) -> bool {
+        if let Some(backend) = self.member(member) {
+            self.asking.passed_over.note(backend.id, why);
+        }
+        false
+    }
+
+    fn weight(&self, member: u16) -> u32 {
+        self.member(member).map_or(0, |backend| backend.weight)
+    }
+
+    pub(super) fn burden(&self, member: u16) -> Burden {
+        let backend = self.member(member);
+        let cost = backend.and_then(|backend| backend.state.latency().cost(self.asking.now_us));
+        Burden { sessions: self.load(member), cost }
+    }
+
+    pub(super) fn load(&self, member: u16) -> u32 {
+        let active = self.member(member).map_or(0, |backend| backend.state.active());
+        u32::try_from(active).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,95 @@
+//! Which pool a connection goes to, and what is hashed there, by what its client has said so far.
+//!
+//! Pure: bytes and a snapshot in, a decision out. It is asked again each time more has come.
+
+use std::net::IpAddr;
+
+use crate::policy::balance::hash::{name_key, value_key};
+use crate::policy::first_bytes::client_hello::{self, Spoken};
+use crate::policy::first_bytes::request_head::{self, Found, HeadField};
+use crate::policy::first_bytes::route::{Choice, Known, choose};
+use crate::shared::{HashPlan, HashedWords, Listener, PoolId, Routing, Snapshot};
+
+/// Where a connection goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) pool: PoolId,
+    /// What is hashed instead of the client's address.
+    pub(crate) key: Option<u64>,
+}
+
+/// The way of a client at `client` that has said `bytes`; `None` when more has to come.
+pub(crate) fn find(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    client: Option<IpAddr>,
+    bytes: &[u8],
+) -> Option<Way> {
+    let mut spoken = None;
+    let pool = match routed(listener, client, bytes, &mut spoken) {
+        Choice::Taken(pool) => pool,
+        Choice::Default => listener.pool,
+        Choice::NeedsHello => return None,
+    };
+    let Some((plan, words)) = hashed(snapshot, pool) else { return Some(Way { pool, key: None }) };
+    let key = match words {
+        HashedWords::ServerName => match spoken.get_or_insert_with(|| client_hello::parse(bytes)) {
+            Spoken::Incomplete => return None,
+            Spoken::NotTls => None,
+            Spoken::Hello(hello) => {
+                hello.server_name.as_ref().map(|name| name_key(name, plan.seed))
+            }
+        },
+        HashedWords::Header(name) => said(bytes, HeadField::Header(name), plan)?,
+        HashedWords::Cookie(name) => said(bytes, HeadField::Cookie(name), plan)?,
+    };
+    Some(Way { pool, key })
+}
+
+/// The way of a client that says no more, or not in time: its pool, if that is known, else the
+/// listener's.
+pub(crate) fn give_up(listener: &Listener, client: Option<IpAddr>, bytes: &[u8]) -> Way {
+    let pool = match routed(listener, client, bytes, &mut None) {
+        Choice::Taken(pool) => pool,
+        Choice::Default | Choice::NeedsHello => listener.pool,
+    };
+    Way { pool, key: None }
+}
+
+/// The route; what the bytes are is found out only if that decides, and left in `spoken`.
+fn routed(
+    listener: &Listener,
+    client: Option<IpAddr>,
+    bytes: &[u8],
+    spoken: &mut Option<Spoken>,
+) -> Choice<PoolId> {
+    let routes: &[_] = match &listener.routing {
+        Some(Routing { routes, .. }) => routes,
+        None => return Choice::Default,
+    };
+    match choose(routes, client, Known::Nothing) {
+        Choice::NeedsHello => {}
+        choice => return choice,
+    }
+    let known = match spoken.get_or_insert_with(|| client_hello::parse(bytes)) {
+        Spoken::Incomplete => Known::Nothing,
+        Spoken::NotTls => Known::NoHello,
+        Spoken::Hello(hello) => Known::Hello(hello),
+    };
+    choose(routes, client, known)
+}
+
+/// What a pool hashes of what clients say.
+fn hashed(snapshot: &Snapshot, pool: PoolId) -> Option<(&HashPlan, &HashedWords)> {
+    let plan = &snapshot.pool(pool)?.hash;
+    plan.said.as_ref().map(|words| (plan, words))
+}
+
+/// The key of a value; the outer `None` when it may still come.
+fn said(bytes: &[u8], wanted: HeadField<'_>, plan: &HashPlan) -> Option<Option<u64>> {
+    match request_head::find(bytes, wanted) {
+        Found::Incomplete => None,
+        Found::Absent => Some(None),
+        Found::Value(value) => Some(Some(value_key(value, plan.seed))),
+    }
+}

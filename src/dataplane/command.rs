@@ -1,0 +1,117 @@
+//! What the control plane and other workers may ask of a worker.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender};
+
+use crate::policy::admit::shared_rate::SharedRate;
+use crate::policy::client::Client;
+use crate::shared::{Address, BackendId, Listener, SessionLog, Subscriber, WorkerState};
+use crate::sys::socket::ListenOptions;
+
+use super::kernel::{Kernel, Wake};
+use super::linux::Linux;
+use super::linux::pipes::PipeShare;
+use super::session::Admitted;
+
+/// What a worker may be asked.
+#[derive(Debug)]
+pub enum Command<K: Kernel = Linux> {
+    /// Accept on this socket too.
+    Listen {
+        /// The address it is bound to; the snapshot says which listener has it.
+        address: Address,
+        /// Which listener had it when the socket was opened.
+        listener: Arc<Listener>,
+        /// The socket.
+        socket: K::ListeningSocket,
+        /// Whether other workers accept from the very same socket.
+        is_shared: bool,
+    },
+    /// Change the options of the socket on this address.
+    Retune {
+        /// The address it is bound to.
+        address: Address,
+        /// For what it accepts from now on.
+        options: ListenOptions,
+    },
+    /// Know the other workers, to which sessions may be handed.
+    Meet(Vec<Peer<K>>),
+    /// Serve this client, which another worker has accepted.
+    Take(Box<Arrival<K>>),
+    /// Serve what waits in the accept queues, then close all listening sockets.
+    StopListening,
+    /// Reset the sessions of a backend that went down, as its pool says.
+    BackendDown {
+        /// Which.
+        backend: BackendId,
+        /// The pace, which all workers share.
+        pace: Arc<SharedRate>,
+    },
+    /// Reset all sessions.
+    ResetAll,
+    /// Leave the loop.
+    Exit,
+}
+
+/// A worker's end of the way to it.
+#[derive(Debug)]
+pub struct Inbox<K: Kernel> {
+    /// What others ask of it.
+    pub commands: Receiver<Command<K>>,
+    /// How others end its sleep.
+    pub waker: Arc<dyn Wake>,
+}
+
+/// Another worker, as far as a worker may know it.
+#[derive(Debug)]
+pub struct Peer<K: Kernel> {
+    /// The way to it.
+    pub commands: Sender<Command<K>>,
+    /// How to end its sleep.
+    pub waker: Arc<dyn Wake>,
+    /// Its numbers.
+    pub state: Arc<WorkerState>,
+}
+
+impl<K: Kernel> Peer<K> {
+    /// Sessions it has, and those on the way to it.
+    pub(super) fn sessions(&self) -> u64 {
+        self.state.sessions.value() + self.state.arriving.load(Ordering::Relaxed)
+    }
+}
+
+/// A client whose session has its places and has not begun.
+#[derive(Debug)]
+pub struct Arrival<K: Kernel> {
+    pub(super) listener: Arc<Listener>,
+    pub(super) client_socket: K::Socket,
+    pub(super) client: Client,
+    /// `None`: a PROXY header has to say first who the client is.
+    pub(super) admitted: Option<Admitted>,
+}
+
+/// What a worker is given at its start.
+#[derive(Debug)]
+pub struct WorkerSetup {
+    /// Its number, from 0.
+    pub number: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// The CPU to run on, if it is bound to one.
+    pub cpu: Option<usize>,
+    /// How long to poll before sleeping.
+    pub spin: Duration,
+    /// Pipes it may have out at once.
+    pub pipes: PipeShare,
+    /// The start of the process, from which all workers count time.
+    pub start: Instant,
+    /// Where snapshots come from.
+    pub snapshot: Subscriber,
+    /// Where its numbers go.
+    pub state: Arc<WorkerState>,
+    /// Where lines of the session log go.
+    pub log: SessionLog,
+}

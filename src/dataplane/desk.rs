@@ -1,0 +1,113 @@
+//! What a chapter of a session's life may touch beside the session.
+//!
+//! The table of sessions is not here: a session and the desk can be borrowed together.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::shared::{SessionLog, Snapshot, Subscriber, WorkerState};
+
+use super::bell::Bell;
+use super::choose::chooser::Chooser;
+use super::clock::Tick;
+use super::handover::Handover;
+use super::held::table::HeldClients;
+use super::kernel::Kernel;
+use super::session::Session;
+use super::slots::SlotKey;
+use super::timers::Timers;
+
+/// The buffer through which small messages are copied.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The desk of one worker.
+#[derive(Debug)]
+pub(super) struct Desk<K: Kernel> {
+    pub(super) kernel: K,
+    /// Read once in a turn.
+    pub(super) now: Tick,
+    pub(super) snapshot: Subscriber,
+    pub(super) scratch: Box<[u8]>,
+    pub(super) timers: Timers,
+    /// Sessions that can move.
+    pub(super) ready: VecDeque<SlotKey>,
+    pub(super) chooser: Chooser,
+    pub(super) handover: Handover<K>,
+    /// Refused clients that are held; nothing until there is one.
+    pub(super) held: Option<Box<HeldClients<K>>>,
+    /// By which others tell of a place for a client of this worker.
+    pub(super) bell: Arc<Bell>,
+    pub(super) books: Books,
+}
+
+/// The numbers of one worker, and where they go.
+#[derive(Debug)]
+pub(super) struct Books {
+    /// The worker's number.
+    pub(super) number: usize,
+    /// How many workers there are.
+    pub(super) workers: u64,
+    pub(super) state: Arc<WorkerState>,
+    pub(super) log: SessionLog,
+    opened: u64,
+}
+
+impl Books {
+    pub(super) fn new(
+        number: usize,
+        workers: usize,
+        state: Arc<WorkerState>,
+        log: SessionLog,
+    ) -> Self {
+        Self { number, workers: workers as u64, state, log, opened: 0 }
+    }
+
+    /// The number of a new session or of a client that becomes none, unique within the process.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.opened += 1;
+        self.opened * self.workers + self.number as u64
+    }
+}
+
+impl<K: Kernel> Desk<K> {
+    pub(super) fn new(
+        kernel: K,
+        snapshot: Subscriber,
+        books: Books,
+        bell: Arc<Bell>,
+        now: Tick,
+    ) -> Self {
+        Self {
+            kernel,
+            now,
+            snapshot,
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            timers: Timers::new(now),
+            ready: VecDeque::new(),
+            chooser: Chooser::new(books.number),
+            handover: Handover::new(),
+            held: None,
+            bell,
+            books,
+        }
+    }
+
+    /// The snapshot that this turn works with.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        self.snapshot.current()
+    }
+
+    /// Arms the timer of a session for what it waits for now.
+    pub(super) fn arm(&mut self, session: &Session<K>) {
+        let check = session.next_check(self.snapshot.current(), self.now);
+        self.timers.arm(session.key.index, check);
+    }
+
+    /// Has a session run in the next turn.
+    pub(super) fn queue(&mut self, session: &mut Session<K>) {
+        if !session.queued {
+            session.queued = true;
+            self.ready.push_back(session.key);
+        }
+    }
+}

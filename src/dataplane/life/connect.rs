@@ -1,0 +1,201 @@
+//! From an admitted client to a connected backend.
+//!
+//! What the client says meanwhile stays in its socket, unless it was asked for. A failed attempt
+//! goes on to another backend; nothing has been sent by then, so nothing can be repeated.
+
+use std::time::Duration;
+
+use crate::dataplane::choose::asking::{Asking, PassedOver};
+use crate::dataplane::desk::Desk;
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::session::Session;
+use crate::dataplane::session::first_bytes::Greeting;
+use crate::dataplane::session::handshake::{Handshake, may_retry};
+use crate::dataplane::session::stage::Stage;
+use crate::dataplane::stream::Readiness;
+use crate::dataplane::stream::wire::Side;
+use crate::policy::client::Client;
+use crate::policy::first_bytes::proxy_header::{self, Ends, Statement};
+use crate::shared::{Address, BackendId, ConnectFailure, RefuseReason};
+
+use super::next::Next;
+use super::source::{self, NotBegun};
+use super::{failure_evidence, places};
+
+/// The first attempt of a client, which does not overtake those that wait.
+pub(crate) fn first<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    let pool = desk.snapshot().pool(session.place.pool);
+    if pool.is_some_and(|pool| places::has_line(pool)) {
+        return Next::LineUp;
+    }
+    attempt(session, desk)
+}
+
+/// The attempt under way has failed: another backend, or the end.
+#[cold]
+pub(crate) fn retry<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &mut Desk<K>,
+    failure: ConnectFailure,
+) -> Next {
+    match attempt_failed(session, desk, failure) {
+        Some(next) => next,
+        None => attempt(session, desk),
+    }
+}
+
+/// Chooses backends and starts to connect, until one attempt is under way.
+pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    loop {
+        let Some(backend) = choose(session, desk) else { return why_none(session, desk) };
+        session.place.backend = Some(backend);
+        let greeting = prepare_greeting(session, desk);
+        session.stage = Stage::Connecting { since: desk.now, greeting };
+        let mut begun = source::connect(session, desk);
+        // A client that was refused gives way to one that was admitted.
+        if matches!(begun, Err(NotBegun::Exhausted)) && crate::dataplane::held::room::give_way(desk)
+        {
+            begun = source::connect(session, desk);
+        }
+        match begun {
+            Ok(socket) => {
+                session.backend_socket = Some(socket);
+                return Next::Watch;
+            }
+            Err(NotBegun::Exhausted) => return Next::refuse(RefuseReason::Descriptors),
+            Err(NotBegun::Failed(failure)) => {
+                if let Some(next) = attempt_failed(session, desk, failure) {
+                    return next;
+                }
+            }
+        }
+    }
+}
+
+/// Something happened to a session whose backend is being connected.
+pub(crate) fn event<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &mut Desk<K>,
+    side: Side,
+    readiness: Readiness,
+) -> Next {
+    let (kernel, socket) = (&mut desk.kernel, session.backend_socket.as_ref());
+    let ask = || socket.map(|socket| kernel.connect_status(socket));
+    match Handshake::judge(side, readiness, ask) {
+        Handshake::Waits => Next::Wait,
+        Handshake::Unproven => {
+            session.stream.backend_replaced();
+            Next::Wait
+        }
+        Handshake::Done => established(session, desk),
+        Handshake::Failed(error) => Next::Retry(ConnectFailure::of(&error)),
+        Handshake::Abandoned => Next::GONE,
+    }
+}
+
+fn established<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    let Some(backend) = session.backend(desk.snapshot.current()) else { return Next::Wait };
+    match backend.address {
+        Address::Ip(address) => {
+            if let Some(socket) = &session.backend_socket
+                && desk.kernel.is_self_connected(socket, address)
+            {
+                return Next::Retry(ConnectFailure::Loop);
+            }
+        }
+        Address::Unix(_) => session.stream.expect_parts(Side::Backend),
+    }
+    session.stream.connected();
+    match session.stage {
+        Stage::Connecting { greeting: Some(_), .. } => Next::Greet,
+        _ => Next::Move,
+    }
+}
+
+/// Counts that the latest attempt has failed; what comes next, unless that is another attempt.
+fn attempt_failed<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &Desk<K>,
+    failure: ConnectFailure,
+) -> Option<Next> {
+    let snapshot = desk.snapshot();
+    let claimed = session.place.backend.take();
+    let backend = claimed.and_then(|id| snapshot.backend(id))?;
+    backend.state.counters(desk.books.number).failed_for(failure).add(1);
+    failure_evidence::not_connected(backend, failure);
+    places::release_backend(backend);
+    let pool = snapshot.pool(session.place.pool);
+    let speaks = failure.is_of_the_backend() && !failure_evidence::is_ours(backend, failure);
+    if backend.measured && speaks {
+        let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
+        backend.state.observe_latency(micros(timeout), desk.now.micros());
+    }
+    session.backend_socket = None;
+    session.stream.backend_replaced();
+    let its = session.particulars_mut();
+    its.source_port = None;
+    its.tried.push(backend.id);
+    its.failure = Some(failure);
+    let retries = pool.map_or(0, |pool| pool.retries);
+    let may = may_retry(its.tried.len(), retries);
+    (!may).then(|| Next::refuse(RefuseReason::NoBackend))
+}
+
+/// Why no backend could be chosen.
+#[cold]
+fn why_none<K: Kernel>(session: &Session<K>, desk: &Desk<K>) -> Next {
+    let pool = desk.snapshot().pool(session.place.pool);
+    if pool.is_some_and(|pool| places::is_only_full(pool)) {
+        Next::LineUp
+    } else {
+        Next::refuse(RefuseReason::NoBackend)
+    }
+}
+
+/// A backend for a session, with a place claimed there.
+fn choose<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<BackendId> {
+    let snapshot = desk.snapshot.current();
+    let passed_over = PassedOver::default();
+    let asking = Asking {
+        client: session.client,
+        key: session.hashed_key(),
+        now_us: desk.now.micros(),
+        tried: session.tried(),
+        generation: snapshot.generation,
+        passed_over: &passed_over,
+    };
+    let picked = desk.chooser.choose(snapshot.pool(session.place.pool)?, asking);
+    let skipped = passed_over.into_list();
+    if !skipped.is_empty() {
+        session.note_skipped(skipped);
+    }
+    let (backend, pick) = picked?;
+    session.place.pick = pick;
+    Some(backend.id)
+}
+
+/// The header for the attempt that begins, if the pool's backends want one. A reload before it is
+/// sent changes nothing any more.
+fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Box<Greeting>> {
+    let version = desk.snapshot().pool(session.place.pool)?.send_proxy?;
+    let number = session.place.number.to_string();
+    let statement = Statement {
+        ends: ends(session, desk),
+        unique_id: number.as_bytes(),
+        authority: session.particulars.as_ref().and_then(|its| its.authority.as_deref()),
+    };
+    Some(Box::new(Greeting::new(proxy_header::encode(version, &statement))))
+}
+
+/// What the client said of its connection itself, else both addresses of its socket; a Unix socket
+/// has none.
+fn ends<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Ends> {
+    let Client::At(source) = session.client else { return None };
+    let claimed = session.particulars.as_ref().and_then(|its| its.destination);
+    let destination = claimed.or_else(|| desk.kernel.local_address(&session.client_socket).ok())?;
+    Some(Ends { source, destination })
+}
+
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,85 @@
+//! What sessions say of the health of their backend, for outlier ejection.
+//!
+//! A backend that cannot be connected, or that resets or closes a new connection before its first
+//! byte, has failed; its first byte is a success. A client that leaves says nothing, and neither
+//! does silence: in some protocols it is the client's turn, in some the server never speaks. Only
+//! atomics of the backend are touched; who is ejected is for the control plane.
+
+use std::time::Duration;
+
+use crate::shared::{Backend, ConnectFailure, Snapshot, Symptom};
+
+use crate::dataplane::clock::Tick;
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::session::Session;
+use crate::dataplane::stream::wire::Side;
+
+/// An end later than this after the handshake may be a server's way to tell idle clients to go.
+const EARLY: Duration = Duration::from_secs(3);
+
+/// An attempt to connect has failed.
+pub(super) fn not_connected(backend: &Backend, failure: ConnectFailure) {
+    if !is_ours(backend, failure) {
+        backend.state.failure_evidence.failed(Symptom::Connect(failure));
+    }
+}
+
+/// Whether an attempt failed for what this host lacks: a port, an address, or the capability to
+/// connect from an address of others.
+pub(super) fn is_ours(backend: &Backend, failure: ConnectFailure) -> bool {
+    match failure {
+        ConnectFailure::NoPort | ConnectFailure::NoSource => true,
+        ConnectFailure::Denied => backend.is_transparent(),
+        _ => false,
+    }
+}
+
+/// Something was delivered; `before` is what had been: to the backend and to the client.
+pub(super) fn delivered<K: Kernel>(
+    snapshot: &Snapshot,
+    session: &Session<K>,
+    before: [(u64, u64); 2],
+) {
+    let [_, to_client] = before;
+    if to_client == (0, 0) && !has_said_nothing(session) {
+        served(snapshot, session);
+    }
+}
+
+/// One side has sent FIN, the other has not.
+pub(super) fn half_closed<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, now: Tick) {
+    if session.stream.has_ended(Side::Backend) {
+        ended(snapshot, session, Symptom::Closed, now);
+    }
+}
+
+/// The backend has reset the session.
+#[cold]
+pub(super) fn reset<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, now: Tick) {
+    // What follows a FIN was judged by it.
+    if !session.stream.has_ended(Side::Backend) {
+        ended(snapshot, session, Symptom::Reset, now);
+    }
+}
+
+fn served<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) {
+    if let Some(backend) = session.backend(snapshot) {
+        backend.state.failure_evidence.served();
+    }
+}
+
+fn ended<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, symptom: Symptom, now: Tick) {
+    let is_early = session.times.connected.is_some_and(|since| now.since(since) < EARLY);
+    if is_early
+        && has_said_nothing(session)
+        && let Some(backend) = session.backend(snapshot)
+    {
+        backend.state.failure_evidence.failed(symptom);
+    }
+}
+
+/// Whether no byte of the backend has been delivered, or is held to be.
+fn has_said_nothing<K: Kernel>(session: &Session<K>) -> bool {
+    let [_, to_client] = session.stream.delivered();
+    to_client == (0, 0) && session.stream.held(Side::Backend) == 0
+}

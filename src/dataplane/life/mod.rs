@@ -1,0 +1,27 @@
+//! The life of a session, chapter by chapter, in the order in which a session lives it.
+//!
+//! A chapter takes the session and the desk and answers [`next::Next`]; it calls no other chapter.
+//! [`super::sessions`] acts on the answer.
+//!
+//! 1. [`arrive`]: a client was accepted; may it come in? ([`admission`], [`places`])
+//! 2. [`read`]: what it has to say before there is a backend, where a listener wants to know.
+//! 3. [`connect`]: a backend is chosen and connected ([`source`]: from which address), or another.
+//! 4. [`line`]: every backend is full; it waits for a place.
+//! 5. [`greet`]: the backend gets its PROXY header.
+//! 6. [`moving`]: bytes move; the backend is judged by them ([`failure_evidence`]).
+//! 7. [`end`] or [`refuse`]: places are given back, and [`record`] makes the line of the log.
+
+pub(super) mod admission;
+pub(super) mod arrive;
+pub(super) mod connect;
+pub(super) mod end;
+mod failure_evidence;
+pub(super) mod greet;
+pub(super) mod line;
+pub(super) mod moving;
+pub(super) mod next;
+pub(super) mod places;
+pub(super) mod read;
+pub(super) mod record;
+pub(super) mod refuse;
+mod source;

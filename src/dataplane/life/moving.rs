@@ -1,0 +1,191 @@
+//! Bytes move, until both sides have ended or something ends them.
+
+use std::time::Duration;
+
+use crate::dataplane::desk::Desk;
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::session::Session;
+use crate::dataplane::session::stage::Stage;
+use crate::dataplane::slots::Addressed;
+use crate::dataplane::stream::pacing::{Allowances, Spent};
+use crate::dataplane::stream::relay::Turn;
+use crate::dataplane::stream::wire::{SIDES, Side, Wires};
+use crate::dataplane::stream::{End, Reset, Standing};
+use crate::shared::{CONNECT_SECONDS, CloseReason, Direction, PathKind, Snapshot};
+use crate::sys::socket::KeepaliveOptions;
+
+use super::failure_evidence;
+use super::next::Next;
+
+/// The backend is connected and knows who comes: bytes may move.
+pub(crate) fn begin<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next {
+    let Some(backend) = session.backend(desk.snapshot.current()) else { return Next::Wait };
+    let counters = backend.state.counters(desk.books.number);
+    counters.sessions.add(1);
+    let elapsed = desk.now.since(session.stage.since().unwrap_or(desk.now));
+    counters.connect_seconds.record(elapsed, &CONNECT_SECONDS);
+    if backend.measured {
+        backend.state.observe_latency(micros(elapsed), desk.now.micros());
+    }
+    session.stage = Stage::moving(desk.now);
+    if let Some(its) = &mut session.particulars {
+        its.tried = Vec::new();
+    }
+    session.times.connected = Some(desk.now);
+    Next::Rearm
+}
+
+/// Moves what can be moved.
+#[inline]
+pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    let Some(backend) = &session.backend_socket else { return Next::Wait };
+    let snapshot = desk.snapshot.current();
+    let was_half_closed = session.stream.is_half_closed();
+    let before = session.stream.delivered();
+    let granted = if snapshot.has_bandwidth {
+        session.allowances(snapshot, desk.now)
+    } else {
+        Allowances::UNLIMITED
+    };
+    let (standing, left) = {
+        let mut wire = Wires { client: &session.client_socket, backend, kernel: &mut desk.kernel };
+        let mut turn = Turn {
+            wire: &mut wire,
+            scratch: &mut desk.scratch,
+            splice: snapshot.splice,
+            is_last: false,
+            allowances: granted,
+        };
+        (session.stream.advance(&mut turn), turn.allowances)
+    };
+    let after = session.stream.delivered();
+    if before != after {
+        if let Some(moving) = session.stage.moving_mut() {
+            moving.active = desk.now;
+        }
+        count_bytes(snapshot, session, desk.books.number, [before, after]);
+        failure_evidence::delivered(snapshot, session, before);
+    }
+    if snapshot.has_bandwidth {
+        let spent = Spent { granted, left, more: session.stream.has_more() };
+        pace(session, desk, &spent);
+    }
+    if session.stream.is_half_closed() && !was_half_closed {
+        half_closed(session, desk);
+    }
+    match standing {
+        Standing::Over(end) => Next::End(end),
+        _ if session.stream.is_muted() && !unmute(session, desk) => {
+            Next::End(End { reason: CloseReason::Internal, reset: Reset::Both })
+        }
+        Standing::Waiting => Next::Wait,
+        Standing::Busy => Next::Again,
+        Standing::Lingering => {
+            if let Some(moving) = session.stage.moving_mut() {
+                session.stage = Stage::Lingering(*moving);
+            }
+            Next::Rearm
+        }
+    }
+}
+
+/// Stops to hear of arrivals at one side.
+#[cold]
+pub(crate) fn mute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, side: Side) {
+    let token = Addressed::Session(session.key, side).token();
+    let socket = match side {
+        Side::Client => Some(&session.client_socket),
+        Side::Backend => session.backend_socket.as_ref(),
+    };
+    if let Some(socket) = socket
+        && session.stream.mute(side)
+    {
+        // If this fails the side is heard still, which costs wake-ups and nothing else.
+        let _is_muted = desk.kernel.mute(socket, token);
+    }
+}
+
+/// Sets keepalive on the backend's socket.
+#[cold]
+pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Next {
+    let snapshot = desk.snapshot.current();
+    if let Some(socket) = &session.backend_socket
+        && let Some(listener) = snapshot.listener(session.place.listener)
+        && !session.backend(snapshot).is_some_and(|backend| backend.address.is_unix())
+    {
+        let options = KeepaliveOptions {
+            idle: listener.keepalive.idle,
+            interval: listener.keepalive.interval,
+            count: listener.keepalive.count,
+        };
+        desk.kernel.set_keepalive(socket, &options);
+    }
+    Next::Rearm
+}
+
+/// Hears of everything again at the sides where that is due; false when the kernel does not let it:
+/// the session would never hear of its bytes.
+#[cold]
+fn unmute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
+    for side in SIDES {
+        let token = Addressed::Session(session.key, side).token();
+        let socket = match side {
+            Side::Client => Some(&session.client_socket),
+            Side::Backend => session.backend_socket.as_ref(),
+        };
+        if session.stream.unmute(side)
+            && let Some(socket) = socket
+            && desk.kernel.unmute(socket, token).is_err()
+        {
+            return false;
+        }
+    }
+    true
+}
+
+/// One side has ended. Whatever follows: with work left over, too, the shorter bound holds from
+/// here on.
+fn half_closed<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) {
+    if let Some(moving) = session.stage.moving_mut() {
+        moving.active = moving.active.max(desk.now);
+    }
+    desk.arm(session);
+    failure_evidence::half_closed(desk.snapshot.current(), session, desk.now);
+}
+
+/// Counts what a turn has taken of the bandwidth; a session that has to wait is woken by its timer.
+#[cold]
+fn pace<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, spent: &Spent) {
+    let snapshot = desk.snapshot.current();
+    let waits = session.pace(snapshot, spent, desk.now);
+    if !waits.contains(&true) {
+        return;
+    }
+    if let Some(listener) = snapshot.listener(session.place.listener) {
+        let counters = listener.state.counters(desk.books.number);
+        for (counter, waits) in counters.bandwidth_waits.iter().zip(waits) {
+            counter.add(u64::from(waits));
+        }
+    }
+    desk.arm(session);
+}
+
+fn count_bytes<K: Kernel>(
+    snapshot: &Snapshot,
+    session: &Session<K>,
+    worker: usize,
+    [before, after]: [[(u64, u64); 2]; 2],
+) {
+    let Some(listener) = snapshot.listener(session.place.listener) else { return };
+    let counters = listener.state.counters(worker);
+    let directions = Direction::ALL.into_iter().zip(before.into_iter().zip(after));
+    for (direction, (before, after)) in directions {
+        let (copied, spliced) = (after.0 - before.0, after.1 - before.1);
+        counters.bytes_moved(direction, PathKind::Copy).add(copied);
+        counters.bytes_moved(direction, PathKind::Splice).add(spliced);
+    }
+}
+
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}

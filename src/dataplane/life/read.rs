@@ -1,0 +1,191 @@
+//! What is read of a session before there is a backend for it.
+//!
+//! From peers that have to say who their client is, the PROXY header: only then is the client
+//! judged, by the address that was claimed. Where the pool or the hash depends on what the client
+//! says, as many of its bytes as decide that. The places of a session are taken before, so what
+//! waits here is bounded like everything else. Bytes that are not the header's are held and go to
+//! the backend unaltered. Sessions of listeners that want nothing of this never come here.
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::dataplane::choose::routing::{self, Way};
+use crate::dataplane::clock::Tick;
+use crate::dataplane::desk::Desk;
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::session::Session;
+use crate::dataplane::session::first_bytes::{Awaited, Reading};
+use crate::dataplane::session::stage::Stage;
+use crate::policy::first_bytes::proxy_header::{self, Header, V2_BYTES_MAX};
+use crate::shared::{Listener, RefuseReason, Snapshot};
+
+use super::admission;
+use super::next::Next;
+
+/// The stage of a session of which something has to be read.
+#[cold]
+pub(crate) fn begin(listener: &Listener, is_admitted: bool, now: Tick) -> Stage {
+    let header = listener.accept_proxy.as_ref().map(|rule| rule.timeout);
+    let words = listener.routing.as_ref().map(|routing| routing.timeout);
+    let (awaited, timeout) =
+        if is_admitted { (Awaited::Words, words) } else { (Awaited::Header, header) };
+    let timeout = timeout.unwrap_or(Duration::ZERO);
+    Stage::Reading(Box::new(Reading::new(awaited, timeout, now)))
+}
+
+/// Reads until there is enough, or nothing more for now. It ends: what is read is bounded.
+#[cold]
+pub(crate) fn go_on<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    loop {
+        let Stage::Reading(reading) = &session.stage else { return Next::Wait };
+        let enough = match reading.awaited {
+            Awaited::Words => look_at_words(session, desk),
+            Awaited::Header => match proxy_header::parse(&reading.bytes) {
+                Ok(Some(header)) => match believe(session, desk, header) {
+                    None => continue,
+                    end => end,
+                },
+                Ok(None) if !reading.has_ended => None,
+                Ok(None) => Some(Next::refuse(RefuseReason::ProxyHeader)),
+                Err(malformed) => {
+                    session.particulars_mut().malformed = Some(malformed);
+                    Some(Next::refuse(RefuseReason::ProxyHeader))
+                }
+            },
+        };
+        if let Some(next) = enough.or_else(|| receive_more(session, desk)) {
+            return next;
+        }
+    }
+}
+
+/// What was to be read has not come in time: goes on without, if that is what the listener wants.
+#[cold]
+pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    let snapshot = desk.snapshot();
+    let Some(listener) = snapshot.listener(session.place.listener) else { return Next::GONE };
+    match &session.stage {
+        Stage::Reading(reading) if reading.awaited == Awaited::Words => {
+            match late_way(listener, session.client.ip(), &reading.bytes) {
+                Err(reason) => Next::refuse(reason),
+                Ok(way) => {
+                    session.place.pool = way.pool;
+                    leave_off(session, snapshot, desk.now)
+                }
+            }
+        }
+        _ => Next::refuse(RefuseReason::ProxyHeader),
+    }
+}
+
+/// Goes on once what has been read decides where to; `None` when more has to come.
+fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<Next> {
+    let snapshot = desk.snapshot();
+    let Stage::Reading(reading) = &session.stage else { return None };
+    // It stays in the snapshot as long as it has sessions.
+    let Some(listener) = snapshot.listener(session.place.listener) else {
+        return Some(Next::GONE);
+    };
+    let client = session.client.ip();
+    let most = listener.routing.as_ref().map_or(0, |routing| routing.bytes_max);
+    let way = match routing::find(snapshot, listener, client, &reading.bytes) {
+        Some(way) => way,
+        None if reading.has_ended || reading.bytes.len() >= most => {
+            match late_way(listener, client, &reading.bytes) {
+                Ok(way) => way,
+                Err(reason) => return Some(Next::refuse(reason)),
+            }
+        }
+        None => return None,
+    };
+    if way.key.is_some() {
+        session.particulars_mut().hashed_key = way.key;
+    }
+    session.place.pool = way.pool;
+    Some(leave_off(session, snapshot, desk.now))
+}
+
+/// Takes what a header says for the truth, and judges the client by it. `None`: go on reading.
+fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) -> Option<Next> {
+    if let Some(ends) = header.ends {
+        session.client = ends.source.into();
+        session.particulars_mut().destination = Some(ends.destination);
+    }
+    if header.authority.is_some() {
+        session.particulars_mut().authority = header.authority;
+    }
+    if let Stage::Reading(reading) = &mut session.stage {
+        reading.bytes.drain(..header.length.min(reading.bytes.len()));
+    }
+    // It stays in the snapshot as long as it has sessions.
+    let Some(listener) = desk.snapshot().listener(session.place.listener) else {
+        return Some(Next::GONE);
+    };
+    match admission::admit_client(desk, listener, session.client.ip()) {
+        Err(refusal) => return Some(Next::Refuse(refusal)),
+        Ok(admitted) => {
+            session.place.counted = admitted.counted;
+            session.place.observed = admitted.observed;
+        }
+    }
+    if let Stage::Reading(reading) = &mut session.stage {
+        let routing = listener.routing.as_ref();
+        reading.awaited = Awaited::Words;
+        reading.timeout = routing.map_or(reading.timeout, |routing| routing.timeout);
+        reading.since = desk.now;
+    }
+    None
+}
+
+/// Receives once. `None`: something has come; look at it.
+fn receive_more<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<Next> {
+    let Stage::Reading(reading) = &mut session.stage else { return Some(Next::Wait) };
+    let listener = desk.snapshot.current().listener(session.place.listener);
+    let most = bytes_max(reading, listener.map(|listener| &**listener));
+    let room = most.saturating_sub(reading.bytes.len());
+    let Some(buffer) = desk.scratch.get_mut(..room) else { return Some(Next::Rearm) };
+    match desk.kernel.receive(&session.client_socket, buffer) {
+        Ok(0) => reading.has_ended = true,
+        Ok(received) => {
+            reading.bytes.extend_from_slice(buffer.get(..received).unwrap_or_default());
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(Next::Rearm),
+        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+        Err(_) => return Some(Next::GONE),
+    }
+    None
+}
+
+/// How many bytes may be held of a session that is being read.
+fn bytes_max(reading: &Reading, listener: Option<&Listener>) -> usize {
+    if reading.awaited == Awaited::Header {
+        return V2_BYTES_MAX;
+    }
+    let routing = listener.and_then(|listener| listener.routing.as_ref());
+    routing.map_or(V2_BYTES_MAX, |routing| routing.bytes_max)
+}
+
+/// Goes on to a backend with what has been read.
+fn leave_off<K: Kernel>(session: &mut Session<K>, snapshot: &Snapshot, now: Tick) -> Next {
+    let stage = std::mem::replace(&mut session.stage, Stage::connecting(now));
+    if let Stage::Reading(reading) = stage {
+        session.preload(&reading.bytes, snapshot, now);
+        if reading.has_ended {
+            session.stream.client_ended();
+        }
+    }
+    Next::Connect
+}
+
+/// Where a client goes that has not said enough.
+fn late_way(
+    listener: &Listener,
+    client: Option<IpAddr>,
+    bytes: &[u8],
+) -> Result<Way, RefuseReason> {
+    match &listener.routing {
+        Some(routing) if !routing.is_default_else => Err(RefuseReason::Peek),
+        _ => Ok(routing::give_up(listener, client, bytes)),
+    }
+}

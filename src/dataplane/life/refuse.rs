@@ -1,0 +1,139 @@
+//! How a client is turned away: by a reset, an orderly close, an HTTP answer, or after a wait.
+//!
+//! The first two are done at once. The others hold the client for seconds, outside of the
+//! session table, in [`crate::dataplane::held`].
+
+use std::sync::Arc;
+
+use crate::dataplane::desk::Desk;
+use crate::dataplane::held::client::{HeldClient, Stay};
+use crate::dataplane::held::room;
+use crate::dataplane::kernel::Kernel;
+use crate::dataplane::session::Session;
+use crate::dataplane::session::stage::Stage;
+use crate::policy::client::Client;
+use crate::shared::{
+    ConnectFailure, EndCode, LimitAction, Listener, Protocol, RefuseReason, SessionRecord,
+};
+
+use super::next::Refusal;
+use super::{places, record};
+
+/// What a client that is turned away gets.
+#[derive(Debug, Clone, Copy)]
+enum Farewell {
+    Reset,
+    Close,
+    Stay(Stay),
+}
+
+fn farewell(refusal: Refusal, listener: &Listener) -> Farewell {
+    use RefuseReason as Why;
+    let is_http = listener.protocol == Protocol::Http;
+    match refusal.reason {
+        Why::Limit | Why::Concurrent | Why::ListenerRate => {
+            match listener.limit.as_ref().map(|limit| limit.action) {
+                Some(LimitAction::Reply) if is_http => Farewell::Stay(Stay::Ask(refusal.answer)),
+                Some(LimitAction::Reply | LimitAction::Close) => Farewell::Close,
+                Some(LimitAction::Tarpit) => Farewell::Stay(Stay::Tarpit),
+                Some(LimitAction::Reset) | None => Farewell::Reset,
+            }
+        }
+        Why::MaxSessions | Why::NoBackend if is_http => Farewell::Stay(Stay::Ask(refusal.answer)),
+        // A client that may not connect at all is told nothing, and to hold a connection takes a
+        // descriptor that there is not.
+        _ => Farewell::Reset,
+    }
+}
+
+/// Turns away a client that was never admitted.
+#[cold]
+pub(crate) fn newcomer<K: Kernel>(
+    desk: &mut Desk<K>,
+    listener: &Arc<Listener>,
+    socket: K::Socket,
+    client: Client,
+    refusal: Refusal,
+) {
+    let reason = refusal.reason;
+    listener.state.counters(desk.books.number).refused_for(reason).add(1);
+    match farewell(refusal, listener) {
+        Farewell::Stay(stay) => {
+            let record = record::of_newcomer(desk, listener, client, reason.code());
+            let held = HeldClient::new(socket, Arc::clone(listener), stay, desk.now);
+            return room::hold(desk, held.with_record(record), &[]);
+        }
+        Farewell::Close => close_orderly(desk, &socket),
+        Farewell::Reset => desk.kernel.reset_on_close(&socket),
+    }
+    drop(socket);
+    let record = record::of_newcomer(desk, listener, client, reason.code());
+    record::write(desk, record);
+}
+
+/// Turns away a client that has a place but could not be served. Its session is in the table no
+/// more.
+#[cold]
+pub(crate) fn session<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, refusal: Refusal) {
+    let listener = desk.snapshot().listener(session.place.listener).cloned();
+    let code = code_of(refusal.reason, &session);
+    let farewell = match &listener {
+        Some(listener) => {
+            listener.state.counters(desk.books.number).refused_for(refusal.reason).add(1);
+            farewell(refusal, listener)
+        }
+        None => Farewell::Reset,
+    };
+    match (farewell, listener) {
+        (Farewell::Stay(stay), Some(listener)) => {
+            let record = release(&mut session, desk, code);
+            let Session { client_socket, stream, stage, .. } = session;
+            let held = HeldClient::new(client_socket, listener, stay, desk.now);
+            // Bytes that were read for a header or a route are not in the stream yet.
+            let said = match &stage {
+                Stage::Reading(reading) => &reading.bytes[..],
+                _ => stream.preloaded(),
+            };
+            room::hold(desk, held.with_record(record), said);
+        }
+        (Farewell::Close, _) => {
+            close_orderly(desk, &session.client_socket);
+            let record = release(&mut session, desk, code);
+            record::write(desk, record);
+        }
+        _ => {
+            desk.kernel.reset_on_close(&session.client_socket);
+            let record = release(&mut session, desk, code);
+            record::write(desk, record);
+        }
+    }
+}
+
+/// Gives the places back; what there is to log.
+fn release<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &Desk<K>,
+    code: EndCode,
+) -> Option<SessionRecord> {
+    let record = record::of_session(session, desk, code);
+    places::release(session, desk);
+    record
+}
+
+/// FIN, and nothing unread: unread bytes would turn the close into a reset.
+fn close_orderly<K: Kernel>(desk: &mut Desk<K>, socket: &K::Socket) {
+    // A client that is gone already needs no FIN and has nothing to read.
+    let _gone = desk.kernel.shutdown_write(socket);
+    let _nothing = desk.kernel.receive(socket, &mut desk.scratch);
+}
+
+/// Code and words in the session log.
+fn code_of<K: Kernel>(reason: RefuseReason, session: &Session<K>) -> EndCode {
+    match (reason, session.failure()) {
+        (RefuseReason::NoBackend, _) if matches!(session.stage, Stage::Waiting { .. }) => {
+            EndCode::NO_PLACE
+        }
+        (RefuseReason::NoBackend, Some(ConnectFailure::Timeout)) => EndCode::CONNECT_TIMEOUT,
+        _ => reason.code(),
+    }
+}

@@ -1,0 +1,144 @@
+//! Starting to connect: from wherever the kernel has it come from, or from the addresses of the
+//! pool in turn, or from the client's own.
+//!
+//! A port is taken when a connect begins and is the session's until its end. What goes wrong
+//! here is this host's lack, not the backend's.
+
+use std::io::{self, ErrorKind};
+
+use crate::dataplane::desk::Desk;
+use crate::dataplane::kernel::{Dial, Kernel, is_exhaustion};
+use crate::dataplane::session::Session;
+use crate::policy::client::Client;
+use crate::shared::{Address, Backend, ConnectFailure, SourceRule, Sources, Spill};
+use crate::sys::source::{LocalEnd, Unconnected};
+
+/// Why a connect could not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotBegun {
+    /// No descriptor or no memory.
+    Exhausted,
+    Failed(ConnectFailure),
+}
+
+impl NotBegun {
+    const NO_SOURCE: Self = Self::Failed(ConnectFailure::NoSource);
+
+    #[cold]
+    fn of(why: &Unconnected) -> Self {
+        let (Unconnected::Unbound(error) | Unconnected::Failed(error)) = why;
+        if is_exhaustion(error) { Self::Exhausted } else { Self::Failed(ConnectFailure::of(error)) }
+    }
+}
+
+/// The worker that connects, and when.
+struct Caller<'a, K> {
+    kernel: &'a mut K,
+    worker: usize,
+    now_us: u64,
+}
+
+/// Starts to connect the backend on which a place is claimed.
+pub(super) fn connect<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &mut Desk<K>,
+) -> Result<K::Socket, NotBegun> {
+    let snapshot = desk.snapshot.current();
+    let Some(backend) = session.backend(snapshot) else {
+        return Err(NotBegun::Failed(ConnectFailure::Other));
+    };
+    let listener = snapshot.listener(session.place.listener);
+    let user_timeout = listener.and_then(|listener| listener.user_timeout);
+    let dial = Dial { from: None, user_timeout };
+    match &backend.source {
+        None => desk.kernel.connect(&backend.address, dial).map_err(|why| NotBegun::of(&why)),
+        Some(rule) => {
+            let (worker, now_us) = (desk.books.number, desk.now.micros());
+            let caller = Caller { kernel: &mut desk.kernel, worker, now_us };
+            connect_from(session, caller, backend, rule, dial)
+        }
+    }
+}
+
+/// Starts to connect a backend whose connections come from somewhere in particular.
+#[cold]
+#[inline(never)]
+fn connect_from<K: Kernel>(
+    session: &mut Session<K>,
+    caller: Caller<'_, K>,
+    backend: &Backend,
+    rule: &SourceRule,
+    dial: Dial,
+) -> Result<K::Socket, NotBegun> {
+    // A checked configuration has no other.
+    if backend.address.is_unix() {
+        return Err(NotBegun::NO_SOURCE);
+    }
+    match rule {
+        SourceRule::Client => connect_as(session.client, caller.kernel, &backend.address, dial),
+        SourceRule::Sources(sources) => {
+            connect_in_turn(session, caller, sources, &backend.address, dial)
+        }
+    }
+}
+
+/// From the source whose turn it is, or from the next that has a port.
+fn connect_in_turn<K: Kernel>(
+    session: &mut Session<K>,
+    caller: Caller<'_, K>,
+    sources: &Sources,
+    address: &Address,
+    dial: Dial,
+) -> Result<K::Socket, NotBegun> {
+    let Caller { kernel, worker, now_us } = caller;
+    let mut elsewhere = 0;
+    let outcome = sources.connect(worker, now_us, |source, port| {
+        let from = Some(LocalEnd::Here(source.address()));
+        let why = match kernel.connect(address, Dial { from, ..dial }) {
+            Ok(socket) => return Some(Ok((socket, port))),
+            Err(Unconnected::Unbound(error)) if is_unavailable(&error) => Spill::NoAddress,
+            Err(Unconnected::Failed(error)) if is_unavailable(&error) => Spill::NoPort,
+            Err(why) => return Some(Err(NotBegun::of(&why))),
+        };
+        elsewhere += usize::from(why == Spill::NoAddress);
+        source.spilled(why);
+        source.rest(now_us);
+        None
+    });
+    let is_nowhere = elsewhere == sources.list().len();
+    let nothing = if is_nowhere { ConnectFailure::NoSource } else { ConnectFailure::NoPort };
+    let (socket, port) = outcome.unwrap_or(Err(NotBegun::Failed(nothing)))?;
+    session.particulars_mut().source_port = Some(port);
+    Ok(socket)
+}
+
+/// From the client's address, which must be of the backend's family: a backend that is promised the
+/// client's address is never shown another. Its port is not kept: the client may use the same port
+/// towards two listeners, and once more within a minute.
+fn connect_as<K: Kernel>(
+    client: Client,
+    kernel: &mut K,
+    address: &Address,
+    dial: Dial,
+) -> Result<K::Socket, NotBegun> {
+    let Address::Ip(to) = address else { return Err(NotBegun::NO_SOURCE) };
+    let own = client.ip().map(|ip| ip.to_canonical());
+    let is_v4 = to.ip().to_canonical().is_ipv4();
+    let Some(own) = own.filter(|own| own.is_ipv4() == is_v4) else {
+        return Err(NotBegun::NO_SOURCE);
+    };
+    let from = Some(LocalEnd::Anywhere(own));
+    kernel.connect(address, Dial { from, ..dial }).map_err(|why| match &why {
+        // An address of no host, such as one that a header made up.
+        Unconnected::Unbound(error)
+            if is_unavailable(error) || error.kind() == ErrorKind::InvalidInput =>
+        {
+            NotBegun::NO_SOURCE
+        }
+        why => NotBegun::of(why),
+    })
+}
+
+fn is_unavailable(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse)
+}

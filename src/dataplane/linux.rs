@@ -1,0 +1,236 @@
+//! The kernel that serves: epoll, sockets and pipes of Linux.
+//!
+//! Each socket is registered once, edge-triggered, for everything. One case needs more: while a
+//! target is full, every arrival at its source is an edge that the worker cannot act on; a fast
+//! server behind a slow client gives thousands a second. The first that tells nothing new mutes the
+//! source; once its bytes move again it is heard again, and the kernel then tells at once what has
+//! come meanwhile. See docs/adr/0017.
+
+pub mod pipes;
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::policy::client::Client;
+use crate::shared::Address;
+use crate::sys::process;
+use crate::sys::socket::{self, ConnectStatus, KeepaliveOptions, ListenOptions};
+use crate::sys::source::{self, Unconnected};
+use crate::sys::splice::Pipe;
+use crate::sys::unix;
+
+use self::pipes::{PipePool, PipeShare};
+use super::kernel::{Dial, Kernel, Wake};
+use super::slots::Addressed;
+
+/// Everything there is to hear.
+const ALL: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+/// Room to write; errors and hang-ups are always told. An arrival counts as priority, too.
+const MUTED: Interest = Interest::WRITABLE;
+/// What a held client may do: ask, and take its answer.
+const HELD: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
+/// The epoll instance and the pipes of one worker.
+#[derive(Debug)]
+pub struct Linux {
+    poll: Poll,
+    pipes: PipePool,
+    /// The lowest and the highest port that the kernel gives to connections by itself.
+    ephemeral_ports: (u16, u16),
+}
+
+impl Linux {
+    /// An epoll instance on which nothing is registered, and no pipe yet.
+    ///
+    /// # Errors
+    /// As epoll_create1(2).
+    pub fn new(pipes: PipeShare) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            pipes: PipePool::new(pipes),
+            ephemeral_ports: process::ephemeral_ports(),
+        })
+    }
+
+    /// What ends a sleep in [`Self::poll`].
+    ///
+    /// # Errors
+    /// As eventfd(2) and epoll_ctl(2).
+    pub fn waker(&self) -> io::Result<Arc<Waker>> {
+        Waker::new(self.poll.registry(), Addressed::Waker.token()).map(Arc::new)
+    }
+
+    /// Sleeps until something happens or the time is over.
+    ///
+    /// # Errors
+    /// As epoll_wait(2), `Interrupted` among them.
+    pub fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.poll.poll(events, timeout)
+    }
+
+    fn reregister(&self, socket: &OwnedFd, token: Token, interest: Interest) -> io::Result<()> {
+        self.poll.registry().reregister(&mut SourceFd(&socket.as_raw_fd()), token, interest)
+    }
+}
+
+impl Wake for Waker {
+    fn wake(&self) -> io::Result<()> {
+        Self::wake(self)
+    }
+}
+
+impl Kernel for Linux {
+    type Socket = OwnedFd;
+    type ListeningSocket = OwnedFd;
+    type Pipe = Pipe;
+    type Reserve = OwnedFd;
+
+    fn accept(&mut self, from: &OwnedFd) -> io::Result<(OwnedFd, Client)> {
+        let (socket, peer) = socket::accept(from.as_fd())?;
+        Ok((socket, Client::from(peer)))
+    }
+
+    fn watch_listening(
+        &mut self,
+        socket: &OwnedFd,
+        token: Token,
+        is_shared: bool,
+    ) -> io::Result<()> {
+        let registry = self.poll.registry();
+        if is_shared {
+            return socket::watch_shared(registry, socket.as_fd(), token.0 as u64);
+        }
+        registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+    }
+
+    fn unwatch_shared(&mut self, socket: &OwnedFd) {
+        // Fails only for one whose registration has failed.
+        let _unregistered = socket::unwatch_shared(self.poll.registry(), socket.as_fd());
+    }
+
+    fn retune(&mut self, socket: &OwnedFd, address: &Address, options: &ListenOptions) {
+        // The same options were accepted for a new socket of the same kind; a kernel that refuses
+        // them here leaves the old ones in force.
+        let _old_options_kept = match address {
+            Address::Ip(_) => socket::retune(socket.as_fd(), options),
+            Address::Unix(_) => unix::set_backlog(socket.as_fd(), options.backlog),
+        };
+    }
+
+    fn reserve(&mut self) -> io::Result<OwnedFd> {
+        process::reserve_descriptor()
+    }
+
+    fn connect(&mut self, to: &Address, dial: Dial) -> Result<OwnedFd, Unconnected> {
+        match (to, dial.from) {
+            (Address::Ip(address), None) => {
+                socket::connect(*address, dial.user_timeout).map_err(Unconnected::Failed)
+            }
+            (Address::Ip(address), Some(from)) => {
+                source::connect(from, *address, dial.user_timeout)
+            }
+            (Address::Unix(path), _) => unix::connect(path).map_err(Unconnected::Failed),
+        }
+    }
+
+    fn connect_status(&mut self, socket: &OwnedFd) -> ConnectStatus {
+        socket::connect_status(socket.as_fd())
+    }
+
+    fn is_self_connected(&mut self, socket: &OwnedFd, to: SocketAddr) -> bool {
+        let (low, high) = self.ephemeral_ports;
+        (low..=high).contains(&to.port()) && socket::is_self_connected(socket.as_fd(), to)
+    }
+
+    fn local_address(&mut self, socket: &OwnedFd) -> io::Result<SocketAddr> {
+        socket::local_address(socket.as_fd())
+    }
+
+    fn register(&mut self, socket: &OwnedFd, token: Token) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, ALL)
+    }
+
+    fn mute(&mut self, socket: &OwnedFd, token: Token) -> io::Result<()> {
+        self.reregister(socket, token, MUTED)
+    }
+
+    fn unmute(&mut self, socket: &OwnedFd, token: Token) -> io::Result<()> {
+        self.reregister(socket, token, ALL)
+    }
+
+    fn register_held(&mut self, socket: &OwnedFd, token: Token) -> io::Result<()> {
+        match self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, HELD) {
+            // It was that of a session before.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.reregister(socket, token, HELD)
+            }
+            registered => registered,
+        }
+    }
+
+    fn receive(&mut self, from: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+        socket::receive(from.as_fd(), buffer)
+    }
+
+    fn send(&mut self, to: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(to.as_fd(), bytes)
+    }
+
+    fn send_last(&mut self, to: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+        socket::send_last(to.as_fd(), bytes)
+    }
+
+    fn fill(&mut self, from: &OwnedFd, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        pipe.fill(from.as_fd(), most)
+    }
+
+    fn drain(&mut self, pipe: &mut Pipe, to: &OwnedFd) -> io::Result<usize> {
+        pipe.drain(to.as_fd())
+    }
+
+    fn shutdown_write(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        socket::shutdown_write(socket.as_fd())
+    }
+
+    fn unacknowledged(&mut self, socket: &OwnedFd) -> usize {
+        socket::unacknowledged(socket.as_fd())
+    }
+
+    fn reset_on_close(&mut self, socket: &OwnedFd) {
+        socket::reset_on_close(socket.as_fd());
+    }
+
+    fn set_keepalive(&mut self, socket: &OwnedFd, options: &KeepaliveOptions) {
+        let _reset = socket::set_keepalive(socket.as_fd(), options);
+    }
+
+    fn shrink_receive_buffer(&mut self, socket: &OwnedFd, bytes: usize) {
+        socket::shrink_receive_buffer(socket.as_fd(), bytes);
+    }
+
+    fn lend_pipe(&mut self) -> Option<Pipe> {
+        self.pipes.lend()
+    }
+
+    fn return_pipe(&mut self, pipe: Pipe) {
+        self.pipes.take_back(pipe);
+    }
+
+    fn pipes_lent(&self) -> usize {
+        self.pipes.lent()
+    }
+
+    fn close_idle_pipes(&mut self) {
+        self.pipes.release_idle();
+    }
+
+    fn time_of_day(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

@@ -1,0 +1,222 @@
+//! How far a session has come, what belongs to that stage alone, for how long it may last, and what
+//! a due timer means for it.
+//!
+//! Nothing here knows the kernel.
+
+use std::time::Duration;
+
+use crate::dataplane::clock::Tick;
+use crate::dataplane::stream::wire::Holds;
+use crate::dataplane::stream::{End, Reset, Stream};
+use crate::policy::defects::{Defect, has};
+use crate::shared::CloseReason;
+
+use super::first_bytes::{Greeting, Reading};
+
+/// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
+/// never pay for it; the client's socket inherits it from the listening one.
+const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
+/// How often to look whether a lingering session may be closed: no event tells.
+const LINGER_LOOK: Duration = Duration::from_millis(20);
+/// How often a client that waits for a place looks by itself: some of what makes one calls no
+/// worker.
+const LINE_LOOK: Duration = Duration::from_millis(500);
+
+/// How far a session has come, with what belongs to that. Rare and large parts are boxed.
+#[derive(Debug)]
+pub enum Stage {
+    /// Reading what the client says first, before there is a backend.
+    Reading(Box<Reading>),
+    /// Waiting for a place, every backend being full.
+    Waiting {
+        /// When it joined the line.
+        since: Tick,
+    },
+    /// Waiting for a backend's handshake.
+    Connecting {
+        /// When the attempt began.
+        since: Tick,
+        /// The header that this backend has to get first.
+        greeting: Option<Box<Greeting>>,
+    },
+    /// Connected; the backend has not taken all of its PROXY header yet.
+    Greeting {
+        /// When the attempt began.
+        since: Tick,
+        /// What of the header is still to be sent.
+        greeting: Box<Greeting>,
+    },
+    /// Moving bytes.
+    Moving(Moving),
+    /// Over, but for the last bytes in the kernel.
+    Lingering(Moving),
+}
+
+/// What a session keeps while its bytes move.
+#[derive(Debug, Clone, Copy)]
+pub struct Moving {
+    /// When a byte last moved, or the backend was connected; or will be free to move one, where it
+    /// is its bandwidth that the session waits for.
+    pub active: Tick,
+    /// Whether keepalive is set on the backend's socket.
+    pub has_keepalive: bool,
+}
+
+/// How long a session may take over what it waits for. Those of the opening stages and those of the
+/// others are never asked for together.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// What the client has to say first.
+    pub reading: Duration,
+    /// A place at a backend.
+    pub queue: Duration,
+    /// One backend's handshake, with its header.
+    pub connect: Duration,
+    /// Silence both ways.
+    pub idle: Duration,
+    /// Silence after one side's EOF, where that is shorter.
+    pub half_closed: Duration,
+    /// The end of a session that moves bytes, whatever it does; `None` is never.
+    pub last: Option<Tick>,
+}
+
+/// What a due timer asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing yet: something has moved since it was armed.
+    Later,
+    /// The end: the client did not say in time what it has to.
+    Unsaid,
+    /// A look whether there is a place now.
+    Ask,
+    /// Turning the client away: no place in time.
+    NoPlace,
+    /// This backend takes too long: another one.
+    Retry,
+    /// Setting keepalive on the backend's socket.
+    Keepalive,
+    /// A look whether the last bytes have arrived.
+    Look,
+    /// The end: too long a silence, or too long a life.
+    End(End),
+}
+
+impl Bounds {
+    /// No time for anything: what a stage does not ask for may be left at this.
+    pub const NONE: Self = Self {
+        reading: Duration::ZERO,
+        queue: Duration::ZERO,
+        connect: Duration::ZERO,
+        idle: Duration::ZERO,
+        half_closed: Duration::ZERO,
+        last: None,
+    };
+
+    /// The earlier of a moment and the end of a session that moves bytes.
+    fn or_last(&self, moment: Tick) -> Tick {
+        self.last.map_or(moment, |last| last.min(moment))
+    }
+
+    /// When silence ends a session that was active at `active`.
+    #[must_use]
+    pub fn silence_deadline<P: Holds>(&self, stream: &Stream<P>, active: Tick) -> Tick {
+        let is_half_closed = stream.is_half_closed();
+        active.after(if is_half_closed { self.half_closed.min(self.idle) } else { self.idle })
+    }
+}
+
+impl Stage {
+    /// An attempt that begins now, or that does once a backend is chosen.
+    #[must_use]
+    pub const fn connecting(now: Tick) -> Self {
+        Self::Connecting { since: now, greeting: None }
+    }
+
+    /// The backend is connected and knows who comes: bytes may move from now on.
+    #[must_use]
+    pub const fn moving(now: Tick) -> Self {
+        Self::Moving(Moving { active: now, has_keepalive: false })
+    }
+
+    /// Whether nothing of the client's may move yet.
+    #[must_use]
+    pub const fn is_opening(&self) -> bool {
+        !matches!(self, Self::Moving(_) | Self::Lingering(_))
+    }
+
+    /// What a session keeps while its bytes move; `None` before.
+    pub const fn moving_mut(&mut self) -> Option<&mut Moving> {
+        match self {
+            Self::Moving(moving) | Self::Lingering(moving) => Some(moving),
+            _ => None,
+        }
+    }
+
+    /// When the attempt, the reading or the waiting began; `None` once bytes move.
+    #[must_use]
+    pub fn since(&self) -> Option<Tick> {
+        match self {
+            Self::Reading(reading) => Some(reading.since),
+            Self::Waiting { since }
+            | Self::Connecting { since, .. }
+            | Self::Greeting { since, .. } => Some(*since),
+            Self::Moving(_) | Self::Lingering(_) => None,
+        }
+    }
+
+    /// When the timer has to fire next.
+    #[must_use]
+    pub fn next_check<P: Holds>(&self, stream: &Stream<P>, bounds: Bounds, now: Tick) -> Tick {
+        match self {
+            Self::Reading(reading) => reading.since.after(bounds.reading),
+            Self::Waiting { since } => since.after(bounds.queue).min(now.after(LINE_LOOK)),
+            Self::Connecting { since, .. } if has(Defect::ForgetConnectTimeout) => {
+                since.after(bounds.connect).after(Duration::from_secs(3600))
+            }
+            Self::Connecting { since, .. } | Self::Greeting { since, .. } => {
+                since.after(bounds.connect)
+            }
+            Self::Moving(moving) => {
+                let silence = bounds.silence_deadline(stream, moving.active);
+                if moving.has_keepalive {
+                    bounds.or_last(silence)
+                } else {
+                    bounds.or_last(silence.min(now.after(KEEPALIVE_DELAY)))
+                }
+            }
+            Self::Lingering(moving) => {
+                bounds.silence_deadline(stream, moving.active).min(now.after(LINGER_LOOK))
+            }
+        }
+    }
+
+    /// The timer has fired. Unless the session ends or tries again, it has to be armed anew.
+    pub fn due<P: Holds>(&mut self, stream: &Stream<P>, bounds: Bounds, now: Tick) -> Due {
+        let over = |since: Tick, bound: Duration| since.after(bound) <= now;
+        match self {
+            Self::Reading(reading) if over(reading.since, bounds.reading) => Due::Unsaid,
+            Self::Waiting { since } if over(*since, bounds.queue) => Due::NoPlace,
+            Self::Waiting { .. } => Due::Ask,
+            Self::Connecting { since, .. } | Self::Greeting { since, .. }
+                if over(*since, bounds.connect) =>
+            {
+                Due::Retry
+            }
+            Self::Reading(_) | Self::Connecting { .. } | Self::Greeting { .. } => Due::Later,
+            Self::Moving(moving) | Self::Lingering(moving)
+                if bounds.silence_deadline(stream, moving.active) <= now =>
+            {
+                Due::End(stream.silence_end())
+            }
+            Self::Moving(_) if bounds.last.is_some_and(|last| last <= now) => {
+                Due::End(End { reason: CloseReason::Lifetime, reset: Reset::Both })
+            }
+            Self::Moving(moving) if !moving.has_keepalive => {
+                moving.has_keepalive = true;
+                Due::Keepalive
+            }
+            Self::Moving(_) => Due::Later,
+            Self::Lingering(_) => Due::Look,
+        }
+    }
+}

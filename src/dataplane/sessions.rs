@@ -1,0 +1,291 @@
+//! All sessions of a worker, and the one place that acts on what a chapter of their lives answers.
+
+use std::sync::Arc;
+
+use crate::shared::{Callable, CloseReason, ConnectFailure, Listener, Pool, RefuseReason};
+
+use super::bell::Bell;
+use super::command::Arrival;
+use super::desk::Desk;
+use super::kernel::Kernel;
+use super::life::next::Next;
+use super::life::{arrive, connect, end, greet, line, moving, read, refuse};
+use super::session::stage::{Due, Stage};
+use super::session::{Place, Session, Times};
+use super::slots::{Addressed, SlotKey, Slots};
+use super::stream::wire::Side;
+use super::stream::{End, News, Readiness, Reset, Stream};
+
+/// The sessions of one worker, with the desk at which their lives are decided.
+#[derive(Debug)]
+pub(super) struct Sessions<K: Kernel> {
+    pub(super) table: Slots<Session<K>>,
+    pub(super) desk: Desk<K>,
+}
+
+impl<K: Kernel> Sessions<K> {
+    /// Acts on what comes next for a session, until it waits or is over.
+    #[inline]
+    pub(super) fn act(&mut self, key: SlotKey, mut next: Next) {
+        loop {
+            let Some(session) = self.table.get_mut(key) else { return };
+            let desk = &mut self.desk;
+            next = match next {
+                Next::Wait => return,
+                Next::Rearm => return desk.arm(session),
+                Next::Again => return desk.queue(session),
+                Next::Read if !is_heard(session, desk) => NO_DESCRIPTOR,
+                Next::Read => read::go_on(session, desk),
+                Next::Connect => connect::first(session, desk),
+                Next::Retry(failure) => connect::retry(session, desk, failure),
+                Next::Watch if is_watched(session, desk) => Next::Rearm,
+                Next::Watch => NO_DESCRIPTOR,
+                Next::LineUp if !is_heard(session, desk) => NO_DESCRIPTOR,
+                Next::LineUp => line::join(session, desk),
+                Next::TryLine => return self.try_line(key),
+                Next::Greet => greet::go_on(session, desk),
+                Next::Move => moving::begin(session, desk),
+                Next::Refuse(refusal) => {
+                    desk.timers.cancel(key.index);
+                    let Some(session) = self.table.remove(key) else { return };
+                    return refuse::session(session, desk, refusal);
+                }
+                Next::End(end) => {
+                    desk.timers.cancel(key.index);
+                    let Some(session) = self.table.remove(key) else { return };
+                    return end::end(session, desk, end);
+                }
+            };
+        }
+    }
+
+    /// Begins the session of a client that has its places.
+    pub(super) fn begin(&mut self, arrival: Arrival<K>) {
+        let Arrival { listener, client_socket, client, admitted } = arrival;
+        let snapshot = self.desk.snapshot.current();
+        let mut stream = Stream::new(snapshot.splice);
+        if client == crate::policy::client::Client::Unix {
+            stream.expect_parts(Side::Client);
+        }
+        let is_admitted = admitted.is_some();
+        let admitted = admitted.unwrap_or_default();
+        let now = self.desk.now;
+        let place = Place {
+            number: self.desk.books.next_number(),
+            listener: listener.id,
+            pool: listener.pool,
+            backend: None,
+            pick: crate::shared::Pick::default(),
+            generation: self.desk.snapshot.current().generation,
+            counted: admitted.counted,
+            observed: admitted.observed,
+        };
+        let inserted = self.table.insert(Session {
+            stream,
+            client_socket,
+            backend_socket: None,
+            stage: Stage::connecting(now),
+            client,
+            place,
+            times: Times { opened: now, connected: None, waited_ms: None },
+            particulars: None,
+            key: SlotKey::NONE,
+            queued: false,
+            is_watched: false,
+        });
+        match inserted {
+            Ok(key) => self.open(key, &listener, is_admitted),
+            Err(session) => {
+                refuse::session(session, &mut self.desk, RefuseReason::MaxSessions.into());
+            }
+        }
+        // Others compare with this number before the turn is over.
+        self.desk.books.state.sessions.set(self.table.len() as u64);
+    }
+
+    fn open(&mut self, key: SlotKey, listener: &Listener, is_admitted: bool) {
+        let Some(session) = self.table.get_mut(key) else { return };
+        session.key = key;
+        let next = arrive::begin(session, &self.desk, listener, is_admitted);
+        self.act(key, next);
+    }
+
+    /// Lets an event set latches; a session that moves no bytes yet acts on it at once.
+    pub(super) fn note(&mut self, key: SlotKey, side: Side, readiness: Readiness) {
+        let Some(session) = self.table.get_mut(key) else { return };
+        let news = session.stream.note(side, readiness);
+        let is_opening = session.stage.is_opening();
+        if news == News::OnlyMore && !is_opening {
+            return moving::mute(session, &mut self.desk, side);
+        }
+        self.desk.queue(session);
+        if is_opening {
+            let next = opening_event(session, &mut self.desk, side, readiness);
+            self.act(key, next);
+        }
+    }
+
+    /// Runs every session that was ready when this turn began.
+    pub(super) fn run_ready(&mut self) {
+        for _ in 0..self.desk.ready.len() {
+            let Some(key) = self.desk.ready.pop_front() else { return };
+            let Some(session) = self.table.get_mut(key) else { continue };
+            session.queued = false;
+            if session.stage.is_opening() {
+                continue;
+            }
+            let next = moving::advance(session, &mut self.desk);
+            if next != Next::Wait {
+                self.act(key, next);
+            }
+        }
+    }
+
+    /// Looks at every session whose timer has come due.
+    pub(super) fn check_timers(&mut self, due: &mut Vec<u32>) {
+        self.desk.timers.expire(self.desk.now, due);
+        for slot in due.drain(..) {
+            if let Some(key) = self.table.key_at(slot) {
+                self.timer_fired(key);
+            }
+        }
+    }
+
+    fn timer_fired(&mut self, key: SlotKey) {
+        let now = self.desk.now;
+        let Some(session) = self.table.get_mut(key) else { return };
+        if session.resume(now) {
+            let next = moving::advance(session, &mut self.desk);
+            self.act(key, next);
+        }
+        let desk = &mut self.desk;
+        let Some(session) = self.table.get_mut(key) else { return };
+        let next = match session.due(desk.snapshot.current(), now) {
+            Due::Later => Next::Rearm,
+            Due::Unsaid => read::timed_out(session, desk),
+            Due::Retry => Next::Retry(ConnectFailure::Timeout),
+            Due::Ask => line::look(session, desk),
+            Due::NoPlace => Next::refuse(RefuseReason::NoBackend),
+            Due::Look => moving::advance(session, desk),
+            Due::End(end) => Next::End(end),
+            Due::Keepalive => moving::keep_alive(session, desk),
+        };
+        self.act(key, next);
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&mut self, key: SlotKey, reason: CloseReason) {
+        self.act(key, Next::End(End { reason, reset: Reset::Both }));
+    }
+
+    /// Resets every session.
+    pub(super) fn reset_all(&mut self) {
+        for key in self.table.keys() {
+            self.end(key, CloseReason::Drain);
+        }
+    }
+
+    /// Waits in the line; a session behind others is called when it is first.
+    #[cold]
+    fn try_line(&mut self, key: SlotKey) {
+        let Some(session) = self.table.get_mut(key) else { return };
+        self.desk.arm(session);
+        let number = session.place.number;
+        let pool = self.desk.snapshot().pool(session.place.pool).cloned();
+        if let Some(pool) = pool
+            && pool.state.line.first().is_some_and(|first| first.number == number)
+        {
+            self.serve_line(&pool);
+        }
+    }
+
+    /// Offers places to those of this worker's sessions that are first in a line.
+    #[cold]
+    pub(super) fn serve_lines(&mut self) {
+        let pools: Vec<Arc<Pool>> = self.desk.snapshot().pools.iter().flatten().cloned().collect();
+        for pool in pools.iter().filter(|pool| !pool.state.line.is_empty()) {
+            self.serve_line(pool);
+        }
+    }
+
+    /// Offers places to the first in line for as long as those are this worker's and there are
+    /// places; then it is for another worker to go on.
+    fn serve_line(&mut self, pool: &Pool) {
+        let mine: Arc<dyn Callable> = Arc::<Bell>::clone(&self.desk.bell);
+        while let Some(first) = pool.state.line.first() {
+            if !Arc::ptr_eq(&first.worker, &mine) {
+                return first.worker.call();
+            }
+            let token = usize::try_from(first.token).map_or(mio::Token(usize::MAX), mio::Token);
+            let found = match Addressed::of(token) {
+                Addressed::Session(key, _) => self.offer_place(key, first.number),
+                _ => None,
+            };
+            match found {
+                Some(true) => {}
+                Some(false) => return,
+                // The session is gone.
+                None => {
+                    pool.state.line.leave(first.number);
+                }
+            }
+        }
+    }
+
+    /// Looks for a backend for a session that is first in line: whether it has left the line by
+    /// that, `None` when there is no such session.
+    fn offer_place(&mut self, key: SlotKey, number: u64) -> Option<bool> {
+        let session = self.table.get_mut(key)?;
+        let Stage::Waiting { since } = session.stage else { return None };
+        if session.place.number != number {
+            return None;
+        }
+        let desk = &mut self.desk;
+        let next = connect::attempt(session, desk);
+        if next == Next::LineUp {
+            line::stay(session, since);
+            return Some(false);
+        }
+        line::leave(session, desk, since);
+        self.act(key, next);
+        Some(true)
+    }
+}
+
+/// The kernel has no room to tell of a socket.
+const NO_DESCRIPTOR: Next = Next::Refuse(super::life::next::Refusal::NO_DESCRIPTOR);
+
+/// Starts to hear of the client, unless that is so already; false when the kernel refuses.
+fn is_heard<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
+    if !session.is_watched {
+        let token = Addressed::Session(session.key, Side::Client).token();
+        session.is_watched = desk.kernel.register(&session.client_socket, token).is_ok();
+    }
+    session.is_watched
+}
+
+/// Starts to hear of the client, and of the backend that is being connected.
+fn is_watched<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
+    let token = Addressed::Session(session.key, Side::Backend).token();
+    is_heard(session, desk)
+        && session
+            .backend_socket
+            .as_ref()
+            .is_none_or(|socket| desk.kernel.register(socket, token).is_ok())
+}
+
+/// Something happened to a session that moves no bytes yet.
+fn opening_event<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &mut Desk<K>,
+    side: Side,
+    readiness: Readiness,
+) -> Next {
+    match session.stage {
+        Stage::Reading(_) => read::go_on(session, desk),
+        Stage::Waiting { .. } => line::event(session, desk, readiness),
+        Stage::Connecting { .. } => connect::event(session, desk, side, readiness),
+        Stage::Greeting { .. } => greet::event(side, readiness.error),
+        Stage::Moving(_) | Stage::Lingering(_) => Next::Wait,
+    }
+}

@@ -1,0 +1,50 @@
+//! What a session knows of its two sockets from one event to the next.
+
+use super::wire::Side;
+
+/// What is known of one socket between two events. Events only set these; reads and writes that
+/// would block clear them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Port {
+    /// A read may find something.
+    pub readable: bool,
+    /// A write may find room.
+    pub writable: bool,
+    /// Nothing more will come (FIN, reset, hang-up), so no further edge will tell of it: reads go
+    /// on until they give EOF or the error.
+    pub over: bool,
+    /// It ends with FIN and nothing else: a short read then proves EOF.
+    pub finished: bool,
+    /// It has failed: once its own stream has been read to the end, no read will tell of that.
+    pub failed: bool,
+    /// Urgent data has been seen. Reads stop at its mark and splice(2) never passes it, so neither
+    /// "short read means empty" nor splicing may be used any more.
+    pub urgent: bool,
+    /// A read may end before what has come does (a Unix socket, at passed descriptors): a short one
+    /// proves nothing.
+    pub parted: bool,
+    /// A write was answered by a reset, which clears the socket's error: the 0 that reads give
+    /// from then on is no clean EOF.
+    pub reset: bool,
+    /// Nobody wants to hear that more has come: see [`super::stream::News::OnlyMore`].
+    pub muted: bool,
+}
+
+/// Both sockets of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// The client's.
+    pub client: Port,
+    /// The backend's.
+    pub backend: Port,
+}
+
+impl Ports {
+    /// The port of one side.
+    pub fn port(&mut self, side: Side) -> &mut Port {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        }
+    }
+}

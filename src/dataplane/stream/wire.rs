@@ -1,0 +1,155 @@
+//! What a session may ask of its two sockets.
+//!
+//! A trait, so that the state machines of [`super::relay`] and [`super::session`] can be run
+//! against scripted sockets: every short write, `EAGAIN`, EOF and reset, in every order, without
+//! a kernel.
+
+use std::io;
+
+use crate::sys::splice::Pipe;
+
+use crate::dataplane::kernel::Kernel;
+
+/// One end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client = 0,
+    /// Whom we connected to.
+    Backend = 1,
+}
+
+/// Both, in their order.
+pub const SIDES: [Side; 2] = [Side::Client, Side::Backend];
+
+impl Side {
+    /// The opposite end.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
+}
+
+/// A pipe that knows how much it holds.
+pub trait Holds {
+    /// Bytes in it.
+    fn held(&self) -> usize;
+}
+
+/// The two sockets of a session, non-blocking, and the pipes of its worker.
+pub trait Wire {
+    /// Carries bytes between sockets without copying them.
+    type Pipe: Holds;
+
+    /// Receives from one side; 0 is end of stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has come.
+    fn receive(&mut self, from: Side, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends to one side; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none are taken now.
+    fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The same with the last bytes of a stream: once all of them are taken they wait for the FIN,
+    /// which has to follow at once.
+    ///
+    /// # Errors
+    /// As [`Wire::send`].
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Fills an empty pipe from one side with at most so many bytes; 0 is end of stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has come.
+    fn fill(&mut self, from: Side, pipe: &mut Self::Pipe, most: usize) -> io::Result<usize>;
+
+    /// Drains a pipe into one side; returns how many bytes were taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none are taken now.
+    fn drain(&mut self, pipe: &mut Self::Pipe, to: Side) -> io::Result<usize>;
+
+    /// Sends FIN to one side.
+    ///
+    /// # Errors
+    /// When the connection is gone already.
+    fn shutdown_write(&mut self, to: Side) -> io::Result<()>;
+
+    /// Bytes sent to one side that it has not acknowledged; 0 where nothing can get lost.
+    fn unacknowledged(&mut self, to: Side) -> usize;
+
+    /// An empty pipe, if there is one to be had.
+    fn lend_pipe(&mut self) -> Option<Self::Pipe>;
+
+    /// Takes a pipe back; one that still holds bytes is closed, never lent again.
+    fn return_pipe(&mut self, pipe: Self::Pipe);
+}
+
+impl Holds for Pipe {
+    fn held(&self) -> usize {
+        Self::held(self)
+    }
+}
+
+/// Two sockets of a kernel, and its pipes.
+#[derive(Debug)]
+pub(crate) struct Wires<'a, K: Kernel> {
+    pub(crate) client: &'a K::Socket,
+    pub(crate) backend: &'a K::Socket,
+    pub(crate) kernel: &'a mut K,
+}
+
+impl<'a, K: Kernel> Wires<'a, K> {
+    fn socket(&self, side: Side) -> &'a K::Socket {
+        match side {
+            Side::Client => self.client,
+            Side::Backend => self.backend,
+        }
+    }
+}
+
+impl<K: Kernel> Wire for Wires<'_, K> {
+    type Pipe = K::Pipe;
+
+    fn receive(&mut self, from: Side, buffer: &mut [u8]) -> io::Result<usize> {
+        self.kernel.receive(self.socket(from), buffer)
+    }
+
+    fn send(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        self.kernel.send(self.socket(to), bytes)
+    }
+
+    fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize> {
+        self.kernel.send_last(self.socket(to), bytes)
+    }
+
+    fn fill(&mut self, from: Side, pipe: &mut K::Pipe, most: usize) -> io::Result<usize> {
+        self.kernel.fill(self.socket(from), pipe, most)
+    }
+
+    fn drain(&mut self, pipe: &mut K::Pipe, to: Side) -> io::Result<usize> {
+        self.kernel.drain(pipe, self.socket(to))
+    }
+
+    fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
+        self.kernel.shutdown_write(self.socket(to))
+    }
+
+    fn unacknowledged(&mut self, to: Side) -> usize {
+        self.kernel.unacknowledged(self.socket(to))
+    }
+
+    fn lend_pipe(&mut self) -> Option<K::Pipe> {
+        self.kernel.lend_pipe()
+    }
+
+    fn return_pipe(&mut self, pipe: K::Pipe) {
+        self.kernel.return_pipe(pipe);
+    }
+}
