@@ -1,6 +1,6 @@
 # An index: the work is in scripts/. `make` alone lists the targets.
 
-.PHONY: help check test lint doc interop loom fuzz soak bench versus demo static
+.PHONY: help check test lint doc interop loom controls fuzz soak bench versus demo static
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
@@ -16,6 +16,8 @@ interop: ## tests with nginx, Redis, PostgreSQL and other real programs
 	@scripts/interop.sh
 loom: ## every interleaving of the lock-free code
 	@scripts/loom.sh
+controls: ## known faults, put into a copy: each must be noticed by its test
+	@scripts/controls.sh
 fuzz: ## each fuzz target for a minute
 	@scripts/fuzz.sh
 soak: ## 10 minutes of sessions of every kind, then 1,000,000, in network namespaces

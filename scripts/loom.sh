@@ -12,5 +12,4 @@ models=()
 for model in tests/loom_*.rs; do
   models+=(--test "$(basename "$model" .rs)")
 done
-# With the faults that the models must find: each is put in by its own test only.
-cargo test --locked --release --features defects "${models[@]}"
+cargo test --locked --release "${models[@]}"

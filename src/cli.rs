@@ -32,42 +32,68 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Run in the foreground until asked to stop.
+    /// Run in the foreground until told to stop.
+    ///
+    /// Example: `evenkeel run -c evenkeel.toml`
     Run(ConfigFile),
-    /// Show a working load balancer that needs nothing else.
+    /// Try it out: a load balancer with three backends of its own.
+    ///
+    /// Example: `evenkeel demo --for 5m`, then `curl http://127.0.0.1:8080/`
     Demo(Demo),
-    /// Validate a configuration file; opens nothing.
+    /// Check a configuration file; opens no socket.
+    ///
+    /// Example: `evenkeel check -c evenkeel.toml --strict`
     Check(Check),
-    /// Print the effective configuration, defaults filled in.
+    /// Print the effective configuration, with all defaults filled in.
+    ///
+    /// Example: `evenkeel config -c evenkeel.toml`
     Config(ConfigFile),
-    /// Make the running process read its file again; prints what changed or why it was refused.
+    /// Print the JSON schema of the configuration file, for editors.
+    ///
+    /// Example: `evenkeel schema > evenkeel.schema.json`
+    Schema,
+    /// Make the running process read its file again; prints what changed, or why it was refused.
+    ///
+    /// Example: `evenkeel reload --dry-run`
     Reload {
         #[command(flatten)]
         target: Target,
-        /// Only check what would happen; new addresses are opened for a moment.
+        /// Only show what would change; new addresses are opened for a moment.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show listeners, pools, backends and rates.
+    /// Show listeners, backends and workers, with their rates.
+    ///
+    /// Example: `evenkeel status --quiet && echo ready`
     Status {
         #[command(flatten)]
         target: Target,
-        /// The whole document.
+        /// Print everything as JSON.
         #[arg(long, conflicts_with = "quiet")]
         json: bool,
-        /// Say nothing: the exit status tells whether it is ready.
+        /// Print nothing; the exit status tells whether the process is ready.
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Tell what would become of a client that connected now, and why.
+    /// Tell where a client that connects now would go, and why.
+    ///
+    /// Example: `evenkeel explain web 192.0.2.7`
     Explain(Explain),
-    /// Let a backend keep its sessions and take no new ones.
+    /// Let a backend keep its sessions but take no new ones.
+    ///
+    /// Example: `evenkeel drain web/10.0.0.1:80`
     Drain(OneBackend),
     /// Let a backend serve again.
+    ///
+    /// Example: `evenkeel ready web/10.0.0.1:80`
     Ready(OneBackend),
     /// Take a backend out for maintenance: no new sessions, no probes.
+    ///
+    /// Example: `evenkeel maint web/10.0.0.1:80`
     Maint(OneBackend),
     /// Change a backend's share of the sessions.
+    ///
+    /// Example: `evenkeel weight web/10.0.0.1:80 50`
     Weight {
         #[command(flatten)]
         target: OneBackend,
@@ -76,16 +102,22 @@ pub(crate) enum Verb {
         weight: u16,
     },
     /// Print a completion script for a shell.
+    ///
+    /// Example: `evenkeel completions bash > /etc/bash_completion.d/evenkeel`
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or that of a verb, in roff: `evenkeel man | man -l -`.
+    /// Print the manual page, or that of a verb, in roff.
+    ///
+    /// Example: `evenkeel man | man -l -`
     Man {
         /// The verb.
         verb: Option<String>,
     },
     /// Print the version.
+    ///
+    /// Example: `evenkeel version --json`
     Version {
         /// As JSON.
         #[arg(long)]
@@ -132,10 +164,10 @@ pub(crate) enum Format {
 /// Which process is meant.
 #[derive(Debug, Args)]
 pub(crate) struct Target {
-    /// Admin socket of the running process; otherwise a configuration file tells.
+    /// Admin socket of the running process; without it, the configuration file names the socket.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// Configuration file that names the admin socket; by default the one of `run`, if it exists.
+    /// Configuration file that names the admin socket; by default that of `run`, if it exists.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "EVENKEEL_CONFIG")]
     pub(crate) file: Option<PathBuf>,
 }
@@ -145,17 +177,17 @@ pub(crate) struct Target {
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// The listener that it would connect to.
+    /// The listener that the client would connect to.
     #[arg(value_name = "LISTENER")]
     pub(crate) listener: String,
-    /// The client, as the log shows it; where the port is hashed, with its port. A peer on a Unix
-    /// socket is `unix`.
+    /// The client as the log shows it, with its port where the port is hashed; `unix` for a client
+    /// of a Unix socket.
     #[arg(value_name = "CLIENT_IP[:PORT]")]
     pub(crate) client: String,
-    /// The server that it would name in its TLS hello.
+    /// The server name in its TLS hello.
     #[arg(long, value_name = "NAME")]
     pub(crate) sni: Option<String>,
-    /// The whole document.
+    /// Print everything as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -195,7 +227,7 @@ pub(crate) struct Demo {
     /// Port of the admin page, on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 9900)]
     pub(crate) admin_port: u16,
-    /// Stop by itself after this long, like 10s.
+    /// Stop after this long, such as 10s.
     #[arg(long = "for", value_name = "TIME", value_parser = evenkeel::config::units::duration)]
     pub(crate) stop_after: Option<Duration>,
 }

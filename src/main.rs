@@ -30,6 +30,7 @@ fn perform(verb: Verb) -> ExitCode {
         Verb::Demo(options) => show(&options),
         Verb::Check(options) => offline::check(&options),
         Verb::Config(config) => offline::effective(&config),
+        Verb::Schema => offline::schema(),
         Verb::Reload { target, dry_run } => remote::reload(&target, dry_run),
         Verb::Status { target, json, quiet } => {
             let manner = match (json, quiet) {

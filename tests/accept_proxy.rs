@@ -12,7 +12,9 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
-use evenkeel::policy::first_bytes::proxy_header::{Ends, Statement, Version, encode, encode_local};
+use evenkeel::policy::first_bytes::proxy_header::{
+    Ends, ProxyVersion, Statement, encode, encode_local,
+};
 use support::{
     Backend, PATIENCE, Proxy, Setup, connect, connect_from, eventually, read_all, read_line,
     try_connect,
@@ -24,7 +26,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn header(version: Version, source: &str) -> Vec<u8> {
+fn header(version: ProxyVersion, source: &str) -> Vec<u8> {
     let destination = if source.starts_with('[') { "[2001:db8::9]:443" } else { "192.0.2.9:443" };
     let ends = Some(Ends { source: address(source), destination: address(destination) });
     encode(version, &Statement { ends, unique_id: b"x", authority: Some(b"www.example.com") })
@@ -68,10 +70,10 @@ fn the_claimed_address_is_the_client() {
     let backend = Backend::echo();
     let proxy = Setup::of(&[&backend]).listener(TRUSTING).start();
     let cases = [
-        (header(Version::V1, "198.51.100.7:5000"), "198.51.100.7:5000"),
-        (header(Version::V2, "198.51.100.8:5001"), "198.51.100.8:5001"),
-        (header(Version::V1, "[2001:db8::1]:1"), "[2001:db8::1]:1"),
-        (header(Version::V2, "[2001:db8::2]:2"), "[2001:db8::2]:2"),
+        (header(ProxyVersion::V1, "198.51.100.7:5000"), "198.51.100.7:5000"),
+        (header(ProxyVersion::V2, "198.51.100.8:5001"), "198.51.100.8:5001"),
+        (header(ProxyVersion::V1, "[2001:db8::1]:1"), "[2001:db8::1]:1"),
+        (header(ProxyVersion::V2, "[2001:db8::2]:2"), "[2001:db8::2]:2"),
     ];
     for (index, (header, client)) in cases.iter().enumerate() {
         assert_eq!(say(&proxy, header, b"hello").unwrap(), b"hello");
@@ -88,7 +90,7 @@ fn the_claimed_address_is_the_client() {
 fn local_and_unknown_keep_the_address_of_the_peer() {
     let backend = Backend::echo();
     let proxy = Setup::of(&[&backend]).listener(TRUSTING).start();
-    let headers = [encode_local(Version::V1), encode_local(Version::V2)];
+    let headers = [encode_local(ProxyVersion::V1), encode_local(ProxyVersion::V2)];
     for (index, header) in headers.iter().enumerate() {
         assert_eq!(say(&proxy, header, b"x").unwrap(), b"x");
         let client = line(&proxy, index)["client"].as_str().unwrap().to_owned();
@@ -102,7 +104,7 @@ fn a_header_may_be_cut_at_every_byte() {
     let backend = Backend::echo();
     let proxy = Setup::of(&[&backend]).listener(TRUSTING).global("log = { sessions = false }");
     let proxy = proxy.start();
-    for version in [Version::V1, Version::V2] {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let bytes = [&header(version, "198.51.100.7:5000")[..], b"body"].concat();
         for cut in 1..bytes.len() {
             let mut client = connect(proxy.address());
@@ -123,7 +125,7 @@ fn a_header_may_come_byte_by_byte() {
     let backend = Backend::echo();
     let proxy = Setup::of(&[&backend]).listener(TRUSTING).start();
     let mut client = connect(proxy.address());
-    for byte in [&header(Version::V2, "198.51.100.7:5000")[..], b"body"].concat() {
+    for byte in [&header(ProxyVersion::V2, "198.51.100.7:5000")[..], b"body"].concat() {
         client.write_all(&[byte]).unwrap();
     }
     let mut echoed = [0; 4];
@@ -190,7 +192,7 @@ fn others_are_refused_or_served_as_they_are() {
     for (others, direct) in [("refuse", false), ("direct", true)] {
         let rule = format!("accept_proxy = {{ from = [\"127.0.0.2\"], others = \"{others}\" }}");
         let proxy = Setup::of(&[&backend]).listener(&rule).start();
-        let forged = header(Version::V1, "198.51.100.7:5000");
+        let forged = header(ProxyVersion::V1, "198.51.100.7:5000");
         if direct {
             assert_eq!(say(&proxy, &forged, b"").unwrap(), forged, "bytes like any others");
             let client = line(&proxy, 0)["client"].as_str().unwrap().to_owned();
@@ -216,7 +218,7 @@ fn access_and_limits_judge_the_claimed_client() {
         .listener("deny = [\"203.0.113.0/24\"]")
         .limit("rate = \"1/h\"\nburst = 2")
         .start();
-    let from = |source: &str| say(&proxy, &header(Version::V2, source), b"x");
+    let from = |source: &str| say(&proxy, &header(ProxyVersion::V2, source), b"x");
     let is_served = |source: &str| from(source).is_ok_and(|echoed| echoed == b"x");
     assert!(!is_served("203.0.113.5:1"));
     refused(&proxy, "access", 1.0);
@@ -234,7 +236,7 @@ fn max_concurrent_counts_claimed_clients_and_forgets_them() {
     let proxy = Setup::of(&[&backend]).listener(TRUSTING).limit("max_concurrent = 1").start();
     let open = |source: &str| {
         let mut client = connect(proxy.address());
-        client.write_all(&[&header(Version::V1, source)[..], b"x"].concat()).unwrap();
+        client.write_all(&[&header(ProxyVersion::V1, source)[..], b"x"].concat()).unwrap();
         let echoed = client.read(&mut [0]).is_ok_and(|count| count == 1);
         (client, echoed)
     };
@@ -266,7 +268,7 @@ fn the_claimed_client_is_hashed() {
     let proxy = Setup::of(&[one, two, three]).listener(TRUSTING).start();
     let serves = |host: u8| {
         let mut client = connect(proxy.address());
-        client.write_all(&header(Version::V2, &format!("198.51.100.{host}:9"))).unwrap();
+        client.write_all(&header(ProxyVersion::V2, &format!("198.51.100.{host}:9"))).unwrap();
         read_line(&mut client).unwrap()
     };
     let first: Vec<String> = (0..24).map(serves).collect();
@@ -285,7 +287,7 @@ fn two_in_a_row_pass_the_client_on() {
          [pool.inner]\nsend_proxy = \"v2\"\nbackends = [\"{}\"]\n",
         inner.address()
     ));
-    let echoed = say(&outer, &header(Version::V1, "198.51.100.7:5000"), b"through both");
+    let echoed = say(&outer, &header(ProxyVersion::V1, "198.51.100.7:5000"), b"through both");
     assert_eq!(echoed.unwrap(), b"through both");
     assert_eq!(line(&inner, 0)["client"], "198.51.100.7:5000");
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use evenkeel::config::{self, Config, Parsed, Severity, keys, render};
+use evenkeel::config::{self, Config, KeyPath, Parsed, Severity, keys, render};
 use proptest::prelude::*;
 
 /// The `.toml` files of a directory of the repository, sorted.
@@ -167,7 +167,7 @@ fn full_toml_names_every_key() {
             | keys::Table::Backend => "pool",
             keys::Table::Health => "pool.health",
             keys::Table::Outlier => "pool.outlier",
-            keys::Table::Defaults => continue,
+            keys::Table::File | keys::Table::Defaults => continue,
         };
         let is_table = matches!(key.name, "limit" | "health" | "outlier" | "route" | "peek");
         let wanted = (table.to_owned(), key.name.to_owned());
@@ -177,6 +177,74 @@ fn full_toml_names_every_key() {
             key.name,
             key.table
         );
+    }
+}
+
+/// The cells of a row of a table of Markdown.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let row = line.strip_prefix("| `")?.strip_suffix('|')?;
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    (cells.len() == 6).then_some(cells)
+}
+
+/// If it fails, the documentation says another type, default, bound or meaning than the one that
+/// counts. `UPDATE_EXPECTED=1` writes every column but the meaning.
+#[test]
+fn the_documentation_agrees_with_the_table_of_keys() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (mut written, mut wrong, mut seen) = (String::new(), Vec::new(), 0);
+    let mut heading = "";
+    for line in text.lines() {
+        if line.starts_with('#') {
+            heading = line.trim_start_matches('#').trim();
+        }
+        let of_heading = |key: &&&keys::Key| key.table.to_string() == heading;
+        let all: Vec<&keys::Key> = keys::all().collect();
+        let row = cells(line).and_then(|cells| {
+            let name = cells[0].trim_end_matches('`');
+            let key = all.iter().filter(of_heading).find(|key| key.name == name)?;
+            Some((cells, *key))
+        });
+        let Some((cells, key)) = row else {
+            written.push_str(line);
+            written.push('\n');
+            continue;
+        };
+        seen += 1;
+        let (default, bounds) = (key.default_cell(), key.bounds_cell());
+        let expected = [key.type_cell(), &default, &bounds, cells[4], key.reload];
+        if cells[1..] != expected || !cells[4].starts_with(key.meaning) {
+            let (name, meaning) = (key.name, key.meaning);
+            wrong.push(format!("{name} of {heading}: {expected:?}, {meaning}\n{cells:?}"));
+        }
+        let row = format!("| `{}` | {} |\n", key.name, expected.join(" | "));
+        written.push_str(&row.replace("|  |", "| |"));
+    }
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(&file, written).unwrap();
+        return;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(seen, keys::all().count());
+}
+
+/// If it fails, a key depends on others and its documentation does not say on which.
+#[test]
+fn the_documentation_says_beside_what_a_key_counts() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = fs::read_to_string(file).unwrap();
+    for key in keys::all() {
+        let row = format!("| `{}` | {} |", key.name, key.type_cell());
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&row)).collect();
+        for companion in key.companions {
+            let named: &[&str] = match companion.values {
+                keys::Values::Among(["true"]) | keys::Values::Any => &[companion.key],
+                keys::Values::Among(words) | keys::Values::Except(words) => words,
+            };
+            let says = |line: &&&str| named.iter().all(|word| line.contains(word));
+            assert!(lines.iter().any(|line| says(&line)), "{} beside {named:?}", key.name);
+        }
     }
 }
 
@@ -279,10 +347,11 @@ fn warnings_of_the_caller_are_placed() {
     let text = "[global]\nmax_sessions = 5\n\n[listener.db]\nbind = [\"0.0.0.0:1\"]\npool = \"p\"\n\
                 [pool.p]\nbackends = [\"10.0.0.1:1\"]\n";
     let mut parsed = parse_text(text);
-    parsed.warn("global.max_sessions", "too many", "raise LimitNOFILE");
-    parsed.warn("global.workers", "too many", "fewer");
-    parsed.warn("listener.db.bind[7]", "odd", "");
-    parsed.warn("admin.socket", "odd", "");
+    let global = KeyPath::table("global");
+    parsed.warn(&global.key("max_sessions"), "too many", "raise LimitNOFILE");
+    parsed.warn(&global.key("workers"), "too many", "fewer");
+    parsed.warn(&KeyPath::listener("db").key("bind").item(7), "odd", "");
+    parsed.warn(&KeyPath::table("admin").key("socket"), "odd", "");
     let places: Vec<(u32, u32)> =
         parsed.problems.iter().map(|problem| (problem.line, problem.column)).collect();
     assert_eq!(places, [(2, 16), (1, 1), (5, 8), (1, 1)]);

@@ -71,7 +71,7 @@ fn every_key_is_documented_in_its_table() {
     for table in tables {
         let body = section(&document, &table);
         assert!(body.is_some(), "docs/configuration.md has no section {table}");
-        let of_table = |key: &keys::Key| key.table.to_string() == table;
+        let of_table = |key: &&keys::Key| key.table.to_string() == table;
         let known: BTreeSet<&str> = keys::all().filter(of_table).map(|key| key.name).collect();
         assert_eq!(rows(body.unwrap()), known, "keys of {table}");
     }
@@ -201,4 +201,105 @@ fn links_lead_somewhere() {
 fn anchor_of(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     heading.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+/// Every file below some directories, by its path from the root.
+fn files(below: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories: Vec<PathBuf> = below.iter().map(|name| root().join(name)).collect();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                found.push(path.strip_prefix(root()).unwrap().to_path_buf());
+            }
+        }
+    }
+    found
+}
+
+/// The texts in backticks outside of code blocks.
+fn quoted(document: &str) -> Vec<&str> {
+    let prose = document.split("\n```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+/// Whether a text in backticks names a file or a folder of the repository.
+fn is_path(text: &str) -> bool {
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.' | '/');
+    let below = ["src/", "tests/", "docs/", "benches/", "scripts/", "configs/", "fuzz/"];
+    let is_below = below.iter().any(|folder| text.starts_with(folder));
+    text.chars().all(is_plain) && (is_below || text.ends_with(".rs"))
+}
+
+/// If it fails, a document sends its reader to a file that has moved or is gone.
+#[test]
+fn files_that_documents_name_exist() {
+    let known = files(&["src", "tests", "benches", "fuzz/fuzz_targets"]);
+    let mut named = 0;
+    let mut wrong = Vec::new();
+    for path in documents() {
+        let document = fs::read_to_string(&path).unwrap();
+        for name in quoted(&document).into_iter().filter(|text| is_path(text)) {
+            named += 1;
+            // `worker.rs` stands for any file of that name, `policy/client.rs` for one in a folder
+            // of that name.
+            let is_there = root().join(name).exists()
+                || known.iter().any(|file| file.ends_with(name))
+                || path.with_file_name(name).exists();
+            if !is_there {
+                wrong.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(named > 50, "{named} names");
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, a link called "ADR 0022" opens another decision.
+#[test]
+fn decisions_are_linked_by_their_numbers() {
+    let mut wrong = Vec::new();
+    for path in documents() {
+        let document = fs::read_to_string(&path).unwrap();
+        for (end, _) in document.match_indices("](") {
+            let label = document[..end].rsplit('[').next().unwrap();
+            let target = document[end + 2..].split(')').next().unwrap();
+            let number = label.split_whitespace().last().unwrap_or_default();
+            let is_number = number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit());
+            let file = target.rsplit('/').next().unwrap();
+            if is_number && target.ends_with(".md") && !file.starts_with(number) {
+                wrong.push(format!("{}: [{label}]({target})", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, an operator does not learn of a verb, or looks for one that is gone.
+#[test]
+fn every_verb_is_in_the_readme() {
+    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel")).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // Lines that are indented further continue a description.
+    let entries = listed.lines().filter_map(|line| line.strip_prefix("  "));
+    let entries = entries.filter(|entry| !entry.starts_with(' '));
+    let verbs: BTreeSet<&str> =
+        entries.filter_map(|entry| entry.split_whitespace().next()).collect();
+    assert!(verbs.len() > 5, "{help}");
+    let readme = text("README.md");
+    let commands = section(&readme, "Commands").unwrap();
+    let named: BTreeSet<&str> = quoted(commands)
+        .into_iter()
+        .filter_map(|command| command.strip_prefix("evenkeel "))
+        .filter_map(|command| command.split_whitespace().next())
+        .collect();
+    let missing: Vec<_> = verbs.difference(&named).collect();
+    assert!(missing.is_empty(), "not in the README's table of commands: {missing:?}");
+    let gone: Vec<_> = named.difference(&verbs).collect();
+    assert!(gone.is_empty(), "verbs that do not exist: {gone:?}");
 }

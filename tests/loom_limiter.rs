@@ -11,14 +11,14 @@ use std::time::Duration;
 use evenkeel::policy::admit::admission::{Over, Rules};
 use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
-use evenkeel::policy::admit::shared_rate::Gate;
-use evenkeel::policy::admit::table::{Table, Update, Worth};
+use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
+use evenkeel::policy::table::{Table, Update, Worth};
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One of each algorithm, which admits so many at once.
+/// One meter of each algorithm; each admits `count` connections at once.
 fn meters(count: u32) -> [Meter; 3] {
     [
         Meter::token_bucket(count.into(), SECOND, count).unwrap(),
@@ -59,35 +59,20 @@ fn a_new_client_with_burst_one_is_admitted_once() {
 fn the_last_of_a_listeners_rate_goes_to_one() {
     // If this fails, a listener takes more than its rate when two workers ask at once.
     for meter in meters(2) {
-        gate_holds(meter);
+        loom::model(move || {
+            let rate = Arc::new(SharedRate::default());
+            assert_eq!(rate.admit(1_000_000, &meter), Decision::Allowed);
+            let shared = Arc::clone(&rate);
+            let (one, two) = both(move |_| shared.admit(1_000_000, &meter));
+            let allowed = [one, two].iter().filter(|d| **d == Decision::Allowed).count();
+            assert_eq!(allowed, 1, "of two admissions at the last place");
+            assert_ne!(rate.peek(1_000_000, &meter), Decision::Allowed);
+        });
     }
 }
 
-// If this fails, the model above proves nothing.
-#[cfg(feature = "defects")]
 #[test]
-fn with_a_store_instead_of_an_exchange_the_model_fails() {
-    use evenkeel::dataplane::defects::{Defect, set};
-    set(Some(Defect::CheckThenIncrement));
-    let outcome = std::panic::catch_unwind(|| gate_holds(meters(2)[0]));
-    set(None);
-    assert!(outcome.is_err(), "a rate that is not exact passes for sound");
-}
-
-fn gate_holds(meter: Meter) {
-    loom::model(move || {
-        let gate = Arc::new(Gate::default());
-        assert_eq!(gate.admit(1_000_000, &meter), Decision::Allowed);
-        let shared = Arc::clone(&gate);
-        let (one, two) = both(move |_| shared.admit(1_000_000, &meter));
-        let allowed = [one, two].iter().filter(|d| **d == Decision::Allowed).count();
-        assert_eq!(allowed, 1);
-        assert_ne!(gate.peek(1_000_000, &meter), Decision::Allowed);
-    });
-}
-
-#[test]
-fn who_meets_the_end_of_a_listeners_rate_has_used_nothing() {
+fn a_client_over_the_listeners_rate_has_used_nothing() {
     // If this fails, a client loses budget or a place because another worker was faster.
     for meter in meters(1) {
         let rules =
@@ -95,12 +80,12 @@ fn who_meets_the_end_of_a_listeners_rate_has_used_nothing() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(move || {
-            let state = Arc::new((Limiter::new(2, Some(2), SEEDS), Gate::default()));
+            let state = Arc::new((Limiter::new(2, Some(2), SEEDS), SharedRate::default()));
             let shared = Arc::clone(&state);
             let admits = move |client: u64| {
-                let (limiter, gate) = &*shared;
+                let (limiter, rate) = &*shared;
                 let key = key(limiter, if client == 0 { 1 } else { 2 });
-                rules.admit(limiter, gate, key, 1_000_000).map_err(|refused| refused.over)
+                rules.admit(limiter, rate, key, 1_000_000).map_err(|refused| refused.over)
             };
             let (one, two) = both(admits);
             let refused = match (one, two) {
@@ -175,21 +160,6 @@ fn an_eviction_and_a_hit_do_not_mix_states() {
 #[test]
 fn insertions_into_different_ways_see_each_other() {
     // If this fails, two workers that each found a different place count one client twice.
-    insertions_hold();
-}
-
-// If this fails, the model above proves nothing.
-#[cfg(feature = "defects")]
-#[test]
-fn without_the_look_at_other_ways_the_model_fails() {
-    use evenkeel::dataplane::defects::{Defect, set};
-    set(Some(Defect::TwoWordsForOneKey));
-    let outcome = std::panic::catch_unwind(insertions_hold);
-    set(None);
-    assert!(outcome.is_err(), "two words for one client pass for sound");
-}
-
-fn insertions_hold() {
     let mut model = loom::model::Builder::new();
     // Unbounded, two impatient workers may kill each other's words for ever.
     model.preemption_bound = Some(3);
@@ -205,6 +175,6 @@ fn insertions_hold() {
             shared.enter(key(&shared, 3), 1)
         });
         let counted = [one, two].iter().filter(|e| **e == Entry::Counted).count();
-        assert_eq!(counted, 1, "{one:?} {two:?}");
+        assert_eq!(counted, 1, "sessions of one client that may have one: {one:?} {two:?}");
     });
 }

@@ -1,8 +1,8 @@
 //! Every interleaving of what workers and the control plane share, explored by loom: the exact
 //! limits and the hand-over of a snapshot.
 //!
-//! Run with `scripts/loom.sh`; without its cfg this file is empty. With the feature `defects` each
-//! model is shown to fail when what it proves is broken.
+//! Run with `scripts/loom.sh`; without its cfg this file is empty. `scripts/controls.sh` shows that
+//! each model fails when what it proves is broken.
 #![cfg(evenkeel_loom)]
 
 use std::sync::Arc;
@@ -34,27 +34,9 @@ fn gauge_holds(max: u64) {
         let threads = [loom::thread::spawn(work.clone()), loom::thread::spawn(work.clone())];
         let mine = work();
         let theirs = threads.map(|thread| thread.join().unwrap());
-        assert!(mine || theirs[0] || theirs[1], "nobody got a free place");
+        assert!(mine || theirs[0] || theirs[1], "a free place went to none");
         assert_eq!(gauge.value(), 0);
         assert!(gauge.claim(max), "a place that is free is refused");
-    });
-}
-
-/// Two claims race for the last place of a backend and keep it: one gets it.
-fn backend_holds() {
-    loom::model(|| {
-        let backend = Arc::new(BackendState::new(1, true));
-        assert_eq!(backend.claim(Some(2)), Claim::Taken);
-        let other = {
-            let backend = Arc::clone(&backend);
-            loom::thread::spawn(move || backend.claim(Some(2)))
-        };
-        let mine = backend.claim(Some(2));
-        let theirs = other.join().unwrap();
-        assert_ne!(mine, theirs, "two of two places are left to one");
-        assert_eq!(backend.active(), 2);
-        backend.release();
-        assert_eq!(backend.claim(Some(2)), Claim::Taken);
     });
 }
 
@@ -88,8 +70,35 @@ fn turn(worker: &mut Subscriber) -> u64 {
     worker.current().generation.0
 }
 
-/// One newer snapshot: who sees its number gets it.
-fn one_hand_over_holds() {
+#[test]
+fn no_more_than_the_limit_hold_a_place() {
+    // If this fails, max_sessions lets one more in when workers race.
+    gauge_holds(1);
+    gauge_holds(2);
+}
+
+#[test]
+fn the_last_place_of_a_backend_goes_to_one() {
+    // If this fails, a backend's max_sessions is exceeded, or its last place stays empty.
+    loom::model(|| {
+        let backend = Arc::new(BackendState::new(1, true));
+        assert_eq!(backend.claim(Some(2)), Claim::Taken);
+        let other = {
+            let backend = Arc::clone(&backend);
+            loom::thread::spawn(move || backend.claim(Some(2)))
+        };
+        let mine = backend.claim(Some(2));
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs, "two of two places are left to one");
+        assert_eq!(backend.active(), 2);
+        backend.release();
+        assert_eq!(backend.claim(Some(2)), Claim::Taken);
+    });
+}
+
+#[test]
+fn a_worker_that_sees_a_generation_gets_its_snapshot() {
+    // If this fails, a worker notes that it has taken up a reload and works with the old one.
     loom::model(|| {
         let publisher = Publisher::new(snapshot(1));
         let mut worker = publisher.subscribe();
@@ -104,25 +113,6 @@ fn one_hand_over_holds() {
         assert_eq!(turn(&mut worker), 2);
         assert!(!worker.is_stale());
     });
-}
-
-#[test]
-fn no_more_than_the_limit_hold_a_place() {
-    // If this fails, max_sessions lets one more in when workers race.
-    gauge_holds(1);
-    gauge_holds(2);
-}
-
-#[test]
-fn the_last_place_of_a_backend_goes_to_one() {
-    // If this fails, a backend's max_sessions is exceeded, or its last place goes to nobody.
-    backend_holds();
-}
-
-#[test]
-fn who_sees_a_generation_gets_its_snapshot() {
-    // If this fails, a worker notes that it has taken up a reload and works with the old one.
-    one_hand_over_holds();
 }
 
 #[test]
@@ -151,28 +141,4 @@ fn a_worker_never_goes_back() {
         assert_eq!(turn(worker), 3);
         assert!(!worker.is_stale());
     });
-}
-
-/// Negative controls: each model fails when what it proves is broken.
-#[cfg(feature = "defects")]
-mod faults {
-    use evenkeel::dataplane::defects::{Defect, set};
-
-    fn must_fail(defect: Defect, model: impl Fn() + std::panic::UnwindSafe) {
-        set(Some(defect));
-        let outcome = std::panic::catch_unwind(model);
-        set(None);
-        assert!(outcome.is_err(), "{defect:?} passes for sound");
-    }
-
-    #[test]
-    fn a_look_before_a_place_is_taken() {
-        must_fail(Defect::CheckThenIncrement, || super::gauge_holds(1));
-        must_fail(Defect::CheckThenIncrement, super::backend_holds);
-    }
-
-    #[test]
-    fn the_number_before_the_snapshot() {
-        must_fail(Defect::GenerationFirst, super::one_hand_over_holds);
-    }
 }

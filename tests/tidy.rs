@@ -9,8 +9,16 @@
     reason = "a helper that fails a test is part of the test"
 )]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#[path = "tidy/names.rs"]
+mod names;
+#[path = "tidy/reading.rs"]
+mod reading;
+#[path = "tidy/structure.rs"]
+mod structure;
+
+use std::path::Path;
+
+use reading::{Source, code, crate_paths, has_word, sources, sources_of};
 
 /// Lines of a source file without its unit tests, and of a `mod.rs`.
 const FILE_LINES_MAX: usize = 600;
@@ -26,7 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("control", &["config", "dataplane", "policy", "shared", "sys"]),
     ("dataplane", &["policy", "shared", "sys"]),
     ("shared", &["policy"]),
-    ("config", &[]),
+    ("config", &["policy"]),
     ("policy", &[]),
     ("sys", &[]),
 ];
@@ -61,152 +69,6 @@ const NOT_IN_PURE_CODE: &[&str] = &[
     "TcpStream",
     "TcpListener",
 ];
-
-/// A file, by its path from the root of the repository.
-struct Source {
-    path: String,
-    text: String,
-}
-
-impl Source {
-    fn new(path: &str, text: &str) -> Self {
-        Self { path: path.into(), text: text.into() }
-    }
-
-    fn name(&self) -> &str {
-        self.path.rsplit('/').next().unwrap()
-    }
-
-    /// `policy` of `src/policy/hash.rs`, `main` of `src/main.rs`.
-    fn part(&self) -> Option<&str> {
-        let inside = self.path.strip_prefix("src/")?;
-        Some(inside.split('/').next().unwrap().trim_end_matches(".rs"))
-    }
-
-    /// Without the unit tests at its end.
-    fn without_tests(&self) -> &str {
-        if self.name() == "tests.rs" {
-            return "";
-        }
-        let tests = self.text.find("\nmod tests");
-        let attribute = tests.and_then(|end| self.text[..=end].rfind("\n#[cfg(test)]\n"));
-        attribute.map_or(&self.text, |start| &self.text[..=start])
-    }
-
-    /// What the compiler acts on: no comments, no contents of strings, no unit tests.
-    fn code(&self) -> String {
-        code(self.without_tests())
-    }
-
-    fn says(&self, line: usize, what: &str) -> String {
-        format!("{}:{}: {what}", self.path, line + 1)
-    }
-}
-
-/// Blanks out comments and the contents of strings; keeps lines where they are.
-fn code(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let length = comment(rest).or_else(|| string(rest)).unwrap_or_else(|| {
-            out.push(first);
-            first.len_utf8()
-        });
-        if length > first.len_utf8() {
-            out.extend(rest[..length].chars().filter(|character| *character == '\n'));
-        }
-        rest = &rest[length..];
-    }
-    out
-}
-
-/// Length of the comment that `text` begins with.
-fn comment(text: &str) -> Option<usize> {
-    if text.starts_with("//") {
-        return Some(text.find('\n').unwrap_or(text.len()));
-    }
-    let inside = text.strip_prefix("/*")?;
-    Some(inside.find("*/").map_or(text.len(), |end| end + 4))
-}
-
-/// Length of the string or of the quoted quotation mark that `text` begins with.
-fn string(text: &str) -> Option<usize> {
-    for quoted in ["'\"'", "'\\\"'"] {
-        if text.starts_with(quoted) {
-            return Some(quoted.len());
-        }
-    }
-    if let Some(hashes) = text.strip_prefix('r').filter(|rest| rest.starts_with(['#', '"'])) {
-        let count = hashes.len() - hashes.trim_start_matches('#').len();
-        let inside = hashes[count..].strip_prefix('"')?;
-        let end = format!("\"{}", "#".repeat(count));
-        return Some(inside.find(&end).map_or(text.len(), |at| 2 + count + at + end.len()));
-    }
-    let inside = text.strip_prefix('"')?;
-    let mut escaped = false;
-    for (at, character) in inside.char_indices() {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return Some(at + 2),
-            _ => {}
-        }
-    }
-    Some(text.len())
-}
-
-/// Whether `word` is in `line` with nothing before or after it that would make it another word.
-fn has_word(line: &str, word: &str) -> bool {
-    let is_word = |character: char| character.is_alphanumeric() || character == '_';
-    line.match_indices(word).any(|(at, _)| {
-        !line[..at].chars().next_back().is_some_and(is_word)
-            && !line[at + word.len()..].chars().next().is_some_and(is_word)
-    })
-}
-
-/// Paths into the crate that a line of code names, without `crate::` or `evenkeel::`, one for each
-/// name of a `{...}` list.
-fn crate_paths(code: &str) -> Vec<(usize, String)> {
-    let mut paths = Vec::new();
-    for root in ["crate::", "evenkeel::"] {
-        for (at, _) in code.match_indices(root) {
-            let line = code[..at].matches('\n').count();
-            expand(&code[at + root.len()..], "", line, &mut paths);
-        }
-    }
-    paths
-}
-
-fn expand(rest: &str, before: &str, line: usize, paths: &mut Vec<(usize, String)>) {
-    let is_path = |character: char| character.is_alphanumeric() || "_:".contains(character);
-    let end = rest.find(|character| !is_path(character)).unwrap_or(rest.len());
-    let path = format!("{before}{}", &rest[..end]);
-    let Some(list) =
-        rest[end..].strip_prefix('{').filter(|_| path.is_empty() || path.ends_with(':'))
-    else {
-        paths.push((line, path));
-        return;
-    };
-    let mut depth = 0_usize;
-    let mut start = 0;
-    for (at, character) in list.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                let item = list[start..at].trim();
-                if !item.is_empty() {
-                    expand(item, &path, line, paths);
-                }
-                start = at + 1;
-                if character == '}' {
-                    return;
-                }
-            }
-            _ => {}
-        }
-    }
-}
 
 fn imports(source: &Source) -> Vec<String> {
     let Some(part) = source.part().filter(|part| *part != "lib") else { return Vec::new() };
@@ -329,38 +191,6 @@ fn machine_paths(source: &Source) -> Vec<String> {
     found.map(|(line, _)| source.says(line, "a path of one particular machine")).collect()
 }
 
-/// The files of the repository below `directory`, of those that have `extension`.
-fn walk(directory: &Path, extensions: &[&str], sources: &mut Vec<Source>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() {
-            let skipped = ["target", ".git", "corpus", "found", "artifacts"];
-            if !skipped.contains(&name.as_str()) {
-                walk(&path, extensions, sources);
-            }
-        } else if extensions.iter().any(|extension| name.ends_with(extension)) {
-            let inside = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-            sources.push(Source { path: inside, text: fs::read_to_string(&path).unwrap() });
-        }
-    }
-}
-
-fn sources_of(extensions: &[&str]) -> Vec<Source> {
-    let mut sources = Vec::new();
-    walk(Path::new(env!("CARGO_MANIFEST_DIR")), extensions, &mut sources);
-    sources
-}
-
-fn sources(extensions: &[&str]) -> Vec<Source> {
-    let sources = sources_of(extensions);
-    assert!(sources.len() > 20, "only {} files found", sources.len());
-    sources
-}
-
 fn hold(rule: fn(&Source) -> Vec<String>) {
     let wrong: Vec<String> = sources(&[".rs"]).iter().flat_map(rule).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -370,6 +200,32 @@ fn hold(rule: fn(&Source) -> Vec<String>) {
 #[test]
 fn modules_import_in_one_direction() {
     hold(imports);
+}
+
+/// If it fails, a file of a room cannot be read, tested or moved without others that need it.
+#[test]
+fn no_files_of_a_room_use_one_another_in_a_circle() {
+    let wrong = structure::circles(&sources(&[".rs"]), |_| true);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, a reader has to ask which of two types is meant.
+#[test]
+fn a_type_name_is_one_type() {
+    let wrong = names::types_named_twice(&sources(&[".rs"]));
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, a function has more parameters than it admits.
+#[test]
+fn no_parameter_is_several() {
+    hold(names::parameters_in_disguise);
+}
+
+/// If it fails, what serves knows of faults that only tests need.
+#[test]
+fn no_fault_of_a_test_is_in_what_serves() {
+    hold(names::test_hooks);
 }
 
 /// If it fails, memory safety depends on more than one directory.
@@ -528,4 +384,69 @@ fn the_rules_about_files_see_files() {
     tried(python, "a.py", &"\n".repeat(401), "#!x\n\"\"\"What it is.", &["401 lines", "docstring"]);
     let home = concat!("let home = \"/ro", "ot/x\";");
     tried(machine_paths, "Makefile", home, "/etc/evenkeel", &[":1: "]);
+}
+
+/// If it fails, a circle of files goes unseen, or a re-export is taken for a use.
+#[test]
+fn circles_are_seen_through_every_form() {
+    let files = |texts: &[(&str, &str)]| -> Vec<Source> {
+        texts.iter().map(|(path, text)| Source::new(path, text)).collect()
+    };
+    let circle = files(&[
+        ("src/policy/mod.rs", "pub mod a;\npub mod b;\npub mod c;"),
+        ("src/policy/a.rs", "use super::b::{self, B};"),
+        ("src/policy/b.rs", "struct B;\nfn f() { crate::policy::c::g() }"),
+        ("src/policy/c.rs", "fn g() {}\nuse crate::{policy::a::A};"),
+    ]);
+    let found = structure::circles(&circle, |_| true);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("policy::a, policy::b, policy::c"), "{found:?}");
+
+    // Through what a parent re-exports, and by the name of a child.
+    let circle = files(&[
+        ("src/policy/mod.rs", "mod a;\nmod b;\npub use a::A;\npub use b::*;"),
+        ("src/policy/a.rs", "use super::B;\npub struct A;"),
+        ("src/policy/b.rs", "mod inner;\nuse inner::C;\npub struct B;"),
+        ("src/policy/b/inner.rs", "use super::super::A;\npub struct C;"),
+    ]);
+    let found = structure::circles(&circle, |_| true);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("policy::a, policy::b, policy::b::inner"), "{found:?}");
+
+    let sound = files(&[
+        ("src/policy/mod.rs", "mod a;\nmod b;\npub use a::A;"),
+        ("src/policy/a.rs", "use super::b::B;\nstruct A;"),
+        ("src/policy/b.rs", "struct B;\n#[cfg(test)]\nmod tests {\n    use crate::policy::A;\n}"),
+    ]);
+    assert_eq!(structure::circles(&sound, |_| true), Vec::<String>::new());
+    assert_eq!(structure::circles(&circle, |room| room != "policy"), Vec::<String>::new());
+}
+
+/// If it fails, names and parameters are not looked at.
+#[test]
+fn the_rules_about_names_see_types_and_parameters() {
+    let files = [
+        Source::new("src/a.rs", "pub struct Same;\ntrait T {\n    type Inner;\n}"),
+        Source::new(
+            "src/b.rs",
+            "// struct T\nenum Same {}\nimpl T for X {\n    type Inner = u8;\n}",
+        ),
+    ];
+    let wrong = names::types_named_twice(&files);
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(wrong[0].contains("Same is more than one type: src/a.rs, src/b.rs"), "{wrong:?}");
+    tried(
+        names::parameters_in_disguise,
+        "src/a.rs",
+        "fn f<A>(\n    one: u8,\n    (two, three): (u8, u8),\n) {}\nfn g([a, b]: [u8; 2]) {}",
+        "fn f(one: (u8, u8), two: impl Fn((u8, u8))) {}\nfn g() { h(|(a, b)| a) }",
+        &[":1: ", ":5: "],
+    );
+    tried(
+        names::test_hooks,
+        "src/a.rs",
+        "fn f() { if has(Defect::X) {} }",
+        "// has(Defect::X)",
+        &[":1: "],
+    );
 }

@@ -6,7 +6,7 @@
 
 use evenkeel::policy::first_bytes::client_hello::{self, Spoken};
 use evenkeel::policy::first_bytes::proxy_header;
-use evenkeel::policy::first_bytes::request_head::{self, Found, Wanted};
+use evenkeel::policy::first_bytes::request_head::{self, Found, HeadField};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(header.length <= bytes.len(), "longer than what is there");
     }
     let spoken = client_hello::parse(bytes);
-    let wanted = [Wanted::Header("x-user"), Wanted::Cookie("session")];
+    let wanted = [HeadField::Header("x-user"), HeadField::Cookie("session")];
     let found = wanted.map(|wanted| request_head::find(bytes, wanted));
     for cut in 0..bytes.len().min(600) {
         let early = &bytes[..cut];

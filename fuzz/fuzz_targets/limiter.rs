@@ -11,7 +11,7 @@ use arbitrary::Arbitrary;
 use evenkeel::policy::admit::admission::{Over, Rules};
 use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
-use evenkeel::policy::admit::shared_rate::Gate;
+use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
 use libfuzzer_sys::fuzz_target;
 
@@ -205,7 +205,7 @@ fuzz_target!(|schedule: Schedule| {
         listener_rate: all.map(|all| all.meter()),
     };
     let limiter = Limiter::new(TABLE, Some(TABLE), [1, 2, 3, 4]);
-    let gate = Gate::default();
+    let gate = SharedRate::default();
     let key = |client: u8| -> LimitKey {
         limiter.key(IpAddr::V4(Ipv4Addr::new(192, 0, 2, client)), Prefix::WHOLE)
     };

@@ -1,4 +1,5 @@
-//! Verbs that need no running process: `check`, `config`, `version`, `completions`, `man`.
+//! Verbs that need no running process: `check`, `config`, `schema`, `version`, `completions`,
+//! `man`.
 
 use std::process::ExitCode;
 
@@ -76,9 +77,15 @@ pub(crate) fn effective(options: &ConfigFile) -> ExitCode {
     }
 }
 
+/// `schema`.
+pub(crate) fn schema() -> ExitCode {
+    say(format_args!("{:#}\n", config::schema()));
+    ExitCode::SUCCESS
+}
+
 /// The document of `version --json`.
 #[derive(Debug, Serialize)]
-struct Version {
+struct VersionDocument {
     name: &'static str,
     version: &'static str,
     arch: &'static str,
@@ -88,7 +95,7 @@ struct Version {
 
 /// `version`.
 pub(crate) fn version(json: bool) -> ExitCode {
-    let version = Version {
+    let version = VersionDocument {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         arch: std::env::consts::ARCH,

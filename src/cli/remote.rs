@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evenkeel::control::admin::client::{self, Answer, ClientError};
+use evenkeel::control::admin::client::{self, AdminReply, ClientError};
 use evenkeel::control::status::Status;
 use evenkeel::control::status::text;
 use serde::Deserialize;
@@ -22,12 +22,12 @@ const REFUSED: u16 = 422;
 const LOOK_APART: Duration = Duration::from_millis(500);
 
 /// Why a verb came to nothing.
-enum Failed {
+enum VerbFailure {
     Unreached(ClientError),
-    Answered(Answer),
+    Answered(AdminReply),
 }
 
-impl From<ClientError> for Failed {
+impl From<ClientError> for VerbFailure {
     fn from(error: ClientError) -> Self {
         Self::Unreached(error)
     }
@@ -35,21 +35,23 @@ impl From<ClientError> for Failed {
 
 /// What a refused request tells.
 #[derive(Debug, Deserialize)]
-struct Refusal {
+struct ErrorReply {
     error: String,
 }
 
-impl Failed {
+impl VerbFailure {
     fn tell(self) -> ExitCode {
         match self {
             Self::Unreached(error) => fail(&error, error.help()),
-            Self::Answered(Answer { code, body }) => match serde_json::from_str::<Refusal>(&body) {
-                Ok(refusal) => fail(refusal.error, ""),
-                Err(_) => fail(
-                    format_args!("the process answered {code}: {}", body.trim()),
-                    "is it of another version?",
-                ),
-            },
+            Self::Answered(AdminReply { code, body }) => {
+                match serde_json::from_str::<ErrorReply>(&body) {
+                    Ok(refusal) => fail(refusal.error, ""),
+                    Err(_) => fail(
+                        format_args!("the process answered {code}: {}", body.trim()),
+                        "is it of another version?",
+                    ),
+                }
+            }
         }
         ExitCode::FAILURE
     }
@@ -65,23 +67,23 @@ fn socket(target: &Target) -> Result<PathBuf, ClientError> {
 
 /// The answer to a reload.
 #[derive(Debug, Deserialize)]
-struct Reloaded {
+struct ReloadReply {
     generation: u64,
     text: String,
 }
 
 /// `reload`.
 pub(crate) fn reload(target: &Target, dry_run: bool) -> ExitCode {
-    try_reload(target, dry_run).unwrap_or_else(Failed::tell)
+    try_reload(target, dry_run).unwrap_or_else(VerbFailure::tell)
 }
 
-fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, Failed> {
+fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, VerbFailure> {
     let path = if dry_run { "/v1/reload?dry_run=true" } else { "/v1/reload" };
     let answer = client::request(&socket(target)?, "POST", path, String::new())?;
-    let Ok(reloaded) = serde_json::from_str::<Reloaded>(&answer.body) else {
-        return Err(Failed::Answered(answer));
+    let Ok(reloaded) = serde_json::from_str::<ReloadReply>(&answer.body) else {
+        return Err(VerbFailure::Answered(answer));
     };
-    let Reloaded { generation, text } = reloaded;
+    let ReloadReply { generation, text } = reloaded;
     match (answer.code, dry_run) {
         (OK, true) => {
             say(format_args!("the file is good; a reload would do this:\n{text}"));
@@ -97,7 +99,7 @@ fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, Failed> {
             fail(what, "");
             Ok(ExitCode::from(BAD_CONFIG))
         }
-        _ => Err(Failed::Answered(answer)),
+        _ => Err(VerbFailure::Answered(answer)),
     }
 }
 
@@ -122,13 +124,13 @@ pub(crate) fn status(target: &Target, manner: Manner) -> ExitCode {
     }
 }
 
-fn try_status(target: &Target, manner: Manner) -> Result<bool, Failed> {
+fn try_status(target: &Target, manner: Manner) -> Result<bool, VerbFailure> {
     let socket = socket(target)?;
-    let look = || -> Result<(Status, String), Failed> {
+    let look = || -> Result<(Status, String), VerbFailure> {
         let answer = client::request(&socket, "GET", "/v1/status", String::new())?;
         match serde_json::from_str(&answer.body) {
             Ok(status) if answer.code == OK => Ok((status, answer.body)),
-            _ => Err(Failed::Answered(answer)),
+            _ => Err(VerbFailure::Answered(answer)),
         }
     };
     let (first, document) = look()?;
@@ -150,20 +152,20 @@ fn try_status(target: &Target, manner: Manner) -> Result<bool, Failed> {
 
 /// The decision that a client would get, for people.
 #[derive(Debug, Deserialize)]
-struct Explained {
+struct ExplainReply {
     text: String,
 }
 
 /// `explain`.
 pub(crate) fn explain(question: &Explain) -> ExitCode {
-    try_explain(question).unwrap_or_else(Failed::tell)
+    try_explain(question).unwrap_or_else(VerbFailure::tell)
 }
 
-fn try_explain(question: &Explain) -> Result<ExitCode, Failed> {
+fn try_explain(question: &Explain) -> Result<ExitCode, VerbFailure> {
     let Explain { target, listener, client, sni, json } = question;
     let path = client::explain_path(listener, client, sni.as_deref());
     let answer = client::request(&socket(target)?, "GET", &path, String::new())?;
-    match serde_json::from_str::<Explained>(&answer.body) {
+    match serde_json::from_str::<ExplainReply>(&answer.body) {
         Ok(explained) if answer.code == OK => {
             if *json {
                 say(format_args!("{}\n", pretty(&answer.body)));
@@ -172,7 +174,7 @@ fn try_explain(question: &Explain) -> Result<ExitCode, Failed> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err(Failed::Answered(answer)),
+        _ => Err(VerbFailure::Answered(answer)),
     }
 }
 
@@ -192,10 +194,10 @@ struct Obeyed {
 
 /// `drain`, `ready`, `maint`; `weight` with a body.
 pub(crate) fn backend(target: &OneBackend, verb: &str, body: String) -> ExitCode {
-    try_backend(target, verb, body).unwrap_or_else(Failed::tell)
+    try_backend(target, verb, body).unwrap_or_else(VerbFailure::tell)
 }
 
-fn try_backend(target: &OneBackend, verb: &str, body: String) -> Result<ExitCode, Failed> {
+fn try_backend(target: &OneBackend, verb: &str, body: String) -> Result<ExitCode, VerbFailure> {
     let name = &target.backend;
     let path = client::backend_path(&name.pool, &name.backend, verb);
     let answer = client::request(&socket(&target.target)?, "POST", &path, body)?;
@@ -207,6 +209,6 @@ fn try_backend(target: &OneBackend, verb: &str, body: String) -> Result<ExitCode
             }
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err(Failed::Answered(answer)),
+        _ => Err(VerbFailure::Answered(answer)),
     }
 }

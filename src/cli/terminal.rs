@@ -20,7 +20,7 @@ static RESULT_LOST: AtomicBool = AtomicBool::new(false);
 pub(crate) fn say(text: impl Display) {
     let written = write!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush());
     match written {
-        // Whoever closed stdout does not want it.
+        // A reader that closed stdout does not want it.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             RESULT_LOST.store(true, Ordering::Relaxed);
             fail(format_args!("cannot write to stdout: {error}"), "");

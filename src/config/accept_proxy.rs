@@ -1,27 +1,21 @@
-//! `accept_proxy` of a listener: from the table to an [`AcceptProxy`].
-
-use std::time::Duration;
+//! `accept_proxy` of a listener: from the table to an [`AcceptProxyConfig`].
 
 use ipnet::IpNet;
 
-use super::AcceptProxy;
+use super::AcceptProxyConfig;
 use super::file::{Section, Value, shown};
-use super::keys::Table;
-use super::listener::SHORTEST;
 use super::network;
 use super::report::{Finding, Report};
-use super::scalar::{self, Words};
+use super::scalar;
 use super::unix::PREFIX;
-
-/// Longest time that somebody may take to say who is there.
-pub(super) const LONGEST: Duration = Duration::from_secs(3600);
-
-/// True is "direct".
-const OTHERS: &Words<bool> = &[("refuse", false), ("direct", true)];
+use super::words::OtherPeers;
 
 /// Reads `accept_proxy`; without peers in `from` there is none.
-pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> Option<AcceptProxy> {
-    let section = listener.open("accept_proxy", Table::AcceptProxy, report)?;
+pub(super) fn accept_proxy(
+    listener: &Section<'_>,
+    report: &mut Report<'_>,
+) -> Option<AcceptProxyConfig> {
+    let section = listener.open("accept_proxy", report)?;
     let from = section.read("from", report, |value, report| {
         scalar::list(value, "[\"10.0.0.0/8\"]", report, proxies)
     });
@@ -32,11 +26,12 @@ pub(super) fn accept_proxy(listener: &Section<'_>, report: &mut Report<'_>) -> O
         report.error(&section.header(), finding);
     }
     let from = from.or(Vec::new());
-    let rule = AcceptProxy {
+    let rule = AcceptProxyConfig {
         from_unix: from.contains(&Proxies::OnUnixSockets),
         from: from.into_iter().filter_map(Proxies::network).collect(),
-        is_direct_else: section.word("others", OTHERS, report).or(false),
-        timeout: section.duration("timeout", SHORTEST..=LONGEST, report).or(Duration::from_secs(3)),
+        is_direct_else: section.word_or_default::<OtherPeers>("others", report)
+            == OtherPeers::Direct,
+        timeout: section.duration_or_default("timeout", report),
     };
     if rule.from.iter().any(|network| network.prefix_len() == 0)
         && let Some(value) = section.get("from")

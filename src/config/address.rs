@@ -2,36 +2,15 @@
 //!
 //! Only literal addresses: nothing here asks a resolver, so the same file always means the same.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
 
 use toml::de::DeValue;
 
+use super::Address;
 use super::file::{Value, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;
 use super::unix::{self, PREFIX};
-
-/// Where a listener accepts or a backend listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// TCP.
-    Ip(SocketAddr),
-    /// A Unix stream socket: an absolute path of at most 107 bytes, without control characters.
-    Unix(Arc<Path>),
-}
-
-impl fmt::Display for Address {
-    /// As it is written in the file.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => write!(out, "{address}"),
-            Self::Unix(path) => write!(out, "{PREFIX}{}", path.display()),
-        }
-    }
-}
 
 /// What an address is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

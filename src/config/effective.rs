@@ -7,10 +7,11 @@ use std::fmt::{self, Write};
 
 use ipnet::IpNet;
 
+use crate::policy::terms::Word;
+
 use super::file::{bare_or_quoted, quoted};
 use super::payload::escaped;
-use super::size::show as show_size;
-use super::units::{show_duration, show_rate, show_thousandths};
+use super::units::{show_duration, show_rate, show_size, show_thousandths};
 use super::unix::PREFIX;
 use super::*;
 
@@ -45,10 +46,11 @@ fn write_global(global: &Global, out: &mut String) -> fmt::Result {
     writeln!(out, "pin_workers = {}", global.pin_workers)?;
     writeln!(out, "drain_timeout = \"{}\"", show_duration(global.drain_timeout))?;
     writeln!(out, "shutdown_delay = \"{}\"", show_duration(global.shutdown_delay))?;
-    writeln!(out, "splice = \"{}\"", global.splice)?;
+    writeln!(out, "splice = \"{}\"", global.splice.word())?;
     writeln!(out, "spin = \"{}\"", show_duration(global.spin))?;
     writeln!(out, "hash_seed = {}", global.hash_seed)?;
     let Log { level, format, sessions } = &global.log;
+    let (level, format) = (level.word(), format.word());
     writeln!(out, "log = {{ level = \"{level}\", format = \"{format}\", sessions = {sessions} }}")
 }
 
@@ -66,12 +68,12 @@ fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
     }
 }
 
-fn write_listener(listener: &Listener, pool: &str, out: &mut String) -> fmt::Result {
+fn write_listener(listener: &ListenerConfig, pool: &str, out: &mut String) -> fmt::Result {
     let name = bare_or_quoted(&listener.name);
     writeln!(out, "\n[listener.{name}]")?;
     writeln!(out, "bind = {}", strings(&listener.bind))?;
     writeln!(out, "pool = {}", quoted(pool))?;
-    writeln!(out, "protocol = \"{}\"", listener.protocol)?;
+    writeln!(out, "protocol = \"{}\"", listener.protocol.word())?;
     writeln!(out, "idle_timeout = \"{}\"", show_duration(listener.idle_timeout))?;
     writeln!(out, "half_closed_timeout = \"{}\"", show_duration(listener.half_closed_timeout))?;
     if let Some(most) = listener.max_lifetime {
@@ -115,7 +117,7 @@ fn write_bandwidth(bandwidth: Bandwidth, out: &mut String) -> fmt::Result {
     }
 }
 
-fn write_routes(listener: &Listener, pools: &[Pool], out: &mut String) -> fmt::Result {
+fn write_routes(listener: &ListenerConfig, pools: &[PoolConfig], out: &mut String) -> fmt::Result {
     let name = bare_or_quoted(&listener.name);
     let Peek { timeout, max_bytes, is_default_else } = listener.peek;
     writeln!(out, "\n[listener.{name}.peek]")?;
@@ -139,8 +141,8 @@ fn write_routes(listener: &Listener, pools: &[Pool], out: &mut String) -> fmt::R
     Ok(())
 }
 
-fn write_accept_proxy(rule: Option<&AcceptProxy>, out: &mut String) -> fmt::Result {
-    let Some(AcceptProxy { from, from_unix, is_direct_else, timeout }) = rule else {
+fn write_accept_proxy(rule: Option<&AcceptProxyConfig>, out: &mut String) -> fmt::Result {
+    let Some(AcceptProxyConfig { from, from_unix, is_direct_else, timeout }) = rule else {
         return Ok(());
     };
     let others = if *is_direct_else { "direct" } else { "refuse" };
@@ -153,26 +155,20 @@ fn write_accept_proxy(rule: Option<&AcceptProxy>, out: &mut String) -> fmt::Resu
     )
 }
 
-fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
+fn write_limit(limit: &LimitConfig, listener: &str, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[listener.{listener}.limit]")?;
-    writeln!(out, "algorithm = \"{}\"", limit.algorithm)?;
+    writeln!(out, "algorithm = \"{}\"", limit.algorithm.word())?;
     if let Some(rate) = limit.rate {
         writeln!(out, "rate = \"{}\"", show_rate(rate))?;
-        if limit.algorithm == Algorithm::TokenBucket {
+        if limit.algorithm == LimitAlgorithm::TokenBucket {
             writeln!(out, "burst = {}", limit.burst)?;
         }
     }
     if let Some(most) = limit.max_concurrent {
         writeln!(out, "max_concurrent = {most}")?;
     }
-    writeln!(out, "key = {}", limit.key)?;
-    let action = match limit.action {
-        LimitAction::Reset => "reset",
-        LimitAction::Close => "close",
-        LimitAction::Reply => "reply",
-        LimitAction::Tarpit => "tarpit",
-    };
-    writeln!(out, "action = \"{action}\"")?;
+    writeln!(out, "key = {}", prefix(limit.key))?;
+    writeln!(out, "action = \"{}\"", limit.action.word())?;
     writeln!(out, "mode = \"{}\"", if limit.observe { "observe" } else { "enforce" })?;
     writeln!(out, "exempt = {}", strings::<IpNet>(&limit.exempt))?;
     writeln!(out, "table_size = {}", limit.table_size)?;
@@ -182,17 +178,17 @@ fn write_limit(limit: &Limit, listener: &str, out: &mut String) -> fmt::Result {
     }
 }
 
-fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
+fn write_pool(pool: &PoolConfig, out: &mut String) -> fmt::Result {
     let name = bare_or_quoted(&pool.name);
     writeln!(out, "\n[pool.{name}]")?;
-    writeln!(out, "balance = \"{}\"", pool.balance)?;
+    writeln!(out, "balance = \"{}\"", pool.balance.word())?;
     writeln!(out, "hash_key = {}", quoted(&pool.hash_key.to_string()))?;
-    writeln!(out, "hash_prefix = {}", pool.hash_prefix)?;
+    writeln!(out, "hash_prefix = {}", prefix(pool.hash_prefix))?;
     writeln!(out, "table_size = {}", pool.table_size)?;
     if let Some(factor) = pool.load_factor {
         writeln!(out, "load_factor = {}", show_thousandths(factor))?;
     }
-    if let Some(Sticky { time, size }) = pool.sticky {
+    if let Some(StickyConfig { time, size }) = pool.sticky {
         writeln!(out, "sticky = {{ for = \"{}\", size = {size} }}", show_duration(time))?;
     }
     writeln!(out, "backends = [")?;
@@ -203,7 +199,7 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "connect_timeout = \"{}\"", show_duration(pool.connect_timeout))?;
     writeln!(out, "retries = {}", pool.retries)?;
     if let Some(version) = pool.send_proxy {
-        writeln!(out, "send_proxy = \"{version}\"")?;
+        writeln!(out, "send_proxy = \"{}\"", version.word())?;
     }
     if !pool.source.is_empty() {
         writeln!(out, "source = {}", strings(&pool.source))?;
@@ -234,8 +230,8 @@ fn write_outlier(outlier: &Outlier, pool: &str, out: &mut String) -> fmt::Result
     writeln!(out, "max_ejected = \"{max_ejected}%\"")
 }
 
-fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
-    let Backend { name, address, weight, backup, max_sessions, drain } = backend;
+fn write_backend(backend: &BackendConfig, out: &mut String) -> fmt::Result {
+    let BackendConfig { name, address, weight, backup, max_sessions, drain } = backend;
     let (address, name) = (quoted(&address.to_string()), quoted(name));
     write!(out, "  {{ address = {address}, name = {name}, weight = {weight}")?;
     write!(out, ", backup = {backup}")?;
@@ -306,87 +302,12 @@ fn statuses(ranges: &[(u16, u16)]) -> String {
     strings(&list)
 }
 
-impl fmt::Display for ProxyVersion {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        })
-    }
+/// Prefix lengths.
+fn prefix(prefix: Prefix) -> String {
+    format!("{{ v4 = {}, v6 = {} }}", prefix.v4, prefix.v6)
 }
 
-impl fmt::Display for Prefixes {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{{ v4 = {}, v6 = {} }}", self.v4, self.v6)
-    }
-}
-
-impl fmt::Display for Splice {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Auto => "auto",
-            Self::Never => "never",
-            Self::Always => "always",
-        })
-    }
-}
-
-impl fmt::Display for LogLevel {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        })
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Auto => "auto",
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::TokenBucket => "token-bucket",
-            Self::SlidingWindow => "sliding-window",
-            Self::FixedWindow => "fixed-window",
-        })
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Http => "http",
-        })
-    }
-}
-
-impl fmt::Display for Balance {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Maglev => "maglev",
-            Self::RoundRobin => "round-robin",
-            Self::LeastConnections => "least-connections",
-            Self::LeastLatency => "least-latency",
-            Self::RandomTwo => "random-two",
-            Self::Random => "random",
-            Self::First => "first",
-        })
-    }
-}
-
-impl fmt::Display for OnDown {
+impl fmt::Display for OnDownConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keep => out.write_str("keep"),

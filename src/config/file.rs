@@ -8,10 +8,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::foreign;
-use super::keys::{self, Table};
-use super::nearest::nearest;
+use super::keys::{self, Key, Shape, Table};
 use super::report::{Finding, Place, Report};
+use super::suggest::{foreign_key, nearest};
 
 /// One value with its place and the name messages call it by.
 #[derive(Debug, Clone)]
@@ -83,6 +82,15 @@ impl<T> Field<T> {
         }
     }
 
+    /// The same with another value.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Field<U> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Bad => Field::Bad,
+            Self::Given(value, place) => Field::Given(change(value), place),
+        }
+    }
+
     pub(super) fn or(self, default: T) -> T {
         self.value().unwrap_or(default)
     }
@@ -98,6 +106,8 @@ struct Layer<'t> {
 /// A table of the file, with the table of `[defaults]` that stands behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Section<'t> {
+    /// Where its keys stand in the table of keys.
+    pub(super) table: Table,
     layers: Vec<Layer<'t>>,
     /// True for `[defaults]` read by itself: nothing is required and nothing is compared.
     pub(super) partial: bool,
@@ -105,16 +115,21 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     /// The section of a value, if that is a table.
-    pub(super) fn of(value: &Value<'t>) -> Option<Self> {
+    pub(super) fn of(value: &Value<'t>, table: Table) -> Option<Self> {
         let DeValue::Table(entries) = value.data else { return None };
         let layers = vec![Layer { entries, header: value.place.clone() }];
-        Some(Self { layers, partial: false })
+        Some(Self { table, layers, partial: false })
     }
 
     /// The root of a document.
     pub(super) fn root(entries: &'t DeTable<'t>) -> Self {
         let header = Place { span: 0..0, path: String::new() };
-        Self { layers: vec![Layer { entries, header }], partial: false }
+        Self { table: Table::File, layers: vec![Layer { entries, header }], partial: false }
+    }
+
+    /// A table that is not in the file: every key has its default.
+    pub(super) fn absent(table: Table) -> Self {
+        Self { table, layers: Vec::new(), partial: false }
     }
 
     /// Lets `defaults` answer for what this table leaves out.
@@ -123,10 +138,14 @@ impl<'t> Section<'t> {
         self
     }
 
-    /// The same, as `[defaults]` read by itself.
-    pub(super) fn into_partial(mut self) -> Self {
-        self.partial = true;
-        self
+    /// `[defaults]` read by itself, as one of the tables it stands for.
+    pub(super) fn as_partial(&self, table: Table) -> Self {
+        Self { table, layers: self.layers.clone(), partial: true }
+    }
+
+    /// The row of a key of this table.
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        keys::find(self.table, name)
     }
 
     /// Where the table itself begins.
@@ -157,30 +176,35 @@ impl<'t> Section<'t> {
 
     /// Opens a table inside this one, merged key by key with that of `[defaults]`; `None` as well
     /// when it is switched off.
-    pub(super) fn open(
-        &self,
-        name: &str,
-        table: Table,
-        report: &mut Report<'_>,
-    ) -> Option<Section<'t>> {
+    pub(super) fn open(&self, name: &str, report: &mut Report<'_>) -> Option<Section<'t>> {
+        let (table, can_be_off) = match self.key(name)?.shape {
+            Shape::Table(table) => (table, false),
+            Shape::TableOrFalse(table) => (table, true),
+            _ => return None,
+        };
         let mut layers = Vec::new();
         for value in self.layers.iter().filter_map(|layer| layer.get(name)) {
-            match (Section::of(&value), value.data) {
+            match (Section::of(&value, table), value.data) {
                 (Some(section), _) => {
-                    section.refuse_unknown(table, report);
+                    section.refuse_unknown(report);
                     layers.extend(section.layers);
                 }
                 // Off, whatever [defaults] says behind it.
-                (None, DeValue::Boolean(false)) if table.can_be_off() => {
+                (None, DeValue::Boolean(false)) if can_be_off => {
                     if self.partial {
                         report.error(&value.place, nothing_to_turn_off(name));
                     }
                     break;
                 }
-                (None, _) => report.error(&value.place, no_table(name, table, value.data)),
+                (None, _) => report
+                    .error(&value.place, no_table(name, table, can_be_off.then_some(value.data))),
             }
         }
-        if layers.is_empty() { None } else { Some(Section { layers, partial: self.partial }) }
+        if layers.is_empty() {
+            None
+        } else {
+            Some(Section { table, layers, partial: self.partial })
+        }
     }
 
     /// The keys of the table itself, in the order of the file.
@@ -191,7 +215,8 @@ impl<'t> Section<'t> {
     }
 
     /// Reports the keys of the table itself that do not belong there.
-    pub(super) fn refuse_unknown(&self, table: Table, report: &mut Report<'_>) {
+    pub(super) fn refuse_unknown(&self, report: &mut Report<'_>) {
+        let table = self.table;
         for (value, span) in self.entries() {
             let name = value.name.as_str();
             let place = Place { span, path: value.place.path.clone() };
@@ -275,7 +300,7 @@ pub(super) fn shown(word: &str) -> String {
 fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
     let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
     let elsewhere: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
-    let foreign = foreign::key(name).iter().copied().find(|ours| known.contains(ours));
+    let foreign = foreign_key(name).iter().copied().find(|ours| known.contains(ours));
     let near = foreign.or_else(|| nearest(name, known.iter().copied()));
     let hint = match (near, elsewhere.is_empty()) {
         (Some(near), true) => format!("did you mean `{near}`?"),
@@ -302,20 +327,19 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
 
 /// A proposal from any table, for a word that is near to nothing here.
 fn far_away(name: &str) -> Option<String> {
-    let foreign = foreign::key(name).first().copied();
+    let foreign = foreign_key(name).first().copied();
     let all = keys::all().map(|key| key.name);
     let near = foreign.or_else(|| nearest(name, all))?;
     let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
     Some(format!("did you mean `{near}` of {}?", join_or(&tables)))
 }
 
-/// What to say about something else where a table belongs.
-fn no_table(name: &str, table: Table, data: &DeValue<'_>) -> Finding {
+/// What to say about something else where a table belongs: `or_false` is what stands there, where
+/// `false` could.
+fn no_table(name: &str, table: Table, or_false: Option<&DeValue<'_>>) -> Finding {
     let sample = sample_table(name, table);
     let finding = Finding::new(format!("`{name}` must be a table"));
-    if !table.can_be_off() {
-        return finding.expected(sample);
-    }
+    let Some(data) = or_false else { return finding.expected(sample) };
     let finding = Finding::new(format!("`{name}` must be a table or false"));
     let finding = finding.expected(format!("{sample}, or `{name} = false`"));
     if matches!(data, DeValue::Boolean(true)) {

@@ -2,55 +2,23 @@
 
 use std::time::Duration;
 
-use super::address::Address;
+use crate::policy::first_bytes::request_head::is_token;
+use crate::policy::terms::Word;
+
+use super::Address;
 use super::file::{Field, Section, Value, quoted, shown};
-use super::keys::Table;
-use super::listener::SHORTEST;
+use super::keys::{Companion, Values};
 use super::payload::payload;
-use super::process::LONGEST;
 use super::report::{Finding, Report};
-use super::scalar::{self, Words};
+use super::scalar;
 use super::tls_probe;
 use super::units::show_duration;
 use super::unix::compare_port;
+use super::words::{InitialVerdict, ProbeKind};
 use super::{Health, Probe};
-
-/// Most passes or failures in a row a verdict may ask for.
-const STREAK_MAX: u32 = 1_000;
 
 /// Longest path and query of a request; the HTTP client takes 65,534.
 const PATH_LENGTH_MAX: usize = 4096;
-
-/// What `probe` chooses, before its own keys are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Tcp,
-    Http,
-    Tls,
-    SendExpect,
-}
-
-const PROBE: &Words<Kind> = &[
-    ("tcp", Kind::Tcp),
-    ("http", Kind::Http),
-    ("send-expect", Kind::SendExpect),
-    ("tls", Kind::Tls),
-];
-
-/// Keys that only some kinds of probes look at, with the kind to propose to who writes them.
-const OF_ONE_KIND: &[(&str, &[Kind], &str)] = &[
-    ("path", &[Kind::Http], "http"),
-    ("host", &[Kind::Http, Kind::Tls], "http"),
-    ("method", &[Kind::Http], "http"),
-    ("status", &[Kind::Http], "http"),
-    ("send", &[Kind::SendExpect], "send-expect"),
-    ("expect", &[Kind::SendExpect], "send-expect"),
-    ("verify", &[Kind::Tls], "tls"),
-    ("ca", &[Kind::Tls], "tls"),
-];
-
-/// True is "up".
-const INITIAL: &Words<bool> = &[("up", true), ("down", false)];
 
 /// Reads the probes of a pool, if it has any; `unix` is a backend of it that has no port.
 pub(super) fn health(
@@ -58,13 +26,12 @@ pub(super) fn health(
     unix: Option<&Address>,
     report: &mut Report<'_>,
 ) -> Option<Health> {
-    let section = pool.open("health", Table::Health, report)?;
+    let section = pool.open("health", report)?;
     let section = &section;
-    let any = SHORTEST..=LONGEST;
-    let interval = section.duration("interval", any.clone(), report).or(Duration::from_secs(5));
-    let timeout = section.duration("timeout", any.clone(), report).or(Duration::from_secs(2));
+    let interval = section.duration_or_default("interval", report);
+    let timeout = section.duration_or_default("timeout", report);
     compare_timeout(section, timeout, interval, report);
-    let port = section.count32("port", 1..=u32::from(u16::MAX), report);
+    let port = section.count("port", report);
     if let (Some(place), Some(unix)) = (port.place(), unix) {
         compare_port(place, unix, report);
     }
@@ -72,14 +39,13 @@ pub(super) fn health(
         probe: probe(section, unix, report),
         port: port.value().and_then(|port| u16::try_from(port).ok()),
         interval,
-        fast_interval: section
-            .duration("fast_interval", any.clone(), report)
-            .or(Duration::from_secs(1)),
+        fast_interval: section.duration_or_default("fast_interval", report),
         timeout,
-        rise: section.count32("rise", 1..=STREAK_MAX, report).or(2),
-        fall: section.count32("fall", 1..=STREAK_MAX, report).or(3),
-        down_backoff: section.duration("down_backoff", any, report).or(Duration::from_secs(30)),
-        initial_up: section.word("initial", INITIAL, report).or(true),
+        rise: section.count32_or_default("rise", report),
+        fall: section.count32_or_default("fall", report),
+        down_backoff: section.duration_or_default("down_backoff", report),
+        initial_up: section.word_or_default::<InitialVerdict>("initial", report)
+            == InitialVerdict::Up,
         send_proxy: None,
         source: Vec::new(),
     })
@@ -87,11 +53,11 @@ pub(super) fn health(
 
 /// Reads what a probe does. The keys of every kind are checked in any case.
 fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>) -> Probe {
-    let kind = section.word("probe", PROBE, report);
+    let kind = section.word::<ProbeKind>("probe", report);
     let host = section.read("host", report, host);
     let http = Probe::Http {
-        method: section.read("method", report, method).or("GET".to_owned()),
-        path: section.read("path", report, path).or("/health".to_owned()),
+        method: section.read("method", report, method).or(section.default_text("method")),
+        path: section.read("path", report, path).or(section.default_text("path")),
         host: host.clone().value(),
         status: section
             .read("status", report, |value, report| {
@@ -111,15 +77,15 @@ fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>)
     let tls = tls_probe::Keys::read(section, report);
     let kind = match kind {
         Field::Given(kind, _) => kind,
-        Field::Absent => Kind::Tcp,
+        Field::Absent => ProbeKind::Tcp,
         Field::Bad => return Probe::Tcp,
     };
     warn_unused(section, kind, report);
     match kind {
-        Kind::Tcp => Probe::Tcp,
-        Kind::Http => http,
-        Kind::Tls => tls.probe(section, (host, unix), report),
-        Kind::SendExpect => send_expect,
+        ProbeKind::Tcp => Probe::Tcp,
+        ProbeKind::Http => http,
+        ProbeKind::Tls => tls.probe(section, (host, unix), report),
+        ProbeKind::SendExpect => send_expect,
     }
 }
 
@@ -137,20 +103,23 @@ fn expectation(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<u8>> {
 }
 
 /// Warns about keys of another kind of probe in the very table that makes this one.
-fn warn_unused(section: &Section<'_>, kind: Kind, report: &mut Report<'_>) {
+fn warn_unused(section: &Section<'_>, kind: ProbeKind, report: &mut Report<'_>) {
     if section.partial {
         return;
     }
     for (value, _) in section.entries() {
         let name = value.name.as_str();
-        let owner =
-            OF_ONE_KIND.iter().find(|(key, kinds, _)| *key == name && !kinds.contains(&kind));
-        let Some((_, _, word)) = owner else { continue };
+        let idle = section
+            .key(name)
+            .into_iter()
+            .flat_map(|key| key.companions)
+            .find(|companion| companion.key == "probe" && !companion.admits(kind.word()));
+        let Some(Companion { values: Values::Among([word, ..]), .. }) = idle else { continue };
         let does = match kind {
-            Kind::Tcp => "this probe only connects",
-            Kind::Http => "this probe makes a request over HTTP",
-            Kind::Tls => "this probe only makes a TLS handshake",
-            Kind::SendExpect => "this probe sends and expects bytes",
+            ProbeKind::Tcp => "this probe only connects",
+            ProbeKind::Http => "this probe makes a request over HTTP",
+            ProbeKind::Tls => "this probe only makes a TLS handshake",
+            ProbeKind::SendExpect => "this probe sends and expects bytes",
         };
         let finding = Finding::new(format!("`{name}` has no effect: {does}"));
         let hint = match *word {
@@ -186,9 +155,7 @@ fn compare_timeout(
 fn method(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
     const EXPECTED: &str = "a method without a body, such as \"GET\" or \"HEAD\"";
     let text = scalar::string(value, EXPECTED, report)?;
-    let is_token =
-        |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
-    let finding = if !text.chars().all(is_token) {
+    let finding = if !text.bytes().all(is_token) {
         Finding::new(format!("`{}` is no HTTP method", shown(&text))).expected(EXPECTED)
     } else if text == "CONNECT" {
         Finding::new("a probe cannot CONNECT").expected(EXPECTED)

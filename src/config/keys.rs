@@ -1,235 +1,85 @@
-//! The table of every key the file format knows.
+//! The one table of every key of the file format.
 //!
-//! It decides whether a key is known in a table, and where else it would be valid. A new key is a
-//! row here and its conversion in the module that reads the table.
+//! A row says all there is to know of a key: where it stands, what may be written, what counts
+//! without it, when a reload counts, what it means and beside what it counts. Readers take bounds
+//! and defaults from here; `check` takes what does not go together; the schema is made of it, and
+//! `configs/full.toml` and `docs/configuration.md` are tested against it.
 
-use std::fmt;
+mod bounds;
+mod key;
+mod listener;
+mod pool;
+mod process;
 
-/// A table of the file, as the reader meets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    /// `[global]`.
-    Global,
-    /// `log` of `[global]`.
-    Log,
-    /// `[admin]`.
-    Admin,
-    /// `[defaults]`: every key of a listener or a pool.
-    Defaults,
-    /// `[listener.NAME]`.
-    Listener,
-    /// `accept_proxy` of a listener.
-    AcceptProxy,
-    /// `[[listener.NAME.route]]`.
-    Route,
-    /// `[listener.NAME.peek]`.
-    Peek,
-    /// `keepalive` of a listener.
-    Keepalive,
-    /// `bandwidth` of a listener.
-    Bandwidth,
-    /// `[listener.NAME.limit]`.
-    Limit,
-    /// `key` of a limit.
-    LimitKey,
-    /// `[pool.NAME]`.
-    Pool,
-    /// `hash_prefix` of a pool.
-    HashPrefix,
-    /// `sticky` of a pool.
-    Sticky,
-    /// `queue` of a pool.
-    Queue,
-    /// One entry of `backends`.
-    Backend,
-    /// `[pool.NAME.health]`.
-    Health,
-    /// `[pool.NAME.outlier]`.
-    Outlier,
-}
+pub use key::{
+    Argument, Companion, Default, IfIdle, Key, RATE_PER_SECOND_MAX, Shape, Table, Values,
+};
 
-impl Table {
-    /// Whether `false` may stand for the table, to have none although `[defaults]` gives one.
-    pub fn can_be_off(self) -> bool {
-        matches!(self, Self::Limit | Self::Bandwidth | Self::Sticky | Self::Health | Self::Outlier)
-    }
-
-    /// Whether `self` is the table, or `[defaults]` standing in for it.
-    fn holds(self, key: &Key) -> bool {
-        match self {
-            Self::Defaults => matches!(key.table, Self::Listener | Self::Pool),
-            table => key.table == table,
-        }
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Global => "[global]",
-            Self::Log => "`log` of [global]",
-            Self::Admin => "[admin]",
-            Self::Defaults => "[defaults]",
-            Self::Listener => "[listener.NAME]",
-            Self::AcceptProxy => "`accept_proxy` of [listener.NAME]",
-            Self::Route => "[[listener.NAME.route]]",
-            Self::Peek => "[listener.NAME.peek]",
-            Self::Keepalive => "`keepalive` of [listener.NAME]",
-            Self::Bandwidth => "`bandwidth` of [listener.NAME]",
-            Self::Limit => "[listener.NAME.limit]",
-            Self::LimitKey => "`key` of [listener.NAME.limit]",
-            Self::Pool => "[pool.NAME]",
-            Self::HashPrefix => "`hash_prefix` of [pool.NAME]",
-            Self::Sticky => "`sticky` of [pool.NAME]",
-            Self::Queue => "`queue` of [pool.NAME]",
-            Self::Backend => "an entry of `backends`",
-            Self::Health => "[pool.NAME.health]",
-            Self::Outlier => "[pool.NAME.outlier]",
-        })
-    }
-}
-
-/// One key of one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
-    /// The table it sits in.
-    pub table: Table,
-    /// Its name.
-    pub name: &'static str,
-}
-
-/// The keys of one table.
-type Rows = (Table, &'static [&'static str]);
-
-/// Every table of the format, in the order of the documentation.
-const TABLES: &[Rows] = &[
-    (
-        Table::Global,
-        &[
-            "workers",
-            "max_sessions",
-            "pin_workers",
-            "drain_timeout",
-            "shutdown_delay",
-            "splice",
-            "spin",
-            "hash_seed",
-            "log",
-        ],
-    ),
-    (Table::Log, &["level", "format", "sessions"]),
-    (Table::Admin, &["socket", "http"]),
-    (
-        Table::Listener,
-        &[
-            "bind",
-            "pool",
-            "protocol",
-            "idle_timeout",
-            "half_closed_timeout",
-            "max_sessions",
-            "backlog",
-            "allow",
-            "deny",
-            "accept_proxy",
-            "max_lifetime",
-            "keepalive",
-            "user_timeout",
-            "fast_open",
-            "defer_accept",
-            "mptcp",
-            "bandwidth",
-            "route",
-            "peek",
-            "limit",
-        ],
-    ),
-    (Table::AcceptProxy, &["from", "others", "timeout"]),
-    (Table::Route, &["sni", "alpn", "client", "pool"]),
-    (Table::Peek, &["timeout", "max_bytes", "on_timeout"]),
-    (Table::Keepalive, &["idle", "interval", "count"]),
-    (Table::Bandwidth, &["up", "down"]),
-    (
-        Table::Limit,
-        &[
-            "algorithm",
-            "rate",
-            "burst",
-            "max_concurrent",
-            "key",
-            "action",
-            "mode",
-            "exempt",
-            "table_size",
-            "listener_rate",
-        ],
-    ),
-    (Table::LimitKey, &["v4", "v6"]),
-    (
-        Table::Pool,
-        &[
-            "balance",
-            "hash_key",
-            "hash_prefix",
-            "table_size",
-            "load_factor",
-            "sticky",
-            "backends",
-            "connect_timeout",
-            "retries",
-            "queue",
-            "send_proxy",
-            "source",
-            "transparent",
-            "slow_start",
-            "panic_threshold",
-            "on_down",
-            "health",
-            "outlier",
-        ],
-    ),
-    (Table::HashPrefix, &["v4", "v6"]),
-    (Table::Sticky, &["for", "size"]),
-    (Table::Queue, &["max", "timeout"]),
-    (Table::Backend, &["address", "name", "weight", "backup", "max_sessions", "drain"]),
-    (
-        Table::Health,
-        &[
-            "probe",
-            "path",
-            "host",
-            "method",
-            "status",
-            "send",
-            "expect",
-            "verify",
-            "ca",
-            "port",
-            "interval",
-            "fast_interval",
-            "timeout",
-            "rise",
-            "fall",
-            "down_backoff",
-            "initial",
-        ],
-    ),
-    (Table::Outlier, &["consecutive_failures", "eject", "max_ejected"]),
+/// Tables that have keys of their own, in the order of the documentation.
+pub const TABLES: &[Table] = &[
+    Table::Global,
+    Table::Log,
+    Table::Admin,
+    Table::Listener,
+    Table::AcceptProxy,
+    Table::Route,
+    Table::Peek,
+    Table::Keepalive,
+    Table::Bandwidth,
+    Table::Limit,
+    Table::LimitKey,
+    Table::Pool,
+    Table::HashPrefix,
+    Table::Sticky,
+    Table::Queue,
+    Table::Backend,
+    Table::Health,
+    Table::Outlier,
 ];
 
-/// Every key with its table, in the order of the documentation.
-pub fn all() -> impl Iterator<Item = Key> {
-    TABLES.iter().flat_map(|(table, rows)| rows.iter().map(|name| Key { table: *table, name }))
+/// The keys that stand in a table, in the order of the documentation; of `[defaults]` those of a
+/// listener and of a pool.
+pub fn of(table: Table) -> impl Iterator<Item = &'static Key> {
+    let [first, second] = match table {
+        Table::Defaults => [listener::LISTENER, pool::POOL],
+        table => [rows(table), &[]],
+    };
+    first.iter().chain(second)
+}
+
+fn rows(table: Table) -> &'static [Key] {
+    match table {
+        // Both have no keys of their own.
+        Table::File | Table::Defaults => &[],
+        Table::Global => process::GLOBAL,
+        Table::Log => process::LOG,
+        Table::Admin => process::ADMIN,
+        Table::Listener => listener::LISTENER,
+        Table::AcceptProxy => listener::ACCEPT_PROXY,
+        Table::Route => listener::ROUTE,
+        Table::Peek => listener::PEEK,
+        Table::Keepalive => listener::KEEPALIVE,
+        Table::Bandwidth => listener::BANDWIDTH,
+        Table::Limit => listener::LIMIT,
+        Table::LimitKey => listener::LIMIT_KEY,
+        Table::Pool => pool::POOL,
+        Table::HashPrefix => pool::HASH_PREFIX,
+        Table::Sticky => pool::STICKY,
+        Table::Queue => pool::QUEUE,
+        Table::Backend => pool::BACKEND,
+        Table::Health => pool::HEALTH,
+        Table::Outlier => pool::OUTLIER,
+    }
+}
+
+/// Every key, in the order of the documentation.
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    TABLES.iter().flat_map(|table| of(*table))
 }
 
 /// The key called `name` in `table`.
-pub fn find(table: Table, name: &str) -> Option<Key> {
-    all().find(|key| table.holds(key) && key.name == name)
-}
-
-/// The keys that may be written in `table`.
-pub fn of(table: Table) -> impl Iterator<Item = Key> {
-    all().filter(move |key| table.holds(key))
+pub fn find(table: Table, name: &str) -> Option<&'static Key> {
+    of(table).find(|key| key.name == name)
 }
 
 /// The tables in which a key called `name` may be written.
@@ -244,7 +94,7 @@ mod tests {
     /// If a key were both a listener's and a pool's, `[defaults]` would not know whose it is.
     #[test]
     fn listener_and_pool_keys_differ() {
-        for key in all().filter(|key| key.table == Table::Listener) {
+        for key in of(Table::Listener) {
             assert!(find(Table::Pool, key.name).is_none(), "{} is ambiguous", key.name);
         }
     }
@@ -255,6 +105,40 @@ mod tests {
         for key in all() {
             let rows = all().filter(|other| other.table == key.table && other.name == key.name);
             assert_eq!(rows.count(), 1, "{} in {}", key.name, key.table);
+        }
+    }
+
+    /// If it fails, a key is found in another table than the one it says.
+    #[test]
+    fn a_key_stands_in_the_table_it_names() {
+        for table in TABLES {
+            assert!(of(*table).count() > 0, "{table} has no key");
+            for key in of(*table) {
+                assert_eq!(key.table, *table, "{}", key.name);
+            }
+        }
+    }
+
+    /// If it fails, a key is said to count beside one that is not there, or by a word it cannot
+    /// have.
+    #[test]
+    fn companions_are_keys_of_the_same_table_with_those_values() {
+        for key in all() {
+            for companion in key.companions {
+                let other = find(key.table, companion.key);
+                let other = other.unwrap_or_else(|| panic!("{} of {}", companion.key, key.name));
+                let (Values::Among(values) | Values::Except(values)) = companion.values else {
+                    continue;
+                };
+                let known = match other.shape {
+                    Shape::Word(words) => words(),
+                    Shape::Boolean => vec!["true", "false"],
+                    shape => panic!("{} cannot depend on {shape:?}", key.name),
+                };
+                for value in values {
+                    assert!(known.contains(value), "{value} of {}", companion.key);
+                }
+            }
         }
     }
 }

@@ -1,39 +1,21 @@
-//! `[listener.NAME.limit]`: from the table to a [`Limit`].
+//! `[listener.NAME.limit]`: from the table to a [`LimitConfig`].
 
 use std::time::Duration;
 
+use super::companions::refuse_idle;
 use super::file::{Field, Section};
-use super::keys::Table;
+use super::keys::Shape;
 use super::network;
 use super::report::{Finding, Place, Report};
-use super::scalar::{self, Words};
 use super::units::{show_duration, show_rate};
-use super::{Algorithm, Limit, LimitAction, Prefixes, Protocol, Rate};
+use super::words::LimitMode;
+use super::{EventRate, LimitAction, LimitAlgorithm, LimitConfig, Prefix, Protocol};
 
 /// Time a spent budget may take to come back: what the limiter's clock can hold.
 const HORIZON: Duration = Duration::from_secs(30 * 86_400);
-/// Sizes of the table of buckets.
-const TABLE_SIZE_MIN: u32 = 8;
-const TABLE_SIZE_MAX: u32 = 16_777_216;
 
 /// Most that is counted in one window: what the limiter's word has room for.
 const WINDOW_COUNT_MAX: u64 = 100_000;
-
-const ALGORITHM: &Words<Algorithm> = &[
-    ("token-bucket", Algorithm::TokenBucket),
-    ("sliding-window", Algorithm::SlidingWindow),
-    ("fixed-window", Algorithm::FixedWindow),
-];
-
-const ACTION: &Words<LimitAction> = &[
-    ("reset", LimitAction::Reset),
-    ("close", LimitAction::Close),
-    ("reply", LimitAction::Reply),
-    ("tarpit", LimitAction::Tarpit),
-];
-
-/// True is "observe".
-const MODE: &Words<bool> = &[("enforce", false), ("observe", true)];
 
 /// Reads the limit of a listener, if it has one. Where clients speak HTTP they are told of it
 /// unless the file says otherwise.
@@ -41,35 +23,36 @@ pub(super) fn limit(
     listener: &Section<'_>,
     protocol: Protocol,
     report: &mut Report<'_>,
-) -> Option<Limit> {
-    let section = listener.open("limit", Table::Limit, report)?;
+) -> Option<LimitConfig> {
+    let section = listener.open("limit", report)?;
     let section = &section;
-    let algorithm = section.word("algorithm", ALGORITHM, report).or(Algorithm::TokenBucket);
-    let rate = section.read("rate", report, scalar::rate);
-    let listener_rate = section.read("listener_rate", report, scalar::rate);
-    let burst = section.count32("burst", 1..=u32::MAX, report);
-    let max_concurrent = section.count32("max_concurrent", 1..=u32::MAX, report);
+    let algorithm = section.word_or_default("algorithm", report);
+    let rate = section.rate("rate", report);
+    let listener_rate = section.rate("listener_rate", report);
+    let burst = section.count32("burst", report);
+    let max_concurrent = section.count32("max_concurrent", report);
     if !section.partial {
         require_something(section, report);
-        compare_burst(section, algorithm, (&rate, &burst), report);
+        refuse_idle(section, report);
+        if algorithm == LimitAlgorithm::TokenBucket {
+            check_burst(&rate, &burst, report);
+        }
         for rate in [&rate, &listener_rate] {
             check_window(algorithm, rate, report);
         }
     }
     let rate = rate.value();
     let natural = rate.map_or(1, |rate| u32::try_from(rate.count).unwrap_or(u32::MAX));
-    Some(Limit {
+    Some(LimitConfig {
         algorithm,
         rate,
         burst: burst.or(natural),
         max_concurrent: max_concurrent.value(),
-        key: prefixes(section, ("key", Table::LimitKey), Prefixes { v4: 32, v6: 64 }, report),
-        action: section.word("action", ACTION, report).or(default_action(protocol)),
-        observe: section.word("mode", MODE, report).or(false),
+        key: prefix(section, "key", report),
+        action: section.word("action", report).or(default_action(protocol)),
+        observe: section.word_or_default::<LimitMode>("mode", report) == LimitMode::Observe,
         exempt: network::list(section, "exempt", report).or(Vec::new()),
-        table_size: section
-            .count32("table_size", TABLE_SIZE_MIN..=TABLE_SIZE_MAX, report)
-            .or(65_536),
+        table_size: section.count32_or_default("table_size", report),
         listener_rate: listener_rate.value(),
     })
 }
@@ -92,43 +75,22 @@ fn require_something(section: &Section<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// Checks `burst` against the algorithm and the rate.
-fn compare_burst(
-    section: &Section<'_>,
-    algorithm: Algorithm,
-    (rate, burst): (&Field<Rate>, &Field<u32>),
-    report: &mut Report<'_>,
-) {
-    let is_bucket = algorithm == Algorithm::TokenBucket;
-    if let Some(value) = section.get("burst") {
-        let algorithm = section.get("algorithm").filter(|_| !is_bucket);
-        if let Some(algorithm) = algorithm {
-            let finding = Finding::new("`burst` has a meaning for \"token-bucket\" only")
-                .hint("remove `burst`, or choose `algorithm = \"token-bucket\"`")
-                .beside(&algorithm.place, "the algorithm");
-            report.error(&value.place, finding);
-        } else if rate.is_absent() {
-            let finding = Finding::new("`burst` without `rate`")
-                .expected("a `rate` beside it")
-                .hint("add `rate = \"100/s\"`, or remove `burst`");
-            report.error(&value.place, finding);
-        }
-    }
-    if let (Field::Given(rate, place), true) = (rate, is_bucket) {
-        let natural = u32::try_from(rate.count).unwrap_or(u32::MAX);
-        let (burst, place) = match burst {
-            Field::Given(burst, place) => (*burst, place),
-            Field::Absent => (natural, place),
-            Field::Bad => return,
-        };
-        check_horizon(*rate, burst, place, report);
-    }
+/// Checks that a burst comes back in time.
+fn check_burst(rate: &Field<EventRate>, burst: &Field<u32>, report: &mut Report<'_>) {
+    let Field::Given(rate, place) = rate else { return };
+    let natural = u32::try_from(rate.count).unwrap_or(u32::MAX);
+    let (burst, place) = match burst {
+        Field::Given(burst, place) => (*burst, place),
+        Field::Absent => (natural, place),
+        Field::Bad => return,
+    };
+    check_horizon(*rate, burst, place, report);
 }
 
 /// Checks that a window can count as far as its rate.
-fn check_window(algorithm: Algorithm, rate: &Field<Rate>, report: &mut Report<'_>) {
+fn check_window(algorithm: LimitAlgorithm, rate: &Field<EventRate>, report: &mut Report<'_>) {
     let Field::Given(rate, place) = rate else { return };
-    if algorithm == Algorithm::TokenBucket || rate.count <= WINDOW_COUNT_MAX {
+    if algorithm == LimitAlgorithm::TokenBucket || rate.count <= WINDOW_COUNT_MAX {
         return;
     }
     let finding = Finding::new(format!("a window counts no further than {WINDOW_COUNT_MAX}"))
@@ -138,7 +100,7 @@ fn check_window(algorithm: Algorithm, rate: &Field<Rate>, report: &mut Report<'_
 }
 
 /// Checks that a spent burst comes back before the limiter forgets.
-fn check_horizon(rate: Rate, burst: u32, place: &Place, report: &mut Report<'_>) {
+fn check_horizon(rate: EventRate, burst: u32, place: &Place, report: &mut Report<'_>) {
     let refill = u128::from(burst) * rate.period.as_nanos() / u128::from(rate.count.max(1));
     if refill <= HORIZON.as_nanos() {
         return;
@@ -150,17 +112,13 @@ fn check_horizon(rate: Rate, burst: u32, place: &Place, report: &mut Report<'_>)
     report.error(place, finding);
 }
 
-/// Reads a pair of prefix lengths.
-pub(super) fn prefixes(
-    section: &Section<'_>,
-    (name, table): (&str, Table),
-    default: Prefixes,
-    report: &mut Report<'_>,
-) -> Prefixes {
-    let Some(section) = section.open(name, table, report) else { return default };
-    let mut length = |name: &str, most: u32, default: u8| {
-        let field = section.count32(name, 0..=most, report);
-        field.value().and_then(|length| u8::try_from(length).ok()).unwrap_or(default)
-    };
-    Prefixes { v4: length("v4", 32, default.v4), v6: length("v6", 128, default.v6) }
+/// Reads a table of prefix lengths.
+pub(super) fn prefix(section: &Section<'_>, name: &str, report: &mut Report<'_>) -> Prefix {
+    let shape = section.key(name).map(|key| key.shape);
+    let Some(Shape::Table(table)) = shape else { return Prefix::WHOLE };
+    let section = section.open(name, report).unwrap_or(Section::absent(table));
+    Prefix {
+        v4: section.length_or_default("v4", report),
+        v6: section.length_or_default("v6", report),
+    }
 }

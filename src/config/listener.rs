@@ -1,31 +1,18 @@
-//! `[listener.NAME]`: from the table to a [`Listener`].
+//! `[listener.NAME]`: from the table to a [`ListenerConfig`].
 
-use std::time::Duration;
-
+use super::Address;
 use super::accept_proxy::accept_proxy;
-use super::address::{Address, Purpose, address, is_same, overlaps};
+use super::address::{Purpose, address, is_same, overlaps};
 use super::file::{Section, Value, bare_or_quoted, join_or, shown};
 use super::keys::Table;
 use super::limit::limit;
-use super::nearest::nearest;
 use super::network;
-use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::{peek, routes};
-use super::scalar::{self, Words};
+use super::scalar;
+use super::suggest::nearest;
 use super::unix;
-use super::{Bandwidth, Keepalive, Listener, Protocol, size};
-
-/// Shortest timeout of a session.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
-/// Longest accept queue the kernel takes.
-const BACKLOG_MAX: u32 = 65_535;
-/// Most unanswered keepalive probes the kernel counts.
-const KEEPALIVE_COUNT_MAX: u32 = 127;
-/// The kernel keeps TCP_USER_TIMEOUT in milliseconds of 31 bits.
-const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
-
-const PROTOCOL: &Words<Protocol> = &[("tcp", Protocol::Tcp), ("http", Protocol::Http)];
+use super::{Bandwidth, Keepalive, ListenerConfig, size};
 
 /// Index of no pool, in a listener that was refused.
 pub(super) const NO_POOL: usize = usize::MAX;
@@ -44,37 +31,29 @@ pub(super) fn listener(
     section: &Section<'_>,
     pools: &[String],
     report: &mut Report<'_>,
-) -> (Listener, Vec<Bind>) {
+) -> (ListenerConfig, Vec<Bind>) {
     let binds = bind(name, section, report);
-    let protocol = section.word("protocol", PROTOCOL, report).or(Protocol::Tcp);
-    let listener = Listener {
+    let protocol = section.word_or_default("protocol", report);
+    let listener = ListenerConfig {
         name: name.to_owned(),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: pool(name, section, pools, report),
         routes: routes(section, pools, report),
         peek: peek(section, report),
         protocol,
-        idle_timeout: section
-            .duration("idle_timeout", SHORTEST..=LONGEST, report)
-            .or(Duration::from_secs(600)),
-        half_closed_timeout: section
-            .duration("half_closed_timeout", SHORTEST..=LONGEST, report)
-            .or(Duration::from_secs(60)),
-        max_lifetime: section.duration("max_lifetime", SHORTEST..=LONGEST, report).value(),
-        max_sessions: section
-            .read("max_sessions", report, |value, report| {
-                scalar::count(value, 1..=SESSIONS_MAX, report)
-            })
-            .value(),
-        backlog: section.count32("backlog", 1..=BACKLOG_MAX, report).or(4096),
+        idle_timeout: section.duration_or_default("idle_timeout", report),
+        half_closed_timeout: section.duration_or_default("half_closed_timeout", report),
+        max_lifetime: section.duration("max_lifetime", report).value(),
+        max_sessions: section.count("max_sessions", report).value(),
+        backlog: section.count32_or_default("backlog", report),
         allow: network::list(section, "allow", report).or(Vec::new()),
         deny: network::list(section, "deny", report).or(Vec::new()),
         accept_proxy: accept_proxy(section, report),
         keepalive: keepalive(section, report),
-        user_timeout: section.duration("user_timeout", SHORTEST..=USER_TIMEOUT_MAX, report).value(),
-        fast_open: section.boolean("fast_open", report).or(false),
-        defer_accept: section.boolean("defer_accept", report).or(false),
-        mptcp: section.boolean("mptcp", report).or(false),
+        user_timeout: section.duration("user_timeout", report).value(),
+        fast_open: section.boolean_or_default("fast_open", report),
+        defer_accept: section.boolean_or_default("defer_accept", report),
+        mptcp: section.boolean_or_default("mptcp", report),
         bandwidth: bandwidth(section, report),
         limit: limit(section, protocol, report),
     };
@@ -149,27 +128,22 @@ pub(super) fn named_pool(
 
 /// Reads `keepalive`.
 fn keepalive(section: &Section<'_>, report: &mut Report<'_>) -> Keepalive {
-    let mut keepalive =
-        Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 4 };
-    if let Some(section) = section.open("keepalive", Table::Keepalive, report) {
-        keepalive.idle = section.read("idle", report, scalar::whole_seconds).or(keepalive.idle);
-        keepalive.interval =
-            section.read("interval", report, scalar::whole_seconds).or(keepalive.interval);
-        keepalive.count =
-            section.count32("count", 1..=KEEPALIVE_COUNT_MAX, report).or(keepalive.count);
+    const WHY: &str = "the kernel counts keepalive in seconds";
+    let section = section.open("keepalive", report).unwrap_or(Section::absent(Table::Keepalive));
+    Keepalive {
+        idle: section.whole_seconds("idle", WHY, report),
+        interval: section.whole_seconds("interval", WHY, report),
+        count: section.count32_or_default("count", report),
     }
-    keepalive
 }
 
 /// Reads `bandwidth`.
 fn bandwidth(section: &Section<'_>, report: &mut Report<'_>) -> Bandwidth {
-    let Some(section) = section.open("bandwidth", Table::Bandwidth, report) else {
+    let Some(section) = section.open("bandwidth", report) else {
         return Bandwidth::default();
     };
-    let (up, down) = (
-        section.read("up", report, size::per_second),
-        section.read("down", report, size::per_second),
-    );
+    let up = size::per_second(&section, "up", report);
+    let down = size::per_second(&section, "down", report);
     if up.is_absent() && down.is_absent() && !section.partial {
         let finding = Finding::new("`bandwidth` bounds nothing");
         let finding = finding.expected("`up`, `down` or both, such as `down = \"1MiB/s\"`");
@@ -179,7 +153,7 @@ fn bandwidth(section: &Section<'_>, report: &mut Report<'_>) -> Bandwidth {
 }
 
 /// Warns when `deny` leaves nothing of `allow`.
-fn compare_access(listener: &Listener, section: &Section<'_>, report: &mut Report<'_>) {
+fn compare_access(listener: &ListenerConfig, section: &Section<'_>, report: &mut Report<'_>) {
     if section.partial || !network::covers_all(&listener.deny, &listener.allow) {
         return;
     }

@@ -10,7 +10,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::address::Address;
+use crate::policy::terms::Word;
+
+use super::{
+    Address, BalanceAlgorithm, Keepalive, LimitAction, Prefix, Protocol, ProxyVersion, Queue,
+    SpliceMode,
+};
 
 /// A whole configuration file, defaults filled in and names resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,9 +25,9 @@ pub struct Config {
     /// `[admin]`: how operators and tools reach the process.
     pub admin: Admin,
     /// `[listener.NAME]` tables, in the order of the file.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// `[pool.NAME]` tables, in the order of the file.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolConfig>,
 }
 
 /// `[global]`.
@@ -39,24 +44,13 @@ pub struct Global {
     /// How long a stopping process still accepts while it already reports "not ready".
     pub shutdown_delay: Duration,
     /// When bytes are spliced instead of copied.
-    pub splice: Splice,
+    pub splice: SpliceMode,
     /// How long a worker polls without sleeping before it blocks.
     pub spin: Duration,
     /// Seed of the stable hash; the same on every node that must agree.
     pub hash_seed: u64,
     /// What is logged and how.
     pub log: Log,
-}
-
-/// When a relay may use splice(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Splice {
-    /// Copy small messages, splice bulk, decided per direction as bytes arrive.
-    Auto,
-    /// Always copy.
-    Never,
-    /// Splice from the first byte.
-    Always,
 }
 
 /// `log = { ... }` of `[global]`.
@@ -85,6 +79,16 @@ pub enum LogLevel {
     Trace,
 }
 
+impl Word for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -94,6 +98,11 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl Word for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
 }
 
 /// `[admin]`.
@@ -109,7 +118,7 @@ pub struct Admin {
 
 /// `[listener.NAME]`: addresses that accept, and what happens to who connects.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Its name in the file.
     pub name: String,
     /// Addresses to accept on; port 0 lets the kernel choose. Never empty, no duplicates.
@@ -117,7 +126,7 @@ pub struct Listener {
     /// Index into [`Config::pools`].
     pub pool: usize,
     /// Other pools, for those whom the first matching route sends there.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
     /// How what the client says first is looked at, where a route or a hash needs it.
     pub peek: Peek,
     /// What clients speak.
@@ -137,7 +146,7 @@ pub struct Listener {
     /// Networks that may not; wins over `allow`.
     pub deny: Vec<IpNet>,
     /// Peers that have to begin with a PROXY header; `None` is nobody.
-    pub accept_proxy: Option<AcceptProxy>,
+    pub accept_proxy: Option<AcceptProxyConfig>,
     /// TCP keepalive of both sockets of a session.
     pub keepalive: Keepalive,
     /// TCP_USER_TIMEOUT of both sockets.
@@ -151,7 +160,7 @@ pub struct Listener {
     /// How fast the bytes of each session may go.
     pub bandwidth: Bandwidth,
     /// Admission per client.
-    pub limit: Option<Limit>,
+    pub limit: Option<LimitConfig>,
 }
 
 /// `bandwidth` of a listener, for each session; bytes a second, `None` is no bound.
@@ -165,7 +174,7 @@ pub struct Bandwidth {
 
 /// `accept_proxy` of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AcceptProxy {
+pub struct AcceptProxyConfig {
     /// Peers from which a header is required.
     pub from: Vec<IpNet>,
     /// Peers on Unix sockets, too. At least one network or this.
@@ -178,7 +187,7 @@ pub struct AcceptProxy {
 
 /// `[[listener.NAME.route]]`: everything that is not empty has to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub struct RouteConfig {
     /// Server names of TLS, in lower case; `*.` in front is every depth below.
     pub sni: Vec<String>,
     /// Protocols that TLS offers (ALPN).
@@ -200,30 +209,19 @@ pub struct Peek {
     pub is_default_else: bool,
 }
 
-/// TCP keepalive: first probe after `idle`, then `count` probes `interval` apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Silence before the first probe (whole seconds).
-    pub idle: Duration,
-    /// Time between probes (whole seconds).
-    pub interval: Duration,
-    /// Unanswered probes that end the connection.
-    pub count: u32,
-}
-
 /// `[listener.NAME.limit]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Limit {
+pub struct LimitConfig {
     /// How rates are measured.
-    pub algorithm: Algorithm,
+    pub algorithm: LimitAlgorithm,
     /// Connections per time and client.
-    pub rate: Option<Rate>,
+    pub rate: Option<EventRate>,
     /// Connections a quiet client may make at once; of a token bucket.
     pub burst: u32,
     /// Open sessions per client.
     pub max_concurrent: Option<u32>,
     /// Prefix lengths that count as one client.
-    pub key: Prefixes,
+    pub key: Prefix,
     /// What a client over its limit gets.
     pub action: LimitAction,
     /// Count and log only, let through.
@@ -233,12 +231,12 @@ pub struct Limit {
     /// Clients in the table (fixed memory, 8 bytes each).
     pub table_size: u32,
     /// Connections per time of all clients together.
-    pub listener_rate: Option<Rate>,
+    pub listener_rate: Option<EventRate>,
 }
 
 /// How the rates of a limit are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum LimitAlgorithm {
     /// A burst at once, then evenly.
     TokenBucket,
     /// About so many in any period.
@@ -247,66 +245,43 @@ pub enum Algorithm {
     FixedWindow,
 }
 
+impl Word for LimitAlgorithm {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("token-bucket", Self::TokenBucket),
+        ("sliding-window", Self::SlidingWindow),
+        ("fixed-window", Self::FixedWindow),
+    ];
+}
+
 /// `count` events per `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub struct EventRate {
     /// Events; at least 1.
     pub count: u64,
     /// 1 s, 1 min, 1 h or 1 d.
     pub period: Duration,
 }
 
-/// Prefix lengths by which addresses are grouped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefixes {
-    /// 0 to 32.
-    pub v4: u8,
-    /// 0 to 128.
-    pub v6: u8,
-}
-
-/// How a client over its limit is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitAction {
-    /// TCP reset.
-    Reset,
-    /// Orderly close.
-    Close,
-    /// HTTP 429 where the protocol is HTTP, else as `Close`.
-    Reply,
-    /// Kept waiting in silence, then reset.
-    Tarpit,
-}
-
-/// What clients of a listener speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Anything; refusals are resets or closes.
-    Tcp,
-    /// HTTP/1; refusals are answered.
-    Http,
-}
-
 /// `[pool.NAME]`: interchangeable servers and how one is chosen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pool {
+pub struct PoolConfig {
     /// Its name in the file.
     pub name: String,
     /// How a backend is chosen.
-    pub balance: Balance,
+    pub balance: BalanceAlgorithm,
     /// What is hashed by `maglev`.
     pub hash_key: HashKey,
     /// Prefix lengths kept before hashing.
-    pub hash_prefix: Prefixes,
+    pub hash_prefix: Prefix,
     /// Slots of the Maglev table; prime, more than the number of backends, at most 5,000,011.
     pub table_size: u32,
     /// In thousandths, 1,000 to 100,000: `maglev` passes over a backend with more than this times
     /// its share of all sessions; `None` is no bound.
     pub load_factor: Option<u32>,
     /// A client is sent where it was sent before, for a while; `None`: the choice is made anew.
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<StickyConfig>,
     /// At least one; names and addresses are unique within the pool.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendConfig>,
     /// Bound on one connection attempt.
     pub connect_timeout: Duration,
     /// Further attempts, each on another backend while there is one.
@@ -324,7 +299,7 @@ pub struct Pool {
     /// In per cent: at or below this share of healthy backends all of them are used.
     pub panic_threshold: u8,
     /// What happens to sessions of a backend that goes down.
-    pub on_down: OnDown,
+    pub on_down: OnDownConfig,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
     /// Ejection by what sessions meet; `None` when the table is absent.
@@ -333,50 +308,22 @@ pub struct Pool {
 
 /// `sticky` of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sticky {
+pub struct StickyConfig {
     /// How long a choice is remembered after the client's latest session (whole seconds).
     pub time: Duration,
     /// Clients in the table (fixed memory, 8 bytes each).
     pub size: u32,
 }
 
-/// `queue` of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// How many wait at once, over all workers; at least 1.
-    pub max: u32,
-    /// How long each waits.
-    pub timeout: Duration,
-}
-
 /// What happens to sessions of a backend that goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDown {
+pub enum OnDownConfig {
     /// They go on.
     Keep,
     /// All are reset at once.
     Reset,
     /// They are reset at this rate, over all workers.
-    Pace(Rate),
-}
-
-/// How a backend is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Consistent hashing of the client.
-    Maglev,
-    /// Smooth weighted round-robin.
-    RoundRobin,
-    /// Fewest open sessions for its weight.
-    LeastConnections,
-    /// Two by chance, of which the one where sessions wait less.
-    LeastLatency,
-    /// Two by chance, of which the one with fewer sessions for its weight.
-    RandomTwo,
-    /// One by chance, by weight.
-    Random,
-    /// The first in the file that can serve.
-    First,
+    Pace(EventRate),
 }
 
 /// What `maglev` hashes.
@@ -394,18 +341,9 @@ pub enum HashKey {
     HttpCookie(String),
 }
 
-/// A version of the PROXY protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyVersion {
-    /// One line of text.
-    V1,
-    /// Binary.
-    V2,
-}
-
 /// One server of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub struct BackendConfig {
     /// Its name; the address as written unless given.
     pub name: String,
     /// Where it listens.

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::address::Address;
+use super::Address;
 use super::file::{Section, Value, join, shown};
+use super::key_path::KeyPath;
 use super::keys::{self, Table};
 use super::listener::{compare_binds, listener};
-use super::nearest::nearest;
 use super::pool::{check_name, compare_with_admin, compare_with_binds, pool};
 use super::problem::{Problem, Severity};
 use super::process::{admin, global};
 use super::report::{Finding, Place, Report, Spot, Spots};
 use super::source;
+use super::suggest::nearest;
 use super::unix;
-use super::{Config, Listener, Pool};
+use super::{Config, ListenerConfig, PoolConfig};
 
 /// Names of the tables a file consists of, as messages show them.
 const TOP: &[(&str, &str)] = &[
@@ -41,27 +42,27 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Adds a warning about the host, placed at `key` (a dotted path such as
-    /// `global.max_sessions`) or, when the file does not have it, at the table around it.
-    pub fn warn(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+    /// Adds a warning about the host, placed at `key` or, when the file does not have it, at the
+    /// table around it.
+    pub fn warn(&mut self, key: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
         self.add(Severity::Warning, key, message.into(), hint.into());
     }
 
     /// Adds an error that only the host could tell, such as a port in use, placed as by
     /// [`Self::warn`]; the configuration is refused from then on.
-    pub fn refuse(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn refuse(&mut self, key: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
         self.add(Severity::Error, key, message.into(), hint.into());
         self.config = None;
     }
 
-    fn add(&mut self, severity: Severity, key: &str, message: String, hint: String) {
-        let spot = self.spot(key).cloned();
+    fn add(&mut self, severity: Severity, key: &KeyPath, message: String, hint: String) {
+        let spot = self.spot(key.as_str()).cloned();
         self.problems.push(Problem {
             severity,
             file: self.file.clone(),
             line: spot.as_ref().map_or(1, |spot| spot.line),
             column: spot.as_ref().map_or(1, |spot| spot.column),
-            key: key.to_owned(),
+            key: key.to_string(),
             message,
             expected: String::new(),
             hint,
@@ -203,10 +204,9 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     let tables = open_tables(root, report);
     let names: Vec<String> = tables.pools.iter().map(|(name, _)| name.clone()).collect();
     if let Some(defaults) = &tables.defaults {
-        defaults.refuse_unknown(Table::Defaults, report);
-        let alone = defaults.clone().into_partial();
-        listener("", &alone, &names, report);
-        pool("", &alone, report);
+        defaults.refuse_unknown(report);
+        listener("", &defaults.as_partial(Table::Listener), &names, report);
+        pool("", &defaults.as_partial(Table::Pool), report);
     }
     let (admin, http_place) = admin(tables.admin.as_ref(), report);
     let mut config = Config {
@@ -217,7 +217,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     };
     let mut binds = Vec::new();
     for (name, section) in &tables.listeners {
-        section.refuse_unknown(Table::Listener, report);
+        section.refuse_unknown(report);
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, bound) = listener(name, &section, &names, report);
         config.listeners.push(read);
@@ -227,7 +227,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     compare_binds(&binds, http, report);
     unix::compare_admin_socket(&binds, &config.admin.socket, report);
     for (name, section) in &tables.pools {
-        section.refuse_unknown(Table::Pool, report);
+        section.refuse_unknown(report);
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, members) = pool(name, &section, report);
         compare_with_binds(&members, &binds, report);
@@ -247,8 +247,8 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
 
 /// Warns about pools that no listener sends anybody to.
 fn warn_unused_pools(
-    listeners: &[Listener],
-    pools: &[Pool],
+    listeners: &[ListenerConfig],
+    pools: &[PoolConfig],
     sections: &Named<'_>,
     report: &mut Report<'_>,
 ) {
@@ -275,16 +275,16 @@ fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
     let mut tables = Tables::default();
     for (value, key) in root.entries() {
         let place = Place { span: key, path: value.place.path.clone() };
-        let section = Section::of(&value);
-        match (value.name.as_str(), section) {
-            ("global", Some(section)) => tables.global = Some(section),
-            ("admin", Some(section)) => tables.admin = Some(section),
-            ("defaults", Some(section)) => tables.defaults = Some(section),
-            ("listener", Some(section)) => {
-                tables.listeners = named("listener", &section, report);
+        let section = |table| Section::of(&value, table);
+        match (value.name.as_str(), section(Table::File)) {
+            ("global", Some(_)) => tables.global = section(Table::Global),
+            ("admin", Some(_)) => tables.admin = section(Table::Admin),
+            ("defaults", Some(_)) => tables.defaults = section(Table::Defaults),
+            ("listener", Some(parent)) => {
+                tables.listeners = named(Table::Listener, &parent, report);
                 tables.has_strangers |= tables.listeners.is_empty();
             }
-            ("pool", Some(section)) => tables.pools = named("pool", &section, report),
+            ("pool", Some(parent)) => tables.pools = named(Table::Pool, &parent, report),
             _ => {
                 tables.has_strangers = true;
                 report.error(&place, stranger(&value));
@@ -295,12 +295,13 @@ fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
 }
 
 /// The tables `[KIND.NAME]`, in the order of the file.
-fn named<'t>(kind: &str, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
+fn named<'t>(table: Table, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
+    let kind = if table == Table::Listener { "listener" } else { "pool" };
     let mut tables = Vec::new();
     let mut has_nameless = false;
     for (value, key) in parent.entries() {
         let place = Place { span: key, path: value.place.path.clone() };
-        let Some(section) = Section::of(&value) else {
+        let Some(section) = Section::of(&value, table) else {
             let name = shown(&value.name);
             let finding = Finding::new(format!("`{name}` is in a {kind} without a name"))
                 .expected(format!("a table [{kind}.NAME] around it"))

@@ -1,49 +1,33 @@
-//! `[pool.NAME]` and its `backends`: from the table to a [`Pool`].
+//! `[pool.NAME]` and its `backends`: from the table to a [`PoolConfig`].
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use super::address::{Address, Purpose, address, reaches};
-use super::balance::{compare_balance, load_factor, on_down, queue, sticky};
+use super::Address;
+use super::address::{Purpose, address, reaches};
+use super::balance::{load_factor, on_down, queue, sticky};
+use super::companions::refuse_idle;
+use crate::policy::balance::maglev::{TABLE_SIZE_MAX, is_prime};
+
 use super::file::{Section, Value, shown};
 use super::health::health;
 use super::keys::Table;
-use super::limit::prefixes;
-use super::listener::{Bind, SHORTEST};
+use super::limit::prefix;
+use super::listener::Bind;
 use super::outlier::outlier;
-use super::process::{LONGEST, SESSIONS_MAX};
 use super::report::{Finding, Place, Report};
 use super::route::hash_key;
-use super::scalar::{self, Words};
+use super::scalar;
 use super::source::{compare_source, source};
 use super::unix;
-use super::{Admin, Backend, Balance, OnDown, Pool, Prefixes, ProxyVersion};
+use super::{Admin, BackendConfig, OnDownConfig, PoolConfig};
 
-/// Largest Maglev table.
-const TABLE_SIZE_MAX: u32 = 5_000_011;
-/// Most further connection attempts of a session.
-const RETRIES_MAX: u32 = 100;
-/// Largest weight.
-const WEIGHT_MAX: u32 = 65_535;
 /// Longest name of a pool, listener or backend.
 const NAME_LENGTH_MAX: usize = 128;
-
-const BALANCE: &Words<Balance> = &[
-    ("maglev", Balance::Maglev),
-    ("round-robin", Balance::RoundRobin),
-    ("least-connections", Balance::LeastConnections),
-    ("least-latency", Balance::LeastLatency),
-    ("random-two", Balance::RandomTwo),
-    ("random", Balance::Random),
-    ("first", Balance::First),
-];
-
-const SEND_PROXY: &Words<ProxyVersion> = &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
 
 /// A backend with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    pub(super) backend: Backend,
+    pub(super) backend: BackendConfig,
     pub(super) place: Place,
 }
 
@@ -52,32 +36,27 @@ pub(super) fn pool(
     name: &str,
     section: &Section<'_>,
     report: &mut Report<'_>,
-) -> (Pool, Vec<Member>) {
+) -> (PoolConfig, Vec<Member>) {
     let members = backends(name, section, report);
-    let prefix = Prefixes { v4: 32, v6: 128 };
-    let mut pool = Pool {
+    let mut pool = PoolConfig {
         name: name.to_owned(),
-        balance: section.word("balance", BALANCE, report).or(Balance::Maglev),
+        balance: section.word_or_default("balance", report),
         hash_key: hash_key(section, report),
-        hash_prefix: prefixes(section, ("hash_prefix", Table::HashPrefix), prefix, report),
+        hash_prefix: prefix(section, "hash_prefix", report),
         table_size: table_size(section, members.len(), report),
-        load_factor: section.read("load_factor", report, load_factor).value(),
+        load_factor: load_factor(section, report),
         sticky: sticky(section, report),
         backends: members.iter().map(|member| member.backend.clone()).collect(),
-        connect_timeout: section
-            .duration("connect_timeout", SHORTEST..=LONGEST, report)
-            .or(Duration::from_secs(3)),
-        retries: section.count32("retries", 0..=RETRIES_MAX, report).or(2),
-        send_proxy: section.word("send_proxy", SEND_PROXY, report).value(),
+        connect_timeout: section.duration_or_default("connect_timeout", report),
+        retries: section.count32_or_default("retries", report),
+        send_proxy: section.word("send_proxy", report).value(),
         source: source(section, report),
-        transparent: section.boolean("transparent", report).or(false),
+        transparent: section.boolean_or_default("transparent", report),
         queue: queue(section, report),
-        slow_start: section
-            .duration("slow_start", Duration::ZERO..=LONGEST, report)
-            .value()
+        slow_start: Some(section.duration_or_default("slow_start", report))
             .filter(|time| !time.is_zero()),
-        panic_threshold: section.read("panic_threshold", report, scalar::percent).or(0),
-        on_down: section.read("on_down", report, on_down).or(OnDown::Keep),
+        panic_threshold: section.percent_or_default("panic_threshold", report),
+        on_down: section.read("on_down", report, on_down).or(OnDownConfig::Keep),
         health: health(section, unix_backend(&members), report),
         outlier: outlier(section, report),
     };
@@ -86,7 +65,7 @@ pub(super) fn pool(
         health.source.clone_from(&pool.source);
     }
     compare_source(section, (&pool.source, pool.transparent), &members, report);
-    compare_balance(section, &pool, report);
+    refuse_idle(section, report);
     (pool, members)
 }
 
@@ -130,12 +109,12 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         let backend = backend(text.to_owned(), address);
         return Some(Member { backend, place: value.place.clone() });
     }
-    let Some(section) = Section::of(value) else {
+    let Some(section) = Section::of(value, Table::Backend) else {
         let expected = "an address such as \"10.0.0.11:5432\", or a table with `address`";
         scalar::wrong_type(value, expected, None, report);
         return None;
     };
-    section.refuse_unknown(Table::Backend, report);
+    section.refuse_unknown(report);
     let address = section.read("address", report, |value, report| {
         let address = address(value, Purpose::Connect, report)?;
         Some((address, value.text().unwrap_or("").to_owned()))
@@ -155,24 +134,23 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         }
         check_name(&name, &value.place, report).then_some(name)
     });
-    let weight = section.count32("weight", 0..=WEIGHT_MAX, report).or(1);
-    let backup = section.boolean("backup", report).or(false);
-    let sessions_max = u32::try_from(SESSIONS_MAX).unwrap_or(u32::MAX);
-    let max_sessions = section.count32("max_sessions", 1..=sessions_max, report).value();
-    let drain = section.boolean("drain", report).or(false);
+    let weight = section.count32_or_default("weight", report);
+    let backup = section.boolean_or_default("backup", report);
+    let max_sessions = section.count32("max_sessions", report).value();
+    let drain = section.boolean_or_default("drain", report);
     let (address, text) = address.value()?;
     let place = place.unwrap_or_else(|| value.place.clone());
     if given.is_absent() && !unix::check_as_name(&text, &place, report) {
         return None;
     }
     let name = given.or(text);
-    let backend = Backend { name, address, weight, backup, max_sessions, drain };
+    let backend = BackendConfig { name, address, weight, backup, max_sessions, drain };
     Some(Member { backend, place })
 }
 
 /// A backend of which only the address is known.
-fn backend(name: String, address: Address) -> Backend {
-    Backend { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
+fn backend(name: String, address: Address) -> BackendConfig {
+    BackendConfig { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
 }
 
 /// Checks that a name can stand in commands (`POOL/BACKEND`), paths, logs and metrics.
@@ -223,10 +201,11 @@ fn compare_members(members: &[Member], report: &mut Report<'_>) {
 
 /// Reads `table_size`: prime and larger than the number of backends.
 fn table_size(section: &Section<'_>, backends: usize, report: &mut Report<'_>) -> u32 {
-    const DEFAULT: u32 = 65_537;
-    let field = section.count32("table_size", 2..=TABLE_SIZE_MAX, report);
-    let place = field.place().cloned();
-    let size = field.or(DEFAULT);
+    let size = section.count32_or_default("table_size", report);
+    let place = section.get("table_size").map(|value| value.place);
+    if place.as_ref().is_some_and(|place| report.has_error_at(place)) {
+        return size;
+    }
     let place = place.or_else(|| section.get("backends").map(|value| value.place));
     let Some(place) = place else { return size };
     if !is_prime(size) {
@@ -242,14 +221,6 @@ fn table_size(section: &Section<'_>, backends: usize, report: &mut Report<'_>) -
         report.error(&place, finding);
     }
     size
-}
-
-/// Whether a number has no divisor but 1 and itself.
-fn is_prime(number: u32) -> bool {
-    number >= 2
-        && (2..)
-            .take_while(|divisor| divisor * divisor <= number)
-            .all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// The primes below and above a number, within what is allowed.

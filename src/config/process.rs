@@ -1,106 +1,52 @@
 //! `[global]` and `[admin]`: what concerns the process as a whole.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::address::{Purpose, socket};
+
 use super::file::{Field, Section};
 use super::keys::Table;
 use super::report::{Finding, Place, Report};
-use super::scalar::{self, Words};
+use super::scalar;
 use super::unix::{PATH_LENGTH_MAX, PREFIX};
-use super::{Admin, Global, Log, LogFormat, LogLevel, Splice};
+use super::{Admin, Global, Log};
 
-/// Most threads.
-const WORKERS_MAX: u64 = 256;
-/// Most sessions of a process, a listener or a backend.
-pub(super) const SESSIONS_MAX: u64 = 100_000_000;
-/// Longest time that can be asked for.
-pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-/// Longest busy wait: more is a mistake, not a latency.
-const SPIN_MAX: Duration = Duration::from_secs(1);
-/// Largest seed that every TOML reader understands.
-const SEED_MAX: u64 = i64::MAX as u64;
-/// Where the control socket is unless the file says otherwise.
-const SOCKET: &str = "/run/evenkeel/admin.sock";
 /// Longest path a Unix socket may have.
 const SOCKET_LENGTH_MAX: usize = PATH_LENGTH_MAX;
 
-const SPLICE: &Words<Splice> =
-    &[("auto", Splice::Auto), ("never", Splice::Never), ("always", Splice::Always)];
-
-const LEVEL: &Words<LogLevel> = &[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
-
-const FORMAT: &Words<LogFormat> =
-    &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
-
-impl Default for Global {
-    fn default() -> Self {
-        Self {
-            workers: None,
-            max_sessions: None,
-            pin_workers: false,
-            drain_timeout: Duration::from_secs(300),
-            shutdown_delay: Duration::ZERO,
-            splice: Splice::Auto,
-            spin: Duration::ZERO,
-            hash_seed: 0,
-            log: Log { level: LogLevel::Info, format: LogFormat::Auto, sessions: true },
-        }
-    }
-}
-
 impl Default for Admin {
     fn default() -> Self {
-        Self { socket: PathBuf::from(SOCKET), socket_required: false, http: None }
+        let socket = Section::absent(Table::Admin).default_text("socket");
+        Self { socket: PathBuf::from(socket), socket_required: false, http: None }
     }
 }
 
 /// Reads `[global]`.
 pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> Global {
-    let default = Global::default();
-    let Some(section) = section else { return default };
-    section.refuse_unknown(Table::Global, report);
-    let any = Duration::ZERO..=LONGEST;
-    let workers = section
-        .read("workers", report, |value, report| {
-            scalar::auto_or_count(value, 1..=WORKERS_MAX, report)
-        })
-        .or(None);
+    let absent = Section::absent(Table::Global);
+    let section = section.unwrap_or(&absent);
+    section.refuse_unknown(report);
+    let workers = section.auto_or_count("workers", report);
     Global {
         workers: workers.and_then(|count| usize::try_from(count).ok()),
-        max_sessions: section
-            .read("max_sessions", report, |value, report| {
-                scalar::auto_or_count(value, 1..=SESSIONS_MAX, report)
-            })
-            .or(None),
-        pin_workers: section.boolean("pin_workers", report).or(default.pin_workers),
-        drain_timeout: section
-            .duration("drain_timeout", any.clone(), report)
-            .or(default.drain_timeout),
-        shutdown_delay: section.duration("shutdown_delay", any, report).or(default.shutdown_delay),
-        splice: section.word("splice", SPLICE, report).or(default.splice),
-        spin: section.duration("spin", Duration::ZERO..=SPIN_MAX, report).or(default.spin),
-        hash_seed: section
-            .read("hash_seed", report, |value, report| scalar::count(value, 0..=SEED_MAX, report))
-            .or(default.hash_seed),
-        log: log(section, default.log, report),
+        max_sessions: section.auto_or_count("max_sessions", report),
+        pin_workers: section.boolean_or_default("pin_workers", report),
+        drain_timeout: section.duration_or_default("drain_timeout", report),
+        shutdown_delay: section.duration_or_default("shutdown_delay", report),
+        splice: section.word_or_default("splice", report),
+        spin: section.duration_or_default("spin", report),
+        hash_seed: section.count_or_default("hash_seed", report),
+        log: log(section, report),
     }
 }
 
 /// Reads `log` of `[global]`.
-fn log(section: &Section<'_>, default: Log, report: &mut Report<'_>) -> Log {
-    let Some(section) = section.open("log", Table::Log, report) else { return default };
+fn log(section: &Section<'_>, report: &mut Report<'_>) -> Log {
+    let section = section.open("log", report).unwrap_or(Section::absent(Table::Log));
     Log {
-        level: section.word("level", LEVEL, report).or(default.level),
-        format: section.word("format", FORMAT, report).or(default.format),
-        sessions: section.boolean("sessions", report).or(default.sessions),
+        level: section.word_or_default("level", report),
+        format: section.word_or_default("format", report),
+        sessions: section.boolean_or_default("sessions", report),
     }
 }
 
@@ -111,7 +57,7 @@ pub(super) fn admin(
 ) -> (Admin, Option<Place>) {
     let mut admin = Admin::default();
     let Some(section) = section else { return (admin, None) };
-    section.refuse_unknown(Table::Admin, report);
+    section.refuse_unknown(report);
     if let Some(socket) = section.read("socket", report, socket_path).value() {
         admin.socket = socket;
         admin.socket_required = true;

@@ -127,6 +127,13 @@ impl<'t> Report<'t> {
         self.text.get(span.clone()).unwrap_or("")
     }
 
+    /// Whether an error has been reported of exactly this place.
+    pub(super) fn has_error_at(&self, place: &Place) -> bool {
+        self.problems.iter().any(|problem| {
+            problem.severity == Severity::Error && problem.span.as_ref() == Some(&place.span)
+        })
+    }
+
     /// Whether the file is refused.
     pub(super) fn has_errors(&self) -> bool {
         self.problems.iter().any(|problem| problem.severity == Severity::Error)

@@ -1,51 +1,29 @@
 //! `[[listener.NAME.route]]`, `[listener.NAME.peek]` and `hash_key`: what clients say first.
 
-use std::time::Duration;
+use crate::policy::first_bytes::request_head::is_token;
+use crate::policy::terms::Word;
 
-use super::accept_proxy::LONGEST;
 use super::file::{Section, Value, shown};
 use super::keys::Table;
-use super::listener::{NO_POOL, SHORTEST, named_pool};
+use super::listener::{NO_POOL, named_pool};
 use super::network;
 use super::report::{Finding, Report};
-use super::scalar::{self, Words};
+use super::scalar;
 use super::size;
-use super::{HashKey, Peek, Route};
+use super::words::{HashKeyForm, OnPeekTimeout};
+use super::{HashKey, Peek, RouteConfig};
 
-/// Bytes that may be looked at: what a worker receives in one call.
-const BYTES: std::ops::RangeInclusive<u32> = 256..=65_536;
 /// Longest name of a protocol (RFC 7301).
 const PROTOCOL_BYTES_MAX: usize = 255;
 /// Longest host name.
 const NAME_BYTES_MAX: usize = 253;
-
-/// True is "default".
-const ON_TIMEOUT: &Words<bool> = &[("close", false), ("default", true)];
-
-/// The kinds of `hash_key`; those that end in a space have a name behind them.
-#[derive(Clone, Copy)]
-enum Kind {
-    ClientIp,
-    ClientIpPort,
-    Sni,
-    Header,
-    Cookie,
-}
-
-const HASH_KEY: &Words<Kind> = &[
-    ("client-ip", Kind::ClientIp),
-    ("client-ip-port", Kind::ClientIpPort),
-    ("sni", Kind::Sni),
-    ("http-header ", Kind::Header),
-    ("http-cookie ", Kind::Cookie),
-];
 
 /// Reads the routes of a listener; `pools` are the names they may choose from.
 pub(super) fn routes(
     listener: &Section<'_>,
     pools: &[String],
     report: &mut Report<'_>,
-) -> Vec<Route> {
+) -> Vec<RouteConfig> {
     let Some(value) = listener.get("route") else { return Vec::new() };
     let Some(elements) = value.elements() else {
         let finding = Finding::new("`route` must be a list of tables")
@@ -57,12 +35,12 @@ pub(super) fn routes(
     elements.iter().filter_map(|element| route(element, pools, report)).collect()
 }
 
-fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<Route> {
-    let Some(section) = Section::of(value) else {
+fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<RouteConfig> {
+    let Some(section) = Section::of(value, Table::Route) else {
         scalar::wrong_type(value, "a table [[listener.NAME.route]]", None, report);
         return None;
     };
-    section.refuse_unknown(Table::Route, report);
+    section.refuse_unknown(report);
     let (names, protocols) = ("[\"*.example.com\"]", "[\"h2\"]");
     let sni = section
         .read("sni", report, |value, report| scalar::list(value, names, report, server_name));
@@ -90,7 +68,7 @@ fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option
             report.error(&value.place, finding);
         }
     }
-    Some(Route {
+    Some(RouteConfig {
         sni: sni.or(Vec::new()),
         alpn: alpn.or(Vec::new()),
         client: client.or(Vec::new()),
@@ -135,16 +113,13 @@ fn protocol(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
 
 /// Reads `peek`.
 pub(super) fn peek(listener: &Section<'_>, report: &mut Report<'_>) -> Peek {
-    let mut peek =
-        Peek { timeout: Duration::from_secs(3), max_bytes: 16 * 1024, is_default_else: false };
-    if let Some(section) = listener.open("peek", Table::Peek, report) {
-        peek.timeout = section.duration("timeout", SHORTEST..=LONGEST, report).or(peek.timeout);
-        peek.max_bytes = section
-            .read("max_bytes", report, |value, report| size::bounded(value, BYTES, report))
-            .or(peek.max_bytes);
-        peek.is_default_else = section.word("on_timeout", ON_TIMEOUT, report).or(false);
+    let section = listener.open("peek", report).unwrap_or(Section::absent(Table::Peek));
+    let on_timeout = section.word_or_default::<OnPeekTimeout>("on_timeout", report);
+    Peek {
+        timeout: section.duration_or_default("timeout", report),
+        max_bytes: size::bytes_or_default(&section, "max_bytes", report),
+        is_default_else: on_timeout == OnPeekTimeout::Default,
     }
-    peek
 }
 
 /// Reads `hash_key`.
@@ -156,14 +131,14 @@ pub(super) fn hash_key(section: &Section<'_>, report: &mut Report<'_>) -> HashKe
             report.error(&value.place, finding);
             return None;
         }
-        let kind = scalar::word(value, HASH_KEY, report)?;
+        let form = scalar::word(value, HashKeyForm::WORDS, report)?;
         let name = value.text().and_then(|text| text.split_once(' ')).map_or("", |(_, name)| name);
-        Some(match kind {
-            Kind::ClientIp => HashKey::ClientIp,
-            Kind::ClientIpPort => HashKey::ClientIpPort,
-            Kind::Sni => HashKey::Sni,
-            Kind::Header => HashKey::HttpHeader(token(name, value, report)?),
-            Kind::Cookie => HashKey::HttpCookie(token(name, value, report)?),
+        Some(match form {
+            HashKeyForm::ClientIp => HashKey::ClientIp,
+            HashKeyForm::ClientIpPort => HashKey::ClientIpPort,
+            HashKeyForm::Sni => HashKey::Sni,
+            HashKeyForm::Header => HashKey::HttpHeader(token(name, value, report)?),
+            HashKeyForm::Cookie => HashKey::HttpCookie(token(name, value, report)?),
         })
     });
     field.or(HashKey::ClientIp)
@@ -171,9 +146,7 @@ pub(super) fn hash_key(section: &Section<'_>, report: &mut Report<'_>) -> HashKe
 
 /// The name of a header or a cookie (RFC 9110, section 5.6.2).
 fn token(name: &str, value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
-    let is_token =
-        |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
-    if !name.is_empty() && name.chars().all(is_token) {
+    if !name.is_empty() && name.bytes().all(is_token) {
         return Some(name.to_owned());
     }
     let message = format!("`{}` is no name of a header or a cookie", shown(name));

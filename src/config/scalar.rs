@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::Rate;
-use super::file::{Field, Section, Value, join_or, quoted, shown};
-use super::foreign;
-use super::nearest::nearest;
-use super::report::{Finding, Report};
-use super::units;
+use crate::policy::terms::Word;
 
-/// Most connections per second a rate may stand for.
-pub(super) const RATE_PER_SECOND_MAX: u64 = 100_000;
+use super::EventRate;
+use super::file::{Field, Section, Value, join_or, quoted, shown};
+use super::keys::{RATE_PER_SECOND_MAX, Shape};
+use super::report::{Finding, Report};
+use super::suggest::{foreign_value, nearest};
+use super::units;
 
 /// Words of the format with what they mean. A word that ends in a space begins a value that has an
 /// argument.
@@ -126,23 +125,8 @@ pub(super) fn duration(
     None
 }
 
-/// A duration of whole seconds, which is all the kernel takes for keepalive.
-pub(super) fn whole_seconds(value: &Value<'_>, report: &mut Report<'_>) -> Option<Duration> {
-    const SECONDS_MAX: u64 = 32_767;
-    let bounds = Duration::from_secs(1)..=Duration::from_secs(SECONDS_MAX);
-    let read = duration(value, bounds, report)?;
-    if read.subsec_nanos() == 0 {
-        return Some(read);
-    }
-    let finding = Finding::new(format!("`{}` must be whole seconds", shown(&value.name)))
-        .expected("a duration such as \"60s\"")
-        .hint("the kernel counts keepalive in seconds");
-    report.error(&value.place, finding);
-    None
-}
-
 /// A rate.
-pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<Rate> {
+pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<EventRate> {
     const EXPECTED: &str = "a rate such as \"100/s\" or \"30/min\"";
     let read = with_unit(value, (EXPECTED, "/s"), report, units::rate)?;
     let most = RATE_PER_SECOND_MAX.saturating_mul(read.period.as_secs());
@@ -192,16 +176,6 @@ pub(super) fn count(
         report.error(&value.place, Finding::new(message).expected(expected));
     }
     fits
-}
-
-/// A whole number of 32 bits within bounds.
-pub(super) fn count32(
-    value: &Value<'_>,
-    bounds: RangeInclusive<u32>,
-    report: &mut Report<'_>,
-) -> Option<u32> {
-    let bounds = u64::from(*bounds.start())..=u64::from(*bounds.end());
-    count(value, bounds, report).and_then(|read| u32::try_from(read).ok())
 }
 
 /// "auto", or a whole number within bounds.
@@ -287,7 +261,7 @@ pub(super) fn word<T: Copy>(
     }
     let message = format!("`{name}` cannot be {}", shown(&quoted(text)));
     let finding = Finding::new(message).expected(expected);
-    let near = foreign::value(&value.name, text)
+    let near = foreign_value(&value.name, text)
         .or_else(|| nearest(text, words.iter().map(|(word, _)| word.trim_end())));
     let finding = match near {
         Some(near) => finding.hint(format!("did you mean \"{near}\"?")),
@@ -313,25 +287,85 @@ pub(super) fn list<'t, T>(
     read.into_iter().collect()
 }
 
+/// Reading a key of a table: bounds and default are those of its row in the table of keys.
 impl<'t> Section<'t> {
+    /// The default of a key that has one.
+    fn default_of<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        parse(self.key(name)?.default_text()?)
+    }
+
     /// A duration within bounds.
-    pub(super) fn duration(
-        &self,
-        name: &str,
-        bounds: RangeInclusive<Duration>,
-        report: &mut Report<'_>,
-    ) -> Field<Duration> {
+    pub(super) fn duration(&self, name: &str, report: &mut Report<'_>) -> Field<Duration> {
+        let bounds = match self.key(name).map(|key| key.shape) {
+            Some(Shape::Duration(from, to) | Shape::WholeSeconds(from, to)) => from..=to,
+            _ => Duration::ZERO..=Duration::MAX,
+        };
         self.read(name, report, |value, report| duration(value, bounds, report))
     }
 
-    /// A whole number of 32 bits within bounds.
-    pub(super) fn count32(
+    /// The same, or its default.
+    pub(super) fn duration_or_default(&self, name: &str, report: &mut Report<'_>) -> Duration {
+        let default = || self.default_of(name, |text| units::duration(text).ok());
+        self.duration(name, report).value().or_else(default).unwrap_or_default()
+    }
+
+    /// A duration of whole seconds within bounds, or its default; `hint` says why there are no
+    /// parts of a second.
+    pub(super) fn whole_seconds(
         &self,
         name: &str,
-        bounds: RangeInclusive<u32>,
+        hint: &str,
         report: &mut Report<'_>,
-    ) -> Field<u32> {
-        self.read(name, report, |value, report| count32(value, bounds, report))
+    ) -> Duration {
+        let default = self.default_of(name, |text| units::duration(text).ok()).unwrap_or_default();
+        let Field::Given(read, place) = self.duration(name, report) else { return default };
+        if read.subsec_nanos() == 0 {
+            return read;
+        }
+        let finding = Finding::new(format!("`{name}` must be whole seconds"))
+            .expected(format!("a duration such as \"{}\"", units::show_duration(default)));
+        report.error(&place, finding.hint(hint));
+        default
+    }
+
+    fn count_bounds(&self, name: &str) -> RangeInclusive<u64> {
+        match self.key(name).map(|key| key.shape) {
+            Some(Shape::Count(from, to) | Shape::AutoOrCount(from, to)) => from..=to,
+            _ => 0..=u64::MAX,
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn count(&self, name: &str, report: &mut Report<'_>) -> Field<u64> {
+        let bounds = self.count_bounds(name);
+        self.read(name, report, |value, report| count(value, bounds, report))
+    }
+
+    /// The same, or its default.
+    pub(super) fn count_or_default(&self, name: &str, report: &mut Report<'_>) -> u64 {
+        let default = || self.default_of(name, |text| text.parse().ok());
+        self.count(name, report).value().or_else(default).unwrap_or_default()
+    }
+
+    /// A whole number within bounds of 32 bits.
+    pub(super) fn count32(&self, name: &str, report: &mut Report<'_>) -> Field<u32> {
+        self.count(name, report).map(|read| u32::try_from(read).unwrap_or(u32::MAX))
+    }
+
+    /// The same, or its default.
+    pub(super) fn count32_or_default(&self, name: &str, report: &mut Report<'_>) -> u32 {
+        u32::try_from(self.count_or_default(name, report)).unwrap_or(u32::MAX)
+    }
+
+    /// The length of a prefix, or its default.
+    pub(super) fn length_or_default(&self, name: &str, report: &mut Report<'_>) -> u8 {
+        u8::try_from(self.count_or_default(name, report)).unwrap_or(u8::MAX)
+    }
+
+    /// A whole number within bounds; `None` is "auto", which is the default.
+    pub(super) fn auto_or_count(&self, name: &str, report: &mut Report<'_>) -> Option<u64> {
+        let bounds = self.count_bounds(name);
+        self.read(name, report, |value, report| auto_or_count(value, bounds, report)).or(None)
     }
 
     /// `true` or `false`.
@@ -339,13 +373,36 @@ impl<'t> Section<'t> {
         self.read(name, report, boolean)
     }
 
-    /// One word out of a list.
-    pub(super) fn word<T: Copy>(
-        &self,
-        name: &str,
-        words: &Words<T>,
-        report: &mut Report<'_>,
-    ) -> Field<T> {
-        self.read(name, report, |value, report| word(value, words, report))
+    /// The same, or its default.
+    pub(super) fn boolean_or_default(&self, name: &str, report: &mut Report<'_>) -> bool {
+        let default = || self.default_of(name, |text| text.parse().ok());
+        self.boolean(name, report).value().or_else(default).unwrap_or_default()
+    }
+
+    /// A rate.
+    pub(super) fn rate(&self, name: &str, report: &mut Report<'_>) -> Field<EventRate> {
+        self.read(name, report, rate)
+    }
+
+    /// A percentage, or its default.
+    pub(super) fn percent_or_default(&self, name: &str, report: &mut Report<'_>) -> u8 {
+        let default = || self.default_of(name, |text| units::percent(text).ok());
+        self.read(name, report, percent).value().or_else(default).unwrap_or_default()
+    }
+
+    /// One word of those that a term has.
+    pub(super) fn word<T: Word>(&self, name: &str, report: &mut Report<'_>) -> Field<T> {
+        self.read(name, report, |value, report| word(value, T::WORDS, report))
+    }
+
+    /// The same, or its default.
+    pub(super) fn word_or_default<T: Word>(&self, name: &str, report: &mut Report<'_>) -> T {
+        let default = || self.default_of(name, T::of_word);
+        self.word(name, report).value().or_else(default).unwrap_or(T::WORDS[0].1)
+    }
+
+    /// The path of a probe, the name of a method: text with a default.
+    pub(super) fn default_text(&self, name: &str) -> String {
+        self.default_of(name, |text| Some(text.to_owned())).unwrap_or_default()
     }
 }

@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use super::address::Address;
+use super::Address;
+use crate::policy::balance::source::SOURCES_MAX;
+
 use super::file::{Section, Value, quoted, shown};
 use super::listener::Bind;
 use super::pool::Member;
 use super::report::{Finding, Report};
 use super::scalar;
 use super::unix::PREFIX;
-use super::{Listener, Pool};
+use super::{ListenerConfig, PoolConfig};
 
-/// Most sources of a pool.
-const SOURCES_MAX: usize = 64;
 const SAMPLE: &str = "[\"10.0.0.5\", \"10.0.0.6\"]";
 const EXPECTED: &str = "an IP address of this host such as \"10.0.0.5\"";
 
@@ -145,8 +145,8 @@ pub(super) fn compare_source(
 
 /// Warns where a transparent pool cannot serve those who connect to an address.
 pub(super) fn compare_clients(
-    listeners: &[Listener],
-    pools: &[Pool],
+    listeners: &[ListenerConfig],
+    pools: &[PoolConfig],
     binds: &[Bind],
     report: &mut Report<'_>,
 ) {

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::address::Address;
+use super::Address;
 use super::file::{Field, Section, Value, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;

@@ -1,4 +1,4 @@
-//! Values that carry a unit: durations, rates, percentages, as written and as shown.
+//! Values that carry a unit: durations, rates, sizes, percentages, as written and as shown.
 //!
 //! The grammar is smaller than that of general date libraries on purpose: no signs, no words, no
 //! calendar units, nothing finer than a microsecond. Every refusal says what to write instead, and
@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::Rate;
+use super::EventRate;
 
 /// Units of a duration, large to small, in nanoseconds.
 const DURATION_UNITS: &[(&str, u64)] = &[
@@ -23,6 +23,10 @@ const DURATION_SPELLINGS: &[(&str, &str)] = &[("min", "m"), ("µs", "us"), ("μs
 
 /// Periods of a rate, in seconds.
 const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("h", 3_600), ("d", 86_400)];
+
+/// Units of a size with what they stand for, the largest first.
+const SIZE_UNITS: &[(&str, u64)] =
+    &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Smallest step of a duration, in nanoseconds.
 const STEP: u64 = 1_000;
@@ -127,7 +131,7 @@ pub fn show_duration(value: Duration) -> String {
 ///
 /// # Errors
 /// The remedy, to be shown as a hint.
-pub fn rate(text: &str) -> Result<Rate, String> {
+pub fn rate(text: &str) -> Result<EventRate, String> {
     rate_behind("", text, "leave the key out for no limit")
 }
 
@@ -135,7 +139,7 @@ pub fn rate(text: &str) -> Result<Rate, String> {
 ///
 /// # Errors
 /// The remedy, to be shown as a hint.
-pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> {
+pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<EventRate, String> {
     let Some((count, unit)) = text.split_once('/') else {
         let number = text.trim();
         return Err(if number.parse::<u64>().is_ok() {
@@ -155,7 +159,7 @@ pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> 
     };
     match count.parse::<u64>() {
         Ok(0) => Err(format!("at least 1; {none}")),
-        Ok(count) => Ok(Rate { count, period: Duration::from_secs(*seconds) }),
+        Ok(count) => Ok(EventRate { count, period: Duration::from_secs(*seconds) }),
         Err(_) if count.parse::<f64>().is_ok() => {
             Err("write a whole number and a longer period, such as \"30/min\"".to_owned())
         }
@@ -164,7 +168,7 @@ pub fn rate_behind(words: &str, text: &str, none: &str) -> Result<Rate, String> 
 }
 
 /// Writes a rate so that [`rate`] reads the same.
-pub fn show_rate(value: Rate) -> String {
+pub fn show_rate(value: EventRate) -> String {
     let unit = RATE_UNITS.iter().find(|(_, seconds)| *seconds == value.period.as_secs());
     format!("{}/{}", value.count, unit.map_or("s", |(name, _)| name))
 }
@@ -198,6 +202,23 @@ pub fn percent(text: &str) -> Result<u8, String> {
         Ok(number @ 0..=100) => Ok(number),
         _ => Err("a whole number from 0 to 100 and `%`".to_owned()),
     }
+}
+
+/// Reads `"16KiB"`: a whole number and a unit, with `behind` behind it; in bytes.
+pub fn size(text: &str, behind: &str) -> Option<u64> {
+    let text = text.trim().strip_suffix(behind)?.trim_end();
+    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(end)?;
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*bytes)
+}
+
+/// Writes a size so that [`size`] reads the same.
+pub fn show_size(bytes: impl Into<u64>) -> String {
+    let bytes = bytes.into();
+    let fitting = SIZE_UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes > 0);
+    let (name, unit) = fitting.copied().unwrap_or(("B", 1));
+    format!("{}{name}", bytes / unit)
 }
 
 #[cfg(test)]
@@ -241,13 +262,34 @@ mod tests {
         }
     }
 
+    /// If it fails, a size means something else than it says.
+    #[test]
+    fn sizes_are_read_and_shown() {
+        for (text, bytes) in
+            [("0B", 0_u64), ("512B", 512), ("16KiB", 16_384), ("4095MiB", 4_293_918_720)]
+        {
+            assert_eq!(size(text, ""), Some(bytes), "{text}");
+            assert_eq!(show_size(bytes), text);
+            assert_eq!(size(&format!("{text}/s"), "/s"), Some(bytes), "{text}");
+        }
+        assert_eq!(size(" 1 KiB ", ""), Some(1024));
+        assert_eq!(size("1 KiB /s", "/s"), Some(1024));
+        let wrong = ["", "1", "KiB", "1kb", "1KB", "1.5KiB", "-1B", "1KiB2", "1KiB/s"];
+        for wrong in wrong.into_iter().chain(["17179869184GiB"]) {
+            assert_eq!(size(wrong, ""), None, "{wrong}");
+        }
+        for wrong in ["1KiB", "1KiB/min", "/s", "1/s", "1KiB/s/s", "1Mbit/s"] {
+            assert_eq!(size(wrong, "/s"), None, "{wrong}");
+        }
+    }
+
     /// If it fails, limits are not what the operator wrote.
     #[test]
     fn rates_mean_what_they_say() {
         let second = Duration::from_secs(1);
-        assert_eq!(rate("100/s"), Ok(Rate { count: 100, period: second }));
-        assert_eq!(rate("5 / min"), Ok(Rate { count: 5, period: second * 60 }));
-        assert_eq!(rate("1/d"), Ok(Rate { count: 1, period: second * 86_400 }));
+        assert_eq!(rate("100/s"), Ok(EventRate { count: 100, period: second }));
+        assert_eq!(rate("5 / min"), Ok(EventRate { count: 5, period: second * 60 }));
+        assert_eq!(rate("1/d"), Ok(EventRate { count: 1, period: second * 86_400 }));
         for (text, part) in [
             ("100", "\"100/s\""),
             ("100/m", "\"100/min\""),
@@ -296,7 +338,7 @@ mod tests {
             prop_assert_eq!(duration(&show_duration(value)), Ok(value));
             let value = u32::try_from(micros % 4_000_000_000).unwrap();
             prop_assert_eq!(thousandths(&show_thousandths(value)), Some(value));
-            let value = Rate { count, period: Duration::from_secs(RATE_UNITS[unit].1) };
+            let value = EventRate { count, period: Duration::from_secs(RATE_UNITS[unit].1) };
             prop_assert_eq!(rate(&show_rate(value)), Ok(value));
         }
 

@@ -5,14 +5,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::address::Address;
+use super::Address;
 use super::file::{Section, Value, quoted, shown};
 use super::listener::Bind;
 use super::report::{Finding, Place, Report};
-use super::{Balance, HashKey, Listener, Pool};
+use super::{BalanceAlgorithm, HashKey, ListenerConfig, PoolConfig};
 
 /// What comes before the path of a Unix socket.
-pub(super) const PREFIX: &str = "unix:";
+pub(super) const PREFIX: &str = Address::UNIX_PREFIX;
 
 /// Longest path of a Unix socket: the kernel's 108 bytes, with the zero at its end (unix(7)).
 pub(super) const PATH_LENGTH_MAX: usize = 107;
@@ -76,7 +76,7 @@ pub(super) fn check_as_name(text: &str, place: &Place, report: &mut Report<'_>) 
 
 /// Warns where a listener on a Unix socket does something else than what it seems to.
 pub(super) fn compare_listener(
-    listener: &Listener,
+    listener: &ListenerConfig,
     section: &Section<'_>,
     binds: &[Bind],
     report: &mut Report<'_>,
@@ -114,8 +114,8 @@ pub(super) fn compare_listener(
 
 /// Warns where all clients of a Unix socket go to one backend because it is chosen by an address.
 pub(super) fn compare_hashes(
-    listeners: &[Listener],
-    pools: &[Pool],
+    listeners: &[ListenerConfig],
+    pools: &[PoolConfig],
     binds: &[Bind],
     report: &mut Report<'_>,
 ) {
@@ -140,13 +140,13 @@ pub(super) fn compare_hashes(
 }
 
 /// A pool that sends clients without an address to the same backend, and why.
-fn all_to_one(pool: &Pool) -> Option<(&Pool, &'static str)> {
+fn all_to_one(pool: &PoolConfig) -> Option<(&PoolConfig, &'static str)> {
     let has_choice = pool.backends.iter().filter(|it| !it.backup && it.weight > 0).count() > 1;
     if !has_choice || !matches!(pool.hash_key, HashKey::ClientIp | HashKey::ClientIpPort) {
         return None;
     }
     match (pool.balance, pool.sticky) {
-        (Balance::Maglev, _) => Some((pool, "\"maglev\" hashes it")),
+        (BalanceAlgorithm::Maglev, _) => Some((pool, "\"maglev\" hashes it")),
         (_, Some(_)) => Some((pool, "`sticky` knows them by it")),
         _ => None,
     }

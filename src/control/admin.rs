@@ -2,9 +2,10 @@
 //! a read-only page over TCP.
 //!
 //! Both are opened at start, before anything is served, and answered by the thread `control`.
-//! Whoever may open the socket (mode 0600) controls the process; TCP can change nothing.
+//! A user who may open the socket (mode 0600) controls the process; TCP can change nothing.
 
 pub mod client;
+mod context;
 pub(crate) mod http_server;
 mod page;
 mod routes;
@@ -13,40 +14,24 @@ pub(crate) mod verbs;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
 
+use crate::config::KeyPath;
+use crate::control::admin::context::AdminContext;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{
     backend, config, explain, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
 };
-use crate::control::log::Logging;
-use crate::control::reload::plane::Plane;
-use crate::control::start::listeners::ListenFailure;
-use crate::control::start::run_error::RunError;
-use crate::control::start::socket_file::SocketFile;
-use crate::control::tell::status::AdminAddresses;
-use crate::control::watch::prober::Prober;
+use crate::control::host::listeners::ListenFailure;
+use crate::control::host::socket_file::SocketFile;
+use crate::control::reload::services::Services;
+use crate::control::run_error::RunError;
+use crate::control::tell::status::document::AdminAddresses;
 
 /// Connections served at once, on each of the two.
 const CONNECTIONS_MAX: usize = 64;
-
-/// What requests act on.
-#[derive(Debug, Clone)]
-pub(crate) struct Context {
-    pub(crate) plane: Arc<Plane>,
-    pub(crate) prober: Arc<Prober>,
-    pub(crate) logging: Arc<Logging>,
-}
-
-/// What a route is given.
-#[derive(Debug, Clone)]
-pub(crate) struct Admin {
-    pub(crate) context: Context,
-    pub(crate) addresses: AdminAddresses,
-}
 
 /// Sockets that are open and not yet answered.
 #[derive(Debug)]
@@ -103,16 +88,16 @@ pub(crate) fn open_http(
         let real = listener.local_addr()?;
         Ok(Some((listener, real)))
     };
-    open().map_err(|cause| ListenFailure::new("admin.http".to_owned(), address, cause))
+    open().map_err(|cause| ListenFailure::new(KeyPath::table("admin").key("http"), address, cause))
 }
 
 /// Answers requests from now on; must be called within the runtime.
-pub(crate) fn serve(sockets: AdminSockets, context: Context) {
+pub(crate) fn serve(sockets: AdminSockets, services: Services) {
     let AdminSockets { unix, http, addresses, warning } = sockets;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    let admin = Admin { context, addresses };
+    let admin = AdminContext { services, addresses };
     if let Some((listener, file)) = unix {
         let routes = control_routes(admin.clone());
         tokio::spawn(async move {
@@ -136,7 +121,7 @@ pub(crate) fn serve(sockets: AdminSockets, context: Context) {
 }
 
 /// What both answer.
-fn shared_routes() -> Router<Admin> {
+fn shared_routes() -> Router<AdminContext> {
     Router::new()
         .route("/v1/status", get(status))
         .route("/metrics", get(metrics))
@@ -145,7 +130,7 @@ fn shared_routes() -> Router<Admin> {
 }
 
 /// Over the Unix socket: everything.
-fn control_routes(admin: Admin) -> Router {
+fn control_routes(admin: AdminContext) -> Router {
     shared_routes()
         .route("/v1/metrics", get(metrics))
         .route("/v1/config", get(config))
@@ -158,7 +143,7 @@ fn control_routes(admin: Admin) -> Router {
 }
 
 /// Over TCP: only what changes nothing and tells no configuration.
-fn read_only_routes(admin: Admin) -> Router {
+fn read_only_routes(admin: AdminContext) -> Router {
     shared_routes()
         .route("/", get(page))
         .fallback(no_such_route)

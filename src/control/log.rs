@@ -1,19 +1,22 @@
-//! What is logged, in which form, and how it gets to stderr without anybody waiting for it.
+//! What is logged, in which form, and how it gets to stderr without a thread waiting for it.
 //!
 //! Events and session records go through two bounded queues to one thread, `log`, that formats and
 //! writes them; a line that finds its queue full is dropped and counted. A flood of sessions cannot
 //! push a change of state out: events have their own queue.
 //!
 //! **Synchronization.** Level, shape and the switch of the session log are atomics written by the
-//! control plane and read relaxed by whoever logs: a line more or less around a change is harmless.
+//! control plane and read relaxed by every thread that logs: a line more or less around a change is
+//! harmless.
 
 mod event;
+mod level;
 mod line;
+mod settings;
 mod writer;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,12 +24,12 @@ use crossbeam::channel::{Sender, bounded};
 use parking_lot::Mutex;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::config::Log;
 use crate::shared::{ClosedSession, SessionLog};
 
-use crate::control::log::event::{Event, EventLayer, Level};
-use crate::control::log::line::Shape;
-use crate::control::log::writer::{LogWriter, Stderr};
+use crate::control::log::event::{Event, EventLayer};
+use crate::control::log::settings::Settings;
+use crate::control::log::writer::{LogQueues, LogWriter, Stderr};
 
 /// Events that may wait to be written.
 const EVENTS_MAX: usize = 1024;
@@ -35,59 +38,14 @@ const SESSIONS_MAX: usize = 8192;
 /// How long the end of the process waits for what is queued.
 const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What may change while the process runs, and what was lost.
-#[derive(Debug, Default)]
-pub(crate) struct Settings {
-    level: AtomicU8,
-    shape: AtomicU8,
-    sessions: Arc<AtomicBool>,
-    /// Lines that found no room or could not be written.
-    pub(crate) dropped: Arc<AtomicU64>,
-}
-
-impl Settings {
-    fn apply(&self, log: &Log) {
-        self.level.store(Level::from(log.level) as u8, Ordering::Relaxed);
-        self.shape.store(shape_of(log.format) as u8, Ordering::Relaxed);
-        self.sessions.store(log.sessions, Ordering::Relaxed);
-    }
-
-    /// The least important level that is written.
-    pub(crate) fn level(&self) -> Level {
-        Level::from_bits(self.level.load(Ordering::Relaxed))
-    }
-
-    /// How lines look.
-    pub(crate) fn shape(&self) -> Shape {
-        Shape::from_bits(self.shape.load(Ordering::Relaxed))
-    }
-
-    /// Counts lines nobody will see.
-    pub(crate) fn count_dropped(&self, lines: u64) {
-        self.dropped.fetch_add(lines, Ordering::Relaxed);
-    }
-}
-
-impl From<LogLevel> for Level {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::Error,
-            LogLevel::Warn => Self::Warn,
-            LogLevel::Info => Self::Info,
-            LogLevel::Debug => Self::Debug,
-            LogLevel::Trace => Self::Trace,
-        }
-    }
-}
-
 /// The log of the process.
 #[derive(Debug)]
 pub(crate) struct Logging {
     settings: Arc<Settings>,
     events: Sender<Event>,
     sessions: Sender<ClosedSession>,
-    /// Who sends here is answered once everything queued before is written; dropping it ends the
-    /// thread.
+    /// A sender that arrives is answered once everything queued before is written; dropping it ends
+    /// the thread.
     flushes: Mutex<Option<Sender<Sender<()>>>>,
     /// Kept so that the thread is known to be ours; never joined, for it may be stuck in write(2).
     _writer: JoinHandle<()>,
@@ -112,11 +70,9 @@ impl Logging {
         let (events, event_queue) = bounded(EVENTS_MAX);
         let (sessions, session_queue) = bounded(SESSIONS_MAX);
         let (flushes, flush_queue) = bounded(1);
-        let writer = LogWriter::new(
-            Arc::clone(&settings),
-            (event_queue, session_queue, flush_queue),
-            Box::new(sink),
-        );
+        let queues =
+            LogQueues { events: event_queue, sessions: session_queue, flushes: flush_queue };
+        let writer = LogWriter::new(Arc::clone(&settings), queues, Box::new(sink));
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run())?;
         let flushes = Mutex::new(Some(flushes));
         Ok(Self { settings, events, sessions, flushes, _writer: thread })
@@ -136,7 +92,7 @@ impl Logging {
     /// Takes new settings up at once.
     pub(crate) fn apply(&self, log: &Log) {
         self.settings.apply(log);
-        // Callsites remember whether anybody wants their events.
+        // Callsites remember whether their events are wanted.
         tracing::callsite::rebuild_interest_cache();
     }
 
@@ -150,7 +106,7 @@ impl Logging {
         let Some(flushes) = self.flushes.lock().take() else { return };
         let (done, finished) = bounded(1);
         if flushes.send_timeout(done, FINISH_DEADLINE).is_ok() {
-            // A stderr that nobody reads does not keep the process from ending.
+            // A stderr without a reader does not keep the process from ending.
             let _late = finished.recv_timeout(FINISH_DEADLINE);
         }
     }
@@ -162,34 +118,17 @@ impl Drop for Logging {
     }
 }
 
-/// Text for people, JSON for machines.
-fn shape_of(format: LogFormat) -> Shape {
-    match format {
-        LogFormat::Json => Shape::Json,
-        LogFormat::Text | LogFormat::Auto if is_journal() => Shape::Journal,
-        LogFormat::Text => Shape::Text,
-        LogFormat::Auto if io::stderr().is_terminal() => Shape::Text,
-        LogFormat::Auto => Shape::Json,
-    }
-}
-
-/// Whether stderr is the journal's: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
-fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Ok(status) = rustix::fs::fstat(io::stderr()) else { return false };
-    stream == format!("{}:{}", status.st_dev, status.st_ino)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use crate::config::{LogFormat, LogLevel};
     use crossbeam::channel::{Receiver, unbounded};
 
-    /// Passes on what is written; blocks while nobody takes it if the channel is a rendezvous.
-    struct Wire(Sender<Vec<u8>>);
+    /// Passes on what is written; blocks until it is taken if the channel is a rendezvous.
+    struct Sink(Sender<Vec<u8>>);
 
-    impl Write for Wire {
+    impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
             Ok(bytes.len())
@@ -219,7 +158,7 @@ mod tests {
     fn what_is_queued_is_written_before_the_end() {
         let (wire, written) = unbounded();
         let log = log(LogLevel::Info, LogFormat::Json);
-        let logging = Logging::start_into(&log, Wire(wire)).unwrap();
+        let logging = Logging::start_into(&log, Sink(wire)).unwrap();
         with_events(&logging, || {
             tracing::warn!(error = "no route", "backend {} down", "pg/b2");
             tracing::debug!("not asked for");
@@ -233,12 +172,12 @@ mod tests {
         assert_eq!(logging.dropped(), 0);
     }
 
-    // If this fails, a stderr that nobody reads stops the control plane.
+    // If this fails, a stderr without a reader stops the control plane.
     #[test]
     fn a_blocked_reader_costs_lines_and_no_time() {
         let (wire, written) = bounded(0);
         let log = log(LogLevel::Info, LogFormat::Text);
-        let logging = Logging::start_into(&log, Wire(wire)).unwrap();
+        let logging = Logging::start_into(&log, Sink(wire)).unwrap();
         with_events(&logging, || {
             // More than the queue and the batch being written can hold.
             for number in 0..8 * EVENTS_MAX {
@@ -254,7 +193,7 @@ mod tests {
     fn the_level_changes_while_running() {
         let (wire, written) = unbounded();
         let logging =
-            Logging::start_into(&log(LogLevel::Error, LogFormat::Text), Wire(wire)).unwrap();
+            Logging::start_into(&log(LogLevel::Error, LogFormat::Text), Sink(wire)).unwrap();
         with_events(&logging, || {
             let say = |number: u32| tracing::info!("line {number}");
             say(1);
@@ -269,13 +208,13 @@ mod tests {
         );
     }
 
-    // If this fails, workers make records that nobody wants, or none that somebody wants.
+    // If this fails, workers make records that are not wanted, or none that are.
     #[test]
     fn the_session_log_can_be_switched() {
         let (wire, _written) = unbounded();
         let mut log = log(LogLevel::Info, LogFormat::Text);
         log.sessions = false;
-        let logging = Logging::start_into(&log, Wire(wire)).unwrap();
+        let logging = Logging::start_into(&log, Sink(wire)).unwrap();
         let sessions = logging.session_log();
         assert!(!sessions.is_on());
         log.sessions = true;

@@ -3,22 +3,27 @@
 //! One tokio runtime on the thread `control`. It acts on workers only through
 //! [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
 //!
-//! One folder for each duty: `start` opens sockets, starts workers and stops them; `reload`
-//! turns a configuration into a snapshot and publishes it; `watch` probes backends and ejects
-//! outliers; `tell` makes metrics, status and explanations; [`admin`] serves operators; `log`
-//! writes lines.
+//! One folder for each duty, each importing only those below it: `start` starts workers, serves and
+//! stops; [`admin`] serves operators; `reload` turns a configuration into a snapshot and publishes
+//! it; `tell` makes metrics, status and explanations; `watch` probes backends and ejects outliers;
+//! `plane` is the state that all of these share; `host` opens sockets and knows what the host
+//! grants; `log` writes lines.
 
 pub mod admin;
+mod host;
 mod log;
+mod plane;
 mod reload;
+mod run_error;
 mod start;
 mod tell;
 mod watch;
+mod words;
 
 #[cfg(feature = "defects")]
 pub use crate::policy::defects;
+pub use host::warnings::check;
+pub use run_error::RunError;
 pub use start::demo;
-pub use start::host::check;
 pub use start::run::{RunOptions, Served, run};
-pub use start::run_error::RunError;
 pub use tell::status;

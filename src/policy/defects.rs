@@ -59,14 +59,6 @@ pub enum Defect {
     ForgetTimer,
     /// A reload opens new sockets on the addresses that stay, and closes the old ones.
     BindAnew,
-    /// A place is taken after a look, not by looking at what was taken.
-    CheckThenIncrement,
-    /// An insertion does not look for another of the same client.
-    TwoWordsForOneKey,
-    /// The source port of a session that ends stays counted.
-    KeepPort,
-    /// The number of a snapshot is published before the snapshot.
-    GenerationFirst,
 }
 
 /// Nobody can put one in.
@@ -105,14 +97,8 @@ mod switch {
     /// if there is none of that name, or one is put in already.
     #[must_use]
     pub fn set_everywhere(name: &str) -> bool {
-        let shown = [
-            Defect::FinWhileHeld,
-            Defect::DropShortWrite,
-            Defect::ForgetReset,
-            Defect::KeepPipe,
-            Defect::KeepPort,
-            Defect::BindAnew,
-        ];
+        let shown =
+            [Defect::FinWhileHeld, Defect::DropShortWrite, Defect::ForgetReset, Defect::KeepPipe];
         let found = shown.into_iter().find(|defect| format!("{defect:?}") == name);
         found.is_some_and(|defect| EVERYWHERE.set(defect).is_ok())
     }

@@ -4,7 +4,6 @@
 //! is an atomic in [`BackendState`], [`PoolState`], [`ListenerState`] or [`WorkerState`]. Nothing
 //! here opens a socket or reads a clock.
 
-mod address;
 mod backend;
 mod failure_evidence;
 mod ids;
@@ -18,7 +17,7 @@ mod source;
 mod stats;
 mod waiting;
 
-pub use address::Address;
+pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use failure_evidence::FailureEvidence;
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
@@ -28,8 +27,8 @@ pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Keepalive, Limit, LimitAction,
-    Listener, OnDown, Pool, Protocol, Queue, Routing, Snapshot, SpliceMode, Sticky,
+    AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool,
+    Routing, Snapshot, Sticky,
 };
 pub use source::{Source, SourcePort, SourceRule, Sources, Spill};
 pub use stats::{

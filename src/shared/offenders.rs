@@ -34,10 +34,10 @@ pub struct Offender {
 
 /// The clients that one worker keeps of one listener. Owns no memory before the first of them.
 #[derive(Debug, Default)]
-pub struct Offenders(OnceLock<Box<[Entry]>>);
+pub struct Offenders(OnceLock<Box<[Kept]>>);
 
 #[derive(Debug, Default)]
-struct Entry {
+struct Kept {
     version: AtomicU64,
     high: AtomicU64,
     low: AtomicU64,
@@ -50,9 +50,9 @@ impl Offenders {
     /// Counts a client once more; only the owning thread may call this.
     #[cold]
     pub fn note(&self, client: Option<IpAddr>) {
-        let entries = self.0.get_or_init(|| (0..KEPT).map(|_| Entry::default()).collect());
+        let entries = self.0.get_or_init(|| (0..KEPT).map(|_| Kept::default()).collect());
         let (high, low) = halves(client);
-        let is_it = |entry: &&Entry| {
+        let is_it = |entry: &&Kept| {
             entry.high.load(Ordering::Relaxed) == high
                 && entry.low.load(Ordering::Relaxed) == low
                 && entry.count.load(Ordering::Relaxed) > 0
@@ -72,11 +72,11 @@ impl Offenders {
     #[must_use]
     pub fn list(&self) -> Vec<Offender> {
         let entries = self.0.get().map(|entries| &**entries).unwrap_or_default();
-        entries.iter().filter_map(Entry::read).collect()
+        entries.iter().filter_map(Kept::read).collect()
     }
 }
 
-impl Entry {
+impl Kept {
     fn replace(&self, [high, low]: [u64; 2]) {
         let version = self.version.load(Ordering::Relaxed);
         let fewest = self.count.load(Ordering::Relaxed);

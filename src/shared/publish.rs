@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use crate::policy::defects::{Defect, has};
 use crate::policy::sync::{AtomicU64, Mutex, Ordering};
 
 use super::snapshot::Snapshot;
@@ -32,9 +31,6 @@ impl Publisher {
     /// Replaces the snapshot for everybody.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let generation = snapshot.generation.0;
-        if has(Defect::GenerationFirst) {
-            self.0.generation.store(generation, Ordering::Release);
-        }
         *self.0.snapshot.lock() = snapshot;
         self.0.generation.store(generation, Ordering::Release);
     }

@@ -17,12 +17,12 @@ use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::maglev::Maglev;
 use crate::policy::balance::sticky::Memory;
 use crate::policy::client::Client;
-use crate::policy::first_bytes::proxy_header::Version;
+use crate::policy::first_bytes::proxy_header::ProxyVersion;
 use crate::policy::first_bytes::route::Route;
 use crate::policy::health::outlier;
 use crate::policy::pace::pacer::Rates;
+use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 
-use super::address::Address;
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::pick::Obstacle;
@@ -84,17 +84,6 @@ impl Snapshot {
     pub fn listener_on(&self, address: &Address) -> Option<&Arc<Listener>> {
         self.open_listeners().find(|listener| listener.addresses.contains(address))
     }
-}
-
-/// When a relay may splice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpliceMode {
-    /// By the size of what arrives.
-    Auto,
-    /// Never.
-    Never,
-    /// From the first byte.
-    Always,
 }
 
 /// Addresses that accept, and what happens to who connects.
@@ -170,17 +159,6 @@ pub struct Routing {
     pub is_default_else: bool,
 }
 
-/// TCP keepalive, whole seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Silence before the first packet.
-    pub idle: Duration,
-    /// Time between packets.
-    pub interval: Duration,
-    /// Unanswered packets that end the connection.
-    pub count: u32,
-}
-
 /// Admission per client, and of all clients together.
 #[derive(Debug)]
 pub struct Limit {
@@ -214,28 +192,6 @@ impl Limit {
     }
 }
 
-/// How a client over its limit is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitAction {
-    /// TCP reset.
-    Reset,
-    /// Orderly close.
-    Close,
-    /// An HTTP answer; where clients speak something else the same as `Close`.
-    Reply,
-    /// Kept waiting in silence, then reset.
-    Tarpit,
-}
-
-/// What clients of a listener speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Anything.
-    Tcp,
-    /// HTTP/1: who is turned away may be told so.
-    Http,
-}
-
 /// Interchangeable servers and how one is chosen.
 #[derive(Debug)]
 pub struct Pool {
@@ -256,7 +212,7 @@ pub struct Pool {
     /// Further attempts.
     pub retries: u32,
     /// The PROXY header that backends get before the client's bytes.
-    pub send_proxy: Option<Version>,
+    pub send_proxy: Option<ProxyVersion>,
     /// How many clients may wait for a place, and how long; `None`: nobody waits.
     pub queue: Option<Queue>,
     /// In per cent, see [`crate::policy::balance::panic_mode`].
@@ -269,7 +225,7 @@ pub struct Pool {
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,
     /// When backends are ejected; `None` is never.
-    pub outlier: Option<outlier::Rules>,
+    pub outlier: Option<outlier::EjectionRules>,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -290,15 +246,6 @@ pub struct Sticky {
     pub seconds: u32,
     /// Clients, as configured.
     pub size: u32,
-}
-
-/// How clients wait while every backend is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// How many at once, over all workers; at least 1.
-    pub max: u32,
-    /// How long each.
-    pub timeout: Duration,
 }
 
 /// What happens to sessions of a backend that goes down.

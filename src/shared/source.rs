@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use crate::policy::balance::source::{REST_US, in_turn, ports_for_sessions};
-use crate::policy::defects::{Defect, has};
 
 use super::stats::{Counter, Gauge};
 
@@ -128,9 +127,7 @@ impl SourcePort {
 
 impl Drop for SourcePort {
     fn drop(&mut self) {
-        if !has(Defect::KeepPort) {
-            self.0.in_use.release();
-        }
+        self.0.in_use.release();
     }
 }
 

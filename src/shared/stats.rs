@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use crate::policy::defects::{Defect, has};
 use crate::policy::sync::AtomicU64 as SharedAtomicU64;
 
 use super::offenders::Offenders;
@@ -45,9 +44,6 @@ impl Gauge {
     /// Takes a place if fewer than `max` are taken; exact under races.
     #[must_use]
     pub fn claim(&self, max: u64) -> bool {
-        if has(Defect::CheckThenIncrement) {
-            return self.value() < max && self.0.fetch_add(1, Ordering::Relaxed) < u64::MAX;
-        }
         // Increment first, so that two who race for the last place cannot both see it free.
         if self.0.fetch_add(1, Ordering::Relaxed) < max {
             return true;

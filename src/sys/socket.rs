@@ -72,19 +72,7 @@ pub fn listen(
     // Port 0: the kernel chose one, and every worker's socket must have the same.
     let bound = local_address(probe.as_fd())?;
     drop(probe);
-    listen_beside(bound, count, options)
-}
-
-/// As [`listen`], beside whatever sockets of this user share the address already.
-///
-/// # Errors
-/// As [`listen`].
-pub fn listen_beside(
-    address: SocketAddr,
-    count: usize,
-    options: &ListenOptions,
-) -> io::Result<Vec<OwnedFd>> {
-    (0..count).map(|_| listen_once(address, options)).collect()
+    (0..count).map(|_| listen_once(bound, options)).collect()
 }
 
 fn listen_once(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {

@@ -268,25 +268,3 @@ fn the_capability_is_missing() {
     assert!(served == 0 && (failures - 5.0).abs() < 0.5 && ejected.is_none());
     proxy.wait_for_sessions(0);
 }
-
-/// If it fails, ports may stay counted for ever, and the tests of this file do not notice.
-#[cfg(feature = "defects")]
-#[test]
-fn a_port_that_is_kept_is_noticed() {
-    let net = with_ports("20000 20009", "");
-    let pool = format!("source = [\"{FIRST}\"]\nretries = 0");
-    let config = net.config(&[1], Keys { global: "workers = 1", pool: &pool, ..Keys::default() });
-    let proxy = net.evenkeel_under(&["env", "EVENKEEL_DEFECT=KeepPort"], &config);
-    let served = (0..20).filter(|_| {
-        let Ok(mut client) = net.on(Side::Client, || try_connect(proxy.address())) else {
-            return false;
-        };
-        reset_when_dropped(&client);
-        read_line(&mut client).is_ok()
-    });
-    let served = served.count();
-    proxy.wait_for_sessions(0);
-    let used = ports(&proxy, FIRST);
-    println!("injected: KeepPort; expected: 10 served, ports that stay; seen: {served}, {used}");
-    assert!(served == 10 && used > 9.5);
-}

@@ -14,6 +14,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use tokio::net::UnixStream;
 
 use crate::config::{self, Admin};
@@ -21,9 +22,12 @@ use crate::config::{self, Admin};
 /// How long the process may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// What the process answered.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct AdminReply {
     /// HTTP status code.
     pub code: u16,
     /// The body.
@@ -114,17 +118,8 @@ pub fn explain_path(listener: &str, client: &str, sni: Option<&str>) -> String {
     format!("/v1/explain?listener={}&client={}{sni}", encoded(listener), encoded(client))
 }
 
-/// RFC 3986: everything but unreserved characters as `%XX`.
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+fn encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 /// Sends one request and waits for its answer.
@@ -136,7 +131,7 @@ pub fn request(
     method: &str,
     path: &str,
     body: String,
-) -> Result<Answer, ClientError> {
+) -> Result<AdminReply, ClientError> {
     let failed = |source: io::Error| ClientError {
         what: format!("cannot talk to evenkeel at {}", socket.display()),
         source,
@@ -151,7 +146,7 @@ pub fn request(
     })
 }
 
-async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::Result<Answer> {
+async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::Result<AdminReply> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
@@ -167,7 +162,7 @@ async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     let code = response.status().as_u16();
     let bytes = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Answer { code, body: String::from_utf8_lossy(&bytes).into_owned() })
+    Ok(AdminReply { code, body: String::from_utf8_lossy(&bytes).into_owned() })
 }
 
 #[cfg(test)]
@@ -183,7 +178,7 @@ mod tests {
         );
     }
 
-    // If this fails, verbs without arguments talk to nobody although the service's own file says
+    // If this fails, verbs without arguments reach no process although the service's own file says
     // where it listens.
     #[test]
     fn the_default_file_tells_where_the_socket_is() {

@@ -13,10 +13,9 @@ use bytesize::ByteSize;
 
 use crate::config::units::show_duration;
 
-use crate::control::admin::Admin;
-use crate::control::admin::routes::status_of;
-use crate::control::tell::status::Status;
-use crate::control::tell::words::count;
+use crate::control::admin::context::AdminContext;
+use crate::control::tell::status::document::Status;
+use crate::control::words::count;
 
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
@@ -31,13 +30,13 @@ tr.drain,tr.maint{background:#d4a72c33}\
 small{color:#888}";
 
 /// `GET /` over TCP.
-pub(crate) async fn page(State(admin): State<Admin>) -> impl IntoResponse {
+pub(crate) async fn page(State(admin): State<AdminContext>) -> impl IntoResponse {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-store"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
     ];
-    (headers, html(&status_of(&admin)))
+    (headers, html(&admin.status()))
 }
 
 fn html(status: &Status) -> String {
@@ -179,7 +178,7 @@ fn escaped(text: impl Display) -> String {
 mod tests {
     use super::*;
 
-    use crate::control::tell::status::{BackendStatus, ListenerStatus, PoolStatus};
+    use crate::control::tell::status::document::{BackendStatus, ListenerStatus, PoolStatus};
 
     // If this fails, a name in the configuration runs as a script in an operator's browser.
     #[test]

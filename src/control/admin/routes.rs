@@ -13,29 +13,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Problem;
 
-use crate::control::admin::Admin;
-use crate::control::admin::verbs::{Verb, VerbError};
-use crate::control::reload::plane::Phase;
-use crate::control::start::run::reload_now;
+use crate::control::admin::context::AdminContext;
+use crate::control::admin::verbs::{BackendVerb, VerbError, obey};
+use crate::control::plane::state::ProcessPhase;
 use crate::control::tell::explain::{explained, parse_client};
 use crate::control::tell::metrics as exposition;
-use crate::control::tell::status::{self, Status, why_not_ready};
+use crate::control::tell::status::document::Status;
+use crate::control::tell::status::gather::why_not_ready;
 use crate::dataplane::Question;
 
-/// What is so at this moment.
-pub(crate) fn status_of(admin: &Admin) -> Status {
-    let Admin { context, addresses } = admin;
-    status::status(&context.plane, addresses, context.logging.dropped())
-}
-
 /// `GET /v1/status`.
-pub(crate) async fn status(State(admin): State<Admin>) -> Json<Status> {
-    Json(status_of(&admin))
+pub(crate) async fn status(State(admin): State<AdminContext>) -> Json<Status> {
+    Json(admin.status())
 }
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    let text = exposition::text(&admin.context.plane, &admin.context.logging);
+pub(crate) async fn metrics(State(admin): State<AdminContext>) -> impl IntoResponse {
+    let text = exposition::text(&admin.services.plane, &admin.services.logging);
     ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
 }
 
@@ -45,8 +39,8 @@ pub(crate) async fn livez() -> &'static str {
 }
 
 /// `GET /readyz`.
-pub(crate) async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
-    let plane = &admin.context.plane;
+pub(crate) async fn readyz(State(admin): State<AdminContext>) -> (StatusCode, String) {
+    let plane = &admin.services.plane;
     if plane.is_ready() {
         return (StatusCode::OK, "ready\n".to_owned());
     }
@@ -54,12 +48,12 @@ pub(crate) async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
 }
 
 /// `GET /v1/config`: the configuration in force, defaults filled in.
-pub(crate) async fn config(State(admin): State<Admin>) -> impl IntoResponse {
-    let text = admin.context.plane.current.lock().config.to_toml();
+pub(crate) async fn config(State(admin): State<AdminContext>) -> impl IntoResponse {
+    let text = admin.services.plane.current.lock().config.to_toml();
     ([(CONTENT_TYPE, "application/toml; charset=utf-8")], text)
 }
 
-/// Who is asked about.
+/// The query of `explain`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExplainQuery {
@@ -70,7 +64,7 @@ pub(crate) struct ExplainQuery {
 
 /// `GET /v1/explain`: the decision that a client would get now, and why.
 pub(crate) async fn explain(
-    State(admin): State<Admin>,
+    State(admin): State<AdminContext>,
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Response {
     let ExplainQuery { listener: name, client, sni } = match query {
@@ -81,16 +75,16 @@ pub(crate) async fn explain(
         let text = format!("client {client:?} is no address like 192.0.2.7 or 192.0.2.7:4711");
         return failure(StatusCode::BAD_REQUEST, text);
     };
-    let snapshot = admin.context.plane.publisher.latest();
+    let snapshot = admin.services.plane.publisher.latest();
     let Some(listener) = snapshot.open_listeners().find(|listener| listener.name == name) else {
         let known: Vec<&str> = snapshot.open_listeners().map(|known| known.name.as_str()).collect();
         let text = format!("no listener {name:?}; there are: {}", known.join(", "));
         return failure(StatusCode::NOT_FOUND, text);
     };
     let sni = sni.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-    let now_us = admin.context.plane.now_us();
+    let now_us = admin.services.plane.now_us();
     let question = Question { listener, client, server_name: sni.as_deref(), now_us };
-    Json(explained(&snapshot, &question, &status_of(&admin))).into_response()
+    Json(explained(&snapshot, &question, &admin.status())).into_response()
 }
 
 /// The query of a reload.
@@ -114,7 +108,7 @@ struct ReloadAnswer {
 
 /// `POST /v1/reload`.
 pub(crate) async fn reload(
-    State(admin): State<Admin>,
+    State(admin): State<AdminContext>,
     query: Result<Query<ReloadQuery>, QueryRejection>,
 ) -> Response {
     let dry_run = match query {
@@ -122,10 +116,10 @@ pub(crate) async fn reload(
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
     // Listeners would be opened again, and the stop would wait for them.
-    if !dry_run && admin.context.plane.phase() == Phase::Stopping {
+    if !dry_run && admin.services.plane.phase() == ProcessPhase::Stopping {
         return failure(StatusCode::CONFLICT, "evenkeel is stopping: nothing is reloaded".into());
     }
-    match reload_now(&admin.context, dry_run) {
+    match admin.services.reload(dry_run) {
         Ok(reloaded) => {
             let answer = ReloadAnswer {
                 result: "ok",
@@ -141,7 +135,7 @@ pub(crate) async fn reload(
             let answer = ReloadAnswer {
                 result: "refused",
                 dry_run,
-                generation: admin.context.plane.publisher.latest().generation.0,
+                generation: admin.services.plane.publisher.latest().generation.0,
                 changes: Vec::new(),
                 problems: refused.problems,
                 text: refused.text,
@@ -185,7 +179,7 @@ struct VerbAnswer {
 
 /// `POST /v1/backends/{pool}/{backend}/{verb}`.
 pub(crate) async fn backend(
-    State(admin): State<Admin>,
+    State(admin): State<AdminContext>,
     path: Result<Path<(String, String, String)>, PathRejection>,
     body: Bytes,
 ) -> Response {
@@ -194,11 +188,11 @@ pub(crate) async fn backend(
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
     let verb = match verb.as_str() {
-        "drain" => Verb::Drain,
-        "ready" => Verb::Ready,
-        "maint" => Verb::Maint,
+        "drain" => BackendVerb::Drain,
+        "ready" => BackendVerb::Ready,
+        "maint" => BackendVerb::Maint,
         "weight" => match serde_json::from_slice::<WeightBody>(&body) {
-            Ok(body) => Verb::Weight(body.weight),
+            Ok(body) => BackendVerb::Weight(body.weight),
             Err(_) => {
                 let text = "the body has to be like {\"weight\": 10}, with 0 to 65535".to_owned();
                 return failure(StatusCode::BAD_REQUEST, text);
@@ -209,9 +203,9 @@ pub(crate) async fn backend(
             return failure(StatusCode::NOT_FOUND, text);
         }
     };
-    match admin.context.plane.obey(&pool, &backend, verb) {
+    match obey(&admin.services.plane, &pool, &backend, verb) {
         Ok(text) => {
-            let left = status_of(&admin).pools.get(&pool).map_or(0, |pool| pool.healthy);
+            let left = admin.status().pools.get(&pool).map_or(0, |pool| pool.healthy);
             let warning =
                 (left == 0).then(|| format!("pool {pool} has no healthy backend that may serve"));
             Json(VerbAnswer { result: "ok", text, warning }).into_response()
@@ -234,10 +228,10 @@ pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Response {
 
 /// The answer to a request that failed.
 #[derive(Debug, Serialize)]
-struct Failure {
+struct ErrorBody {
     error: String,
 }
 
 fn failure(code: StatusCode, error: String) -> Response {
-    (code, Json(Failure { error })).into_response()
+    (code, Json(ErrorBody { error })).into_response()
 }

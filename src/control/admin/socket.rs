@@ -6,8 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::control::start::run_error::RunError;
-use crate::control::start::socket_file::{SocketFile, WhenLocked, directory_of, make};
+use crate::control::host::socket_file::{SocketFile, WhenLocked, directory_of, make};
+use crate::control::run_error::RunError;
 use crate::sys::unix;
 
 /// Nobody else may connect.

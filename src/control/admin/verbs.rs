@@ -8,12 +8,16 @@ use std::sync::Arc;
 use crate::config::{self, Config};
 use crate::shared::{AdminState, Backend, Snapshot};
 
-use crate::control::reload::compile::Override;
-use crate::control::reload::plane::{Plane, real_addresses};
+use crate::control::plane::configured::real_addresses;
+use crate::control::plane::overrides::Override;
+use crate::control::plane::state::Plane;
+use crate::control::reload::publish::publish;
+use crate::control::watch::outlier::readmit_at_once;
+use crate::control::watch::panic::judge_panic;
 
 /// A backend verb of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub(crate) enum BackendVerb {
     /// Keep sessions, take no new ones.
     Drain,
     /// Serve.
@@ -24,7 +28,7 @@ pub(crate) enum Verb {
     Weight(u32),
 }
 
-impl Verb {
+impl BackendVerb {
     fn words(self) -> String {
         match self {
             Self::Drain => "drain".into(),
@@ -35,7 +39,7 @@ impl Verb {
     }
 
     /// What is set at run time after this verb; `file` is what the file says.
-    fn applied_to(self, mut set: Override, file: Option<&config::Backend>) -> Override {
+    fn applied_to(self, mut set: Override, file: Option<&config::BackendConfig>) -> Override {
         let drained_by_file = file.is_some_and(|backend| backend.drain);
         match self {
             Self::Drain => set.admin = (!drained_by_file).then_some(AdminState::Drain),
@@ -59,52 +63,59 @@ pub(crate) enum VerbError {
     Refused(String),
 }
 
-impl Plane {
-    /// Carries out an operator's verb; returns what is so now, in words.
-    ///
-    /// # Errors
-    /// When there is no such backend, or the weight is out of range.
-    pub(crate) fn obey(&self, pool: &str, backend: &str, verb: Verb) -> Result<String, VerbError> {
-        if let Verb::Weight(weight) = verb
-            && weight > u32::from(u16::MAX)
-        {
-            return Err(VerbError::Refused(format!("weight {weight} is not in 0..=65535")));
-        }
-        let mut current = self.current.lock();
-        let snapshot = self.publisher.latest();
-        let target = find_backend(&snapshot, pool, backend)?;
-        let file = find_configured(&current.config, pool, backend);
-        let key = (pool.to_owned(), backend.to_owned());
-        let before = current.overrides.get(&key).copied().unwrap_or_default();
-        let set = verb.applied_to(before, file);
-        let by_file = file.is_some_and(|backend| backend.drain);
-        let mut overrides = current.overrides.clone();
-        if set == Override::default() {
-            overrides.remove(&key);
-        } else {
-            overrides.insert(key, set);
-        }
-        if matches!(verb, Verb::Weight(_)) {
-            let addresses = real_addresses(&current.config, &current.bound);
-            self.publish(&current.config, &addresses, &overrides).map_err(VerbError::Refused)?;
-        } else {
-            let default = if by_file { AdminState::Drain } else { AdminState::Ready };
-            target.state.set_admin(set.admin.unwrap_or(default));
-            if verb == Verb::Ready {
-                self.readmit_at_once(&target);
-            }
-            if let Some(pool) = snapshot.pool(target.pool) {
-                self.judge_panic(pool);
-            }
-        }
-        current.overrides = overrides;
-        let said = format!("backend {pool}/{backend}: {}, set by an operator", verb.words());
-        tracing::warn!("{said}");
-        Ok(said)
+/// Carries out an operator's verb; returns what is so now, in words.
+///
+/// # Errors
+/// When there is no such backend, or the weight is out of range.
+pub(crate) fn obey(
+    plane: &Plane,
+    pool: &str,
+    backend: &str,
+    verb: BackendVerb,
+) -> Result<String, VerbError> {
+    if let BackendVerb::Weight(weight) = verb
+        && weight > u32::from(u16::MAX)
+    {
+        return Err(VerbError::Refused(format!("weight {weight} is not in 0..=65535")));
     }
+    let mut current = plane.current.lock();
+    let snapshot = plane.publisher.latest();
+    let target = find_backend(&snapshot, pool, backend)?;
+    let file = find_configured(&current.config, pool, backend);
+    let key = (pool.to_owned(), backend.to_owned());
+    let before = current.overrides.get(&key).copied().unwrap_or_default();
+    let set = verb.applied_to(before, file);
+    let by_file = file.is_some_and(|backend| backend.drain);
+    let mut overrides = current.overrides.clone();
+    if set == Override::default() {
+        overrides.remove(&key);
+    } else {
+        overrides.insert(key, set);
+    }
+    if matches!(verb, BackendVerb::Weight(_)) {
+        let addresses = real_addresses(&current.config, &current.bound);
+        publish(plane, &current.config, &addresses, &overrides).map_err(VerbError::Refused)?;
+    } else {
+        let default = if by_file { AdminState::Drain } else { AdminState::Ready };
+        target.state.set_admin(set.admin.unwrap_or(default));
+        if verb == BackendVerb::Ready {
+            readmit_at_once(plane, &target);
+        }
+        if let Some(pool) = snapshot.pool(target.pool) {
+            judge_panic(pool);
+        }
+    }
+    current.overrides = overrides;
+    let said = format!("backend {pool}/{backend}: {}, set by an operator", verb.words());
+    tracing::warn!("{said}");
+    Ok(said)
 }
 
-fn find_configured<'a>(config: &'a Config, pool: &str, name: &str) -> Option<&'a config::Backend> {
+fn find_configured<'a>(
+    config: &'a Config,
+    pool: &str,
+    name: &str,
+) -> Option<&'a config::BackendConfig> {
     let pool = config.pools.iter().find(|candidate| candidate.name == pool)?;
     pool.backends.iter().find(|backend| backend.name == name)
 }
@@ -126,7 +137,7 @@ fn find_backend(snapshot: &Snapshot, pool: &str, name: &str) -> Result<Arc<Backe
 mod tests {
     use super::*;
 
-    fn backend(drain: bool) -> config::Backend {
+    fn backend(drain: bool) -> config::BackendConfig {
         let parsed = config::parse(
             &format!(
                 "[listener.l]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[pool.p]\n\
@@ -143,15 +154,15 @@ mod tests {
     fn what_says_the_same_as_the_file_is_not_kept() {
         let plain = backend(false);
         let drained = backend(true);
-        let after = |verb: Verb, before, file| verb.applied_to(before, Some(file));
-        let kept = after(Verb::Drain, Override::default(), &plain);
+        let after = |verb: BackendVerb, before, file| verb.applied_to(before, Some(file));
+        let kept = after(BackendVerb::Drain, Override::default(), &plain);
         assert_eq!(kept.admin, Some(AdminState::Drain));
-        assert_eq!(after(Verb::Ready, kept, &plain), Override::default());
+        assert_eq!(after(BackendVerb::Ready, kept, &plain), Override::default());
         assert_eq!(
-            after(Verb::Ready, Override::default(), &drained).admin,
+            after(BackendVerb::Ready, Override::default(), &drained).admin,
             Some(AdminState::Ready)
         );
-        assert_eq!(after(Verb::Weight(7), Override::default(), &plain).weight, Some(7));
-        assert_eq!(after(Verb::Weight(5), Override::default(), &plain), Override::default());
+        assert_eq!(after(BackendVerb::Weight(7), Override::default(), &plain).weight, Some(7));
+        assert_eq!(after(BackendVerb::Weight(5), Override::default(), &plain), Override::default());
     }
 }

@@ -14,71 +14,11 @@ use tracing::subscriber::Interest;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use crate::control::log::Settings;
+use crate::control::log::level::Level;
+use crate::control::log::settings::Settings;
 
 /// Events of this crate have a target that begins so.
 const OWN_TARGET: &str = "evenkeel";
-
-/// Importance of an event, most important first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
-    /// Failures the operator must act on.
-    Error,
-    /// State changes.
-    Warn,
-    /// Starts, stops, reloads.
-    Info,
-    /// Details.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl Level {
-    /// The inverse of `as u8`.
-    pub(crate) fn from_bits(bits: u8) -> Self {
-        match bits {
-            0 => Self::Error,
-            1 => Self::Warn,
-            2 => Self::Info,
-            3 => Self::Debug,
-            _ => Self::Trace,
-        }
-    }
-
-    /// As the log shows it.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-
-    fn filter(self) -> LevelFilter {
-        match self {
-            Self::Error => LevelFilter::ERROR,
-            Self::Warn => LevelFilter::WARN,
-            Self::Info => LevelFilter::INFO,
-            Self::Debug => LevelFilter::DEBUG,
-            Self::Trace => LevelFilter::TRACE,
-        }
-    }
-}
-
-impl From<tracing::Level> for Level {
-    fn from(level: tracing::Level) -> Self {
-        match level {
-            tracing::Level::ERROR => Self::Error,
-            tracing::Level::WARN => Self::Warn,
-            tracing::Level::INFO => Self::Info,
-            tracing::Level::DEBUG => Self::Debug,
-            tracing::Level::TRACE => Self::Trace,
-        }
-    }
-}
 
 /// One event, not yet formatted.
 #[derive(Debug)]

@@ -14,29 +14,9 @@ use serde::ser::{SerializeMap, Serializer};
 
 use crate::shared::{Backend, Detail, Obstacle, SessionRecord};
 
-use crate::control::log::event::{Event, Level};
-
-/// How lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// Text.
-    Text,
-    /// Text after a priority in the form of sd-daemon(3).
-    Journal,
-    /// One JSON object.
-    Json,
-}
-
-impl Shape {
-    /// The inverse of `as u8`.
-    pub(crate) fn from_bits(bits: u8) -> Self {
-        match bits {
-            0 => Self::Text,
-            1 => Self::Journal,
-            _ => Self::Json,
-        }
-    }
-}
+use crate::control::log::event::Event;
+use crate::control::log::level::Level;
+use crate::control::log::settings::Shape;
 
 /// Appends the line of an event.
 pub(crate) fn event_line(event: &Event, shape: Shape, out: &mut Vec<u8>) {

@@ -1,8 +1,8 @@
 //! The thread `log`: formats what is queued and writes it, many lines to one write(2).
 //!
 //! It is the only thread that may wait for stderr. After lines of sessions it does not wait for the
-//! next one at once but lets some gather: a worker that closes a session then finds nobody to wake,
-//! which costs it a system call.
+//! next one at once but lets some gather: a worker that closes a session then need not wake the
+//! thread, which would cost it a system call.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -15,23 +15,29 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::shared::ClosedSession;
 
-use crate::control::log::Settings;
-use crate::control::log::event::{Event, Level};
+use crate::control::log::event::Event;
+use crate::control::log::level::Level;
 use crate::control::log::line::{event_line, session_line};
-use crate::control::tell::words::count;
+use crate::control::log::settings::Settings;
+use crate::control::words::count;
 
 /// Written at once as soon as this much has been formatted.
 const BATCH_BYTES: usize = 64 * 1024;
 /// How long lines gather after sessions have ended.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Events, sessions, and who wants to know when all of them are written.
-type Queues = (Receiver<Event>, Receiver<ClosedSession>, Receiver<Sender<()>>);
+/// What the log's thread takes its work from.
+pub(crate) struct LogQueues {
+    pub(crate) events: Receiver<Event>,
+    pub(crate) sessions: Receiver<ClosedSession>,
+    /// A sender that arrives here is answered once everything queued before is written.
+    pub(crate) flushes: Receiver<Sender<()>>,
+}
 
 /// The thread's state.
 pub(crate) struct LogWriter {
     settings: Arc<Settings>,
-    queues: Queues,
+    queues: LogQueues,
     sink: Box<dyn Write + Send>,
     batch: Vec<u8>,
     /// The last line that was begun is not whole.
@@ -43,15 +49,15 @@ impl LogWriter {
     /// Writes what arrives in `queues` to `sink`.
     pub(crate) fn new(
         settings: Arc<Settings>,
-        queues: Queues,
+        queues: LogQueues,
         sink: Box<dyn Write + Send>,
     ) -> Self {
         Self { settings, queues, sink, batch: Vec::new(), is_torn: false, dropped_told: 0 }
     }
 
-    /// Works until nobody can ask for a flush any more.
+    /// Works until the last sender of flushes is gone.
     pub(crate) fn run(mut self) {
-        let flushes = self.queues.2.clone();
+        let flushes = self.queues.flushes.clone();
         loop {
             let mut asked = None;
             if self.drain() {
@@ -73,7 +79,7 @@ impl LogWriter {
             }
             if let Some(done) = asked {
                 self.drain();
-                // Whoever asked may have given up.
+                // The asker may have given up.
                 let _gone = done.send(());
             }
         }
@@ -81,7 +87,7 @@ impl LogWriter {
 
     /// Sleeps until one of the queues has something.
     fn wait(&self) {
-        let (events, sessions, flushes) = &self.queues;
+        let LogQueues { events, sessions, flushes } = &self.queues;
         let mut select = Select::new();
         select.recv(events);
         select.recv(sessions);
@@ -94,9 +100,9 @@ impl LogWriter {
         let mut had_sessions = false;
         loop {
             let shape = self.settings.shape();
-            if let Ok(event) = self.queues.0.try_recv() {
+            if let Ok(event) = self.queues.events.try_recv() {
                 event_line(&event, shape, &mut self.batch);
-            } else if let Ok((closed, record)) = self.queues.1.try_recv() {
+            } else if let Ok((closed, record)) = self.queues.sessions.try_recv() {
                 session_line(closed, &record, shape, &mut self.batch);
                 had_sessions = true;
             } else {
@@ -166,7 +172,7 @@ fn write_what_fits(sink: &mut impl Write, bytes: &[u8]) -> usize {
     taken.min(bytes.len())
 }
 
-/// The process's stderr, also when somebody made it non-blocking.
+/// The process's stderr, also when another process made it non-blocking.
 #[derive(Debug)]
 pub(crate) struct Stderr;
 
@@ -199,7 +205,7 @@ mod tests {
     use crossbeam::channel::bounded;
     use parking_lot::Mutex;
 
-    /// A disk with so much room, and what is on it.
+    /// A disk with room for this many bytes, and what is on it.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -220,12 +226,12 @@ mod tests {
         }
     }
 
-    // If this fails, a full disk costs the first line after it as well, or nobody is told of a gap.
+    // If this fails, a full disk costs the first line after it as well, or the gap is not told.
     #[test]
     fn a_line_that_does_not_fit_is_the_only_torn_one() {
         let (disk, settings) = (Disk::default(), Arc::new(Settings::default()));
         let (events, queue) = bounded(8);
-        let queues = (queue, bounded(1).1, bounded(1).1);
+        let queues = LogQueues { events: queue, sessions: bounded(1).1, flushes: bounded(1).1 };
         let mut writer = LogWriter::new(Arc::clone(&settings), queues, Box::new(disk.clone()));
         let mut log = |room, messages: &[&str]| {
             disk.0.lock().0 = room;

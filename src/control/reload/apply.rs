@@ -5,16 +5,17 @@
 //! was, closes what was opened for it, and says why.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::config::{self, Config, Parsed, Problem, Severity};
+use crate::config::{self, Config, KeyPath, Parsed, Problem, Severity};
 use crate::dataplane::Command;
 
-use super::diff::changes;
-use super::plane::Plane;
-use crate::control::start::host;
-use crate::control::start::listeners::{self, Plan};
+use crate::control::host::listeners::{self, Plan};
+use crate::control::host::warnings;
+use crate::control::plane::overrides::Overrides;
+use crate::control::plane::state::Plane;
+use crate::control::reload::diff::changes;
+use crate::control::reload::publish::publish;
 
 /// How long the workers may take to take up a snapshot before a reload goes on without them.
 const WORKERS_DEADLINE: Duration = Duration::from_millis(100);
@@ -32,10 +33,10 @@ pub(crate) struct Reloaded {
 
 /// Why a reload was refused.
 #[derive(Debug, Clone)]
-pub(crate) struct Refused {
+pub(crate) struct RefusedReload {
     /// Every problem, with its place.
     pub(crate) problems: Vec<Problem>,
-    /// The same for a person.
+    /// All of them as text for a person.
     pub(crate) text: String,
 }
 
@@ -43,16 +44,14 @@ pub(crate) struct Refused {
 ///
 /// # Errors
 /// With every problem of the new file; nothing has changed then.
-pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
+pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, RefusedReload> {
     let outcome = attempt(plane, dry_run);
     if dry_run {
         return outcome;
     }
     match &outcome {
         Ok(reloaded) => {
-            plane.reloads.ok.fetch_add(1, Ordering::Relaxed);
-            plane.reloads.last_ok.store(1, Ordering::Relaxed);
-            plane.reloads.last_success.store(seconds_now(), Ordering::Relaxed);
+            plane.reloads.note_success();
             let summary = if reloaded.changes.is_empty() {
                 "nothing changed".to_owned()
             } else {
@@ -61,8 +60,7 @@ pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> 
             tracing::info!("reloaded, generation {} is in force: {summary}", reloaded.generation);
         }
         Err(refused) => {
-            plane.reloads.refused.fetch_add(1, Ordering::Relaxed);
-            plane.reloads.last_ok.store(0, Ordering::Relaxed);
+            plane.reloads.note_refusal();
             for problem in &refused.problems {
                 tracing::error!(
                     "reload refused: {}:{}:{}: {}",
@@ -77,7 +75,7 @@ pub(crate) fn reload(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> 
     outcome
 }
 
-fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
+fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, RefusedReload> {
     let (mut parsed, text) = config::load(&plane.file);
     let mut current = plane.current.lock();
     let Some(config) = parsed.config.clone() else { return Err(refused(&parsed, &text)) };
@@ -85,13 +83,13 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
     if has_errors(&parsed) {
         return Err(refused(&parsed, &text));
     }
-    let Some(tls) = host::tls_probes(&mut parsed, &config, &current.tls) else {
+    let Some(tls) = warnings::tls_probes(&mut parsed, &config, &current.tls) else {
         return Err(refused(&parsed, &text));
     };
     let mut changes = changes(&current.config, &config);
     changes.extend(tls.changes(&current.tls));
     changes.extend(kept_overrides(&current.overrides, &config));
-    host::warn_at_reload(&mut parsed, &config);
+    warnings::warn_at_reload(&mut parsed, &config);
     let warnings = parsed.problems.clone();
     await_workers(plane);
     let workers = plane.workers.states.len();
@@ -120,8 +118,12 @@ fn attempt(plane: &Plane, dry_run: bool) -> Result<Reloaded, Refused> {
         return Ok(Reloaded { generation, changes, warnings });
     }
     let overrides = current.overrides.clone();
-    let snapshot = plane.publish(&config, &plan.addresses, &overrides).map_err(|message| {
-        parsed.refuse("pool", message, "change the pool so that a table can be built");
+    let snapshot = publish(plane, &config, &plan.addresses, &overrides).map_err(|message| {
+        parsed.refuse(
+            &KeyPath::table("pool"),
+            message,
+            "change the pool so that a table can be built",
+        );
         refused(&parsed, &text)
     })?;
     current.bound = plan.bound.clone();
@@ -165,17 +167,19 @@ pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
 
 /// Settings that are read once, at start.
 fn refuse_what_cannot_change(old: &Config, new: &Config, parsed: &mut Parsed) {
+    let global = KeyPath::table("global");
+    let admin = KeyPath::table("admin");
     let fixed = [
-        ("global.workers", old.global.workers != new.global.workers),
-        ("global.pin_workers", old.global.pin_workers != new.global.pin_workers),
-        ("global.spin", old.global.spin != new.global.spin),
-        ("admin.socket", old.admin.socket != new.admin.socket),
-        ("admin.http", old.admin.http != new.admin.http),
+        (global.key("workers"), old.global.workers != new.global.workers),
+        (global.key("pin_workers"), old.global.pin_workers != new.global.pin_workers),
+        (global.key("spin"), old.global.spin != new.global.spin),
+        (admin.key("socket"), old.admin.socket != new.admin.socket),
+        (admin.key("http"), old.admin.http != new.admin.http),
     ];
     for (key, changed) in fixed {
         if changed {
             parsed.refuse(
-                key,
+                &key,
                 format!("{key} cannot change while evenkeel runs"),
                 "restart evenkeel to change it, or put the old value back",
             );
@@ -183,7 +187,7 @@ fn refuse_what_cannot_change(old: &Config, new: &Config, parsed: &mut Parsed) {
     }
 }
 
-fn kept_overrides(overrides: &super::compile::Overrides, config: &Config) -> Vec<String> {
+fn kept_overrides(overrides: &Overrides, config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     for ((pool, backend), set) in overrides {
         let configured = config.pools.iter().any(|candidate| {
@@ -208,14 +212,9 @@ fn has_errors(parsed: &Parsed) -> bool {
     parsed.problems.iter().any(|problem| problem.severity == Severity::Error)
 }
 
-fn refused(parsed: &Parsed, text: &str) -> Refused {
-    Refused {
+fn refused(parsed: &Parsed, text: &str) -> RefusedReload {
+    RefusedReload {
         problems: parsed.problems.clone(),
         text: config::render(&parsed.problems, text, false),
     }
-}
-
-/// Seconds since the epoch.
-pub(crate) fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

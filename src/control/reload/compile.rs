@@ -4,6 +4,7 @@
 //! (sessions, counters, verdicts, limiter table), so nothing that lives is lost by a reload. What
 //! is gone keeps its place until no worker can use it any more.
 
+pub(crate) mod inputs;
 mod limits;
 
 use std::collections::{HashMap, HashSet};
@@ -11,49 +12,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config;
+use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::meter::Meter;
-use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::maglev::Maglev;
 use crate::policy::balance::sticky::{Memory, SECONDS_MAX};
-use crate::policy::first_bytes::proxy_header::Version;
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::health::outlier;
 use crate::shared::{
-    AcceptProxy, Address, AdminState, Backend, BackendId, BackendState, Balance, Gauge, Generation,
-    Group, HashPlan, HashedWords, Keepalive, Listener, ListenerId, ListenerState, OnDown, Pool,
-    PoolId, PoolState, Protocol, Queue, Routing, Snapshot, Source, SourceRule, Sources, SpliceMode,
-    Sticky,
+    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
+    HashPlan, HashedWords, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState,
+    Routing, Snapshot, Source, SourceRule, Sources, SpliceMode, Sticky,
 };
-
-/// What was set at run time for one backend and survives reloads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Override {
-    pub(crate) admin: Option<AdminState>,
-    pub(crate) weight: Option<u32>,
-}
-
-/// Overrides by pool and backend name.
-pub(crate) type Overrides = HashMap<(String, String), Override>;
-
-/// What a snapshot is made of beside the configuration.
-#[derive(Debug)]
-pub(crate) struct Inputs<'a> {
-    pub(crate) previous: &'a Snapshot,
-    /// The oldest generation that a worker still uses.
-    pub(crate) acknowledged: Generation,
-    /// Real addresses of each listener of the configuration, in its order.
-    pub(crate) addresses: &'a [Vec<Address>],
-    pub(crate) overrides: &'a Overrides,
-    pub(crate) workers: usize,
-    /// The time, in microseconds of the workers' clock.
-    pub(crate) now_us: u64,
-    pub(crate) sessions_max: u64,
-    /// Ports that one address of this host has to connect from.
-    pub(crate) source_ports: u32,
-    /// Random seeds for new limiter tables.
-    pub(crate) seeds: [u64; 4],
-}
 
 /// The snapshot before the first configuration.
 pub(crate) fn nothing() -> Snapshot {
@@ -79,7 +49,8 @@ pub(crate) fn nothing() -> Snapshot {
 pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Snapshot, String> {
     let backends = kept_backends(inputs);
     let kept = inputs.previous.backends.iter().zip(&backends).filter(|(_, kept)| kept.is_some());
-    let known = kept.filter_map(|(old, _)| old.as_ref()).map(|old| (identity(old), old)).collect();
+    let known =
+        kept.filter_map(|(old, _)| old.as_ref()).map(|old| (backend_key(old), old)).collect();
     let mut builder = Builder {
         config,
         inputs,
@@ -104,16 +75,12 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         sources: builder.sources,
         sessions_max: inputs.sessions_max,
         sessions: Arc::clone(&inputs.previous.sessions),
-        splice: match config.global.splice {
-            config::Splice::Auto => SpliceMode::Auto,
-            config::Splice::Never => SpliceMode::Never,
-            config::Splice::Always => SpliceMode::Always,
-        },
+        splice: config.global.splice,
         has_bandwidth,
     })
 }
 
-/// Backends of the previous snapshot that somebody may still use.
+/// Backends of the previous snapshot that a worker may still use.
 fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
     let previous = inputs.previous;
     let pools = previous.pools.iter().flatten();
@@ -125,7 +92,7 @@ fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
     previous.backends.iter().map(|slot| slot.clone().filter(keep)).collect()
 }
 
-/// Sources of the previous snapshot that somebody may still use: whose session has a port of one
+/// Sources of the previous snapshot that a worker may still use: whose session has a port of one
 /// finds it counted when the source comes back.
 fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
     let previous = inputs.previous;
@@ -162,9 +129,9 @@ fn id_number(index: usize) -> u32 {
 }
 
 /// What makes two backends the same one: pool, name and address.
-type Identity<'a> = (&'a str, &'a str, &'a Address);
+type BackendKey<'a> = (&'a str, &'a str, &'a Address);
 
-fn identity(backend: &Backend) -> Identity<'_> {
+fn backend_key(backend: &Backend) -> BackendKey<'_> {
     (&backend.pool_name, &backend.name, &backend.address)
 }
 
@@ -173,11 +140,27 @@ struct Builder<'a> {
     inputs: &'a Inputs<'a>,
     backends: Vec<Option<Arc<Backend>>>,
     /// Backends that were there before, by pool, name and address.
-    known: HashMap<Identity<'a>, &'a Arc<Backend>>,
+    known: HashMap<BackendKey<'a>, &'a Arc<Backend>>,
     /// No slot of `backends` before this one is free.
     taken: usize,
     sources: Vec<Arc<Source>>,
     pools: Vec<Option<Arc<Pool>>>,
+}
+
+/// What a pool keeps from one snapshot to the next.
+struct PoolSlot {
+    id: PoolId,
+    state: Arc<PoolState>,
+}
+
+/// What a listener gets beside its table in the file.
+struct ListenerSlot<'a> {
+    id: ListenerId,
+    pool: PoolId,
+    /// Real ones.
+    addresses: &'a [Address],
+    /// What it was in the previous snapshot.
+    known: Option<&'a Listener>,
 }
 
 impl Builder<'_> {
@@ -196,7 +179,7 @@ impl Builder<'_> {
 
     /// The id a pool had, or one that no pool of the previous snapshot has: sessions that are
     /// still connecting look their pool up by it.
-    fn reserve_pool(&mut self, pool: &config::Pool) -> PoolId {
+    fn reserve_pool(&mut self, pool: &config::PoolConfig) -> PoolId {
         let known = self.inputs.previous.pools.iter().flatten().find(|old| old.name == pool.name);
         known.map_or_else(
             || {
@@ -207,18 +190,19 @@ impl Builder<'_> {
         )
     }
 
-    fn pool(&mut self, pool: &config::Pool, id: PoolId) -> Result<Pool, String> {
+    fn pool(&mut self, pool: &config::PoolConfig, id: PoolId) -> Result<Pool, String> {
         let previous = self.inputs.previous.pool(id);
         let state =
             previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
+        let slot = PoolSlot { id, state };
         let members: Vec<Arc<Backend>> =
-            pool.backends.iter().map(|backend| self.backend(pool, (id, &state), backend)).collect();
+            pool.backends.iter().map(|backend| self.backend(pool, &slot, backend)).collect();
         let (backup, primary): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
         let hash = HashPlan {
             said: hashed_words(pool),
-            prefix: Prefix { v4: pool.hash_prefix.v4, v6: pool.hash_prefix.v6 },
+            prefix: pool.hash_prefix,
             with_port: pool.hash_key == config::HashKey::ClientIpPort,
             seed,
         };
@@ -231,34 +215,31 @@ impl Builder<'_> {
             backup: group(pool, backup, seed)?,
             connect_timeout: pool.connect_timeout,
             retries: pool.retries,
-            send_proxy: pool.send_proxy.map(|version| match version {
-                config::ProxyVersion::V1 => Version::V1,
-                config::ProxyVersion::V2 => Version::V2,
-            }),
-            queue: pool.queue.map(|queue| Queue { max: queue.max, timeout: queue.timeout }),
+            send_proxy: pool.send_proxy,
+            queue: pool.queue,
             panic_threshold: pool.panic_threshold,
             load_factor: pool.load_factor,
             slow_start_us: pool
                 .slow_start
                 .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             on_down: on_down(pool.on_down),
-            outlier: pool.outlier.as_ref().map(|outlier| outlier::Rules {
+            outlier: pool.outlier.as_ref().map(|outlier| outlier::EjectionRules {
                 consecutive_failures: outlier.consecutive_failures,
                 eject: outlier.eject,
                 max_ejected_percent: outlier.max_ejected,
             }),
-            state,
+            state: slot.state,
         })
     }
 
     /// A backend with the same pool, name and address is the same one.
     fn backend(
         &mut self,
-        pool: &config::Pool,
-        (pool_id, pool_state): (PoolId, &PoolState),
-        backend: &config::Backend,
+        pool: &config::PoolConfig,
+        slot: &PoolSlot,
+        backend: &config::BackendConfig,
     ) -> Arc<Backend> {
-        let address = Address::from(&backend.address);
+        let address = backend.address.clone();
         let known = self.known.get(&(&*pool.name, &*backend.name, &address));
         let initial_up = pool.health.as_ref().is_none_or(|health| health.initial_up);
         let (id, state) = match known {
@@ -277,7 +258,7 @@ impl Builder<'_> {
         let source = self.source_rule(pool, &address);
         let built = Arc::new(Backend {
             id,
-            pool: pool_id,
+            pool: slot.id,
             pool_name: pool.name.clone(),
             name: backend.name.clone(),
             address,
@@ -285,8 +266,8 @@ impl Builder<'_> {
             sessions_max: backend.max_sessions,
             backup: backend.backup,
             source: source.map(Box::new),
-            line: pool.queue.map(|_| Arc::clone(&pool_state.line)),
-            measured: pool.balance == config::Balance::LeastLatency,
+            line: pool.queue.map(|_| Arc::clone(&slot.state.line)),
+            measured: pool.balance == config::BalanceAlgorithm::LeastLatency,
             state,
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
@@ -294,7 +275,7 @@ impl Builder<'_> {
     }
 
     /// Where connections to an address come from, unless the kernel chooses.
-    fn source_rule(&mut self, pool: &config::Pool, address: &Address) -> Option<SourceRule> {
+    fn source_rule(&mut self, pool: &config::PoolConfig, address: &Address) -> Option<SourceRule> {
         let to = address.ip()?;
         if pool.transparent {
             return Some(SourceRule::Client);
@@ -337,7 +318,8 @@ impl Builder<'_> {
             );
             let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
             let routing = self.routing(listener, pools);
-            let mut built = self.listener(listener, (id, pool), addresses, known.as_deref());
+            let slot = ListenerSlot { id, pool, addresses, known: known.as_deref() };
+            let mut built = self.listener(listener, &slot);
             built.routing = routing;
             listeners[id.index()] = Some(Arc::new(built));
             open.push(id);
@@ -346,14 +328,14 @@ impl Builder<'_> {
     }
 
     /// What is looked at, unless the listener alone decides.
-    fn routing(&self, listener: &config::Listener, pools: &[PoolId]) -> Option<Routing> {
+    fn routing(&self, listener: &config::ListenerConfig, pools: &[PoolId]) -> Option<Routing> {
         let is_hashed = |pool: usize| {
             self.config.pools.get(pool).is_some_and(|pool| hashed_words(pool).is_some())
         };
         if listener.routes.is_empty() && !is_hashed(listener.pool) {
             return None;
         }
-        let route = |route: &config::Route| Route {
+        let route = |route: &config::RouteConfig| Route {
             names: (!route.sni.is_empty())
                 .then(|| Names::new(route.sni.iter().map(String::as_str))),
             protocols: (!route.alpn.is_empty())
@@ -369,13 +351,8 @@ impl Builder<'_> {
         })
     }
 
-    fn listener(
-        &self,
-        listener: &config::Listener,
-        (id, pool): (ListenerId, PoolId),
-        addresses: &[Address],
-        known: Option<&Listener>,
-    ) -> Listener {
+    fn listener(&self, listener: &config::ListenerConfig, slot: &ListenerSlot<'_>) -> Listener {
+        let ListenerSlot { id, pool, addresses, known } = *slot;
         let state = known.map_or_else(
             || Arc::new(ListenerState::new(self.inputs.workers)),
             |old| Arc::clone(&old.state),
@@ -385,10 +362,7 @@ impl Builder<'_> {
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,
-            protocol: match listener.protocol {
-                config::Protocol::Tcp => Protocol::Tcp,
-                config::Protocol::Http => Protocol::Http,
-            },
+            protocol: listener.protocol,
             idle_timeout: listener.idle_timeout,
             half_closed_timeout: listener.half_closed_timeout,
             max_lifetime: listener.max_lifetime,
@@ -401,15 +375,10 @@ impl Builder<'_> {
                 timeout: rule.timeout,
             }),
             routing: None,
-            limit: listener
-                .limit
-                .as_ref()
-                .map(|limit| self.limit(limit, known.and_then(|old| old.limit.as_ref()))),
-            keepalive: Keepalive {
-                idle: listener.keepalive.idle,
-                interval: listener.keepalive.interval,
-                count: listener.keepalive.count,
-            },
+            limit: listener.limit.as_ref().map(|limit| {
+                limits::limit(self.inputs, limit, known.and_then(|old| old.limit.as_ref()))
+            }),
+            keepalive: listener.keepalive,
             user_timeout: listener.user_timeout,
             bandwidth: [listener.bandwidth.up, listener.bandwidth.down],
             state,
@@ -418,8 +387,8 @@ impl Builder<'_> {
 }
 
 /// What a pool hashes of what clients say; nothing where nothing is hashed.
-fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
-    if pool.balance != config::Balance::Maglev {
+fn hashed_words(pool: &config::PoolConfig) -> Option<HashedWords> {
+    if pool.balance != config::BalanceAlgorithm::Maglev {
         return None;
     }
     match &pool.hash_key {
@@ -433,7 +402,7 @@ fn hashed_words(pool: &config::Pool) -> Option<HashedWords> {
 /// What is remembered stays as long as it means the same: the same size, the same idea of one
 /// client.
 fn sticky(
-    wanted: config::Sticky,
+    wanted: config::StickyConfig,
     hash: &HashPlan,
     previous: Option<&Arc<Pool>>,
     random_seed: u64,
@@ -453,30 +422,34 @@ fn sticky(
     Sticky { memory, seconds, size: wanted.size }
 }
 
-fn on_down(order: config::OnDown) -> OnDown {
+fn on_down(order: config::OnDownConfig) -> OnDown {
     match order {
-        config::OnDown::Keep => OnDown::Keep,
-        config::OnDown::Reset => OnDown::Reset,
+        config::OnDownConfig::Keep => OnDown::Keep,
+        config::OnDownConfig::Reset => OnDown::Reset,
         // A rate that no meter can hold is beyond what a checked configuration has.
-        config::OnDown::Pace(rate) => {
+        config::OnDownConfig::Pace(rate) => {
             Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
         }
     }
 }
 
-fn group(pool: &config::Pool, members: Vec<Arc<Backend>>, seed: u64) -> Result<Group, String> {
+fn group(
+    pool: &config::PoolConfig,
+    members: Vec<Arc<Backend>>,
+    seed: u64,
+) -> Result<Group, String> {
     let weights = || members.iter().map(|backend| backend.weight).collect::<Vec<u32>>();
     let balance = if members.iter().all(|backend| backend.weight == 0) {
         Balance::Empty
     } else {
         match pool.balance {
-            config::Balance::RoundRobin => Balance::RoundRobin(weights()),
-            config::Balance::LeastConnections => Balance::LeastConnections(weights()),
-            config::Balance::LeastLatency => Balance::LeastLatency(weights()),
-            config::Balance::RandomTwo => Balance::RandomTwo(weights()),
-            config::Balance::Random => Balance::Random(weights()),
-            config::Balance::First => Balance::First,
-            config::Balance::Maglev => {
+            config::BalanceAlgorithm::RoundRobin => Balance::RoundRobin(weights()),
+            config::BalanceAlgorithm::LeastConnections => Balance::LeastConnections(weights()),
+            config::BalanceAlgorithm::LeastLatency => Balance::LeastLatency(weights()),
+            config::BalanceAlgorithm::RandomTwo => Balance::RandomTwo(weights()),
+            config::BalanceAlgorithm::Random => Balance::Random(weights()),
+            config::BalanceAlgorithm::First => Balance::First,
+            config::BalanceAlgorithm::Maglev => {
                 let list: Vec<(&str, u32)> =
                     members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();
                 let table = Maglev::new(&list, pool.table_size, seed)

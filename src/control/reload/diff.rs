@@ -2,22 +2,24 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::config::{Backend, Config, Listener, Pool};
+use crate::config::{BackendConfig, Config, ListenerConfig, PoolConfig};
 
 /// One line for each listener, pool and backend that is new, gone or different.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     let names =
-        |listeners: &[Listener]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
+        |listeners: &[ListenerConfig]| listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
     compare("listener", &names(&old.listeners), &names(&new.listeners), &mut lines);
     for listener in &new.listeners {
         if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name)
-            && !same_listener((before, old), (listener, new))
+            && !(PlacedListener { listener: before, config: old })
+                .is_same(&PlacedListener { listener, config: new })
         {
             lines.push(format!("listener {} changed", listener.name));
         }
     }
-    let names = |pools: &[Pool]| pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
+    let names =
+        |pools: &[PoolConfig]| pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
     compare("pool", &names(&old.pools), &names(&new.pools), &mut lines);
     for pool in &new.pools {
         if let Some(before) = old.pools.iter().find(|before| before.name == pool.name) {
@@ -30,27 +32,38 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     lines
 }
 
-/// A listener names its pool by position, which may move without a change of meaning.
-fn same_listener((before, old): (&Listener, &Config), (after, new): (&Listener, &Config)) -> bool {
-    let pool_name = |config: &Config, index: usize| config.pools.get(index).map(|p| p.name.clone());
-    pool_name(old, before.pool) == pool_name(new, after.pool)
-        && Listener { pool: after.pool, ..before.clone() } == *after
+/// A listener and the configuration it stands in: it names its pool by position there.
+struct PlacedListener<'a> {
+    listener: &'a ListenerConfig,
+    config: &'a Config,
 }
 
-fn pool_changes(before: &Pool, after: &Pool, lines: &mut Vec<String>) {
-    let names = |pool: &Pool| {
+impl PlacedListener<'_> {
+    fn pool_name(&self) -> Option<&str> {
+        self.config.pools.get(self.listener.pool).map(|pool| pool.name.as_str())
+    }
+
+    /// Whether both mean the same: a position may move without a change of meaning.
+    fn is_same(&self, other: &Self) -> bool {
+        let moved = ListenerConfig { pool: other.listener.pool, ..self.listener.clone() };
+        self.pool_name() == other.pool_name() && moved == *other.listener
+    }
+}
+
+fn pool_changes(before: &PoolConfig, after: &PoolConfig, lines: &mut Vec<String>) {
+    let names = |pool: &PoolConfig| {
         pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect::<Vec<_>>()
     };
     compare("backend", &names(before), &names(after), lines);
-    let known: HashMap<&str, &Backend> =
+    let known: HashMap<&str, &BackendConfig> =
         before.backends.iter().map(|old| (old.name.as_str(), old)).collect();
     for backend in &after.backends {
         if known.get(backend.name.as_str()).is_some_and(|old| *old != backend) {
             lines.push(format!("backend {}/{} changed", after.name, backend.name));
         }
     }
-    if (Pool { backends: Vec::new(), ..before.clone() })
-        != (Pool { backends: Vec::new(), ..after.clone() })
+    if (PoolConfig { backends: Vec::new(), ..before.clone() })
+        != (PoolConfig { backends: Vec::new(), ..after.clone() })
     {
         lines.push(format!("pool {} changed", after.name));
     }

@@ -3,5 +3,5 @@
 pub(crate) mod apply;
 pub(crate) mod compile;
 pub(crate) mod diff;
-pub(crate) mod plane;
-pub(crate) mod retired;
+pub(crate) mod publish;
+pub(crate) mod services;

@@ -14,9 +14,9 @@ use axum::Router;
 use axum::http::Uri;
 use axum::routing::get;
 
-use super::run::{RunOptions, Served, run};
-use super::run_error::{RunError, failed};
 use crate::control::admin::http_server;
+use crate::control::run_error::{RunError, failed};
+use crate::control::start::run::{RunOptions, Served, run};
 
 /// Names of the backends.
 pub const BACKENDS: [&str; 3] = ["red", "green", "blue"];
@@ -57,7 +57,7 @@ pub fn demo(options: DemoOptions) -> Result<(), RunError> {
 /// The file is ours and gone at the end: what failed is told by the options that chose it.
 fn in_terms_of_options(error: RunError, options: DemoOptions) -> RunError {
     let RunError::Host { key, cause: source, .. } = error else { return error };
-    let (port, option) = if key == "admin.http" {
+    let (port, option) = if key.is_some_and(|key| key.as_str() == "admin.http") {
         (options.admin_port, "admin-port")
     } else {
         (options.port, "port")
@@ -69,7 +69,7 @@ fn in_terms_of_options(error: RunError, options: DemoOptions) -> RunError {
     }
 }
 
-/// A directory for nobody else, removed on drop.
+/// A directory that only this user may enter, removed on drop.
 #[derive(Debug)]
 struct PrivateDirectory(PathBuf);
 
@@ -77,7 +77,7 @@ impl PrivateDirectory {
     fn new() -> io::Result<Self> {
         let name = format!("evenkeel-demo-{:08x}", fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
-        // Fails if somebody made it before, so nobody can have prepared it.
+        // Fails if it is there already, so no other user can have prepared it.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -85,7 +85,7 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the temporary directory.
+        // What cannot be removed is left to what cleans the temporary directory.
         let _left = fs::remove_dir_all(&self.0);
     }
 }

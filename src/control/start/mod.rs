@@ -1,12 +1,8 @@
-//! From a command line to a process that serves, and to its end: what the host allows, sockets,
-//! workers, signals and systemd.
+//! From a command line to a process that serves, and to its end: workers, signals, the stop.
 
 pub mod demo;
-pub(crate) mod host;
-pub(crate) mod host_limits;
-pub(crate) mod listeners;
-pub(crate) mod notify;
+mod main_loop;
 pub(crate) mod run;
-pub(crate) mod run_error;
-pub(crate) mod sizing;
-pub(crate) mod socket_file;
+mod signals;
+mod stop;
+mod workers;

@@ -1,4 +1,4 @@
-//! Start order, the main loop, stop order.
+//! From a command line to a process that serves, and to its end.
 //!
 //! Start: read everything, open everything, then serve, then say so; what fails before that leaves
 //! nothing half-started. Stop: not ready, `shutdown_delay`, empty and close the listeners, drain,
@@ -9,40 +9,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-use crate::config::units::show_duration;
 use crate::config::{self, Config, Parsed};
-use crate::dataplane::{Command, WorkerHandle, WorkerSetup};
-use crate::shared::{Address, Publisher, WorkerState};
-use crate::sys::{process, systemd};
-
-use super::host;
-use super::listeners::{self, Bound, ListenFailure, Plan};
-use super::notify::{self, Watchdog};
-use super::run_error::{RunError, failed};
-use super::sizing::{self, Sizes};
 use crate::control::admin::{self, AdminSockets};
+use crate::control::host::listeners::{self, BoundAddresses, ListenFailure, Plan};
+use crate::control::host::sizing::{self, Sizes};
+use crate::control::host::trust::TlsProbes;
+use crate::control::host::warnings;
 use crate::control::log::Logging;
-use crate::control::reload::apply::{hand_over, reload};
-use crate::control::reload::compile::{Overrides, nothing};
-use crate::control::reload::plane::{Current, Phase, Plane, Workers};
-use crate::control::tell::status::AdminAddresses;
-use crate::control::tell::words::count;
-use crate::control::watch::outlier;
+use crate::control::plane::overrides::Overrides;
+use crate::control::plane::state::{Current, Plane, PlaneSetup, ProcessPhase};
+use crate::control::reload::apply::hand_over;
+use crate::control::reload::compile::nothing;
+use crate::control::reload::publish::publish;
+use crate::control::reload::services::Services;
+use crate::control::run_error::{RunError, failed};
+use crate::control::start::main_loop::main_loop;
+use crate::control::start::signals::Signals;
+use crate::control::start::stop::stop;
+use crate::control::start::workers::{start_workers, wait_until_served};
+use crate::control::tell::notify;
+use crate::control::tell::status::document::AdminAddresses;
 use crate::control::watch::prober::Prober;
-use crate::control::watch::source_ports;
-use crate::control::watch::trust::TlsProbes;
-
-/// How long workers may take to register the sockets they were given.
-const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
-/// How often to look whether something that has no event of its own has happened.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// How often `systemctl status` gets a new line.
-const STATUS_INTERVAL: Duration = Duration::from_secs(5);
-/// How often quiet clients are forgotten: well within what the shortest stored time can tell apart
-/// (512 windows of a second).
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+use crate::control::watch::{outlier, source_ports};
+use crate::control::words::count;
+use crate::shared::{Address, Publisher};
+use crate::sys::systemd;
 
 /// What to run.
 #[derive(Debug)]
@@ -78,13 +69,13 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     };
     let workers = sizing::workers(&config);
     let sizes = Sizes::of_this_process(workers);
-    host::warn(&mut parsed, &config, &sizes);
-    let Some(tls) = host::tls_probes(&mut parsed, &config, &TlsProbes::default()) else {
+    warnings::warn(&mut parsed, &config, &sizes);
+    let Some(tls) = warnings::tls_probes(&mut parsed, &config, &TlsProbes::default()) else {
         return Err(RunError::Config(config::render(&parsed.problems, &text, false)));
     };
     let mut inherited =
         systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
-    let plan = listeners::plan(&config, &Bound::new(), &mut inherited, workers)
+    let plan = listeners::plan(&config, &BoundAddresses::new(), &mut inherited, workers)
         .map_err(|failures| not_granted(&mut parsed, &text, failures))?;
     let page = admin::open_http(&config.admin)
         .map_err(|failure| not_granted(&mut parsed, &text, vec![failure]))?;
@@ -93,7 +84,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     for warning in &parsed.problems {
         tracing::warn!("{}:{}: {}", warning.file, warning.line, warning.message);
     }
-    for message in host::met_first(&config, &sizes) {
+    for message in warnings::met_first(&config, &sizes) {
         tracing::warn!("{message}");
     }
     for socket in inherited {
@@ -115,7 +106,8 @@ fn not_granted(parsed: &mut Parsed, text: &str, failures: Vec<ListenFailure>) ->
         parsed.refuse(&key, message, hint);
         first.get_or_insert((key, cause));
     }
-    let (key, cause) = first.unwrap_or_else(|| (String::new(), io::ErrorKind::Other.into()));
+    let (key, cause) = first.unzip();
+    let cause = cause.unwrap_or_else(|| io::ErrorKind::Other.into());
     RunError::Host { text: config::render(&parsed.problems, text, false), key, cause }
 }
 
@@ -140,7 +132,7 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     };
     let snapshot = {
         let current = plane.current.lock();
-        plane.publish(&prepared.config, &prepared.plan.addresses, &current.overrides)
+        publish(&plane, &prepared.config, &prepared.plan.addresses, &current.overrides)
     };
     snapshot.map_err(RunError::Config)?;
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
@@ -149,16 +141,12 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     tokio::spawn(source_ports::watch(Arc::clone(&plane)));
     hand_over(&plane, prepared.plan);
     wait_until_served(&plane, served.listeners.len()).await?;
-    plane.set_phase(Phase::Serving);
-    let context = admin::Context {
-        plane: Arc::clone(&plane),
-        prober: Arc::clone(&prober),
-        logging: Arc::clone(&logging),
-    };
-    admin::serve(prepared.sockets, context.clone());
+    plane.set_phase(ProcessPhase::Serving);
+    let services = Services { plane: Arc::clone(&plane), prober, logging: Arc::clone(&logging) };
+    admin::serve(prepared.sockets, services.clone());
     announce(&plane, &prepared.config, &served.listeners);
     (options.on_ready)(&served);
-    main_loop(&context, &mut signals, options.stop_after).await;
+    main_loop(&services, &mut signals, options.stop_after).await;
     stop(&plane, &mut signals).await;
     logging.finish();
     Ok(())
@@ -169,65 +157,24 @@ fn start_plane(
     prepared: &Prepared,
     logging: &Logging,
 ) -> Result<Plane, RunError> {
+    let Prepared { started, config, sizes, tls, plan, .. } = prepared;
     let publisher = Publisher::new(Arc::new(nothing()));
-    let workers = start_workers(prepared, &publisher, logging)
+    let workers = start_workers(config, sizes, *started, &publisher, logging)
         .map_err(failed("cannot start a worker thread"))?;
     let current = Current {
-        config: prepared.config.clone(),
-        bound: prepared.plan.bound.clone(),
+        config: config.clone(),
+        bound: plan.bound.clone(),
         overrides: Overrides::new(),
-        tls: prepared.tls.clone(),
+        tls: tls.clone(),
     };
-    Ok(Plane::new(
-        options.file.clone(),
-        prepared.started,
-        prepared.sizes,
+    Ok(Plane::new(PlaneSetup {
+        file: options.file.clone(),
+        started: *started,
+        sizes: *sizes,
         workers,
-        (publisher, current),
-    ))
-}
-
-fn start_workers(
-    prepared: &Prepared,
-    publisher: &Publisher,
-    logging: &Logging,
-) -> io::Result<Workers> {
-    let count = prepared.sizes.workers;
-    let cpus =
-        if prepared.config.global.pin_workers { process::usable_cpus()? } else { Vec::new() };
-    let pipes = prepared.sizes.pipe_share();
-    let mut workers = Workers { handles: Vec::new(), states: Vec::new() };
-    for number in 0..count {
-        let state = Arc::new(WorkerState::default());
-        workers.handles.push(WorkerHandle::start(WorkerSetup {
-            number,
-            workers: count,
-            cpu: cpus.get(number % cpus.len().max(1)).copied(),
-            spin: prepared.config.global.spin,
-            pipes,
-            start: prepared.started,
-            snapshot: publisher.subscribe(),
-            state: Arc::clone(&state),
-            log: logging.session_log(),
-        })?);
-        workers.states.push(state);
-    }
-    workers.introduce()?;
-    Ok(workers)
-}
-
-/// Ready means that every worker accepts on every address.
-async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunError> {
-    let wanted = (addresses * plane.workers.states.len()) as u64;
-    let deadline = Instant::now() + REGISTER_DEADLINE;
-    while plane.workers.listening() < wanted {
-        if Instant::now() > deadline {
-            let source = io::Error::from(io::ErrorKind::TimedOut);
-            return Err(failed("cannot register the listening sockets")(source));
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Ok(())
+        publisher,
+        current,
+    }))
 }
 
 fn announce(plane: &Plane, config: &Config, addresses: &[Address]) {
@@ -240,179 +187,5 @@ fn announce(plane: &Plane, config: &Config, addresses: &[Address]) {
         count(plane.sizes.descriptors, "descriptor"),
         count(plane.sizes.pipes(), "pipe"),
     );
-    notify::ready(&status_line(plane));
-}
-
-fn status_line(plane: &Plane) -> String {
-    let snapshot = plane.publisher.latest();
-    format!(
-        "{}, generation {}, {}",
-        count(plane.workers.sessions(), "session"),
-        snapshot.generation,
-        if plane.is_ready() { "ready" } else { "not ready" }
-    )
-}
-
-struct Signals {
-    stop: [Signal; 3],
-    reload: Signal,
-    reopen: Signal,
-    upgrade: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            stop: [
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::quit())?,
-            ],
-            reload: signal(SignalKind::hangup())?,
-            reopen: signal(SignalKind::user_defined1())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn stop(&mut self) {
-        stop_signal(&mut self.stop).await;
-    }
-}
-
-/// Until asked to stop.
-async fn main_loop(context: &admin::Context, signals: &mut Signals, limit: Option<Duration>) {
-    let plane = &context.plane;
-    let mut watchdog = Watchdog::new(&plane.workers);
-    let mut look = tokio::time::interval(Watchdog::interval());
-    let mut status = tokio::time::interval(STATUS_INTERVAL);
-    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-    let end = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
-    tokio::pin!(end);
-    loop {
-        let Signals { stop, reload: hangup, reopen, upgrade } = &mut *signals;
-        let asked = tokio::select! {
-            _ = hangup.recv() => Asked::Reload,
-            _ = reopen.recv() => Asked::Reopen,
-            _ = upgrade.recv() => Asked::Upgrade,
-            _ = look.tick() => Asked::Look,
-            _ = status.tick() => Asked::Status,
-            _ = sweep.tick() => Asked::Sweep,
-            () = &mut end => return,
-            () = stop_signal(stop) => return,
-        };
-        match asked {
-            Asked::Reload => {
-                // Who sent HUP gets no answer; the log has the whole of it.
-                let _logged = reload_now(context, false);
-            }
-            Asked::Reopen => tracing::info!("USR1: no log file to reopen, logging goes to stderr"),
-            Asked::Upgrade => tracing::warn!("USR2: upgrade is not supported yet"),
-            Asked::Look => watchdog.look(&plane.workers),
-            Asked::Status => notify::status(&status_line(plane)),
-            Asked::Sweep => plane.forget_quiet_clients(),
-        }
-    }
-}
-
-enum Asked {
-    Reload,
-    Reopen,
-    Upgrade,
-    Look,
-    Status,
-    Sweep,
-}
-
-async fn stop_signal([terminate, interrupt, quit]: &mut [Signal; 3]) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = quit.recv() => {}
-    }
-}
-
-/// Reloads and tells everybody concerned.
-///
-/// # Errors
-/// As [`reload`].
-pub(crate) fn reload_now(
-    context: &admin::Context,
-    dry_run: bool,
-) -> Result<crate::control::reload::apply::Reloaded, crate::control::reload::apply::Refused> {
-    if !dry_run {
-        notify::reloading();
-    }
-    let outcome = reload(&context.plane, dry_run);
-    if !dry_run {
-        if outcome.is_ok() {
-            let config = context.plane.current.lock().config.clone();
-            context.prober.take_up(&config);
-            context.logging.apply(&config.global.log);
-        }
-        notify::ready(&status_line(&context.plane));
-    }
-    outcome
-}
-
-/// Stops in order; a second signal cuts it short.
-async fn stop(plane: &Plane, signals: &mut Signals) {
-    plane.set_phase(Phase::Stopping);
-    notify::stopping("stopping");
-    let (delay, drain) = {
-        let current = plane.current.lock();
-        (current.config.global.shutdown_delay, current.config.global.drain_timeout)
-    };
-    let sessions = count(plane.workers.sessions(), "session");
-    let drains = format!("waiting up to {}", show_duration(drain));
-    if delay.is_zero() {
-        tracing::info!("stopping: {sessions}, {drains}");
-    } else {
-        let delay = show_duration(delay);
-        tracing::info!(
-            "stopping: {sessions}, accepting for {delay} (shutdown_delay), then {drains}"
-        );
-    }
-    tokio::select! {
-        () = tokio::time::sleep(delay) => {}
-        () = signals.stop() => return reset_and_exit(plane).await,
-    }
-    stop_listening(plane);
-    tokio::select! {
-        () = drained(plane) => {}
-        () = tokio::time::sleep(drain) => tracing::warn!("drain_timeout: sessions are reset"),
-        () = signals.stop() => tracing::warn!("second signal: sessions are reset"),
-    }
-    reset_and_exit(plane).await;
-}
-
-/// Files of Unix sockets first: who finds one is served, who comes later is told at once that there
-/// is nothing.
-fn stop_listening(plane: &Plane) {
-    listeners::remove_files(&plane.current.lock().bound);
-    plane.workers.tell(|| Command::StopListening);
-}
-
-async fn drained(plane: &Plane) {
-    while plane.workers.listening() > 0
-        || active_sessions(plane) > 0
-        || plane.workers.refusals_held() > 0
-    {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-}
-
-fn active_sessions(plane: &Plane) -> u64 {
-    plane.publisher.latest().sessions.value()
-}
-
-async fn reset_and_exit(plane: &Plane) {
-    stop_listening(plane);
-    plane.workers.tell(|| Command::ResetAll);
-    let deadline = Instant::now() + REGISTER_DEADLINE;
-    while Instant::now() < deadline && (active_sessions(plane) > 0 || plane.workers.listening() > 0)
-    {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    plane.workers.tell(|| Command::Exit);
-    tracing::info!("stopped");
+    notify::ready(plane);
 }

@@ -19,8 +19,8 @@ use crate::shared::{
     Backend, Balance, By, Limit, Listener, Obstacle, Pool, RefuseReason, Snapshot,
 };
 
-use super::status::{BackendStatus, Status};
-use super::words::count;
+use crate::control::tell::status::document::{BackendStatus, Status};
+use crate::control::words::count;
 
 /// The answer. Fields that do not apply are `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -108,7 +108,7 @@ pub(crate) fn explained(
     status: &Status,
 ) -> Explained {
     let answer = Explanation::of(snapshot, question);
-    let words = Words { snapshot, question, answer: &answer, status };
+    let words = ExplainedWords { snapshot, question, answer: &answer, status };
     let Question { listener, client, .. } = *question;
     let (outcome, reason) = match answer.outcome {
         Outcome::Served => ("served", None),
@@ -169,14 +169,14 @@ fn limit_document(limit: &Limit, said: LimitSaid) -> LimitDocument {
 }
 
 /// Everything that the words are made of.
-struct Words<'a> {
+struct ExplainedWords<'a> {
     snapshot: &'a Snapshot,
     question: &'a Question<'a>,
     answer: &'a Explanation,
     status: &'a Status,
 }
 
-impl Words<'_> {
+impl ExplainedWords<'_> {
     fn pool(&self) -> Option<&Pool> {
         self.snapshot.pool(self.answer.route.pool).map(|pool| &**pool)
     }

@@ -5,6 +5,7 @@
 //! The text is OpenMetrics 1.0.
 
 mod backends;
+mod family;
 mod listeners;
 mod process;
 
@@ -13,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::status::{last_reload_ok, seconds};
 use crate::control::log::Logging;
-use crate::control::reload::plane::Plane;
+use crate::control::plane::state::Plane;
+use crate::control::plane::workers::busy_seconds;
 use crate::control::tell::metrics::backends::encode_backends;
+use crate::control::tell::metrics::family::{count, counter, gauge, one};
 use crate::control::tell::metrics::listeners::encode_listeners;
 use crate::control::tell::metrics::process::encode_process;
 
@@ -30,7 +32,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// All metrics of the process as text.
 pub(crate) fn text(plane: &Arc<Plane>, logging: &Arc<Logging>) -> String {
     let mut registry = Registry::default();
-    let source = Source { plane: Arc::clone(plane), logging: Arc::clone(logging) };
+    let source = MetricsSource { plane: Arc::clone(plane), logging: Arc::clone(logging) };
     registry.register_collector(Box::new(source));
     let mut text = String::new();
     // Writing to a `String` cannot fail.
@@ -39,12 +41,12 @@ pub(crate) fn text(plane: &Arc<Plane>, logging: &Arc<Logging>) -> String {
 }
 
 #[derive(Debug)]
-struct Source {
+struct MetricsSource {
     plane: Arc<Plane>,
     logging: Arc<Logging>,
 }
 
-impl Collector for Source {
+impl Collector for MetricsSource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let plane = &self.plane;
         let snapshot = plane.publisher.latest();
@@ -56,59 +58,13 @@ impl Collector for Source {
             .encode_gauge(&snapshot.sessions_max)?;
         encode_listeners(&mut encoder, &snapshot)?;
         let health = plane.health.lock();
-        encode_backends(&mut encoder, (&snapshot, plane.now_us()), &health)?;
+        encode_backends(&mut encoder, &snapshot, plane.now_us(), &health)?;
         drop(health);
         encode_workers(&mut encoder, plane)?;
         let help = "Log lines that stderr did not take, or not in time";
         one(&mut counter(&mut encoder, "evenkeel_log_dropped", help)?, self.logging.dropped())?;
         encode_process(&mut encoder, plane)
     }
-}
-
-/// Opens a family of counters; the encoder appends `_total` to its name.
-pub(crate) fn counter<'a>(
-    encoder: &'a mut DescriptorEncoder<'_>,
-    name: &'a str,
-    help: &str,
-) -> Result<MetricEncoder<'a>, fmt::Error> {
-    encoder.encode_descriptor(name, help, None, MetricType::Counter)
-}
-
-/// Opens a family of gauges.
-pub(crate) fn gauge<'a>(
-    encoder: &'a mut DescriptorEncoder<'_>,
-    name: &'a str,
-    help: &str,
-) -> Result<MetricEncoder<'a>, fmt::Error> {
-    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
-}
-
-/// A counter without labels.
-pub(crate) fn one(family: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
-    family.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
-}
-
-/// One counter of a family.
-pub(crate) fn count(
-    family: &mut MetricEncoder<'_>,
-    labels: &impl EncodeLabelSet,
-    value: u64,
-) -> fmt::Result {
-    family.encode_family(labels)?.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
-}
-
-/// One histogram of a family, from sums over the workers.
-pub(crate) fn histogram(
-    family: &mut MetricEncoder<'_>,
-    labels: &impl EncodeLabelSet,
-    bounds_us: &[u64; 11],
-    (buckets, sum_us): ([u64; 12], u64),
-) -> fmt::Result {
-    let bounds = bounds_us.iter().map(|bound| seconds(bound * 1000));
-    let pairs: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(buckets).collect();
-    let all = buckets.iter().sum();
-    let sum = seconds(sum_us.saturating_mul(1000));
-    family.encode_family(labels)?.encode_histogram::<[(&str, &str); 0]>(sum, all, &pairs, None)
 }
 
 fn encode_build(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -128,16 +84,11 @@ fn encode_config(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Res
     count(&mut family, &[("result", "refused")], reloads.refused.load(Ordering::Relaxed))?;
     let name = "evenkeel_config_last_reload_successful";
     gauge(encoder, name, "1 when the latest reload, or the start, succeeded")?
-        .encode_gauge(&u64::from(last_reload_ok(plane)))?;
+        .encode_gauge(&u64::from(plane.reloads.is_last_ok()))?;
     let name = "evenkeel_config_last_reload_success_timestamp_seconds";
     let reloaded = reloads.last_success.load(Ordering::Relaxed);
-    let since = if reloaded > 0 { reloaded } else { started_at(plane) };
+    let since = if reloaded > 0 { reloaded } else { plane.started_at() };
     gauge(encoder, name, "When the configuration in force was put in force")?.encode_gauge(&since)
-}
-
-/// When the process started, in seconds since the epoch.
-pub(crate) fn started_at(plane: &Plane) -> u64 {
-    crate::control::reload::apply::seconds_now().saturating_sub(plane.started.elapsed().as_secs())
 }
 
 fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Result {
@@ -145,7 +96,7 @@ fn encode_workers(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Re
     let name = "evenkeel_worker_busy_seconds";
     let mut family = counter(encoder, name, "Time a worker has worked rather than slept")?;
     for (number, state) in states.iter().enumerate() {
-        let busy = seconds(crate::sys::process::thread_cpu_ns(state.thread.value()));
+        let busy = busy_seconds(state);
         let labels = [("worker", number.to_string())];
         let mut metric = family.encode_family(&labels)?;
         metric.encode_counter::<[(&str, &str); 0], f64, u64>(&busy, None)?;

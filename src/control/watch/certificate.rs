@@ -1,13 +1,15 @@
 //! From when to when a certificate is valid, and how that is said.
 //!
-//! The two times are all that is wanted of it here, also of a certificate that nobody would trust,
-//! so what comes before them is stepped over and nothing behind them is read.
+//! The two times are all that is wanted here, also of a certificate that no client would trust. So
+//! what comes before them is stepped over, and nothing behind them is read. A parser of the whole
+//! certificate tells less: `x509-cert` 0.3 refuses one whose serial number is longer than RFC 5280
+//! allows, and would add 5 crates to the tree (`x509-parser` 0.18: 23).
 
 use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use jiff::Timestamp;
 
-use crate::control::tell::words::count;
+use crate::control::words::count;
 
 /// An end that is nearer than this is worth a word.
 pub(crate) const NEAR_SECONDS: u64 = 14 * DAY;
@@ -61,7 +63,7 @@ fn time<'a>(reader: &mut impl Reader<'a>) -> der::Result<u64> {
     Ok(since_epoch.as_secs())
 }
 
-/// Whether the end is over, or so near that somebody should know.
+/// Whether the end is over, or so near that an operator should know.
 pub(crate) fn is_near(not_after: u64, now: u64) -> bool {
     not_after < now.saturating_add(NEAR_SECONDS)
 }
@@ -132,6 +134,18 @@ mod tests {
             first[length..length + 2].copy_from_slice(&shorter.to_be_bytes());
         }
         assert_eq!(Validity::of(&first), Validity::of(&whole));
+    }
+
+    // If this fails, a certificate with a serial number that is too long has no end.
+    #[test]
+    fn an_odd_serial_number_is_stepped_over() {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2049, 12, 31);
+        params.serial_number = Some(vec![1; 24].into());
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let read = Validity::of(certificate.der());
+        assert_eq!(read.map(|read| read.not_after), Some(2_524_521_600));
     }
 
     // If this fails, an operator reads nonsense about the one date that matters.

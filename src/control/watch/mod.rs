@@ -3,6 +3,7 @@
 
 pub(crate) mod certificate;
 pub(crate) mod outlier;
+pub(crate) mod panic;
 pub(crate) mod prober;
 pub(crate) mod source_ports;
-pub(crate) mod trust;
+pub(crate) mod verdict;

@@ -6,6 +6,7 @@
 //! that a backend dead at start is noticed soon. What one probe does is in `probe`, when
 //! it is due in [`crate::control::watch::prober::pace`].
 
+mod failure;
 mod http;
 mod pace;
 mod probe;
@@ -27,12 +28,15 @@ use crate::policy::health::backoff::spread;
 use crate::policy::health::rise_fall::Change;
 use crate::shared::{AdminState, Backend, BackendId};
 
-use super::certificate::{expiry, is_near, shown_time};
-use super::trust::TlsProbe;
-use crate::control::reload::apply::seconds_now;
-use crate::control::reload::plane::{Plane, configured_backends};
+use crate::control::host::trust::TlsProbe;
+use crate::control::plane::clock::seconds_now;
+use crate::control::plane::configured::configured_backends;
+use crate::control::plane::state::Plane;
+use crate::control::watch::certificate::{expiry, is_near, shown_time};
+use crate::control::watch::prober::failure::ProbeFailure;
 use crate::control::watch::prober::pace::{Pace, WAIT_MIN};
-use crate::control::watch::prober::probe::{Failure, Found, Question, probe};
+use crate::control::watch::prober::probe::{ProbeQuestion, ProbeResult, probe};
+use crate::control::watch::verdict::set_verdict;
 
 /// First probes of new backends are spread over their interval, but at most over this.
 const START_SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -101,7 +105,7 @@ impl Prober {
         }
         // What is known of an id must not pass to the next backend that gets it.
         for id in before.keys().chain(new.iter().map(|(backend, _)| &backend.id)) {
-            self.plane.forget_probes(*id);
+            self.plane.health.lock().forget_probes(*id);
         }
         let count = new.len();
         for (position, (backend, orders)) in new.into_iter().enumerate() {
@@ -114,7 +118,7 @@ impl Prober {
         // A new backend's state begins as configured; one that is known keeps its verdict.
         let pace = Pace::new(&orders.health, backend.state.is_up());
         let (orders, receiver) = watch::channel(orders);
-        let watched = Watched {
+        let watched = ProbedBackend {
             plane: Arc::clone(&self.plane),
             backend: Arc::clone(&backend),
             pace,
@@ -141,7 +145,7 @@ impl Task {
 }
 
 /// One backend, as its task sees it.
-struct Watched {
+struct ProbedBackend {
     plane: Arc<Plane>,
     backend: Arc<Backend>,
     pace: Pace,
@@ -153,7 +157,7 @@ struct Watched {
     warned_of: Option<(u64, bool)>,
 }
 
-impl Watched {
+impl ProbedBackend {
     async fn run(mut self, mut orders: watch::Receiver<Orders>, first: Duration) {
         let Orders { mut health, mut tls } = orders.borrow_and_update().clone();
         let mut due = Instant::now() + first;
@@ -167,7 +171,7 @@ impl Watched {
                     Orders { health, tls } = orders.borrow_and_update().clone();
                     self.pace.retune(&health);
                     if tls.is_none() {
-                        self.plane.set_certificate(self.backend.id, None);
+                        self.plane.health.lock().set_certificate(self.backend.id, None);
                     }
                     due = due.min(Instant::now() + self.pace.anywhere(fastrand::u64(..)));
                     continue;
@@ -175,24 +179,24 @@ impl Watched {
                 () = sleep_until(due) => {}
             }
             if self.is_in_maintenance() {
-                // Nobody tells us when it ends, so look; asking costs one atomic load.
+                // No event tells when it ends, so look; asking costs one atomic load.
                 self.pace.interrupt(&health);
                 due = Instant::now() + self.pace.soon(fastrand::u64(..));
                 continue;
             }
             let started = Instant::now();
             let address = self.backend.address.clone();
-            let question = Question { address, health: &health, tls: tls.as_deref() };
+            let question = ProbeQuestion { address, health: &health, tls: tls.as_deref() };
             let found = tokio::select! {
                 biased;
                 _ = orders.changed() => {
-                    // The answer would be to a question nobody asks any more: ask the new one.
+                    // The answer would be to a question that is out of date: ask the new one.
                     orders.mark_changed();
                     continue;
                 }
                 found = probe(question) => found,
             };
-            let Found { verdict, not_after } = found;
+            let ProbeResult { verdict, not_after } = found;
             if let Some(not_after) = not_after {
                 self.note_certificate(not_after);
             }
@@ -208,7 +212,7 @@ impl Watched {
     /// Records when the backend's certificate expires; says it once when that is near, and once
     /// more when it has come.
     fn note_certificate(&mut self, not_after: u64) {
-        self.plane.set_certificate(self.backend.id, Some(not_after));
+        self.plane.health.lock().set_certificate(self.backend.id, Some(not_after));
         let now = seconds_now();
         let warning = (not_after, now > not_after);
         if is_near(not_after, now) && self.warned_of != Some(warning) {
@@ -223,16 +227,16 @@ impl Watched {
     }
 
     /// Takes in what one probe found; returns the time to the next.
-    fn judge(&mut self, outcome: Result<(), Failure>) -> Duration {
+    fn judge(&mut self, outcome: Result<(), ProbeFailure>) -> Duration {
         if self.is_in_maintenance() {
             return WAIT_MIN;
         }
         let name = || format!("{}/{}", self.backend.pool_name, self.backend.name);
         let (failure, asked) = match outcome {
             Ok(()) => (None, None),
-            Err(Failure::Backend(reason)) => (Some(reason), None),
-            Err(Failure::Later { reason, after }) => (Some(reason), Some(after)),
-            Err(Failure::Ourselves(reason)) => {
+            Err(ProbeFailure::Backend(reason)) => (Some(reason), None),
+            Err(ProbeFailure::Later { reason, after }) => (Some(reason), Some(after)),
+            Err(ProbeFailure::Ourselves(reason)) => {
                 if !self.has_told {
                     tracing::warn!("cannot probe backend {}, its verdict stays: {reason}", name());
                 }
@@ -244,18 +248,18 @@ impl Watched {
             tracing::debug!("probe of backend {} failed: {reason}", name());
         }
         self.has_told = false;
-        self.plane.count_probe(self.backend.id, failure.is_none());
+        self.plane.health.lock().count_probe(self.backend.id, failure.is_none());
         let change = self.pace.record(failure.is_none());
         let row = self.pace.row();
         match (change, failure) {
             (Change::Down, Some(reason)) => {
                 let reason = format!("{reason} ({row} of {row} probes failed)");
-                self.plane.set_verdict(&self.backend, false, &reason);
+                set_verdict(&self.plane, &self.backend, false, &reason);
                 self.is_explained = true;
             }
             (Change::Up, None) => {
                 let reason = format!("{row} of {row} probes passed");
-                self.plane.set_verdict(&self.backend, true, &reason);
+                set_verdict(&self.plane, &self.backend, true, &reason);
                 self.is_explained = true;
             }
             (_, failure) if !self.is_explained => self.explain(failure),
@@ -274,7 +278,7 @@ impl Watched {
             None => "probe passed".to_owned(),
             Some(reason) => format!("probe failed: {reason}"),
         };
-        self.plane.explain_verdict(self.backend.id, reason);
+        self.plane.health.lock().explain_verdict(self.backend.id, reason);
         self.is_explained = passed == self.backend.state.is_up();
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::policy::balance::bounded_load::Bounds;
+use crate::policy::balance::bounded_load::LoadBound;
 use crate::policy::balance::least_latency::Burden;
-use crate::policy::balance::maglev::{Choice, Maglev};
+use crate::policy::balance::maglev::{Maglev, MaglevPick};
 use crate::policy::balance::slow_start;
 use crate::shared::{Backend, Group, Obstacle, Pool};
 
@@ -71,7 +71,7 @@ impl Picker<'_> {
         table: &Maglev,
         key: u64,
         within: Within<'_>,
-    ) -> Option<Choice> {
+    ) -> Option<MaglevPick> {
         let eligible = |member: u16| self.is_eligible(member);
         let is_grown = |member: u16| {
             let grown = match (within.weights, self.weight(member)) {
@@ -86,7 +86,7 @@ impl Picker<'_> {
         let bounds = within.load_factor.map(|factor| {
             let members = (0..=u16::MAX).take(self.group.members.len());
             let usable = members.filter(|member| eligible(*member));
-            Bounds::new(factor, usable.map(|member| (self.load(member), self.weight(member))))
+            LoadBound::new(factor, usable.map(|member| (self.load(member), self.weight(member))))
         });
         let has_room = |member: u16| {
             let room = bounds.is_none_or(|all| all.admits(self.load(member), self.weight(member)));

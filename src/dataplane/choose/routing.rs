@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::policy::balance::hash::{name_key, value_key};
 use crate::policy::first_bytes::client_hello::{self, Spoken};
-use crate::policy::first_bytes::request_head::{self, Found, Wanted};
+use crate::policy::first_bytes::request_head::{self, Found, HeadField};
 use crate::policy::first_bytes::route::{Choice, Known, choose};
 use crate::shared::{HashPlan, HashedWords, Listener, PoolId, Routing, Snapshot};
 
@@ -40,8 +40,8 @@ pub(crate) fn find(
                 hello.server_name.as_ref().map(|name| name_key(name, plan.seed))
             }
         },
-        HashedWords::Header(name) => said(bytes, Wanted::Header(name), plan)?,
-        HashedWords::Cookie(name) => said(bytes, Wanted::Cookie(name), plan)?,
+        HashedWords::Header(name) => said(bytes, HeadField::Header(name), plan)?,
+        HashedWords::Cookie(name) => said(bytes, HeadField::Cookie(name), plan)?,
     };
     Some(Way { pool, key })
 }
@@ -86,7 +86,7 @@ fn hashed(snapshot: &Snapshot, pool: PoolId) -> Option<(&HashPlan, &HashedWords)
 }
 
 /// The key of a value; the outer `None` when it may still come.
-fn said(bytes: &[u8], wanted: Wanted<'_>, plan: &HashPlan) -> Option<Option<u64>> {
+fn said(bytes: &[u8], wanted: HeadField<'_>, plan: &HashPlan) -> Option<Option<u64>> {
     match request_head::find(bytes, wanted) {
         Found::Incomplete => None,
         Found::Absent => Some(None),

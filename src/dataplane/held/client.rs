@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::policy::admit::http_answer::{HttpAnswer, Moment};
-use crate::policy::admit::request_start::{Progress, RequestHead};
+use crate::policy::first_bytes::request_start::{Progress, RequestHead};
 use crate::shared::{HeldOutcome, LimitAction, Listener, SessionRecord, Snapshot};
 
 use crate::dataplane::clock::Tick;

@@ -10,6 +10,7 @@
 //! back. Between the two, another connection of the same client may be refused for a place that
 //! comes back.
 
+use super::bucket::Wait;
 use super::limiter::{Decision, Entry, LimitKey, Limiter};
 use super::meter::Meter;
 use super::shared_rate::SharedRate;
@@ -43,15 +44,6 @@ pub struct Refused {
     pub over: Over,
     /// When to come again; `None` for sessions, of which nobody knows when they end.
     pub wait: Option<Wait>,
-}
-
-/// How long a budget takes to come back, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wait {
-    /// Until one more connection is allowed; at least 1.
-    pub retry_after_us: u64,
-    /// Until the whole budget is back.
-    pub full_after_us: u64,
 }
 
 impl Rules {

@@ -2,8 +2,8 @@
 //!
 //! Instead of tokens and the time of their last refill it keeps the *theoretical arrival time*
 //! (TAT): when a client at exactly the rate would come next. A TAT in the past equals a new bucket,
-//! so forgetting a quiet client loses nothing. Times are ticks modulo 2^43, to fit the limiter's
-//! table; [`Quota`] is the only place where rates become ticks. The cell is in [`super::table`].
+//! so forgetting a quiet client loses nothing. Times are ticks modulo 2^43, to fit a word of a
+//! [`table`](crate::policy::table); [`Quota`] is the only place where rates become ticks.
 
 use std::time::Duration;
 
@@ -36,24 +36,12 @@ pub struct Quota {
     burst: u32,
 }
 
-/// What a bucket answers.
+/// How long a refused client has to wait, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// Admitted, if this is stored.
-    Admit {
-        /// The TAT from now on.
-        new_tat: u64,
-    },
-    /// Refused; nothing is to be stored.
-    Refuse(Refusal),
-}
-
-/// When a refused client may come again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    /// Until one more is admitted; at least 1.
+pub struct Wait {
+    /// Until one more connection is admitted; at least 1.
     pub retry_after_us: u64,
-    /// Until the whole burst is back.
+    /// Until the whole budget is back.
     pub full_after_us: u64,
 }
 
@@ -108,15 +96,18 @@ impl Quota {
         if ahead > self.plausible { 0 } else { ahead }
     }
 
-    /// Whether one more is admitted at `now` by a bucket that has this `tat`; a new one has `now`.
-    #[must_use]
+    /// The TAT after one more admission at `now` by a bucket that has this `tat`; a new bucket has
+    /// `now`.
+    ///
+    /// # Errors
+    /// The bucket is empty; nothing is to be stored.
     #[inline]
-    pub fn ask(&self, tat: u64, now: u64) -> Answer {
+    pub fn ask(&self, tat: u64, now: u64) -> Result<u64, Wait> {
         let ahead = self.ahead(tat, now);
         if ahead <= self.tolerance {
-            return Answer::Admit { new_tat: (now + ahead + self.interval) & TIME_MASK };
+            return Ok((now + ahead + self.interval) & TIME_MASK);
         }
-        Answer::Refuse(Refusal {
+        Err(Wait {
             retry_after_us: self.micros(ahead - self.tolerance),
             full_after_us: self.micros(ahead),
         })
@@ -168,7 +159,7 @@ mod tests {
         let mut times = Vec::new();
         for &at in asks_us {
             let now = quota.ticks(at);
-            if let Answer::Admit { new_tat } = quota.ask(tat.unwrap_or(now), now) {
+            if let Ok(new_tat) = quota.ask(tat.unwrap_or(now), now) {
                 tat = Some(new_tat);
                 times.push(at);
             }
@@ -217,8 +208,8 @@ mod tests {
         let quota = Quota::new(10, SECOND, 2).unwrap();
         let now = quota.ticks(1_000);
         let full = (now + 200_000) & TIME_MASK;
-        let refusal = Refusal { retry_after_us: 100_000, full_after_us: 200_000 };
-        assert_eq!(quota.ask(full, now), Answer::Refuse(refusal));
+        let wait = Wait { retry_after_us: 100_000, full_after_us: 200_000 };
+        assert_eq!(quota.ask(full, now), Err(wait));
     }
 
     #[test]
@@ -228,7 +219,7 @@ mod tests {
         let full = quota.ticks(1_000_000 + 200_000);
         for behind_us in [0, 1, 1_000, 3_999_999] {
             let now = quota.ticks(1_000_000).wrapping_sub(behind_us) & TIME_MASK;
-            assert!(matches!(quota.ask(full, now), Answer::Refuse(_)), "{behind_us}");
+            assert!(quota.ask(full, now).is_err(), "{behind_us}");
         }
     }
 
@@ -237,7 +228,7 @@ mod tests {
         // If this fails, a client pays for what the listener's rate refused, or gains by it.
         let quota = Quota::new(10, SECOND, 3).unwrap();
         for (now, tat) in [(5_000, 5_000), (5_000, 105_000), (TIME_MASK, TIME_MASK)] {
-            let Answer::Admit { new_tat } = quota.ask(tat, now) else { panic!() };
+            let Ok(new_tat) = quota.ask(tat, now) else { panic!() };
             assert_eq!(quota.give_back(new_tat, now), Some(tat));
         }
         assert_eq!(quota.give_back(4_000, 5_000), None);
@@ -248,14 +239,14 @@ mod tests {
         // If this fails, clients are refused for months after the stored time has wrapped.
         let quota = Quota::new(10, SECOND, 1).unwrap();
         let before = TIME_MASK - 10;
-        let Answer::Admit { new_tat } = quota.ask(before, before) else { panic!() };
+        let Ok(new_tat) = quota.ask(before, before) else { panic!() };
         assert_eq!(new_tat, 100_000 - 11);
-        assert!(matches!(quota.ask(new_tat, before + 1), Answer::Refuse(_)));
-        assert!(matches!(quota.ask(new_tat, new_tat), Answer::Admit { .. }));
+        assert!(quota.ask(new_tat, before + 1).is_err());
+        assert!(quota.ask(new_tat, new_tat).is_ok());
         let month_later = quota.ticks(30 * 86_400_000_000);
-        assert!(matches!(quota.ask(new_tat, month_later), Answer::Admit { .. }));
+        assert!(quota.ask(new_tat, month_later).is_ok());
         let half_a_turn_later = new_tat + (1 << (TIME_BITS - 1));
-        assert!(matches!(quota.ask(new_tat, half_a_turn_later), Answer::Admit { .. }));
+        assert!(quota.ask(new_tat, half_a_turn_later).is_ok());
     }
 
     fn any_quota() -> impl Strategy<Value = (u64, u64, u32)> {

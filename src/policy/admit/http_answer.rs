@@ -2,8 +2,11 @@
 //! (RFC 9110, section 15.6.4), with what it may do about it.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::admission::Wait;
+use httpdate::fmt_http_date;
+
+use super::bucket::Wait;
 
 /// After how many seconds a client may come again for which no backend was there. Nobody knows when
 /// one is back; short enough to be useful, long enough to be no load.
@@ -83,51 +86,10 @@ impl HttpAnswer {
     }
 }
 
-/// RFC 9110, section 5.6.7. The calendar is that of days counted from 1 March: a leap day is then
-/// the last one of its year.
+/// RFC 9110, section 5.6.7; later than the year 9999 is not written.
 fn http_date(unix_s: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [(&str, u64); 12] = [
-        ("Mar", 31),
-        ("Apr", 30),
-        ("May", 31),
-        ("Jun", 30),
-        ("Jul", 31),
-        ("Aug", 31),
-        ("Sep", 30),
-        ("Oct", 31),
-        ("Nov", 30),
-        ("Dec", 31),
-        ("Jan", 31),
-        ("Feb", 29),
-    ];
-    /// Days in 400, 100, 4 and 1 years.
-    const CYCLES: [u64; 4] = [146_097, 36_524, 1_461, 365];
-    /// Days from 1 March of the year 0 to 1 January 1970.
-    const EPOCH: u64 = 719_468;
-    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
-    let weekday = DAYS.iter().cycle().nth(usize::try_from(days % 7).unwrap_or(0));
-    let mut left = days + EPOCH;
-    let mut year = 0;
-    for (length, years, most) in
-        [(CYCLES[0], 400, u64::MAX), (CYCLES[1], 100, 3), (CYCLES[2], 4, 24), (CYCLES[3], 1, 3)]
-    {
-        let whole = (left / length).min(most);
-        year += whole * years;
-        left -= whole * length;
-    }
-    let mut month = MONTHS[0].0;
-    for (name, length) in MONTHS {
-        month = name;
-        if left < length {
-            break;
-        }
-        left -= length;
-    }
-    year += u64::from(month == "Jan" || month == "Feb");
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let weekday = weekday.unwrap_or(&"Thu");
-    format!("{weekday}, {:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT", left + 1)
+    const LAST_S: u64 = 253_402_300_799;
+    fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s.min(LAST_S)))
 }
 
 #[cfg(test)]
@@ -158,6 +120,8 @@ mod tests {
             (1_767_225_600, "Thu, 01 Jan 2026 00:00:00 GMT"),
             (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
             (4_107_542_399, "Sun, 28 Feb 2100 23:59:59 GMT"),
+            (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (u64::MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
         ];
         for (seconds, date) in cases {
             assert_eq!(http_date(seconds), date);

@@ -18,10 +18,11 @@ use ahash::RandomState;
 use crossbeam::utils::CachePadded;
 
 use super::bucket::TIME_BITS;
-use super::meter::{Measure, Meter};
-use super::table::{PAYLOAD_BITS, Table, Update, Worth};
+use super::measure::Measure;
+use super::meter::Meter;
 use crate::policy::balance::hash::{Prefix, mask};
 use crate::policy::sync::{AtomicU64, Ordering};
+use crate::policy::table::{PAYLOAD_BITS, Table, Update, Worth};
 
 const _: () = assert!(TIME_BITS == PAYLOAD_BITS, "a state is what a word of the table holds");
 

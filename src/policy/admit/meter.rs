@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::bucket::{Answer, Quota, Refusal};
+use super::bucket::{Quota, Wait};
+use super::measure::Measure;
 use super::window::{FixedWindow, SlidingWindow};
 
 /// [`Meter::left`] counts no further.
@@ -76,26 +77,11 @@ impl Meter {
     }
 }
 
-/// What is asked of an algorithm.
-pub(crate) trait Measure {
-    /// The state after one more admission at `now_us`, or why there is none.
-    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Refusal>;
-
-    /// The state without one admission that was counted at `now_us`; `None` to leave it.
-    fn give_back(&self, state: u64, now_us: u64) -> Option<u64>;
-
-    /// What would be lost with the state; 0 when it equals a new one.
-    fn used(&self, state: u64, now_us: u64) -> u64;
-}
-
 impl Measure for Quota {
     #[inline]
-    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Refusal> {
+    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Wait> {
         let now = self.ticks(now_us);
-        match self.ask(state.unwrap_or(now), now) {
-            Answer::Admit { new_tat } => Ok(new_tat),
-            Answer::Refuse(refusal) => Err(refusal),
-        }
+        self.ask(state.unwrap_or(now), now)
     }
 
     fn give_back(&self, state: u64, now_us: u64) -> Option<u64> {
@@ -111,7 +97,7 @@ impl Measure for Quota {
 /// For where a branch for the algorithm costs nothing.
 impl Measure for Meter {
     #[inline]
-    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Refusal> {
+    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Wait> {
         match self {
             Self::TokenBucket(quota) => Measure::ask(quota, state, now_us),
             Self::SlidingWindow(window) => window.ask(state, now_us),

@@ -6,10 +6,10 @@
 
 use crossbeam::utils::CachePadded;
 
-use super::bucket::Refusal;
+use super::bucket::Wait;
 use super::limiter::Decision;
-use super::meter::{Measure, Meter};
-use crate::policy::defects::{Defect, has};
+use super::measure::Measure;
+use super::meter::Meter;
 use crate::policy::sync::{AtomicU64, Ordering};
 
 /// No state yet; states have 43 bits.
@@ -37,10 +37,6 @@ impl SharedRate {
                 Ok(next) => next,
                 Err(refusal) => return refusal.into(),
             };
-            if has(Defect::CheckThenIncrement) {
-                self.0.store(next, Ordering::Relaxed);
-                return Decision::Allowed;
-            }
             match self.0.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Decision::Allowed,
                 Err(current) => word = current,
@@ -57,14 +53,14 @@ impl SharedRate {
     }
 }
 
-impl From<Result<u64, Refusal>> for Decision {
-    fn from(answer: Result<u64, Refusal>) -> Self {
+impl From<Result<u64, Wait>> for Decision {
+    fn from(answer: Result<u64, Wait>) -> Self {
         answer.map_or_else(Self::from, |_| Self::Allowed)
     }
 }
 
-impl From<Refusal> for Decision {
-    fn from(Refusal { retry_after_us, full_after_us }: Refusal) -> Self {
+impl From<Wait> for Decision {
+    fn from(Wait { retry_after_us, full_after_us }: Wait) -> Self {
         Self::Refused { retry_after_us, full_after_us }
     }
 }

@@ -6,15 +6,16 @@
 //! thousandth of the period. *Sliding*: the word is `window | count before | count`. What was
 //! counted in the window before is taken as spread evenly over it, and weighs as much as of it is
 //! still less than a period ago; one more is admitted while the weighted sum is below N. A window
-//! number takes what two counts leave of 43 bits: 23, 15 or 9. A client who comes back after
+//! number takes what two counts leave of 43 bits: 23, 15 or 9. A client that comes back after
 //! exactly that many windows finds its old counts.
 //!
-//! States equal to a new one (`used` is 0) may be forgotten. The cell is in [`super::table`].
+//! States equal to a new one (`used` is 0) may be forgotten. Words live in a
+//! [`table`](crate::policy::table).
 
 use std::time::Duration;
 
-use super::bucket::{Refusal, SKEW_US, TIME_BITS};
-use super::meter::Measure;
+use super::bucket::{SKEW_US, TIME_BITS, Wait};
+use super::measure::Measure;
 
 /// Bits of a count in a fixed window's word.
 const FIXED_COUNT_BITS: u32 = 17;
@@ -48,7 +49,7 @@ pub struct FixedWindow {
 
 /// What a fixed window holds at some moment.
 #[derive(Debug, Clone, Copy)]
-struct Opened {
+struct Begun {
     count: u64,
     /// Until it ends; more than a period for a worker whose clock is behind.
     left_us: u64,
@@ -77,11 +78,11 @@ impl FixedWindow {
 
 impl Measure for FixedWindow {
     #[inline]
-    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Refusal> {
+    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Wait> {
         match state.and_then(|state| Some((state, self.opened(state, now_us)?))) {
             Some((state, opened)) if opened.count < self.count => Ok(state + 1),
-            Some((_, Opened { left_us, .. })) => {
-                Err(Refusal { retry_after_us: left_us, full_after_us: left_us })
+            Some((_, Begun { left_us, .. })) => {
+                Err(Wait { retry_after_us: left_us, full_after_us: left_us })
             }
             None => {
                 let start = (now_us >> self.unit_shift) & FIXED_START_MASK;
@@ -103,7 +104,7 @@ impl Measure for FixedWindow {
 impl FixedWindow {
     /// `None` when the window is over or nobody is in it.
     #[inline]
-    fn opened(&self, state: u64, now_us: u64) -> Option<Opened> {
+    fn opened(&self, state: u64, now_us: u64) -> Option<Begun> {
         let count = state & FIXED_COUNT_MASK;
         let start = state >> FIXED_COUNT_BITS;
         let now = now_us >> self.unit_shift;
@@ -111,12 +112,12 @@ impl FixedWindow {
         let age_us =
             ((now.wrapping_sub(start) & FIXED_START_MASK) << self.unit_shift) + within_unit;
         if age_us < self.period_us {
-            return (count > 0).then(|| Opened { count, left_us: self.period_us - age_us });
+            return (count > 0).then(|| Begun { count, left_us: self.period_us - age_us });
         }
         // Begun by a worker whose clock is ahead.
         let ahead_us = (start.wrapping_sub(now) & FIXED_START_MASK) << self.unit_shift;
         let is_ahead = count > 0 && ahead_us <= SKEW_US + (1 << self.unit_shift);
-        is_ahead.then(|| Opened { count, left_us: self.period_us + ahead_us - within_unit })
+        is_ahead.then(|| Begun { count, left_us: self.period_us + ahead_us - within_unit })
     }
 }
 
@@ -167,7 +168,7 @@ impl SlidingWindow {
 
 impl Measure for SlidingWindow {
     #[inline]
-    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Refusal> {
+    fn ask(&self, state: Option<u64>, now_us: u64) -> Result<u64, Wait> {
         let counts = self.counts(state, now_us);
         if self.weight(&counts) < self.count * self.period_us {
             return Ok(self.word(&Counts { count: counts.count + 1, ..counts }));
@@ -200,7 +201,7 @@ impl SlidingWindow {
         counts.before * (self.period_us - counts.elapsed_us - 1) + counts.count * self.period_us
     }
 
-    fn refusal(&self, counts: &Counts) -> Refusal {
+    fn refusal(&self, counts: &Counts) -> Wait {
         let Counts { before, count, elapsed_us, lead_us, .. } = *counts;
         let left_us = self.period_us - elapsed_us;
         // Moments of the window in which so many of the one before leave room for `more`.
@@ -215,7 +216,7 @@ impl SlidingWindow {
             0 => room(before, 1).saturating_sub(elapsed_us).max(1),
             _ => left_us + room(count, 1),
         };
-        Refusal { retry_after_us: lead_us + retry_us, full_after_us: lead_us + full_us }
+        Wait { retry_after_us: lead_us + retry_us, full_after_us: lead_us + full_us }
     }
 
     #[inline]

@@ -11,14 +11,14 @@ pub const FACTOR_ONE: u32 = 1_000;
 
 /// How many sessions each backend of a group may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct LoadBound {
     factor: u32,
     /// Sessions of all, with the one to come.
     sessions: u64,
     weight: u64,
 }
 
-impl Bounds {
+impl LoadBound {
     /// From (sessions, weight) of those that could serve; `factor` is in thousandths, at least
     /// [`FACTOR_ONE`].
     #[must_use]
@@ -45,8 +45,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn bounds(factor: u32, loads: &[(u32, u32)]) -> Bounds {
-        Bounds::new(factor, loads.iter().copied())
+    fn bounds(factor: u32, loads: &[(u32, u32)]) -> LoadBound {
+        LoadBound::new(factor, loads.iter().copied())
     }
 
     #[test]

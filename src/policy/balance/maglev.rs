@@ -32,7 +32,7 @@ pub struct Maglev {
 
 /// Where a client goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
+pub struct MaglevPick {
     /// Index into the list the table was built from.
     pub member: u16,
     /// The client's own slot.
@@ -109,11 +109,11 @@ impl Maglev {
 
     /// The first eligible member in the sequence of this client; `None` when nobody is eligible.
     #[inline]
-    pub fn pick(&self, key: u64, mut eligible: impl FnMut(u16) -> bool) -> Option<Choice> {
+    pub fn pick(&self, key: u64, mut eligible: impl FnMut(u16) -> bool) -> Option<MaglevPick> {
         let slot = self.slot_of(key);
         let member = self.member_at(slot)?;
         if eligible(member) {
-            return Some(Choice { member, slot, attempts: 0 });
+            return Some(MaglevPick { member, slot, attempts: 0 });
         }
         self.pick_another(key, slot, eligible)
     }
@@ -126,14 +126,14 @@ impl Maglev {
         key: u64,
         slot: u32,
         mut eligible: impl FnMut(u16) -> bool,
-    ) -> Option<Choice> {
+    ) -> Option<MaglevPick> {
         let stride = below(attempt_key(key, 1, self.seed), self.size - 1) + 1;
         let mut cursor = slot;
         for attempts in 1..=ATTEMPTS_MAX {
             cursor = step(cursor, stride, self.size);
             let member = self.member_at(cursor)?;
             if eligible(member) {
-                return Some(Choice { member, slot, attempts });
+                return Some(MaglevPick { member, slot, attempts });
             }
         }
         let stride = below(attempt_key(key, 2, self.seed), self.walk - 1) + 1;
@@ -142,7 +142,7 @@ impl Maglev {
             cursor = step(cursor, stride, self.walk);
             match self.members.get(cursor as usize) {
                 Some(&member) if eligible(member) => {
-                    return Some(Choice { member, slot, attempts });
+                    return Some(MaglevPick { member, slot, attempts });
                 }
                 _ => {}
             }
@@ -342,7 +342,9 @@ fn inverse(number: u64, prime: u64) -> u64 {
     power
 }
 
-fn is_prime(number: u32) -> bool {
+/// Whether a number has no divisor but 1 and itself; the size of a table has to be such a number.
+#[must_use]
+pub fn is_prime(number: u32) -> bool {
     let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
     number >= 2 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }

@@ -17,3 +17,36 @@ pub mod round_robin;
 pub mod slow_start;
 pub mod source;
 pub mod sticky;
+
+use crate::policy::terms::Word;
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BalanceAlgorithm {
+    /// Consistent hashing of the client.
+    Maglev,
+    /// Smooth weighted round-robin.
+    RoundRobin,
+    /// Fewest open sessions for its weight.
+    LeastConnections,
+    /// Two by chance, of which the one where sessions wait less.
+    LeastLatency,
+    /// Two by chance, of which the one with fewer sessions for its weight.
+    RandomTwo,
+    /// One by chance, by weight.
+    Random,
+    /// The first in the file that can serve.
+    First,
+}
+
+impl Word for BalanceAlgorithm {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("maglev", Self::Maglev),
+        ("round-robin", Self::RoundRobin),
+        ("least-connections", Self::LeastConnections),
+        ("least-latency", Self::LeastLatency),
+        ("random-two", Self::RandomTwo),
+        ("random", Self::Random),
+        ("first", Self::First),
+    ];
+}

@@ -9,13 +9,13 @@
 /// The turns of one pool's members.
 #[derive(Debug, Clone)]
 pub struct RoundRobin {
-    turns: Box<[Turn]>,
+    turns: Box<[WeightedTurn]>,
     /// Where ties are looked at first.
     first: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Turn {
+struct WeightedTurn {
     weight: u32,
     credit: i64,
 }
@@ -31,7 +31,7 @@ impl RoundRobin {
     /// apart do not all send their first session to the same backend.
     #[must_use]
     pub fn starting_at(weights: &[u32], first: u64) -> Self {
-        let turns = weights.iter().map(|&weight| Turn { weight, credit: 0 }).collect();
+        let turns = weights.iter().map(|&weight| WeightedTurn { weight, credit: 0 }).collect();
         let first = first.checked_rem(weights.len() as u64).unwrap_or(0);
         Self { turns, first: usize::try_from(first).unwrap_or(0) }
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::hash::{Prefix, client_key, key_without_address, value_key};
-use crate::policy::admit::table::{PAYLOAD_BITS, Table, Worth};
+use crate::policy::table::{PAYLOAD_BITS, Table, Worth};
 
 /// Bits of the second at which a choice is forgotten, from the start of the process. They come
 /// round after four years; what lies further ahead than a choice can last is over.
@@ -31,7 +31,7 @@ pub struct Memory {
 
 /// A remembered choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
+pub struct Remembered {
     /// The backend's number.
     pub backend: u16,
     /// Whether it is time to remember it anew: not at each visit, so that most only read.
@@ -73,11 +73,11 @@ impl Memory {
 
     /// What is remembered of a client at `now_us`, where choices last for `seconds`.
     #[must_use]
-    pub fn recall(&self, key: u64, now_us: u64, seconds: u32) -> Option<Choice> {
+    pub fn recall(&self, key: u64, now_us: u64, seconds: u32) -> Option<Remembered> {
         let state = self.table.get(key)?;
         let left = left(state, now_us, seconds)?;
         let backend = u16::try_from(state >> SECOND_BITS).ok()?;
-        Some(Choice { backend, is_aging: left < seconds - seconds / 8 })
+        Some(Remembered { backend, is_aging: left < seconds - seconds / 8 })
     }
 
     /// Remembers a choice from `now_us` on for `seconds`, at most [`SECONDS_MAX`].
@@ -137,10 +137,14 @@ mod tests {
         assert_eq!(memory.recall(key(1), 0, 16), None);
         memory.remember(key(1), 7, 100 * SECOND, 16);
         let recalled = |second| memory.recall(key(1), second * SECOND, 16);
-        assert_eq!(recalled(100), Some(Choice { backend: 7, is_aging: false }));
-        assert_eq!(recalled(99), Some(Choice { backend: 7, is_aging: false }), "a clock behind");
-        assert_eq!(recalled(103), Some(Choice { backend: 7, is_aging: true }));
-        assert_eq!(recalled(115), Some(Choice { backend: 7, is_aging: true }));
+        assert_eq!(recalled(100), Some(Remembered { backend: 7, is_aging: false }));
+        assert_eq!(
+            recalled(99),
+            Some(Remembered { backend: 7, is_aging: false }),
+            "a clock behind"
+        );
+        assert_eq!(recalled(103), Some(Remembered { backend: 7, is_aging: true }));
+        assert_eq!(recalled(115), Some(Remembered { backend: 7, is_aging: true }));
         assert_eq!(recalled(116), None);
         assert_eq!(recalled(1_000_000), None);
         assert_eq!(memory.recall(key(2), 100 * SECOND, 16), None);

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::policy::terms::Word;
+
 /// Longest header of version 1, with its CRLF (section 2.1).
 pub const V1_BYTES_MAX: usize = 107;
 /// Longest header of version 2 that is taken, with its TLVs.
@@ -30,11 +32,15 @@ const TYPE_UNIQUE_ID: u8 = 0x05;
 
 /// Which form is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub enum ProxyVersion {
     /// One line of text.
     V1,
     /// Binary, with TLVs.
     V2,
+}
+
+impl Word for ProxyVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 /// Both ends of a client's connection.
@@ -238,19 +244,19 @@ fn authority(mut tlvs: &[u8]) -> Result<Option<Box<[u8]>>, Malformed> {
 
 /// A header that says `statement`. What is too long for a TLV is left out.
 #[must_use]
-pub fn encode(version: Version, statement: &Statement<'_>) -> Vec<u8> {
+pub fn encode(version: ProxyVersion, statement: &Statement<'_>) -> Vec<u8> {
     match version {
-        Version::V1 => encode_v1(statement.ends.map(alike)),
-        Version::V2 => encode_v2(statement),
+        ProxyVersion::V1 => encode_v1(statement.ends.map(alike)),
+        ProxyVersion::V2 => encode_v2(statement),
     }
 }
 
 /// The header of a connection that is nobody's but our own, such as a probe (section 2.2, LOCAL).
 #[must_use]
-pub fn encode_local(version: Version) -> Vec<u8> {
+pub fn encode_local(version: ProxyVersion) -> Vec<u8> {
     match version {
-        Version::V1 => encode_v1(None),
-        Version::V2 => [V2_START, &[LOCAL, UNSPEC, 0, 0]].concat(),
+        ProxyVersion::V1 => encode_v1(None),
+        ProxyVersion::V2 => [V2_START, &[LOCAL, UNSPEC, 0, 0]].concat(),
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) const METHOD_BYTES_MAX: usize = 24;
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted<'a> {
+pub enum HeadField<'a> {
     /// The value of a header, whose name has no case.
     Header(&'a str),
     /// The value of a cookie, whose name has.
@@ -29,7 +29,7 @@ pub enum Found<'a> {
 
 /// Looks for one value in the request with which `bytes` begin.
 #[must_use]
-pub fn find<'a>(bytes: &'a [u8], wanted: Wanted<'_>) -> Found<'a> {
+pub fn find<'a>(bytes: &'a [u8], wanted: HeadField<'_>) -> Found<'a> {
     // Empty lines before the request are to be ignored (RFC 9112, section 2.2).
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
     let Some(request) = start.and_then(|start| bytes.get(start..)) else {
@@ -66,12 +66,12 @@ pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn value_in<'a>(line: &'a [u8], wanted: Wanted<'_>) -> Option<&'a [u8]> {
+fn value_in<'a>(line: &'a [u8], wanted: HeadField<'_>) -> Option<&'a [u8]> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
     let found = match wanted {
-        Wanted::Header(header) if name.eq_ignore_ascii_case(header.as_bytes()) => value,
-        Wanted::Cookie(cookie) if name.eq_ignore_ascii_case(b"cookie") => {
+        HeadField::Header(header) if name.eq_ignore_ascii_case(header.as_bytes()) => value,
+        HeadField::Cookie(cookie) if name.eq_ignore_ascii_case(b"cookie") => {
             let pairs = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
             let mut values =
                 pairs.filter_map(|pair| pair.strip_prefix(cookie.as_bytes())?.strip_prefix(b"="));
@@ -95,12 +95,12 @@ mod tests {
     #[test]
     fn headers_and_cookies_are_found() {
         // If this fails, users change their server from one connection to the next.
-        let header = |name| find(REQUEST, Wanted::Header(name));
+        let header = |name| find(REQUEST, HeadField::Header(name));
         assert_eq!(header("X-User"), Found::Value(b"anna"));
         assert_eq!(header("host"), Found::Value(b"x"));
         assert_eq!(header("X-Late"), Found::Absent, "that is in the body");
         assert_eq!(header("GET /a"), Found::Absent, "that is the request line");
-        let cookie = |name| find(REQUEST, Wanted::Cookie(name));
+        let cookie = |name| find(REQUEST, HeadField::Cookie(name));
         assert_eq!(cookie("session"), Found::Value(b"s-7"));
         assert_eq!(cookie("Session"), Found::Absent);
         assert_eq!(cookie("a"), Found::Value(b"1"));
@@ -110,8 +110,8 @@ mod tests {
     fn lines_may_end_in_lf_alone() {
         // If this fails, simple clients are waited for until the timeout.
         let bytes = b"GET / HTTP/1.0\nA: b\n\n";
-        assert_eq!(find(bytes, Wanted::Header("a")), Found::Value(b"b"));
-        assert_eq!(find(bytes, Wanted::Header("c")), Found::Absent);
+        assert_eq!(find(bytes, HeadField::Header("a")), Found::Value(b"b"));
+        assert_eq!(find(bytes, HeadField::Header("c")), Found::Absent);
     }
 
     #[test]
@@ -119,12 +119,12 @@ mod tests {
         // If this fails, clients of other protocols wait for nothing.
         let others: [&[u8]; 4] = [&[22, 3, 1], b"\0", b" GET", b"GET\tx"];
         for bytes in others {
-            assert_eq!(find(bytes, Wanted::Header("a")), Found::Absent, "{bytes:?}");
+            assert_eq!(find(bytes, HeadField::Header("a")), Found::Absent, "{bytes:?}");
         }
         let long = [b'A'; METHOD_BYTES_MAX + 1];
-        assert_eq!(find(&long, Wanted::Header("a")), Found::Absent);
+        assert_eq!(find(&long, HeadField::Header("a")), Found::Absent);
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        assert_eq!(find(preface, Wanted::Header("a")), Found::Absent);
+        assert_eq!(find(preface, HeadField::Header("a")), Found::Absent);
     }
 
     proptest! {
@@ -136,7 +136,7 @@ mod tests {
             let at = position.index(REQUEST.len());
             let bytes = [&REQUEST[..at], junk.as_bytes(), &REQUEST[at..]].concat();
             let wanted =
-                if is_cookie { Wanted::Cookie("session") } else { Wanted::Header("X-User") };
+                if is_cookie { HeadField::Cookie("session") } else { HeadField::Header("X-User") };
             let whole = find(&bytes, wanted);
             for cut in 0..bytes.len() {
                 let early = find(&bytes[..cut], wanted);
@@ -147,8 +147,8 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, name in "[!-~]{1,8}") {
             // If this fails, a client ends the process.
-            let _any = find(&bytes, Wanted::Header(&name));
-            let _any = find(&bytes, Wanted::Cookie(&name));
+            let _any = find(&bytes, HeadField::Header(&name));
+            let _any = find(&bytes, HeadField::Cookie(&name));
         }
     }
 }

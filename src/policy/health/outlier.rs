@@ -16,7 +16,7 @@ pub const FORGET_AFTER: Duration = EJECT_MAX;
 
 /// When and for how long a pool ejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct EjectionRules {
     /// Failures in a row; 0 counts as 1.
     pub consecutive_failures: u32,
     /// How long the first ejection lasts.
@@ -27,7 +27,7 @@ pub struct Rules {
 
 /// How a pool stands, of the backends that an operator lets serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct PoolHealth {
     /// All of them.
     pub total: usize,
     /// Those ejected now.
@@ -36,7 +36,7 @@ pub struct Standing {
     pub healthy: usize,
 }
 
-impl Rules {
+impl EjectionRules {
     /// Whether a backend with this many failures in a row is to be ejected, were there room.
     #[must_use]
     pub fn is_outlier(&self, failures: u32) -> bool {
@@ -45,7 +45,7 @@ impl Rules {
 
     /// Whether a pool can spare one more healthy backend.
     #[must_use]
-    pub fn has_room(&self, pool: Standing) -> bool {
+    pub fn has_room(&self, pool: PoolHealth) -> bool {
         let out = pool.ejected.saturating_add(1);
         let most = pool.total.saturating_mul(usize::from(self.max_ejected_percent));
         out.saturating_mul(100) <= most && pool.healthy > 1
@@ -65,7 +65,7 @@ pub struct History {
 
 impl History {
     /// Ejects the backend; returns for how long: the first time times the number so far.
-    pub fn eject(&mut self, rules: &Rules, now: Duration) -> Duration {
+    pub fn eject(&mut self, rules: &EjectionRules, now: Duration) -> Duration {
         self.forget(now);
         self.counted = self.counted.saturating_add(1);
         let out = rules.eject.saturating_mul(self.counted).min(EJECT_MAX);
@@ -106,8 +106,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rules(percent: u8) -> Rules {
-        Rules { consecutive_failures: 5, eject: 30 * SECOND, max_ejected_percent: percent }
+    fn rules(percent: u8) -> EjectionRules {
+        EjectionRules { consecutive_failures: 5, eject: 30 * SECOND, max_ejected_percent: percent }
     }
 
     #[test]
@@ -115,14 +115,14 @@ mod tests {
         // If this fails, one hung-up session takes a backend out, or a dead one stays in.
         assert!(!rules(50).is_outlier(4));
         assert!(rules(50).is_outlier(5));
-        assert!(!Rules { consecutive_failures: 0, ..rules(50) }.is_outlier(0));
+        assert!(!EjectionRules { consecutive_failures: 0, ..rules(50) }.is_outlier(0));
     }
 
     #[test]
     fn the_new_one_counts_towards_the_share() {
         // If this fails, two of three are ejected at "50%".
         let room = |percent, total, ejected| {
-            rules(percent).has_room(Standing { total, ejected, healthy: total - ejected })
+            rules(percent).has_room(PoolHealth { total, ejected, healthy: total - ejected })
         };
         assert!(room(50, 2, 0) && !room(50, 2, 1));
         assert!(room(50, 3, 0) && !room(50, 3, 1));
@@ -130,7 +130,7 @@ mod tests {
         assert!(!room(0, 100, 0));
         assert!(room(100, 3, 1) && !room(100, 3, 2), "the last one stays");
         assert!(!room(100, 1, 0) && !room(49, 2, 0));
-        let down = Standing { total: 4, ejected: 0, healthy: 1 };
+        let down = PoolHealth { total: 4, ejected: 0, healthy: 1 };
         assert!(!rules(100).has_room(down), "probes have taken the others");
     }
 
@@ -169,7 +169,7 @@ mod tests {
             let before = healthy(&ejected);
             for index in asked.into_iter().map(|index| index % up.len()) {
                 let out = ejected.iter().filter(|e| **e).count();
-                let pool = Standing { total: up.len(), ejected: out, healthy: healthy(&ejected) };
+                let pool = PoolHealth { total: up.len(), ejected: out, healthy: healthy(&ejected) };
                 if up[index] && !ejected[index] && rules(percent).has_room(pool) {
                     ejected[index] = true;
                 }
@@ -184,7 +184,7 @@ mod tests {
             eject in 1_u64..=300, gaps in proptest::collection::vec(0_u64..2_000, 1..50),
         ) {
             // If this fails, a backend is out for longer than any operator was promised.
-            let rules = Rules { eject: Duration::from_secs(eject), ..rules(50) };
+            let rules = EjectionRules { eject: Duration::from_secs(eject), ..rules(50) };
             let (mut history, mut now) = (History::default(), Duration::ZERO);
             for gap in gaps {
                 now += Duration::from_secs(gap);

@@ -8,15 +8,16 @@ use prometheus_client::metrics::MetricType;
 
 use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot, Spill};
 
-use crate::control::reload::plane::HealthBook;
-use crate::control::reload::retired;
-use crate::control::tell::metrics::{count, counter, gauge, histogram};
+use crate::control::plane::health_book::HealthBook;
+use crate::control::tell::metrics::family::{HistogramSums, count, counter, gauge, histogram};
+use crate::control::tell::retired;
 use crate::control::watch::source_ports;
 
 /// Every metric with the label `pool`, most with `backend`.
 pub(crate) fn encode_backends(
     encoder: &mut DescriptorEncoder<'_>,
-    (snapshot, now_us): (&Snapshot, u64),
+    snapshot: &Snapshot,
+    now_us: u64,
     health: &HealthBook,
 ) -> fmt::Result {
     let help = "Clients that wait for a place";
@@ -108,11 +109,11 @@ fn encode_connects(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
         MetricType::Histogram,
     )?;
     for backend in backends(snapshot) {
-        let (mut buckets, mut sum_us) = ([0; 12], 0);
+        let mut sums = HistogramSums::default();
         for block in backend.state.blocks() {
-            block.connect_seconds.add_to(&mut buckets, &mut sum_us);
+            block.connect_seconds.add_to(&mut sums.buckets, &mut sums.sum_us);
         }
-        histogram(&mut family, &names(backend), &CONNECT_SECONDS, (buckets, sum_us))?;
+        histogram(&mut family, &names(backend), &CONNECT_SECONDS, &sums)?;
     }
     Ok(())
 }

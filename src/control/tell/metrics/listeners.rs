@@ -11,8 +11,8 @@ use crate::shared::{
     RefuseReason, SESSION_SECONDS, Snapshot,
 };
 
-use crate::control::reload::retired;
-use crate::control::tell::metrics::{count, counter, gauge, histogram};
+use crate::control::tell::metrics::family::{HistogramSums, count, counter, gauge, histogram};
+use crate::control::tell::retired;
 
 /// Every metric with the label `listener`.
 pub(crate) fn encode_listeners(
@@ -71,17 +71,17 @@ fn encode_endings(
         encoder.encode_descriptor("evenkeel_session_seconds", help, None, MetricType::Histogram)?;
     for listener in listeners {
         let totals = session_lengths(&listener.state);
-        histogram(&mut family, &[("listener", &*listener.name)], &SESSION_SECONDS, totals)?;
+        histogram(&mut family, &[("listener", &*listener.name)], &SESSION_SECONDS, &totals)?;
     }
     Ok(())
 }
 
-fn session_lengths(state: &ListenerState) -> ([u64; 12], u64) {
-    let (mut buckets, mut sum_us) = ([0; 12], 0);
+fn session_lengths(state: &ListenerState) -> HistogramSums {
+    let mut sums = HistogramSums::default();
     for block in state.blocks() {
-        block.session_seconds.add_to(&mut buckets, &mut sum_us);
+        block.session_seconds.add_to(&mut sums.buckets, &mut sums.sum_us);
     }
-    (buckets, sum_us)
+    sums
 }
 
 fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, listeners: &[&Arc<Listener>]) -> fmt::Result {

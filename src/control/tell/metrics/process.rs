@@ -6,8 +6,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::sys::process;
 
-use crate::control::reload::plane::Plane;
-use crate::control::tell::metrics::{counter, gauge, started_at};
+use crate::control::plane::state::Plane;
+use crate::control::tell::metrics::family::{counter, gauge};
 
 /// CPU time, memory, descriptors, start.
 pub(crate) fn encode_process(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Result {
@@ -20,7 +20,7 @@ pub(crate) fn encode_process(encoder: &mut DescriptorEncoder<'_>, plane: &Plane)
     gauge(encoder, "process_max_fds", "Descriptors that may be open")?
         .encode_gauge(&plane.sizes.descriptors)?;
     gauge(encoder, "process_start_time_seconds", "When the process started, Unix time")?
-        .encode_gauge(&started_at(plane))
+        .encode_gauge(&plane.started_at())
 }
 
 /// CPU time of all threads; 0 when /proc cannot be read.

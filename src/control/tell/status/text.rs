@@ -6,18 +6,20 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use anstyle::{AnsiColor, Style};
 use bytesize::ByteSize;
 
 use crate::config::units::show_duration;
 
-use crate::control::tell::status::{BackendStatus, ListenerStatus, OffenderStatus, Status};
-use crate::control::tell::words::{count, too_few_healthy};
+use crate::control::tell::status::document::{
+    BackendStatus, ListenerStatus, OffenderStatus, Status,
+};
+use crate::control::tell::status::table::{Cell, StatusTable, painted};
+use crate::control::words::{count, too_few_healthy};
 
-const RED: &str = "\u{1b}[31m";
-const GREEN: &str = "\u{1b}[32m";
-const YELLOW: &str = "\u{1b}[33m";
-const BOLD: &str = "\u{1b}[1m";
-const RESET: &str = "\u{1b}[0m";
+const RED: Style = AnsiColor::Red.on_default();
+const GREEN: Style = AnsiColor::Green.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
 
 /// Shows the state; `earlier` is the state some time before, for rates.
 #[must_use]
@@ -37,7 +39,7 @@ pub fn render(status: &Status, earlier: Option<&Status>, colour: bool) -> String
         out.push_str(&table.show(colour));
     }
     let offenders = page.offenders();
-    if !offenders.rows.is_empty() {
+    if !offenders.is_empty() {
         out.push('\n');
         out.push_str(&offenders.show(colour));
     }
@@ -51,8 +53,8 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn paint(&self, colour: &str, text: &str) -> String {
-        paint(if self.colour { colour } else { "" }, text)
+    fn paint(&self, style: Style, text: &str) -> String {
+        painted(if self.colour { style } else { Style::new() }, text)
     }
 
     /// What an operator should see before anything else.
@@ -128,8 +130,8 @@ impl Page<'_> {
         (elapsed > 0.0).then(|| as_float(grown) / elapsed)
     }
 
-    fn listeners(&self) -> Table {
-        let mut table = Table::new(&[
+    fn listeners(&self) -> StatusTable {
+        let mut table = StatusTable::new(&[
             "LISTENER",
             "ADDRESS",
             "POOL",
@@ -152,7 +154,7 @@ impl Page<'_> {
                 Cell::plain(of_most(listener.sessions, listener.sessions_max)),
                 Cell::plain(show_rate(self.rate(listener.accepted, old(|l| l.accepted)))),
                 Cell::plain(listener.accepted),
-                Cell::coloured(listener.refused, if listener.refused > 0 { YELLOW } else { "" }),
+                Cell::styled(listener.refused, trouble_colour(listener.refused)),
                 Cell::plain(bytes(
                     self.rate(listener.bytes_to_backend, old(|l| l.bytes_to_backend)),
                 )),
@@ -162,8 +164,8 @@ impl Page<'_> {
         table
     }
 
-    fn backends(&self) -> Table {
-        let mut table = Table::new(&[
+    fn backends(&self) -> StatusTable {
+        let mut table = StatusTable::new(&[
             "BACKEND",
             "ADDRESS",
             "STATE",
@@ -185,12 +187,12 @@ impl Page<'_> {
                 table.add(vec![
                     Cell::plain(format!("{pool_name}/{name}{role}")),
                     Cell::plain(address),
-                    Cell::coloured(&backend.state, state_colour(&backend.state)),
+                    Cell::styled(&backend.state, state_colour(&backend.state)),
                     Cell::plain(backend.weight),
                     Cell::plain(of_most(backend.sessions, backend.sessions_max)),
                     Cell::plain(show_rate(self.rate(backend.sessions_total, old))),
                     Cell::plain(backend.sessions_total),
-                    Cell::coloured(failed, if failed > 0 { YELLOW } else { "" }),
+                    Cell::styled(failed, trouble_colour(failed)),
                     Cell::plain(&backend.reason),
                 ]);
             }
@@ -199,8 +201,8 @@ impl Page<'_> {
     }
 
     /// Whom limits that only observe would refuse.
-    fn offenders(&self) -> Table {
-        let mut table = Table::new(&["WOULD BE REFUSED", "LISTENER", ">TIMES"]);
+    fn offenders(&self) -> StatusTable {
+        let mut table = StatusTable::new(&["WOULD BE REFUSED", "LISTENER", ">TIMES"]);
         for (name, listener) in &self.status.listeners {
             for offender in &listener.offenders {
                 let OffenderStatus { client, would_refuse, at_least } = offender;
@@ -216,8 +218,8 @@ impl Page<'_> {
         table
     }
 
-    fn workers(&self) -> Table {
-        let mut table = Table::new(&["WORKER", ">SESSIONS", ">BUSY", ">PIPES"]);
+    fn workers(&self) -> StatusTable {
+        let mut table = StatusTable::new(&["WORKER", ">SESSIONS", ">BUSY", ">PIPES"]);
         for (number, worker) in self.status.workers.iter().enumerate() {
             let share = self.earlier.and_then(|earlier| {
                 let elapsed = self.status.uptime_seconds - earlier.uptime_seconds;
@@ -237,16 +239,17 @@ impl Page<'_> {
     }
 }
 
-fn state_colour(state: &str) -> &'static str {
+/// The colour of a number that should be 0.
+fn trouble_colour(number: u64) -> Style {
+    if number > 0 { YELLOW } else { Style::new() }
+}
+
+fn state_colour(state: &str) -> Style {
     match state {
         "up" => GREEN,
         "drain" | "maint" => YELLOW,
         _ => RED,
     }
-}
-
-fn paint(colour: &str, text: &str) -> String {
-    if colour.is_empty() { text.to_owned() } else { format!("{colour}{text}{RESET}") }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a display of 15 digits is enough")]
@@ -275,69 +278,11 @@ fn of_most(number: u64, most: Option<u64>) -> String {
     most.map_or(number.to_string(), |most| format!("{number}/{most}"))
 }
 
-struct Cell {
-    text: String,
-    colour: &'static str,
-}
-
-impl Cell {
-    fn plain(text: impl ToString) -> Self {
-        Self::coloured(text, "")
-    }
-
-    fn coloured(text: impl ToString, colour: &'static str) -> Self {
-        Self { text: text.to_string(), colour }
-    }
-}
-
-/// Columns as wide as their widest cell; a heading that begins with `>` aligns right.
-struct Table {
-    headings: &'static [&'static str],
-    rows: Vec<Vec<Cell>>,
-}
-
-impl Table {
-    fn new(headings: &'static [&'static str]) -> Self {
-        Self { headings, rows: Vec::new() }
-    }
-
-    fn add(&mut self, row: Vec<Cell>) {
-        self.rows.push(row);
-    }
-
-    fn show(&self, colour: bool) -> String {
-        let heading = |text: &&str| Cell::coloured(text.trim_start_matches('>'), BOLD);
-        let first: Vec<Cell> = self.headings.iter().map(heading).collect();
-        let mut widths = vec![0; self.headings.len()];
-        for row in std::iter::once(&first).chain(&self.rows) {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.text.chars().count().max(*width);
-            }
-        }
-        let mut out = String::new();
-        for row in std::iter::once(&first).chain(&self.rows) {
-            let mut line = String::new();
-            for ((cell, width), heading) in row.iter().zip(&widths).zip(self.headings) {
-                let space = " ".repeat(width - cell.text.chars().count());
-                let text = paint(if colour { cell.colour } else { "" }, &cell.text);
-                if heading.starts_with('>') {
-                    let _ = write!(line, "{space}{text}  ");
-                } else {
-                    let _ = write!(line, "{text}{space}  ");
-                }
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    use crate::control::tell::status::{PoolStatus, WorkerStatus};
+    use crate::control::tell::status::document::{PoolStatus, WorkerStatus};
 
     fn sample() -> Status {
         let mut status =
@@ -369,7 +314,7 @@ mod tests {
         let expected = "backend web/b1 down: connect refused (3 of 3 probes failed)";
         assert_eq!(lines.next().unwrap(), expected);
         assert!(!shown.contains('\u{1b}'), "{shown}");
-        assert!(render(&sample(), None, true).contains(RED));
+        assert!(render(&sample(), None, true).contains(&RED.to_string()));
     }
 
     // If this fails, an operator does not see whom a limit would refuse, or sees an empty table.

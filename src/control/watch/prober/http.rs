@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::control::watch::prober::probe::Failure;
+use crate::control::watch::prober::failure::ProbeFailure;
 use crate::shared::Address;
 
 /// A longer head of an answer fails the probe.
@@ -26,7 +26,7 @@ const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
 
 /// What counts of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct ProbeAnswer {
     status: u16,
     /// Of a 429 or 503 that says when to ask again: how long from now.
     retry_after: Option<Duration>,
@@ -41,7 +41,7 @@ pub(super) fn request(
     path: &str,
     host: Option<&str>,
     address: &Address,
-) -> Result<Request<Empty<Bytes>>, Failure> {
+) -> Result<Request<Empty<Bytes>>, ProbeFailure> {
     let own = match address {
         Address::Ip(address) => address.to_string(),
         // A path is no host.
@@ -54,7 +54,7 @@ pub(super) fn request(
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::new())
-        .map_err(|error| Failure::Ourselves(format!("the request cannot be made: {error}")))
+        .map_err(|error| ProbeFailure::Ourselves(format!("the request cannot be made: {error}")))
 }
 
 /// Sends the request; returns what counts of the answer.
@@ -64,7 +64,7 @@ pub(super) fn request(
 pub(super) async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Empty<Bytes>>,
-) -> Result<Answer, Failure> {
+) -> Result<ProbeAnswer, ProbeFailure> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_MAX_BYTES);
     let shaken = builder.handshake(TokioIo::new(stream)).await;
@@ -83,11 +83,11 @@ pub(super) async fn answer(
     answered.map(|response| read(&response)).map_err(|error| failure(&error))
 }
 
-fn read<B>(response: &Response<B>) -> Answer {
+fn read<B>(response: &Response<B>) -> ProbeAnswer {
     let status = response.status().as_u16();
     let field = response.headers().get(header::RETRY_AFTER).filter(|_| matches!(status, 429 | 503));
     let text = field.and_then(|value| value.to_str().ok());
-    Answer { status, retry_after: text.and_then(|text| retry_after(text, Timestamp::now())) }
+    ProbeAnswer { status, retry_after: text.and_then(|text| retry_after(text, Timestamp::now())) }
 }
 
 /// Seconds, or a date that is not past.
@@ -104,8 +104,8 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
 ///
 /// # Errors
 /// When it is not; in words.
-pub(super) fn compare(found: Answer, expected: &[(u16, u16)]) -> Result<(), Failure> {
-    let Answer { status, retry_after } = found;
+pub(super) fn compare(found: ProbeAnswer, expected: &[(u16, u16)]) -> Result<(), ProbeFailure> {
+    let ProbeAnswer { status, retry_after } = found;
     if expected.iter().any(|(low, high)| (*low..=*high).contains(&status)) {
         return Ok(());
     }
@@ -115,12 +115,12 @@ pub(super) fn compare(found: Answer, expected: &[(u16, u16)]) -> Result<(), Fail
         .collect();
     let reason = format!("HTTP status {status}, expected {}", ranges.join(", "));
     Err(match retry_after {
-        Some(after) => Failure::Later { reason, after },
-        None => Failure::Backend(reason),
+        Some(after) => ProbeFailure::Later { reason, after },
+        None => ProbeFailure::Backend(reason),
     })
 }
 
-fn failure(error: &hyper::Error) -> Failure {
+fn failure(error: &hyper::Error) -> ProbeFailure {
     let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     let words = if error.is_parse_too_large() {
         "HTTP head over 64 KiB or 100 fields".to_owned()
@@ -138,7 +138,7 @@ fn failure(error: &hyper::Error) -> Failure {
     } else {
         format!("no HTTP answer: {error}")
     };
-    Failure::Backend(words)
+    ProbeFailure::Backend(words)
 }
 
 #[cfg(test)]
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn ranges_are_inclusive_and_named() {
         let expected = [(200, 299), (418, 418)];
-        let compare = |status| compare(Answer { status, retry_after: None }, &expected);
+        let compare = |status| compare(ProbeAnswer { status, retry_after: None }, &expected);
         for good in [200, 299, 418] {
             assert_eq!(compare(good), Ok(()));
         }
         for bad in [199, 300, 417, 419] {
             let words = format!("HTTP status {bad}, expected 200-299, 418");
-            assert_eq!(compare(bad), Err(Failure::Backend(words)));
+            assert_eq!(compare(bad), Err(ProbeFailure::Backend(words)));
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
     }
 
     /// What a probe makes of these bytes as an answer, sent in two parts.
-    fn judge(answer: &[u8], cut: usize) -> Result<u16, Failure> {
+    fn judge(answer: &[u8], cut: usize) -> Result<u16, ProbeFailure> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (ours, mut theirs) = tokio::io::duplex(64);
         let cut = cut % (answer.len() + 1);
@@ -256,6 +256,6 @@ mod tests {
     #[test]
     fn a_path_no_request_can_have_is_our_fault() {
         let refused = request("GET", "/a<b", None, &address("127.0.0.1:80"));
-        assert!(matches!(refused, Err(Failure::Ourselves(_))));
+        assert!(matches!(refused, Err(ProbeFailure::Ourselves(_))));
     }
 }

@@ -34,7 +34,7 @@ impl Pace {
     /// Before the first result.
     pub(super) fn new(health: &Health, up: bool) -> Self {
         let verdict = Verdict::new(health.rise, health.fall, up);
-        // A fast interval longer than the usual one is a default nobody thought of.
+        // A fast interval longer than the usual one is a default that was not chosen for it.
         let fast_interval = health.fast_interval.min(health.interval);
         let down_backoff = health.down_backoff;
         let reach = down_backoff.saturating_sub(fast_interval);
@@ -79,8 +79,8 @@ impl Pace {
         wait.min(self.down_backoff).max(WAIT_MIN)
     }
 
-    /// The same when the backend has asked for this long. Counts once it is down: what is up and
-    /// says that it is busy has to be looked into as fast as any other. Never sooner than
+    /// As [`Self::wait`], when the backend has asked for this long. Counts once it is down: what is
+    /// up and says that it is busy has to be looked into as fast as any other. Never sooner than
     /// `interval`; a tenth later at most, so that those that ask alike are not asked at once.
     pub(super) fn wait_as_asked(&mut self, asked: Duration, random: u64) -> Duration {
         let usual = self.wait(random);

@@ -19,14 +19,15 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::{Health, Probe, ProxyVersion};
-use crate::policy::first_bytes::proxy_header::{self, Version};
+use crate::policy::first_bytes::proxy_header;
 use crate::shared::Address;
 
+use crate::control::host::trust::TlsProbe;
+use crate::control::watch::prober::failure::ProbeFailure;
 use crate::control::watch::prober::http;
 use crate::control::watch::prober::send_expect::Exchange;
 use crate::control::watch::prober::source;
 use crate::control::watch::prober::tls::{Heard, Shown, name};
-use crate::control::watch::trust::TlsProbe;
 
 /// A timeout is counted in this many ticks, see [`Budget`].
 const TICKS_MAX: u32 = 10;
@@ -37,20 +38,9 @@ const QUIET_END: Duration = Duration::from_millis(100);
 /// How much of a greeting it reads meanwhile.
 const GREETING_MAX_BYTES: u64 = 64 * 1024;
 
-/// Why a probe did not pass, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The backend does not serve as it should.
-    Backend(String),
-    /// The same, and it says how long it wants to be left alone.
-    Later { reason: String, after: Duration },
-    /// We could not ask: no evidence for or against the backend.
-    Ourselves(String),
-}
-
 /// What one probe is about.
 #[derive(Debug, Clone)]
-pub(super) struct Question<'a> {
+pub(super) struct ProbeQuestion<'a> {
     /// Where the backend is.
     pub(super) address: Address,
     /// What is asked, and how.
@@ -61,36 +51,41 @@ pub(super) struct Question<'a> {
 
 /// What one probe has found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct ProbeResult {
     /// Whether it has passed; if not, why.
-    pub(super) verdict: Result<(), Failure>,
+    pub(super) verdict: Result<(), ProbeFailure>,
     /// When the certificate expires that the backend has shown, in seconds since the epoch.
     pub(super) not_after: Option<u64>,
 }
 
 /// Probes a backend once, by its own port or the one that is configured.
-pub(super) async fn probe(mut question: Question<'_>) -> Found {
+pub(super) async fn probe(mut question: ProbeQuestion<'_>) -> ProbeResult {
     let mut not_after = None;
     let (Some(port), Address::Ip(address)) = (question.health.port, &mut question.address) else {
         let verdict = ask(&question, &mut not_after).await;
-        return Found { verdict, not_after };
+        return ProbeResult { verdict, not_after };
     };
     address.set_port(port);
-    // Sessions go to another port: whoever reads the line would look at the wrong service.
+    // Sessions go to another port: a reader of the line would look at the wrong service.
     let named = |reason: String| format!("{reason}, asked on port {port}");
     let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
-        Failure::Backend(reason) => Failure::Backend(named(reason)),
-        Failure::Later { reason, after } => Failure::Later { reason: named(reason), after },
-        Failure::Ourselves(_) => failure,
+        ProbeFailure::Backend(reason) => ProbeFailure::Backend(named(reason)),
+        ProbeFailure::Later { reason, after } => {
+            ProbeFailure::Later { reason: named(reason), after }
+        }
+        ProbeFailure::Ourselves(_) => failure,
     });
-    Found { verdict, not_after }
+    ProbeResult { verdict, not_after }
 }
 
-async fn ask(question: &Question<'_>, not_after: &mut Option<u64>) -> Result<(), Failure> {
+async fn ask(
+    question: &ProbeQuestion<'_>,
+    not_after: &mut Option<u64>,
+) -> Result<(), ProbeFailure> {
     let mut budget = Budget::new(question.health.timeout);
     match &question.address {
         Address::Ip(address) => {
-            let stream = connect((*address, &question.health.source), &mut budget).await?;
+            let stream = connect(*address, &question.health.source, &mut budget).await?;
             converse(stream, question, budget, not_after).await
         }
         Address::Unix(path) => {
@@ -102,11 +97,11 @@ async fn ask(question: &Question<'_>, not_after: &mut Option<u64>) -> Result<(),
 
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    question: &Question<'_>,
+    question: &ProbeQuestion<'_>,
     mut budget: Budget,
     not_after: &mut Option<u64>,
-) -> Result<(), Failure> {
-    let Question { address, health, tls } = question;
+) -> Result<(), ProbeFailure> {
+    let ProbeQuestion { address, health, tls } = question;
     if let Some(version) = health.send_proxy {
         introduce(&mut stream, version, &mut budget).await?;
     }
@@ -116,7 +111,7 @@ async fn converse(
             let request = http::request(method, path, host.as_deref(), address)?;
             let Some(answer) = budget.run(http::answer(stream, request)).await else {
                 let timeout = seconds(health.timeout);
-                return Err(Failure::Backend(format!("no HTTP answer within {timeout}")));
+                return Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}")));
             };
             return http::compare(answer?, status);
         }
@@ -150,13 +145,14 @@ async fn converse(
 }
 
 async fn connect(
-    (address, sources): (SocketAddr, &[IpAddr]),
+    address: SocketAddr,
+    sources: &[IpAddr],
     budget: &mut Budget,
-) -> Result<TcpStream, Failure> {
+) -> Result<TcpStream, ProbeFailure> {
     let stream = in_time(source::connect(address, sources), budget).await?;
-    // On this host, a port nobody listens on can be the one we were given: connected to ourselves.
+    // On this host, a port without a listener can be the one we were given: connected to ourselves.
     if stream.local_addr().is_ok_and(|own| own == address) {
-        return Err(Failure::Backend("connect refused".into()));
+        return Err(ProbeFailure::Backend("connect refused".into()));
     }
     Ok(stream)
 }
@@ -164,31 +160,28 @@ async fn connect(
 async fn in_time<S>(
     connecting: impl Future<Output = io::Result<S>>,
     budget: &mut Budget,
-) -> Result<S, Failure> {
+) -> Result<S, ProbeFailure> {
     match budget.run(connecting).await {
         Some(connected) => connected.map_err(|error| connect_failure(&error)),
         None => {
             let timeout = seconds(budget.total);
-            Err(Failure::Backend(format!("connect timed out after {timeout}")))
+            Err(ProbeFailure::Backend(format!("connect timed out after {timeout}")))
         }
     }
 }
 
-/// Says in a PROXY header that this is nobody's connection: the backend waits for one.
+/// Says in a PROXY header that this connection is for no client: the backend waits for one.
 async fn introduce(
     stream: &mut (impl AsyncWrite + Unpin),
     version: ProxyVersion,
     budget: &mut Budget,
-) -> Result<(), Failure> {
-    let header = proxy_header::encode_local(match version {
-        ProxyVersion::V1 => Version::V1,
-        ProxyVersion::V2 => Version::V2,
-    });
+) -> Result<(), ProbeFailure> {
+    let header = proxy_header::encode_local(version);
     match budget.run(stream.write_all(&header)).await {
         Some(written) => written.map_err(|error| connect_failure(&error)),
         None => {
             let timeout = seconds(budget.total);
-            Err(Failure::Backend(format!("no PROXY header taken within {timeout}")))
+            Err(ProbeFailure::Backend(format!("no PROXY header taken within {timeout}")))
         }
     }
 }
@@ -204,7 +197,7 @@ async fn end_quietly(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let _ended = tokio::time::timeout(QUIET_END, ending).await;
 }
 
-fn connect_failure(error: &io::Error) -> Failure {
+fn connect_failure(error: &io::Error) -> ProbeFailure {
     let words = match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => "connect refused",
         Some(Errno::CONNRESET) => "connect reset",
@@ -219,13 +212,13 @@ fn connect_failure(error: &io::Error) -> Failure {
         Some(Errno::MFILE | Errno::NFILE) => return ourselves("no file descriptor is free"),
         Some(Errno::ADDRNOTAVAIL) => return ourselves("no local port is free"),
         Some(Errno::NOBUFS | Errno::NOMEM) => return ourselves("no memory for a socket"),
-        _ => return Failure::Backend(format!("connect failed: {error}")),
+        _ => return ProbeFailure::Backend(format!("connect failed: {error}")),
     };
-    Failure::Backend(words.to_owned())
+    ProbeFailure::Backend(words.to_owned())
 }
 
-fn ourselves(words: &str) -> Failure {
-    Failure::Ourselves(words.to_owned())
+fn ourselves(words: &str) -> ProbeFailure {
+    ProbeFailure::Ourselves(words.to_owned())
 }
 
 /// A duration as the log shows it.
@@ -320,11 +313,11 @@ mod tests {
     #[test]
     fn words_are_short_and_blame_who_failed() {
         let words = |errno: Errno| connect_failure(&errno.into());
-        let backend = |text: &str| Failure::Backend(text.into());
+        let backend = |text: &str| ProbeFailure::Backend(text.into());
         assert_eq!(words(Errno::CONNREFUSED), backend("connect refused"));
         assert_eq!(words(Errno::HOSTUNREACH), backend("connect failed: host unreachable"));
-        assert!(matches!(words(Errno::MFILE), Failure::Ourselves(_)));
-        assert!(matches!(words(Errno::ADDRNOTAVAIL), Failure::Ourselves(_)));
+        assert!(matches!(words(Errno::MFILE), ProbeFailure::Ourselves(_)));
+        assert!(matches!(words(Errno::ADDRNOTAVAIL), ProbeFailure::Ourselves(_)));
         assert_eq!(seconds(Duration::from_secs(2)), "2.0s");
         assert_eq!(seconds(Duration::from_millis(250)), "250ms");
     }

@@ -32,13 +32,16 @@ fn http() -> Health {
     })
 }
 
-async fn probe(address: SocketAddr, health: &Health) -> Result<(), Failure> {
-    let question = Question { address: Address::Ip(address), health, tls: None };
+async fn probe(address: SocketAddr, health: &Health) -> Result<(), ProbeFailure> {
+    let question = ProbeQuestion { address: Address::Ip(address), health, tls: None };
     super::probe(question).await.verdict
 }
 
 /// Serves one connection by `serve` while it is probed; returns what the probe found.
-async fn probe_one<F>(health: Health, serve: impl FnOnce(TcpStream) -> F) -> Result<(), Failure>
+async fn probe_one<F>(
+    health: Health,
+    serve: impl FnOnce(TcpStream) -> F,
+) -> Result<(), ProbeFailure>
 where
     F: Future<Output = ()>,
 {
@@ -59,7 +62,7 @@ where
 }
 
 /// The answer of a server that reads the request and writes `answer`, then keeps the connection.
-async fn answered(answer: impl Into<Vec<u8>>) -> Result<(), Failure> {
+async fn answered(answer: impl Into<Vec<u8>>) -> Result<(), ProbeFailure> {
     let answer = answer.into();
     probe_one(http(), |mut stream| async move {
         let mut request = [0; 1024];
@@ -72,8 +75,8 @@ async fn answered(answer: impl Into<Vec<u8>>) -> Result<(), Failure> {
     .await
 }
 
-fn failed(words: &str) -> Result<(), Failure> {
-    Err(Failure::Backend(words.into()))
+fn failed(words: &str) -> Result<(), ProbeFailure> {
+    Err(ProbeFailure::Backend(words.into()))
 }
 
 // If this fails, every probe leaves an error in the backend's log.
@@ -169,7 +172,7 @@ async fn only_who_is_busy_may_put_off_the_next_probe() {
     let answer = |status: u16| format!("HTTP/1.1 {status} S\r\nRetry-After: 9\r\n\r\n");
     for status in [429, 503] {
         let reason = format!("HTTP status {status}, expected 200-299");
-        let later = Failure::Later { reason, after: Duration::from_secs(9) };
+        let later = ProbeFailure::Later { reason, after: Duration::from_secs(9) };
         assert_eq!(answered(answer(status)).await, Err(later));
     }
     assert_eq!(answered(answer(500)).await, failed("HTTP status 500, expected 200-299"));

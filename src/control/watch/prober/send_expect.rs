@@ -6,11 +6,11 @@
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::escaped;
-use crate::control::watch::prober::probe::Failure;
+use crate::control::watch::prober::failure::ProbeFailure;
 
-/// So much of an answer without what is expected fails the probe.
+/// An answer of this length without what is expected fails the probe.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// So much of an answer is shown in the words of a failure.
+/// How much of an answer is shown in the words of a failure.
 const SHOWN_MAX_BYTES: usize = 32;
 
 /// What was asked, and what has come for it up to now.
@@ -34,7 +34,7 @@ impl<'a> Exchange<'a> {
     pub(super) async fn run(
         &mut self,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ProbeFailure> {
         // A server that has spoken and gone needs no more: how it went is for the reads to tell.
         let _gone = stream.write_all(self.send).await;
         let mut buffer = [0; 4096];
@@ -53,16 +53,16 @@ impl<'a> Exchange<'a> {
                 }
                 Err(_) => "reset",
             };
-            return Err(Failure::Backend(format!("{ended} {}", self.lacking("after"))));
+            return Err(ProbeFailure::Backend(format!("{ended} {}", self.lacking("after"))));
         }
     }
 
     /// Why the time was not enough, in words.
-    pub(super) fn late(&self, timeout: &str) -> Failure {
+    pub(super) fn late(&self, timeout: &str) -> ProbeFailure {
         if self.answer.is_empty() {
-            return Failure::Backend(format!("no answer within {timeout}"));
+            return ProbeFailure::Backend(format!("no answer within {timeout}"));
         }
-        Failure::Backend(format!("{} within {timeout}", self.lacking("only")))
+        ProbeFailure::Backend(format!("{} within {timeout}", self.lacking("only")))
     }
 
     /// Takes in a piece of the answer; whether what is expected is complete with it.
@@ -100,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// What a probe makes of an answer that comes in these pieces and then ends.
-    fn judge(expect: &[u8], pieces: &[Vec<u8>]) -> Result<(), Failure> {
+    fn judge(expect: &[u8], pieces: &[Vec<u8>]) -> Result<(), ProbeFailure> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (ours, mut theirs) = tokio::io::duplex(64);
         let mut exchange = Exchange::new(b"ask", expect);
@@ -128,7 +128,7 @@ mod tests {
     // If this fails, the one line about an outage does not say what the server said.
     #[test]
     fn words_show_both_sides() {
-        let failed = |words: &str| Err(Failure::Backend(words.into()));
+        let failed = |words: &str| Err(ProbeFailure::Backend(words.into()));
         assert_eq!(judge(b"+PONG", &[b"+PONG\r\n".to_vec()]), Ok(()));
         assert_eq!(
             judge(b"+PONG", &[b"-LOADING\r\n".to_vec()]),
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn an_endless_answer_is_given_up() {
         let outcome = judge(b"b", &[vec![b'a'; 2 * ANSWER_MAX_BYTES]]);
-        let Err(Failure::Backend(words)) = outcome else { panic!("{outcome:?}") };
+        let Err(ProbeFailure::Backend(words)) = outcome else { panic!("{outcome:?}") };
         assert!(words.starts_with("given up after 'aaa") && words.contains("(65536 bytes)"));
     }
 

@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::control::admin::verbs::Verb;
-use crate::control::reload::compile::{Overrides, nothing};
-use crate::control::reload::plane::{Current, ProbeCounts, Workers};
-use crate::control::start::listeners::Bound;
-use crate::control::start::sizing::Sizes;
-use crate::control::watch::trust::TlsProbes;
+use crate::control::admin::verbs::{BackendVerb, obey};
+use crate::control::host::listeners::BoundAddresses;
+use crate::control::host::sizing::Sizes;
+use crate::control::host::trust::TlsProbes;
+use crate::control::plane::health_book::ProbeCounts;
+use crate::control::plane::overrides::Overrides;
+use crate::control::plane::state::{Current, PlaneSetup};
+use crate::control::plane::workers::Workers;
+use crate::control::reload::compile::nothing;
+use crate::control::reload::publish::publish;
 use crate::shared::Publisher;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -57,12 +61,13 @@ impl Control {
         let config = parse(text);
         let sizes = Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None };
         let workers = Workers { handles: Vec::new(), states: Vec::new() };
-        let (bound, overrides) = (Bound::new(), Overrides::new());
+        let (bound, overrides) = (BoundAddresses::new(), Overrides::new());
         let current = Current { config, bound, overrides, tls: TlsProbes::default() };
         let publisher = Publisher::new(Arc::new(nothing()));
+        let file = PathBuf::new();
         let started = std::time::Instant::now();
-        let shared = (publisher, current);
-        let plane = Arc::new(Plane::new(PathBuf::new(), started, sizes, workers, shared));
+        let setup = PlaneSetup { file, started, sizes, workers, publisher, current };
+        let plane = Arc::new(Plane::new(setup));
         let prober = Prober::new(Arc::clone(&plane));
         let control = Self { plane, prober };
         control.reload(text);
@@ -72,7 +77,7 @@ impl Control {
     fn reload(&self, text: &str) {
         let config = parse(text);
         let mut current = self.plane.current.lock();
-        self.plane.publish(&config, &[Vec::new()], &current.overrides).unwrap();
+        publish(&self.plane, &config, &[Vec::new()], &current.overrides).unwrap();
         current.config = config.clone();
         drop(current);
         self.prober.take_up(&config);
@@ -213,12 +218,12 @@ async fn maintenance_stops_probes_and_ready_resumes_them() {
     let backends = [("a", port.address), ("b", other.address)];
     let control = Control::new(&config(&backends, HEALTH));
     eventually("down", || !control.is_up("a")).await;
-    control.plane.obey("web", "a", Verb::Maint).unwrap();
+    obey(&control.plane, "web", "a", BackendVerb::Maint).unwrap();
     let before = control.counts("a");
     // Absence has no event: the neighbour's probes tell that intervals have passed.
     results(&control, "b", 5).await;
     assert_eq!((control.counts("a"), control.is_up("a")), (before, false));
-    control.plane.obey("web", "a", Verb::Ready).unwrap();
+    obey(&control.plane, "web", "a", BackendVerb::Ready).unwrap();
     results(&control, "a", 1).await;
 }
 

@@ -1,7 +1,7 @@
 //! The TLS part of a probe: a handshake, and what its certificate is worth.
 //!
 //! Nothing is sent but the handshake and its orderly end. The certificate is judged afterwards, by
-//! who is trusted, for whom it is, and its dates; see [`crate::control::watch::trust`] for why.
+//! who is trusted, for whom it is, and its dates; see [`crate::control::host::trust`] for why.
 //! Time is bounded by the caller.
 
 use std::io;
@@ -20,14 +20,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::escaped;
+use crate::control::host::trust::{Roots, TlsProbe};
 use crate::control::watch::certificate::{Validity, expiry, span};
-use crate::control::watch::prober::probe::Failure;
-use crate::control::watch::trust::{Roots, TlsProbe};
+use crate::control::watch::prober::failure::ProbeFailure;
 use crate::shared::Address;
 
-/// So much of an answer that is no TLS is shown.
+/// How much of an answer that is no TLS is shown.
 const BEGINNING_BYTES: usize = 12;
-/// So many names of a certificate that is for others are shown, and so much of each.
+/// How many names of a certificate that is for others are shown, and how much of each.
 const NAMES_SHOWN: usize = 3;
 const NAME_SHOWN_BYTES: usize = 64;
 
@@ -55,14 +55,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
         &mut self,
         tls: &TlsProbe,
         name: ServerName<'static>,
-    ) -> Result<TlsStream<&mut Self>, Failure> {
+    ) -> Result<TlsStream<&mut Self>, ProbeFailure> {
         let connector = TlsConnector::from(Arc::clone(&tls.client));
         let shaken = connector.connect(name, &mut *self).into_fallible().await;
         shaken.map_err(|(error, heard)| failure(&error, &heard.beginning))
     }
 
     /// Why the time was not enough, in words.
-    pub(super) fn late(&self, timeout: &str) -> Failure {
+    pub(super) fn late(&self, timeout: &str) -> ProbeFailure {
         let words = if self.beginning.is_empty() {
             format!("no TLS answer within {timeout}")
         } else if is_tls(&self.beginning) {
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
         } else {
             no_tls(&self.beginning)
         };
-        Failure::Backend(words)
+        ProbeFailure::Backend(words)
     }
 }
 
@@ -146,9 +146,9 @@ impl<'a> Shown<'a> {
         name: &ServerName<'_>,
         roots: &Roots,
         now: UnixTime,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ProbeFailure> {
         let Some((own, others)) = self.chain.split_first() else {
-            return Err(Failure::Backend("no certificate was shown".to_owned()));
+            return Err(ProbeFailure::Backend("no certificate was shown".to_owned()));
         };
         self.compare_dates(now.as_secs())?;
         // Trusted by itself: what else it may be used for, and who made it, is beside the point.
@@ -158,20 +158,20 @@ impl<'a> Shown<'a> {
             roots.verifier.verify_server_cert(own, others, name, &[], now).map(drop)
         };
         judged.map_err(|error| match error {
-            Error::InvalidCertificate(error) => Failure::Backend(refused(&error)),
-            error => Failure::Backend(format!("certificate refused: {error}")),
+            Error::InvalidCertificate(error) => ProbeFailure::Backend(refused(&error)),
+            error => ProbeFailure::Backend(format!("certificate refused: {error}")),
         })
     }
 
     /// First, so that the words for what happens to everybody once are exact.
-    fn compare_dates(&self, now: u64) -> Result<(), Failure> {
+    fn compare_dates(&self, now: u64) -> Result<(), ProbeFailure> {
         let Some(Validity { not_before, not_after }) = self.validity else { return Ok(()) };
         if now > not_after {
-            return Err(Failure::Backend(format!("certificate {}", expiry(not_after, now))));
+            return Err(ProbeFailure::Backend(format!("certificate {}", expiry(not_after, now))));
         }
         if now < not_before {
             let wait = span(not_before - now);
-            return Err(Failure::Backend(format!("certificate valid only in {wait}")));
+            return Err(ProbeFailure::Backend(format!("certificate valid only in {wait}")));
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ fn refused(error: &CertificateError) -> String {
     }
 }
 
-/// Whom a certificate is for: names come as `DnsName("a.test")`, from whoever we are talking to.
+/// Whom a certificate is for: names come as `DnsName("a.test")`, from the server that answered.
 fn only_for(presented: &[String]) -> String {
     let names: Vec<String> = presented
         .iter()
@@ -220,16 +220,16 @@ fn only_for(presented: &[String]) -> String {
 }
 
 /// Why a handshake has failed.
-fn failure(error: &io::Error, beginning: &[u8]) -> Failure {
+fn failure(error: &io::Error, beginning: &[u8]) -> ProbeFailure {
     if !beginning.is_empty() && !is_tls(beginning) {
-        return Failure::Backend(no_tls(beginning));
+        return ProbeFailure::Backend(no_tls(beginning));
     }
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let during =
         if beginning.is_empty() { "without a TLS answer" } else { "during the TLS handshake" };
     let words = match (inner, error.kind()) {
         (Some(Error::FailedToGetRandomBytes | Error::FailedToGetCurrentTime), _) => {
-            return Failure::Ourselves(format!("TLS cannot be used: {error}"));
+            return ProbeFailure::Ourselves(format!("TLS cannot be used: {error}"));
         }
         (Some(Error::AlertReceived(alert)), _) => {
             format!("TLS handshake refused: {}", spaced(&format!("{alert:?}")))
@@ -243,7 +243,7 @@ fn failure(error: &io::Error, beginning: &[u8]) -> Failure {
         }
         _ => format!("TLS handshake failed: {error}"),
     };
-    Failure::Backend(words)
+    ProbeFailure::Backend(words)
 }
 
 /// Whether an answer may be TLS, by its first bytes.

@@ -16,8 +16,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::config::{self, Health};
-use crate::control::watch::prober::probe::{Found, Question, probe};
-use crate::control::watch::trust::TlsProbes;
+use crate::control::host::trust::TlsProbes;
+use crate::control::watch::prober::probe::{ProbeQuestion, ProbeResult, probe};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -94,11 +94,11 @@ fn prepared(keys: &str) -> (Health, TlsProbes) {
     (config.pools[0].health.clone().unwrap(), tls)
 }
 
-async fn probe_with(keys: &str, address: SocketAddr) -> Found {
+async fn probe_with(keys: &str, address: SocketAddr) -> ProbeResult {
     let (health, tls) = prepared(keys);
     let tls = tls.of("p").unwrap();
     let address = Address::Ip(address);
-    probe(Question { address, health: &health, tls: Some(tls) }).await
+    probe(ProbeQuestion { address, health: &health, tls: Some(tls) }).await
 }
 
 fn server(own: &Own, versions: &[&'static rustls::SupportedProtocolVersion]) -> ServerConfig {
@@ -112,7 +112,7 @@ fn server(own: &Own, versions: &[&'static rustls::SupportedProtocolVersion]) -> 
 }
 
 /// Probes a server with this certificate; what it found, and how the connection ended there.
-async fn probed(keys: &str, own: &Own) -> (Found, io::Result<Vec<u8>>) {
+async fn probed(keys: &str, own: &Own) -> (ProbeResult, io::Result<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(server(own, &[&TLS13, &TLS12])));
@@ -127,12 +127,12 @@ async fn probed(keys: &str, own: &Own) -> (Found, io::Result<Vec<u8>>) {
     tokio::join!(probe_with(keys, address), serving)
 }
 
-async fn verdict(keys: &str, own: &Own) -> Result<(), Failure> {
+async fn verdict(keys: &str, own: &Own) -> Result<(), ProbeFailure> {
     probed(keys, own).await.0.verdict
 }
 
-fn failed(words: &str) -> Result<(), Failure> {
-    Err(Failure::Backend(words.into()))
+fn failed(words: &str) -> Result<(), ProbeFailure> {
+    Err(ProbeFailure::Backend(words.into()))
 }
 
 // If this fails, a good certificate takes its server out, or every probe is an error in its log.
@@ -142,7 +142,7 @@ async fn a_good_certificate_passes_and_the_end_is_orderly() {
     let own = authority.sign(params("a.test"));
     for keys in [authority.verified("host = \"a.test\"\n"), String::new()] {
         let (found, end) = probed(&keys, &own).await;
-        assert_eq!(found, Found { verdict: Ok(()), not_after: Some(NOT_AFTER) }, "{keys}");
+        assert_eq!(found, ProbeResult { verdict: Ok(()), not_after: Some(NOT_AFTER) }, "{keys}");
         // Without close_notify this would be an error.
         assert_eq!(end.unwrap(), b"", "{keys}");
     }
@@ -273,7 +273,7 @@ async fn a_unix_socket_is_asked_too() {
     };
     let (health, tls) = prepared("");
     let address = Address::Unix(path.as_path().into());
-    let question = Question { address, health: &health, tls: tls.of("p").map(|tls| &**tls) };
+    let question = ProbeQuestion { address, health: &health, tls: tls.of("p").map(|tls| &**tls) };
     let (found, read) = tokio::join!(probe(question), serving);
     assert_eq!((found.verdict, read), (Ok(()), 0));
 }
@@ -296,13 +296,13 @@ async fn a_header_goes_first_and_the_port_is_the_one_that_is_given() {
     health.send_proxy = Some(config::ProxyVersion::V1);
     address.set_port(9);
     let address = Address::Ip(address);
-    let question = Question { address, health: &health, tls: tls.of("p").map(|tls| &**tls) };
+    let question = ProbeQuestion { address, health: &health, tls: tls.of("p").map(|tls| &**tls) };
     let (found, header) = tokio::join!(probe(question), serving);
     assert_eq!((found.verdict, &header), (Ok(()), b"PROXY UNKNOWN\r\n"));
 }
 
 /// What a probe makes of a server that reads the hello and does this.
-async fn answered<F>(timeout: &str, answer: impl FnOnce(TcpStream) -> F) -> Result<(), Failure>
+async fn answered<F>(timeout: &str, answer: impl FnOnce(TcpStream) -> F) -> Result<(), ProbeFailure>
 where
     F: Future<Output = ()>,
 {
@@ -318,7 +318,7 @@ where
     let (mut health, tls) = prepared("");
     health.timeout = config::units::duration(timeout).unwrap();
     let tls = tls.of("p").map(|tls| &**tls);
-    let question = Question { address: Address::Ip(address), health: &health, tls };
+    let question = ProbeQuestion { address: Address::Ip(address), health: &health, tls };
     tokio::select! {
         found = probe(question) => {
             assert_eq!(found.not_after, None);

@@ -79,7 +79,7 @@ fn a_fixed_window_begins_with_the_first_and_comes_back_whole() {
     // A multiple of the unit, so that nothing is rounded.
     let start = 512 * 10_000;
     let full = after(&window, 3, start);
-    let left = |at: u64| Refusal {
+    let left = |at: u64| Wait {
         retry_after_us: start + SECOND_US - at,
         full_after_us: start + SECOND_US - at,
     };
@@ -98,7 +98,7 @@ fn a_sliding_window_gives_back_what_has_slid_out() {
     for (elapsed_us, expected) in [(0, 1), (99_999, 1), (100_000, 2), (500_000, 6), (999_999, 10)] {
         assert_eq!(room(&window, full, 6 * SECOND_US + elapsed_us), expected, "{elapsed_us}");
     }
-    let refusal = Refusal { retry_after_us: 100_000, full_after_us: 1_000_000 };
+    let refusal = Wait { retry_after_us: 100_000, full_after_us: 1_000_000 };
     assert_eq!(window.ask(Some(full), 5 * SECOND_US + 900_000), Err(refusal));
 }
 

@@ -102,7 +102,7 @@ fn tlvs_fit_exactly_and_4_kib_is_the_end() {
 #[test]
 fn a_probe_says_that_it_is_nobodys_connection() {
     // If this fails, backends take probes for clients.
-    for version in [Version::V1, Version::V2] {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let bytes = encode_local(version);
         let wanted = Header { length: bytes.len(), ends: None, authority: None };
         assert_eq!(parsed(&bytes), wanted);
@@ -126,7 +126,7 @@ proptest! {
         (ends, id, host) in any_statement(), binary: bool, rest: Vec<u8>
     ) {
         // If this fails, a backend learns of another client, or a cut header is misread.
-        let version = if binary { Version::V2 } else { Version::V1 };
+        let version = if binary { ProxyVersion::V2 } else { ProxyVersion::V1 };
         let statement = Statement { ends, unique_id: &id, authority: host.as_deref() };
         let mut bytes = encode(version, &statement);
         let length = bytes.len();
@@ -169,7 +169,7 @@ proptest! {
     ) {
         // If this fails, a damaged header ends the process.
         let statement = Statement { ends, unique_id: &id, authority: host.as_deref() };
-        let mut bytes = encode(Version::V2, &statement);
+        let mut bytes = encode(ProxyVersion::V2, &statement);
         *position.get_mut(&mut bytes) = byte;
         if let Ok(Some(header)) = parse(&bytes) {
             prop_assert!(header.length <= bytes.len());

@@ -13,7 +13,7 @@ pub(crate) fn listeners(snapshot: &Snapshot) -> Vec<&Arc<Listener>> {
     snapshot.open_listeners().chain(left).collect()
 }
 
-/// Whether a listener accepts no more. Its name is nobody else's: compiling would have given a
+/// Whether a listener accepts no more. No other listener has its name: compiling would have given a
 /// listener of that name its place.
 pub(crate) fn is_retired(listener: &Listener, snapshot: &Snapshot) -> bool {
     !snapshot.open.contains(&listener.id)

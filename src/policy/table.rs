@@ -18,7 +18,6 @@ use std::ops::Range;
 
 use crossbeam::utils::CachePadded;
 
-use crate::policy::defects::{Defect, has};
 use crate::policy::sync::{AtomicU64, Ordering, fence, relax};
 
 /// Bits of state per key.
@@ -176,19 +175,19 @@ impl Table {
     }
 
     #[inline]
-    fn place(&self, key: u64) -> Place<'_> {
+    fn place(&self, key: u64) -> Home<'_> {
         // The number of sets is a power of two, at most 2^29: disjoint from the tag's 20 bits.
         let mask = self.sets.len() - 1;
         let index = usize::try_from(key & u64::from(u32::MAX)).unwrap_or(0) & mask;
         let tag = (key >> TAG_SHIFT).max(1);
-        Place { set: &self.sets[index], tag, ticket: &self.tickets[index % TICKET_SHARDS] }
+        Home { set: &self.sets[index], tag, ticket: &self.tickets[index % TICKET_SHARDS] }
     }
 
     /// A hit; `None` if the key has no committed word.
     #[inline]
     fn update_present<R>(
         &self,
-        place: &Place<'_>,
+        place: &Home<'_>,
         change: &impl Fn(Option<u64>) -> Result<u64, R>,
     ) -> Option<Update<R>> {
         while let Some((way, word)) = place.find() {
@@ -206,7 +205,7 @@ impl Table {
 
     fn insert(
         &self,
-        place: &Place<'_>,
+        place: &Home<'_>,
         first: u64,
         tries: u32,
         worth: &impl Fn(u64) -> Worth,
@@ -224,8 +223,7 @@ impl Table {
             self.live_evictions.fetch_add(1, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        let looks = !has(Defect::TwoWordsForOneKey);
-        if looks && !prevails(place, victim.way, tries >= PATIENCE) {
+        if !prevails(place, victim.way, tries >= PATIENCE) {
             // Failing means that somebody else has removed it.
             let _removed = exchange(way, mine, 0);
             relax();
@@ -251,14 +249,14 @@ impl Table {
 }
 
 /// Where a key lives.
-struct Place<'a> {
+struct Home<'a> {
     set: &'a Set,
     /// Never 0, so that a committed word never is.
     tag: u64,
     ticket: &'a AtomicU64,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Home<'a> {
     /// The committed word of the key, and where it is.
     #[inline]
     fn find(&self) -> Option<(&'a AtomicU64, u64)> {
@@ -309,7 +307,7 @@ fn choose_victim(set: &Set, worth: &impl Fn(u64) -> Worth) -> Option<Victim> {
 
 /// Whether my pending word in way `mine` is the one to commit: no other committed word of this
 /// key, and every other pending one killed. The lower way wins, unless patience is at its end.
-fn prevails(place: &Place<'_>, mine: usize, impatient: bool) -> bool {
+fn prevails(place: &Home<'_>, mine: usize, impatient: bool) -> bool {
     for (way, cell) in place.set.0.iter().enumerate().filter(|(way, _)| *way != mine) {
         let mut word = cell.load(Ordering::Acquire);
         while word != 0 && word >> TAG_SHIFT == place.tag {

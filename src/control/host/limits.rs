@@ -6,11 +6,12 @@
 
 use std::collections::HashSet;
 
-use crate::config::{Address, Config, Pool};
+use crate::config::{Config, KeyPath, PoolConfig};
 use crate::policy::balance::source::ports_for_sessions;
+use crate::shared::Address;
 use crate::sys::process;
 
-use crate::control::tell::words::count;
+use crate::control::words::count;
 
 /// What this host grants.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +26,7 @@ pub(crate) struct Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ceiling {
     /// The place in the file that it is about.
-    pub(crate) key: String,
+    pub(crate) key: KeyPath,
     pub(crate) message: String,
     pub(crate) hint: &'static str,
 }
@@ -43,26 +44,22 @@ impl Host {
 
     /// What will be met before `sessions`.
     pub(crate) fn ceilings(&self, config: &Config, sessions: u64) -> Vec<Ceiling> {
-        let of_ports = |(index, pool)| self.of_ports(config, (index, pool), sessions);
-        let pools = config.pools.iter().enumerate().filter_map(of_ports);
+        let of_ports = |index| self.of_ports(config, index, sessions);
+        let pools = (0..config.pools.len()).filter_map(of_ports);
         pools.chain(self.of_tracking(sessions)).collect()
     }
 
     /// Each session of a pool needs a source port for its backend's address.
-    fn of_ports(
-        &self,
-        config: &Config,
-        (index, pool): (usize, &Pool),
-        sessions: u64,
-    ) -> Option<Ceiling> {
+    fn of_ports(&self, config: &Config, index: usize, sessions: u64) -> Option<Ceiling> {
+        let pool = config.pools.get(index)?;
         let users = config.listeners.iter().filter(|listener| listener.pool == index);
         let wanted: u64 = users
             .map(|listener| listener.max_sessions.unwrap_or(sessions))
             .fold(0, u64::saturating_add)
             .min(sessions);
         let backends: HashSet<_> = pool.backends.iter().map(|backend| &backend.address).collect();
-        // Whoever finds no port to one of the others may still go there. A transparent pool has the
-        // addresses of all clients.
+        // A session that finds no port to one of the others may still go there. A transparent pool
+        // has the addresses of all clients.
         if pool.transparent || backends.iter().any(|to| matches!(to, Address::Unix(_))) {
             return None;
         }
@@ -72,7 +69,7 @@ impl Host {
         let most = u64::from(ports).saturating_mul(sources.sum());
         let each = if is_named { "from a source to a backend" } else { "to a backend" };
         (most < wanted).then(|| Ceiling {
-            key: format!("pool.{}.backends", pool.name),
+            key: KeyPath::pool(&pool.name).key("backends"),
             message: format!(
                 "pool {} can have {most} sessions, fewer than the {wanted} that are let in: there \
                  are {ports} source ports {each}, and {}",
@@ -88,7 +85,7 @@ impl Host {
     fn of_tracking(&self, sessions: u64) -> Option<Ceiling> {
         let tracked = self.tracked.filter(|most| *most < sessions.saturating_mul(2))?;
         Some(Ceiling {
-            key: "global".to_owned(),
+            key: KeyPath::table("global"),
             message: format!(
                 "netfilter tracks {tracked} connections, fewer than the {} of {sessions} sessions: \
                  packets of further ones are dropped",
@@ -100,7 +97,7 @@ impl Host {
 }
 
 /// From how many addresses a backend is connected.
-fn sources_towards(pool: &Pool, backend: &Address) -> u64 {
+fn sources_towards(pool: &PoolConfig, backend: &Address) -> u64 {
     let Address::Ip(to) = backend else { return 0 };
     let is_v4 = to.ip().to_canonical().is_ipv4();
     let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4).count();
@@ -149,7 +146,7 @@ mod tests {
         assert_eq!(found_from(host, 1_000_000, "", "transparent = true"), [""; 0]);
     }
 
-    // If this fails, a full table of the firewall drops packets, and nobody knows why.
+    // If this fails, a full table of the firewall drops packets, and no message says why.
     #[test]
     fn a_small_tracking_table_is_named() {
         let host = Host { ports: 60_000, tracked: Some(65_536) };

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::control::reload::plane::Workers;
+use crate::control::plane::state::Plane;
+use crate::control::plane::workers::Workers;
+use crate::control::words::count;
 
 /// Tells systemd; failures are logged, since nothing depends on them.
 fn tell(states: &[NotifyState<'_>]) {
@@ -18,8 +20,8 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 /// Everything is open and served.
-pub(crate) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub(crate) fn ready(plane: &Plane) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&status_line(plane))]);
 }
 
 /// A reload begins; [`ready`] ends it.
@@ -31,13 +33,23 @@ pub(crate) fn reloading() {
 }
 
 /// The process stops.
-pub(crate) fn stopping(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+pub(crate) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
 /// One line for `systemctl status`.
-pub(crate) fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+pub(crate) fn status(plane: &Plane) {
+    tell(&[NotifyState::Status(&status_line(plane))]);
+}
+
+fn status_line(plane: &Plane) -> String {
+    let snapshot = plane.publisher.latest();
+    format!(
+        "{}, generation {}, {}",
+        count(plane.workers.sessions(), "session"),
+        snapshot.generation,
+        if plane.is_ready() { "ready" } else { "not ready" }
+    )
 }
 
 /// How often the workers are looked at, at least.

@@ -1,7 +1,8 @@
 //! Files of Unix sockets that listen: never stolen, replaced when stale, removed at the end.
 //!
-//! A file that a dead process left is removed only after a connect has proved that nobody listens,
-//! and under a lock on its directory, so that two processes that start at once cannot both take it.
+//! A file that a dead process left is removed only after a connect has proved that no process
+//! listens, and under a lock on its directory, so that two processes that start at once cannot both
+//! take it.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,7 +36,7 @@ impl SocketFile {
         identity(&self.path).is_ok_and(|found| found == self.identity)
     }
 
-    /// Removes it, if it is still that of the socket: nobody can connect from then on.
+    /// Removes it, if it is still that of the socket: no client can connect from then on.
     pub(crate) fn remove(&self) {
         if self.is_there() {
             // Left behind it would only be taken for stale by the next start.
@@ -64,15 +65,15 @@ fn identity(path: &Path) -> io::Result<Identity> {
 pub(crate) enum WhenLocked {
     /// Give up.
     Fail,
-    /// Go on after this long: anybody who may read a directory may lock it.
+    /// Go on after this long: every user who may read a directory may lock it.
     GoOnAfter(Duration),
 }
 
 /// Makes a socket by `bind`, in the place of a file that is stale.
 ///
 /// # Errors
-/// `AddrInUse` when somebody listens there, `AlreadyExists` when a file is there that is no socket,
-/// and whatever `bind` reports.
+/// `AddrInUse` when a process listens there, `AlreadyExists` when a file is there that is no
+/// socket, and whatever `bind` reports.
 pub(crate) fn make<T>(
     path: &Path,
     when_locked: WhenLocked,
@@ -123,7 +124,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     match unix::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Its accept queue is full, or it is a socket of another kind that somebody has.
+        // Its accept queue is full, or it is a socket of another kind that is in use.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => in_use(),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTOTYPE) => in_use(),
         Ok(_) => in_use(),

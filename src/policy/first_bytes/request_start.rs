@@ -6,7 +6,7 @@
 //! protocol would look like it: a TLS record, HTTP/0.9, and the preface of HTTP/2, whose speaker
 //! could not read an answer of HTTP/1.
 
-use crate::policy::first_bytes::request_head::{METHOD_BYTES_MAX, is_token};
+use super::request_head::{METHOD_BYTES_MAX, is_token};
 
 /// Bytes after which a head is taken as read, complete or not.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -27,7 +27,7 @@ pub enum Progress {
 /// Reads one head.
 #[derive(Debug, Clone, Default)]
 pub struct RequestHead {
-    state: State,
+    state: Part,
     taken: usize,
     /// Bytes of the method, of which the first are kept.
     method_length: usize,
@@ -35,7 +35,7 @@ pub struct RequestHead {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum State {
+enum Part {
     /// Before the request line.
     #[default]
     Before,
@@ -57,15 +57,15 @@ impl RequestHead {
     /// Takes the next bytes; those behind the head are passed over.
     pub fn feed(&mut self, bytes: &[u8]) -> Progress {
         for byte in bytes {
-            if matches!(self.state, State::Done(_)) {
+            if matches!(self.state, Part::Done(_)) {
                 break;
             }
             self.state = self.after(*byte);
             self.taken += 1;
-            if self.taken == HEAD_BYTES_MAX && !matches!(self.state, State::Done(_)) {
-                let is_like_http = !matches!(self.state, State::Before | State::Method);
+            if self.taken == HEAD_BYTES_MAX && !matches!(self.state, Part::Done(_)) {
+                let is_like_http = !matches!(self.state, Part::Before | Part::Method);
                 let end = if is_like_http { Progress::Complete } else { Progress::NotHttp };
-                self.state = State::Done(end);
+                self.state = Part::Done(end);
             }
         }
         self.progress()
@@ -75,7 +75,7 @@ impl RequestHead {
     #[must_use]
     pub fn progress(&self) -> Progress {
         match self.state {
-            State::Done(progress) => progress,
+            Part::Done(progress) => progress,
             _ => Progress::More,
         }
     }
@@ -84,8 +84,8 @@ impl RequestHead {
     #[must_use]
     pub fn has_method(&self) -> bool {
         match self.state {
-            State::Before | State::Method => false,
-            State::Done(progress) => progress == Progress::Complete,
+            Part::Before | Part::Method => false,
+            Part::Done(progress) => progress == Progress::Complete,
             _ => true,
         }
     }
@@ -96,43 +96,41 @@ impl RequestHead {
         self.has_method() && self.method_length == 4 && self.method == *b"HEAD"
     }
 
-    fn after(&mut self, byte: u8) -> State {
-        const NOT_HTTP: State = State::Done(Progress::NotHttp);
+    fn after(&mut self, byte: u8) -> Part {
+        const NOT_HTTP: Part = Part::Done(Progress::NotHttp);
         match (self.state, byte) {
-            (State::Before, b'\r' | b'\n') => State::Before,
-            (State::Before | State::Method, byte) if is_token(byte) => self.method_goes_on(byte),
-            (State::Method, b' ') => State::Target(false),
-            (State::Target(true), b' ') => State::Version(0),
-            (State::Target(_), 0x21..=0x7e | 0x80..) => State::Target(true),
-            (State::Version(count), byte) => match VERSION.get(count) {
-                Some(expected) if byte == *expected => State::Version(count + 1),
+            (Part::Before, b'\r' | b'\n') => Part::Before,
+            (Part::Before | Part::Method, byte) if is_token(byte) => self.method_goes_on(byte),
+            (Part::Method, b' ') => Part::Target(false),
+            (Part::Target(true), b' ') => Part::Version(0),
+            (Part::Target(_), 0x21..=0x7e | 0x80..) => Part::Target(true),
+            (Part::Version(count), byte) => match VERSION.get(count) {
+                Some(expected) if byte == *expected => Part::Version(count + 1),
                 Some(_) => NOT_HTTP,
-                None if count == VERSION.len() && byte.is_ascii_digit() => {
-                    State::Version(count + 1)
-                }
-                None if count > VERSION.len() && byte == b'\r' => State::LineEnd,
-                None if count > VERSION.len() && byte == b'\n' => State::FieldStart,
+                None if count == VERSION.len() && byte.is_ascii_digit() => Part::Version(count + 1),
+                None if count > VERSION.len() && byte == b'\r' => Part::LineEnd,
+                None if count > VERSION.len() && byte == b'\n' => Part::FieldStart,
                 None => NOT_HTTP,
             },
-            (State::LineEnd, b'\n') => State::FieldStart,
-            (State::FieldStart, b'\r') => State::LastLineEnd,
-            (State::FieldStart | State::LastLineEnd, b'\n') => State::Done(Progress::Complete),
-            (State::Field, b'\n') => State::FieldStart,
-            (State::FieldStart | State::LastLineEnd | State::Field, _) => State::Field,
-            (State::Done(progress), _) => State::Done(progress),
+            (Part::LineEnd, b'\n') => Part::FieldStart,
+            (Part::FieldStart, b'\r') => Part::LastLineEnd,
+            (Part::FieldStart | Part::LastLineEnd, b'\n') => Part::Done(Progress::Complete),
+            (Part::Field, b'\n') => Part::FieldStart,
+            (Part::FieldStart | Part::LastLineEnd | Part::Field, _) => Part::Field,
+            (Part::Done(progress), _) => Part::Done(progress),
             _ => NOT_HTTP,
         }
     }
 
-    fn method_goes_on(&mut self, byte: u8) -> State {
+    fn method_goes_on(&mut self, byte: u8) -> Part {
         if let Some(kept) = self.method.get_mut(self.method_length) {
             *kept = byte;
         }
         self.method_length += 1;
         if self.method_length > METHOD_BYTES_MAX {
-            return State::Done(Progress::NotHttp);
+            return Part::Done(Progress::NotHttp);
         }
-        State::Method
+        Part::Method
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::config::KeyPath;
+
 /// Why evenkeel did not run.
 #[derive(Debug)]
 pub enum RunError {
@@ -12,8 +14,8 @@ pub enum RunError {
     Host {
         /// Every address, with its place in the file.
         text: String,
-        /// Dotted path of the key of the first of them.
-        key: String,
+        /// Where the file names the first of them; `None` when there is none.
+        key: Option<KeyPath>,
         /// Why the first of them failed.
         cause: io::Error,
     },

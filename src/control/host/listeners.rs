@@ -1,8 +1,8 @@
 //! Opening the sockets a configuration asks for, and keeping those it had already.
 //!
-//! Sockets are opened by the control plane, so that a failure is an answer to whoever asked, and
-//! handed to the workers afterwards. An address that stays is never closed; port 0 keeps the port
-//! the kernel chose.
+//! Sockets are opened by the control plane, so that a failure is an answer to the operator who
+//! asked, and handed to the workers afterwards. An address that stays is never closed; port 0 keeps
+//! the port the kernel chose.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,15 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config;
-use crate::policy::defects::{Defect, has};
+use crate::config::{self, KeyPath};
 use crate::shared::Address;
 use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::{Inherited, InheritedAddress};
 use crate::sys::unix;
 
-use super::socket_file::{self, SocketFile, WhenLocked, directory_of};
+use crate::control::host::socket_file::{self, SocketFile, WhenLocked, directory_of};
 
 /// Permissions of the file of a Unix socket: anybody may connect who can pass its directories, as
 /// anybody may to a port.
@@ -29,10 +28,10 @@ const PERMISSIONS: u32 = 0o666;
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Addresses that are listened on: as configured, and as they really are.
-pub(crate) type Bound = HashMap<Asked, BoundAddress>;
+pub(crate) type BoundAddresses = HashMap<AskedAddress, BoundAddress>;
 
 /// An address as configured, and how often it came before: port 0 is another port each time.
-pub(crate) type Asked = (Address, usize);
+pub(crate) type AskedAddress = (Address, usize);
 
 /// One address that is listened on.
 #[derive(Debug, Clone)]
@@ -45,7 +44,7 @@ pub(crate) struct BoundAddress {
 
 /// A socket for each worker on one address.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedSockets {
     pub(crate) address: Address,
     pub(crate) sockets: Vec<OwnedFd>,
     /// They are one and the same socket.
@@ -57,11 +56,11 @@ pub(crate) struct Opened {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     /// All addresses of the configuration.
-    pub(crate) bound: Bound,
+    pub(crate) bound: BoundAddresses,
     /// Real addresses of each listener, in the order of the configuration.
     pub(crate) addresses: Vec<Vec<Address>>,
     /// Sockets that were opened for it.
-    pub(crate) opened: Vec<Opened>,
+    pub(crate) opened: Vec<OpenedSockets>,
     /// Sockets that stay and get other options.
     pub(crate) retuned: Vec<BoundAddress>,
 }
@@ -69,8 +68,8 @@ pub(crate) struct Plan {
 /// An address that could not be listened on.
 #[derive(Debug)]
 pub(crate) struct ListenFailure {
-    /// Dotted path of its key.
-    pub(crate) key: String,
+    /// Where the file names it.
+    pub(crate) key: KeyPath,
     /// What happened.
     pub(crate) message: String,
     /// What to do.
@@ -81,16 +80,16 @@ pub(crate) struct ListenFailure {
 
 impl ListenFailure {
     /// Of an IP address that is not listened on at all yet.
-    pub(crate) fn new(key: String, address: SocketAddr, cause: io::Error) -> Self {
-        Failed::Open(cause).place(key, &Address::Ip(address), &Bound::new())
+    pub(crate) fn new(key: KeyPath, address: SocketAddr, cause: io::Error) -> Self {
+        OpenFailure::Open(cause).place(key, &Address::Ip(address), &BoundAddresses::new())
     }
 }
 
 /// The addresses of each listener, in the order of the configuration.
-pub(crate) fn asked(config: &config::Config) -> Vec<Vec<Asked>> {
+pub(crate) fn asked(config: &config::Config) -> Vec<Vec<AskedAddress>> {
     let mut seen: HashMap<Address, usize> = HashMap::new();
-    let mut count = |address: &config::Address| {
-        let address = Address::from(address);
+    let mut count = |address: &Address| {
+        let address = address.clone();
         let times = seen.entry(address.clone()).or_default();
         *times += 1;
         (address, *times - 1)
@@ -102,18 +101,19 @@ pub(crate) fn asked(config: &config::Config) -> Vec<Vec<Asked>> {
 /// Opens what is new. On failure everything opened here is closed again.
 pub(crate) fn plan(
     config: &config::Config,
-    bound: &Bound,
+    bound: &BoundAddresses,
     inherited: &mut Vec<Inherited>,
     workers: usize,
 ) -> Result<Plan, Vec<ListenFailure>> {
     let mut plan = Plan::default();
+    let mut opener = Opener { inherited, workers };
     let mut failures = Vec::new();
     for (listener, asked) in config.listeners.iter().zip(asked(config)) {
         let options = options_of(listener);
         let mut addresses = Vec::new();
         for (position, asked) in asked.into_iter().enumerate() {
-            let key = format!("listener.{}.bind[{position}]", listener.name);
-            match plan.add(&asked, options, bound.get(&asked), (inherited, workers)) {
+            let key = KeyPath::listener(&listener.name).key("bind").item(position);
+            match plan.add(&asked, options, bound.get(&asked), &mut opener) {
                 Ok(real) => addresses.push(real),
                 Err(failed) => failures.push(failed.place(key, &asked.0, bound)),
             }
@@ -123,13 +123,13 @@ pub(crate) fn plan(
     if failures.is_empty() { Ok(plan) } else { Err(failures) }
 }
 
-enum Failed {
+enum OpenFailure {
     Open(io::Error),
     Multipath,
 }
 
-impl Failed {
-    fn place(self, key: String, address: &Address, bound: &Bound) -> ListenFailure {
+impl OpenFailure {
+    fn place(self, key: KeyPath, address: &Address, bound: &BoundAddresses) -> ListenFailure {
         match self {
             Self::Multipath => ListenFailure {
                 key,
@@ -153,8 +153,8 @@ impl Failed {
     }
 }
 
-/// Who has the address: a socket of ours that goes with this configuration, or somebody else.
-fn remedy_in_use(address: SocketAddr, bound: &Bound) -> String {
+/// What has the address: a socket of ours that goes with this configuration, or another program.
+fn remedy_in_use(address: SocketAddr, bound: &BoundAddresses) -> String {
     let mut own = bound.values().filter_map(|own| own.real.ip());
     match own.find(|own| config::is_in_the_way(*own, address)) {
         Some(own) => format!(
@@ -205,15 +205,6 @@ fn remedy_of_unix(error: &io::Error, path: &Path) -> String {
     }
 }
 
-impl From<&config::Address> for Address {
-    fn from(address: &config::Address) -> Self {
-        match address {
-            config::Address::Ip(address) => Self::Ip(*address),
-            config::Address::Unix(path) => Self::Unix(Arc::clone(path)),
-        }
-    }
-}
-
 impl From<&InheritedAddress> for Address {
     fn from(address: &InheritedAddress) -> Self {
         match address {
@@ -223,14 +214,14 @@ impl From<&InheritedAddress> for Address {
     }
 }
 
-/// Unix sockets whose file somebody has removed or replaced: they listen, and nobody reaches them.
-pub(crate) fn lost_files(bound: &Bound) -> impl Iterator<Item = &Address> {
+/// Unix sockets whose file was removed or replaced: they listen, and no client reaches them.
+pub(crate) fn lost_files(bound: &BoundAddresses) -> impl Iterator<Item = &Address> {
     let is_lost = |file: &Arc<SocketFile>| !file.is_there();
     bound.values().filter(move |it| it.file.as_ref().is_some_and(is_lost)).map(|it| &it.real)
 }
 
-/// Removes the files of all Unix sockets: whoever has connected is still served.
-pub(crate) fn remove_files(bound: &Bound) {
+/// Removes the files of all Unix sockets; clients that have connected are still served.
+pub(crate) fn remove_files(bound: &BoundAddresses) {
     for file in bound.values().filter_map(|it| it.file.as_ref()) {
         file.remove();
     }
@@ -239,20 +230,14 @@ pub(crate) fn remove_files(bound: &Bound) {
 impl Plan {
     fn add(
         &mut self,
-        asked: &Asked,
+        asked: &AskedAddress,
         options: ListenOptions,
         known: Option<&BoundAddress>,
-        (inherited, workers): (&mut Vec<Inherited>, usize),
-    ) -> Result<Address, Failed> {
+        opener: &mut Opener<'_>,
+    ) -> Result<Address, OpenFailure> {
         if let Some(known) = known {
             if known.options.mptcp != options.mptcp && !known.real.is_unix() {
-                return Err(Failed::Multipath);
-            }
-            if has(Defect::BindAnew)
-                && let Address::Ip(real) = known.real
-            {
-                let sockets = socket::listen_beside(real, workers, &options);
-                self.opened.push(Opened::of_tcp(real, sockets.map_err(Failed::Open)?));
+                return Err(OpenFailure::Multipath);
             }
             let kept = BoundAddress { options, ..known.clone() };
             let real = kept.real.clone();
@@ -262,7 +247,7 @@ impl Plan {
             self.bound.insert(asked.clone(), kept);
             return Ok(real);
         }
-        let opened = open(&asked.0, options, inherited, workers).map_err(Failed::Open)?;
+        let opened = opener.open(&asked.0, options).map_err(OpenFailure::Open)?;
         let (real, file) = (opened.address.clone(), opened.file.clone());
         self.bound.insert(asked.clone(), BoundAddress { real: real.clone(), options, file });
         self.opened.push(opened);
@@ -270,14 +255,15 @@ impl Plan {
     }
 }
 
-impl Opened {
+impl OpenedSockets {
     fn of_tcp(address: SocketAddr, sockets: Vec<OwnedFd>) -> Self {
         Self { address: Address::Ip(address), sockets, is_shared: false, file: None }
     }
 
     /// One socket, from whose queue every worker accepts.
     fn shared(
-        (address, socket): (&Address, OwnedFd),
+        address: &Address,
+        socket: OwnedFd,
         file: Option<SocketFile>,
         workers: usize,
     ) -> io::Result<Self> {
@@ -289,38 +275,42 @@ impl Opened {
     }
 }
 
-fn open(
-    configured: &Address,
-    options: ListenOptions,
-    inherited: &mut Vec<Inherited>,
+/// What new sockets are made from.
+struct Opener<'a> {
+    /// Sockets that systemd passed and no listener has taken yet.
+    inherited: &'a mut Vec<Inherited>,
     workers: usize,
-) -> io::Result<Opened> {
-    let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
-    if let Some(position) = inherited.iter().position(is_it) {
-        let socket = inherited.swap_remove(position).socket;
-        let socket = match configured {
-            Address::Ip(_) => socket::adopt_listener(socket, &options)?,
-            Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
-        };
-        // Its file, if it has one, is systemd's.
-        return Opened::shared((configured, socket), None, workers);
-    }
-    match configured {
-        Address::Ip(address) => {
-            let sockets = socket::listen(*address, workers, &options)?;
-            let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
-            Ok(Opened::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
+}
+
+impl Opener<'_> {
+    fn open(&mut self, configured: &Address, options: ListenOptions) -> io::Result<OpenedSockets> {
+        let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
+        if let Some(position) = self.inherited.iter().position(is_it) {
+            let socket = self.inherited.swap_remove(position).socket;
+            let socket = match configured {
+                Address::Ip(_) => socket::adopt_listener(socket, &options)?,
+                Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
+            };
+            // Its file, if it has one, is systemd's.
+            return OpenedSockets::shared(configured, socket, None, self.workers);
         }
-        Address::Unix(path) => {
-            let bind = || unix::listen(path, PERMISSIONS, options.backlog);
-            let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
-            let (socket, file) = socket_file::make(path, when_locked, bind)?;
-            Opened::shared((configured, socket), Some(file), workers)
+        match configured {
+            Address::Ip(address) => {
+                let sockets = socket::listen(*address, self.workers, &options)?;
+                let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
+                Ok(OpenedSockets::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
+            }
+            Address::Unix(path) => {
+                let bind = || unix::listen(path, PERMISSIONS, options.backlog);
+                let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
+                let (socket, file) = socket_file::make(path, when_locked, bind)?;
+                OpenedSockets::shared(configured, socket, Some(file), self.workers)
+            }
         }
     }
 }
 
-fn options_of(listener: &config::Listener) -> ListenOptions {
+fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
     ListenOptions {
         backlog: listener.backlog,
         keepalive: KeepaliveOptions {

@@ -1,16 +1,17 @@
 //! Where a configuration asks for more than this host grants.
 //!
 //! A limit that is silently cut is found out at the worst moment, so `check` and `run` both warn of
-//! it. Refused is only a file of certificates that cannot be read: probes would fail for our want.
+//! it. Refused is only a file of certificates that cannot be read: probes would fail for a reason
+//! that is ours.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Address, Config, Parsed};
+use crate::config::{Address, Config, KeyPath, Parsed};
 use crate::sys::{process, source};
 
-use super::host_limits::Host;
-use super::sizing::{self, Sizes};
-use crate::control::watch::trust::TlsProbes;
+use crate::control::host::limits::Host;
+use crate::control::host::sizing::{self, Sizes};
+use crate::control::host::trust::TlsProbes;
 
 /// A process that holds fewer is hardly meant.
 const FEW_SESSIONS: u64 = 100;
@@ -51,11 +52,13 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
     for listener in &config.listeners {
         for (position, address) in listener.bind.iter().enumerate() {
             if let Address::Ip(address) = address {
-                addresses.push((format!("listener.{}.bind[{position}]", listener.name), *address));
+                let key = KeyPath::listener(&listener.name).key("bind").item(position);
+                addresses.push((key, *address));
             }
         }
     }
-    addresses.extend(config.admin.http.map(|address| ("admin.http".to_owned(), address)));
+    let admin_key = KeyPath::table("admin").key("http");
+    addresses.extend(config.admin.http.map(|address| (admin_key, address)));
     for (key, address) in addresses {
         if (1..first_free).contains(&address.port()) {
             parsed.warn(
@@ -67,7 +70,7 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
     }
 }
 
-/// The same with sizes that are known.
+/// Adds warnings about a host whose sizes are known.
 pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     warn_of_sessions(parsed, config, sizes);
     warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
@@ -79,7 +82,7 @@ pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     }
 }
 
-/// The same of what a reload can change.
+/// Adds warnings about what a reload can change.
 pub(crate) fn warn_at_reload(parsed: &mut Parsed, config: &Config) {
     let is_asked = config.pools.iter().any(|pool| pool.transparent);
     warn_of_sources(parsed, config, source::is_here, is_asked && source::may_be_anybody());
@@ -112,7 +115,7 @@ fn warn_of_loops(parsed: &mut Parsed, config: &Config, is_here: impl Fn(IpAddr) 
             let Some((listener, bind)) = wildcards.iter().find(takes) else { continue };
             if is_here(address.ip()) {
                 parsed.warn(
-                    &format!("pool.{}.backends[{position}]", pool.name),
+                    &KeyPath::pool(&pool.name).key("backends").item(position),
                     format!(
                         "backend {address} is this host, and listener {listener} accepts on \
                          {bind}: its sessions come back, over and over"
@@ -135,7 +138,7 @@ fn warn_of_sources(
         for (position, own) in pool.source.iter().enumerate() {
             if !is_here(*own) {
                 parsed.warn(
-                    &format!("pool.{}.source[{position}]", pool.name),
+                    &KeyPath::pool(&pool.name).key("source").item(position),
                     format!("source {own} is no address of this host"),
                     "sessions come from the others of the pool; add it to a device (`ip address \
                      add`), or remove it here",
@@ -144,7 +147,7 @@ fn warn_of_sources(
         }
         if pool.transparent && !may_be_anybody {
             parsed.warn(
-                &format!("pool.{}.transparent", pool.name),
+                &KeyPath::pool(&pool.name).key("transparent"),
                 format!(
                     "this process may not connect from its clients' addresses: every session \
                          of pool {} will fail",
@@ -176,7 +179,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
             "max_sessions = {wanted} is cut to {fits}: the process may open {descriptors} \
              descriptors"
         );
-        parsed.warn("global.max_sessions", message, hint);
+        parsed.warn(&KeyPath::table("global").key("max_sessions"), message, hint);
     }
     let most = sizes.sessions(config);
     if most < FEW_SESSIONS && config.global.max_sessions.is_none() {
@@ -189,7 +192,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
             }
         };
         let hint = "raise the limit (LimitNOFILE= or MemoryMax= of the systemd unit, `ulimit -n`)";
-        parsed.warn("global", message, hint);
+        parsed.warn(&KeyPath::table("global"), message, hint);
     }
     let mut sum = 0_u64;
     let mut each_fits = true;
@@ -202,7 +205,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
                 "max_sessions = {wanted} cannot be reached: the process holds at most {most} \
                  sessions"
             );
-            parsed.warn(&format!("listener.{}.max_sessions", listener.name), message, hint);
+            parsed.warn(&KeyPath::listener(&listener.name).key("max_sessions"), message, hint);
         }
     }
     if each_fits && sum > most {
@@ -210,7 +213,7 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
             "the listeners' max_sessions add up to {sum}, the process holds at most {most} \
              sessions: one listener can starve another"
         );
-        parsed.warn("global.max_sessions", message, hint);
+        parsed.warn(&KeyPath::table("global").key("max_sessions"), message, hint);
     }
 }
 
@@ -219,7 +222,7 @@ fn warn_of_backlog(parsed: &mut Parsed, config: &Config, somaxconn: Option<u64>)
     for listener in &config.listeners {
         if u64::from(listener.backlog) > most {
             parsed.warn(
-                &format!("listener.{}.backlog", listener.name),
+                &KeyPath::listener(&listener.name).key("backlog"),
                 format!("backlog = {} is cut to {most} by the kernel", listener.backlog),
                 format!("raise net.core.somaxconn, or set backlog = {most}"),
             );
@@ -271,7 +274,7 @@ mod tests {
         assert_eq!(warnings("", "max_sessions = 100\nbacklog = 128"), []);
     }
 
-    // If this fails, a process that can hold next to nobody starts as if all were well.
+    // If this fails, a process that can hold hardly a session starts as if all were well.
     #[test]
     fn hardly_any_descriptors_are_worth_a_word() {
         let found = warnings_with(200, "", "backlog = 128");
@@ -312,7 +315,8 @@ mod tests {
         assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
     }
 
-    // If this fails, one connection becomes as many sessions as there may be, and nobody was told.
+    // If this fails, one connection becomes as many sessions as there may be, and no warning said
+    // so.
     #[test]
     fn a_backend_that_is_this_host_is_named() {
         let text = "[listener.a]\nbind = [\"0.0.0.0:5432\", \"10.0.0.1:5433\"]\npool = \"p\"\n\

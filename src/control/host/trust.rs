@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::{Config, Pool, Probe, Trust};
+use crate::config::{Config, KeyPath, PoolConfig, Probe, Trust};
 
 /// No file of certificates is that long: those of a whole system have a quarter of a megabyte.
 const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -34,7 +34,7 @@ pub(crate) struct TlsProbe {
     pub(crate) client: Arc<ClientConfig>,
     /// What `host` says; `None` is the backend's address.
     pub(crate) name: Option<ServerName<'static>>,
-    /// Who has to have signed the certificate; `None` is anybody.
+    /// The authorities that may have signed the certificate; `None` accepts any.
     pub(crate) roots: Option<Arc<Roots>>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Roots {
 /// Why probes cannot be made, with the place in the file that it is about.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
-    pub(crate) key: String,
+    pub(crate) key: KeyPath,
     pub(crate) message: String,
     pub(crate) hint: &'static str,
 }
@@ -106,12 +106,12 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn probe(&mut self, pool: &Pool) -> Result<Option<Arc<TlsProbe>>, Untrusted> {
+    fn probe(&mut self, pool: &PoolConfig) -> Result<Option<Arc<TlsProbe>>, Untrusted> {
         let Some(Probe::Tls { host, trust }) = pool.health.as_ref().map(|health| &health.probe)
         else {
             return Ok(None);
         };
-        let place = |key: &str| format!("pool.{}.health.{key}", pool.name);
+        let place = |key: &str| KeyPath::pool(&pool.name).key("health").key(key);
         let name = match host.clone().map(ServerName::try_from).transpose() {
             Ok(name) => name,
             Err(_) => {
@@ -145,7 +145,7 @@ impl Maker<'_> {
     }
 
     /// The roots as they were, if they are the same.
-    fn kept(&self, pool: &Pool, roots: Arc<Roots>) -> Arc<Roots> {
+    fn kept(&self, pool: &PoolConfig, roots: Arc<Roots>) -> Arc<Roots> {
         let before = self.previous.of(&pool.name).and_then(|before| before.roots.as_ref());
         before.filter(|before| before.is_same(&roots)).cloned().unwrap_or(roots)
     }
@@ -178,7 +178,7 @@ impl Roots {
     fn of_system() -> Result<Arc<Self>, Wrong> {
         let found = rustls_native_certs::load_native_certs();
         let mut anchors = RootCertStore::empty();
-        // There are always some that nobody can read any more.
+        // There are always some that cannot be parsed any more.
         anchors.add_parsable_certificates(found.certs);
         let none = || {
             let cause = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();

@@ -1,0 +1,148 @@
+//! The table of keys as a JSON schema (draft 2020-12), for editors and for what programs write.
+//!
+//! It knows names, types, words and the bounds of numbers. What takes more than one value to judge,
+//! what a host has, and bounds of durations, stay with `evenkeel check`.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{self, Default, Key, Shape, TABLES, Table, Values};
+
+/// Patterns of strings that carry a unit: what [`super::units`] reads.
+const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*(d|h|min|m|s|ms|us|µs|μs)\s*)+$";
+const RATE: &str = r"^\s*[0-9]+\s*/\s*(s|min|h|d)\s*$";
+const PERCENT: &str = r"^\s*[0-9]+\s*%\s*$";
+const SIZE: &str = r"^\s*[0-9]+\s*(B|KiB|MiB|GiB)\s*$";
+const BANDWIDTH: &str = r"^\s*[0-9]+\s*(B|KiB|MiB|GiB)\s*/s$";
+
+/// The schema of a configuration file.
+#[must_use]
+pub fn schema() -> Value {
+    let mut definitions: Map<String, Value> =
+        TABLES.iter().map(|table| (definition(*table), of_table(*table))).collect();
+    definitions.insert(definition(Table::Defaults), of_table(Table::Defaults));
+    let named = |table| json!({ "type": "object", "additionalProperties": reference(table) });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "evenkeel",
+        "description": "Configuration of evenkeel, a Layer-4 TCP load balancer.",
+        "type": "object",
+        "properties": {
+            "global": reference(Table::Global),
+            "admin": reference(Table::Admin),
+            "defaults": reference(Table::Defaults),
+            "listener": named(Table::Listener),
+            "pool": named(Table::Pool),
+        },
+        "required": ["listener"],
+        "additionalProperties": false,
+        "$defs": definitions,
+    })
+}
+
+/// What a table is called among the definitions.
+fn definition(table: Table) -> String {
+    format!("{table:?}")
+}
+
+fn reference(table: Table) -> Value {
+    json!({ "$ref": format!("#/$defs/{}", definition(table)) })
+}
+
+fn of_table(table: Table) -> Value {
+    let properties: Map<String, Value> =
+        keys::of(table).map(|key| (key.name.to_owned(), of_key(key, table))).collect();
+    let mut schema = json!({
+        "type": "object",
+        "title": table.to_string(),
+        "properties": properties,
+        "additionalProperties": false,
+    });
+    // Elsewhere `[defaults]` may have what is required.
+    if matches!(table, Table::Route | Table::Backend) {
+        let required = keys::of(table).filter(|key| key.default == Default::Required);
+        schema["required"] = required.map(|key| key.name).collect();
+    }
+    schema
+}
+
+fn of_key(key: &Key, inside: Table) -> Value {
+    let mut schema = of_shape(key.shape, inside);
+    schema["description"] = describe(key).into();
+    if let Some(text) = key.default_text() {
+        schema["default"] =
+            if key.is_quoted(text) { text.into() } else { text.parse().unwrap_or(Value::Null) };
+    }
+    schema
+}
+
+fn of_shape(shape: Shape, inside: Table) -> Value {
+    let integer = |from, to| json!({ "type": "integer", "minimum": from, "maximum": to });
+    let pattern = |pattern: &str| json!({ "type": "string", "pattern": pattern });
+    match shape {
+        Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::Count(from, to) => integer(from, to),
+        Shape::AutoOrCount(from, to) => {
+            json!({ "anyOf": [{ "const": "auto" }, integer(from, to)] })
+        }
+        Shape::Factor(from, to) => {
+            let [from, to] = [from, to].map(|bound| f64::from(bound) / 1_000.0);
+            json!({ "type": "number", "minimum": from, "maximum": to })
+        }
+        Shape::Duration(..) | Shape::WholeSeconds(..) => pattern(DURATION),
+        Shape::Rate => pattern(RATE),
+        Shape::Percent => pattern(PERCENT),
+        Shape::Size(..) => pattern(SIZE),
+        Shape::Bandwidth(..) => pattern(BANDWIDTH),
+        Shape::Word(words) => json!({ "enum": words() }),
+        Shape::WordWith(words, argument) => {
+            let forms = words().into_iter().map(|word| match word.strip_suffix(' ') {
+                Some(word) => pattern(&format!("^{word} {}", argument.pattern())),
+                None => json!({ "const": word }),
+            });
+            json!({ "anyOf": forms.collect::<Vec<_>>() })
+        }
+        Shape::Text(_) => json!({ "type": "string" }),
+        Shape::List(_) => json!({ "type": "array", "items": { "type": "string" } }),
+        Shape::Backends => {
+            let entry = json!({ "anyOf": [{ "type": "string" }, reference(Table::Backend)] });
+            json!({ "type": "array", "items": entry, "minItems": 1 })
+        }
+        Shape::Table(table) => reference(table),
+        // There is nothing to turn off in [defaults] itself.
+        Shape::TableOrFalse(table) if inside == Table::Defaults => reference(table),
+        Shape::TableOrFalse(table) => json!({ "anyOf": [{ "const": false }, reference(table)] }),
+        Shape::Tables(table) => json!({ "type": "array", "items": reference(table) }),
+    }
+}
+
+/// What an editor shows beside the key: its meaning, and beside what it counts.
+fn describe(key: &Key) -> String {
+    let mut text = without_links(key.meaning);
+    for companion in key.companions {
+        let other = companion.key;
+        let beside = match companion.values {
+            Values::Among(words) => format!("beside `{other}` = {}", words.join(", ")),
+            Values::Except(words) => format!("beside `{other}` other than {}", words.join(", ")),
+            Values::Any => format!("beside `{other}`"),
+        };
+        let or = companion.or_beside.map(|key| format!(", or beside `{key}`")).unwrap_or_default();
+        text.push_str(&format!(" Counts only {beside}{or}."));
+    }
+    text.push_str(&format!(" Reload: {}.", key.reload));
+    text
+}
+
+/// Markdown with only the words of its links.
+fn without_links(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once('[') {
+        let Some((words, after)) = link.split_once("](") else { break };
+        let Some((_, after)) = after.split_once(')') else { break };
+        out.push_str(before);
+        out.push_str(words);
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}

@@ -1,0 +1,9 @@
+//! What this host grants a configuration: sockets, files, sizes; and where it grants less than is
+//! asked for.
+
+pub(crate) mod limits;
+pub(crate) mod listeners;
+pub(crate) mod sizing;
+pub(crate) mod socket_file;
+pub(crate) mod trust;
+pub(crate) mod warnings;

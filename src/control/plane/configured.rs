@@ -1,0 +1,39 @@
+//! What a configuration became: each of its backends in the snapshot, each of its listeners'
+//! addresses with its real port.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::control::host::listeners::{self, BoundAddresses};
+use crate::shared::{Address, AdminState, Backend, Snapshot};
+
+/// Whether an operator lets a backend serve.
+pub(crate) fn is_wanted(backend: &Backend) -> bool {
+    backend.state.admin() == AdminState::Ready && backend.weight > 0
+}
+
+/// Real addresses of each listener, in the order of the configuration.
+pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<Address>> {
+    let real = |asked| bound.get(asked).map(|known| known.real.clone());
+    let listeners = listeners::asked(config);
+    listeners.iter().map(|addresses| addresses.iter().filter_map(real).collect()).collect()
+}
+
+/// Each backend of a configuration with its pool, and what it became in the snapshot.
+pub(crate) fn configured_backends<'a>(
+    config: &'a Config,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<
+    Item = (&'a crate::config::PoolConfig, &'a crate::config::BackendConfig, &'a Arc<Backend>),
+> {
+    config.pools.iter().flat_map(move |pool| {
+        let built = snapshot.pools.iter().flatten().filter(|built| built.name == pool.name);
+        let members = built.flat_map(|built| built.backends());
+        let by_name: HashMap<&str, &Arc<Backend>> =
+            members.map(|backend| (backend.name.as_ref(), backend)).collect();
+        pool.backends
+            .iter()
+            .filter_map(move |backend| Some((pool, backend, *by_name.get(backend.name.as_str())?)))
+    })
+}

@@ -1,0 +1,10 @@
+//! The state of the control plane, which all its duties read and some change.
+
+pub(crate) mod clock;
+pub(crate) mod configured;
+pub(crate) mod health_book;
+pub(crate) mod outlier_book;
+pub(crate) mod overrides;
+pub(crate) mod source_book;
+pub(crate) mod state;
+pub(crate) mod workers;

@@ -1,0 +1,111 @@
+//! What was last seen of each source address, so that a change is said once.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::policy::balance::source::is_scarce;
+use crate::shared::{Source, Spill};
+
+/// What was said of each source.
+#[derive(Debug, Default)]
+pub(crate) struct SourceBook {
+    pub(crate) known: Mutex<HashMap<(IpAddr, SocketAddr), SourceStanding>>,
+    /// Rings when a pool names its sources again.
+    pub(crate) wanted: Notify,
+}
+
+/// A source, as it was at the latest look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SourceStanding {
+    is_scarce: bool,
+    is_missing: bool,
+    no_port: u64,
+    no_address: u64,
+}
+
+/// What has changed about a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceChange {
+    Scarce,
+    Ample,
+    Missing,
+    Back,
+}
+
+impl SourceStanding {
+    /// Takes in what a look has found. Returns what there is to say of its ports and of its
+    /// address.
+    pub(crate) fn look(&mut self, source: &Source, most: u32) -> [Option<SourceChange>; 2] {
+        let before = *self;
+        let used = source.in_use();
+        self.no_port = source.spills(Spill::NoPort);
+        self.no_address = source.spills(Spill::NoAddress);
+        // The kernel may have none although sessions have few: closed connections keep theirs.
+        let ran_out = self.no_port > before.no_port;
+        self.is_scarce = ran_out || is_scarce(used, most, before.is_scarce);
+        // One that is bound is there; without any use it has not been asked for.
+        self.is_missing = self.no_address > before.no_address || before.is_missing && used == 0;
+        let ports = match (before.is_scarce, self.is_scarce) {
+            (false, true) => Some(SourceChange::Scarce),
+            (true, false) => Some(SourceChange::Ample),
+            _ => None,
+        };
+        let address = match (before.is_missing, self.is_missing) {
+            (false, true) => Some(SourceChange::Missing),
+            (true, false) => Some(SourceChange::Back),
+            _ => None,
+        };
+        [ports, address]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::Arc;
+
+    use crate::shared::SourcePort;
+
+    fn source() -> Arc<Source> {
+        let address = "10.0.0.5".parse().unwrap();
+        Arc::new(Source::new(address, "10.0.0.9:80".parse().unwrap()))
+    }
+
+    // If this fails, a source runs out of ports in silence, or the log repeats itself.
+    #[test]
+    fn each_change_is_said_once() {
+        let (source, mut standing) = (source(), SourceStanding::default());
+        let mut ports: Vec<_> = (0..8).filter_map(|_| SourcePort::take(&source, 10)).collect();
+        assert_eq!(standing.look(&source, 10), [Some(SourceChange::Scarce), None]);
+        assert_eq!(standing.look(&source, 10), [None, None]);
+        ports.truncate(7);
+        assert_eq!(standing.look(&source, 10), [None, None]);
+        ports.truncate(6);
+        assert_eq!(standing.look(&source, 10), [Some(SourceChange::Ample), None]);
+        assert_eq!(standing.look(&source, 10), [None, None]);
+    }
+
+    // If this fails, ports that closed connections keep are not noticed.
+    #[test]
+    fn a_kernel_without_ports_is_scarcity() {
+        let (source, mut standing) = (source(), SourceStanding::default());
+        source.spilled(Spill::NoPort);
+        assert_eq!(standing.look(&source, 10), [Some(SourceChange::Scarce), None]);
+        assert_eq!(standing.look(&source, 10), [Some(SourceChange::Ample), None]);
+    }
+
+    // If this fails, a missing address is said at every look, or never.
+    #[test]
+    fn an_address_is_missing_until_it_is_used() {
+        let (source, mut standing) = (source(), SourceStanding::default());
+        source.spilled(Spill::NoAddress);
+        assert_eq!(standing.look(&source, 10), [None, Some(SourceChange::Missing)]);
+        assert_eq!(standing.look(&source, 10), [None, None]);
+        let _port = SourcePort::take(&source, 10);
+        assert_eq!(standing.look(&source, 10), [None, Some(SourceChange::Back)]);
+    }
+}

@@ -1,0 +1,162 @@
+//! The state of the control plane, shared by its tasks: configuration, workers, verdicts.
+//!
+//! Everything here runs on one thread; locks are held for a few instructions and never across an
+//! await.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::control::host::listeners::BoundAddresses;
+use crate::control::host::sizing::Sizes;
+use crate::control::host::trust::TlsProbes;
+use crate::control::plane::clock::seconds_now;
+use crate::control::plane::configured::is_wanted;
+use crate::control::plane::health_book::HealthBook;
+use crate::control::plane::outlier_book::OutlierBook;
+use crate::control::plane::overrides::Overrides;
+use crate::control::plane::source_book::SourceBook;
+use crate::control::plane::workers::Workers;
+use crate::shared::Publisher;
+
+/// How far the process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProcessPhase {
+    /// Not everything is open yet.
+    Starting,
+    /// Serving.
+    Serving,
+    /// Asked to stop.
+    Stopping,
+}
+
+/// What changes by a reload or an operator's verb.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) config: Config,
+    pub(crate) bound: BoundAddresses,
+    pub(crate) overrides: Overrides,
+    pub(crate) tls: TlsProbes,
+}
+
+/// Counters of reloads.
+#[derive(Debug, Default)]
+pub(crate) struct ReloadCounts {
+    pub(crate) ok: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    /// Seconds since the epoch of the latest success; 0 is never.
+    pub(crate) last_success: AtomicU64,
+    /// 1 when the latest attempt succeeded.
+    last_ok: AtomicU64,
+}
+
+impl ReloadCounts {
+    /// A new configuration is in force.
+    pub(crate) fn note_success(&self) {
+        self.ok.fetch_add(1, Ordering::Relaxed);
+        self.last_ok.store(1, Ordering::Relaxed);
+        self.last_success.store(seconds_now(), Ordering::Relaxed);
+    }
+
+    /// A new configuration was refused; the one before stays in force.
+    pub(crate) fn note_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.last_ok.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the latest attempt succeeded; a process that never reloaded started from a good
+    /// file.
+    pub(crate) fn is_last_ok(&self) -> bool {
+        let attempts = self.ok.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed);
+        attempts == 0 || self.last_ok.load(Ordering::Relaxed) == 1
+    }
+}
+
+/// What a plane is made of when it starts.
+#[derive(Debug)]
+pub(crate) struct PlaneSetup {
+    pub(crate) file: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) sizes: Sizes,
+    pub(crate) workers: Workers,
+    pub(crate) publisher: Publisher,
+    pub(crate) current: Current,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) file: PathBuf,
+    pub(crate) started: Instant,
+    pub(crate) sizes: Sizes,
+    pub(crate) workers: Workers,
+    pub(crate) publisher: Publisher,
+    pub(crate) current: Mutex<Current>,
+    pub(crate) health: Mutex<HealthBook>,
+    pub(crate) outliers: OutlierBook,
+    pub(crate) sources: SourceBook,
+    pub(crate) reloads: ReloadCounts,
+    phase: AtomicU8,
+}
+
+impl Plane {
+    /// A plane that serves nothing yet.
+    pub(crate) fn new(setup: PlaneSetup) -> Self {
+        let PlaneSetup { file, started, sizes, workers, publisher, current } = setup;
+        Self {
+            file,
+            started,
+            sizes,
+            workers,
+            publisher,
+            current: Mutex::new(current),
+            health: Mutex::default(),
+            outliers: OutlierBook::default(),
+            sources: SourceBook::default(),
+            reloads: ReloadCounts::default(),
+            phase: AtomicU8::new(ProcessPhase::Starting as u8),
+        }
+    }
+
+    /// How far the process has come.
+    pub(crate) fn phase(&self) -> ProcessPhase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => ProcessPhase::Starting,
+            1 => ProcessPhase::Serving,
+            _ => ProcessPhase::Stopping,
+        }
+    }
+
+    /// Records how far the process has come.
+    pub(crate) fn set_phase(&self, phase: ProcessPhase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether listeners accept and some pool that a listener uses can serve by a healthy backend.
+    pub(crate) fn is_ready(&self) -> bool {
+        let snapshot = self.publisher.latest();
+        let serves = snapshot.open_listeners().any(|listener| {
+            let routes = listener.routing.iter().flat_map(|routing| &routing.routes);
+            let mut pools = routes.map(|route| route.target).chain([listener.pool]);
+            pools.any(|id| {
+                snapshot.pool(id).is_some_and(|pool| {
+                    pool.backends().any(|backend| backend.state.is_healthy() && is_wanted(backend))
+                })
+            })
+        });
+        self.phase() == ProcessPhase::Serving && serves
+    }
+
+    /// The time by the workers' clock, in microseconds.
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// When the process started, in seconds since the epoch.
+    pub(crate) fn started_at(&self) -> u64 {
+        seconds_now().saturating_sub(self.started.elapsed().as_secs())
+    }
+}

@@ -1,0 +1,81 @@
+//! From a checked configuration to a published snapshot, and everything that follows from it.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::control::plane::configured::configured_backends;
+use crate::control::plane::overrides::Overrides;
+use crate::control::plane::state::Plane;
+use crate::control::reload::compile::compile;
+use crate::control::reload::compile::inputs::Inputs;
+use crate::control::watch::panic::judge_panic;
+use crate::control::watch::verdict::set_verdict;
+use crate::control::watch::{outlier, source_ports};
+use crate::shared::{Address, AdminState, Snapshot};
+use crate::sys::memory::prefer_large_pages;
+use crate::sys::process;
+
+/// Publishes the snapshot of a configuration and sets what the operator wants of its backends.
+/// `addresses` are the real ones of each listener, in the order of the configuration.
+///
+/// # Errors
+/// In words, as [`compile`].
+pub(crate) fn publish(
+    plane: &Plane,
+    config: &Config,
+    addresses: &[Vec<Address>],
+    overrides: &Overrides,
+) -> Result<Arc<Snapshot>, String> {
+    let previous = plane.publisher.latest();
+    let inputs = Inputs {
+        previous: &previous,
+        acknowledged: plane.workers.acknowledged(),
+        addresses,
+        overrides,
+        workers: plane.workers.states.len(),
+        now_us: plane.now_us(),
+        sessions_max: plane.sizes.sessions(config),
+        source_ports: process::source_ports(),
+        seeds: [(); 4].map(|()| fastrand::u64(..)),
+    };
+    let snapshot = Arc::new(compile(config, &inputs)?);
+    map_tables(&snapshot);
+    apply_admin_states(config, &snapshot, overrides);
+    plane.publisher.publish(Arc::clone(&snapshot));
+    lift_probeless(plane, config, &snapshot);
+    outlier::take_up(plane, &snapshot);
+    source_ports::take_up(plane, &snapshot);
+    for pool in snapshot.pools.iter().flatten() {
+        judge_panic(pool);
+    }
+    plane.workers.wake();
+    Ok(snapshot)
+}
+
+/// Asks the kernel to put the tables that workers look up at random on large pages. Other memory is
+/// left alone.
+fn map_tables(snapshot: &Snapshot) {
+    let limits = snapshot.open_listeners().filter_map(|listener| listener.limit.as_ref());
+    let choices = snapshot.pools.iter().flatten().filter_map(|pool| pool.sticky.as_ref());
+    limits
+        .flat_map(|limit| limit.limiter.extents())
+        .chain(choices.map(|sticky| sticky.memory.extent()))
+        .for_each(prefer_large_pages);
+}
+
+fn apply_admin_states(config: &Config, snapshot: &Snapshot, overrides: &Overrides) {
+    for (pool, backend, built) in configured_backends(config, snapshot) {
+        let set = overrides.get(&(pool.name.clone(), backend.name.clone()));
+        let by_file = if backend.drain { AdminState::Drain } else { AdminState::Ready };
+        built.state.set_admin(set.and_then(|set| set.admin).unwrap_or(by_file));
+    }
+}
+
+/// A pool without probes has no verdicts: its backends are up.
+fn lift_probeless(plane: &Plane, config: &Config, snapshot: &Snapshot) {
+    for (pool, _, built) in configured_backends(config, snapshot) {
+        if pool.health.is_none() && !built.state.is_up() {
+            set_verdict(plane, built, true, "its pool has no probes any more");
+        }
+    }
+}

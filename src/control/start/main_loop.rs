@@ -1,0 +1,75 @@
+//! What the control thread does between start and stop: signals, the watchdog, systemd's line.
+
+use std::time::Duration;
+
+use crate::control::plane::state::Plane;
+use crate::control::reload::services::Services;
+use crate::control::start::signals::{SignalRequest, Signals};
+use crate::control::tell::notify::{self, Watchdog};
+
+/// How often `systemctl status` gets a new line.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often quiet clients are forgotten: well within what the shortest stored time can tell apart
+/// (512 windows of a second).
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is to be done next.
+enum LoopTask {
+    Look,
+    Status,
+    Sweep,
+    Signal(SignalRequest),
+}
+
+/// Works until asked to stop, or for as long as `limit`.
+pub(super) async fn main_loop(services: &Services, signals: &mut Signals, limit: Option<Duration>) {
+    let plane = &services.plane;
+    let mut watchdog = Watchdog::new(&plane.workers);
+    let mut look = tokio::time::interval(Watchdog::interval());
+    let mut status = tokio::time::interval(STATUS_INTERVAL);
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let end = tokio::time::sleep(limit.unwrap_or(Duration::MAX / 4));
+    tokio::pin!(end);
+    loop {
+        let task = tokio::select! {
+            request = signals.next() => LoopTask::Signal(request),
+            _ = look.tick() => LoopTask::Look,
+            _ = status.tick() => LoopTask::Status,
+            _ = sweep.tick() => LoopTask::Sweep,
+            () = &mut end => return,
+        };
+        match task {
+            LoopTask::Signal(SignalRequest::Stop) => return,
+            LoopTask::Signal(request) => obey(services, request),
+            LoopTask::Look => watchdog.look(&plane.workers),
+            LoopTask::Status => notify::status(plane),
+            LoopTask::Sweep => forget_quiet_clients(plane),
+        }
+    }
+}
+
+fn obey(services: &Services, request: SignalRequest) {
+    match request {
+        SignalRequest::Stop => {}
+        SignalRequest::Reload => {
+            // The sender of HUP gets no answer; the log has the whole of it.
+            let _logged = services.reload(false);
+        }
+        SignalRequest::Reopen => {
+            tracing::info!("USR1: no log file to reopen, logging goes to stderr");
+        }
+        SignalRequest::Upgrade => tracing::warn!("USR2: upgrade is not supported yet"),
+    }
+}
+
+/// Forgets clients whose budget is whole, before their stored times could come round.
+fn forget_quiet_clients(plane: &Plane) {
+    let now_us = plane.now_us();
+    for listener in plane.publisher.latest().open_listeners() {
+        if let Some(limit) = &listener.limit
+            && let Some(meter) = &limit.rules.rate
+        {
+            limit.limiter.sweep(now_us, meter);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Takes the state of the process into the status document.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use crate::config;
+use crate::control::plane::clock::seconds_now;
+use crate::control::plane::configured::is_wanted;
+use crate::control::plane::health_book::HealthBook;
+use crate::control::plane::state::{Current, Plane, ProcessPhase};
+use crate::control::plane::workers::busy_seconds;
+use crate::control::tell::retired;
+use crate::control::tell::status::document::{
+    AdminAddresses, BackendStatus, ConfigStatus, ListenerStatus, OffenderStatus, PoolStatus,
+    SourceStatus, Status, WorkerStatus,
+};
+use crate::control::watch::certificate::{expiry, is_near, shown_time};
+use crate::policy::balance::hash::Prefix;
+use crate::policy::client::Client;
+use crate::policy::terms::Word;
+use crate::shared::{
+    AdminState, Backend, Direction, Listener, ListenerState, Offender, Pool, Snapshot,
+    most_frequent,
+};
+
+/// Offenders of one listener that are shown.
+const OFFENDERS_SHOWN: usize = 10;
+
+/// Takes the state of the process.
+pub(crate) fn status(plane: &Plane, admin: &AdminAddresses, log_dropped: u64) -> Status {
+    let snapshot = plane.publisher.latest();
+    let uptime_seconds = plane.started.elapsed().as_secs_f64();
+    let current = plane.current.lock();
+    let health = plane.health.lock();
+    let pools = snapshot.pools.iter().flatten();
+    let ready = plane.is_ready();
+    Status {
+        ready,
+        reason: if ready { String::new() } else { why_not_ready(plane) },
+        phase: phase_word(plane.phase()).to_owned(),
+        generation: snapshot.generation.0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds,
+        sessions: snapshot.sessions.value(),
+        sessions_max: snapshot.sessions_max,
+        log_dropped,
+        config: config_status(plane),
+        admin: admin.clone(),
+        workers: workers(plane, uptime_seconds),
+        listeners: retired::listeners(&snapshot)
+            .into_iter()
+            .map(|listener| (listener.name.clone(), listener_status(listener, &snapshot)))
+            .collect(),
+        pools: pools
+            .map(|pool| (pool.name.clone(), pool_status(pool, &current, &health)))
+            .collect(),
+    }
+}
+
+/// Why the process is not ready, in words.
+pub(crate) fn why_not_ready(plane: &Plane) -> String {
+    match plane.phase() {
+        ProcessPhase::Starting => "still starting".to_owned(),
+        ProcessPhase::Stopping => "stopping".to_owned(),
+        ProcessPhase::Serving => "no pool that a listener uses has a healthy backend".to_owned(),
+    }
+}
+
+fn phase_word(phase: ProcessPhase) -> &'static str {
+    match phase {
+        ProcessPhase::Starting => "starting",
+        ProcessPhase::Serving => "serving",
+        ProcessPhase::Stopping => "stopping",
+    }
+}
+
+fn config_status(plane: &Plane) -> ConfigStatus {
+    let reloads = &plane.reloads;
+    let refused = reloads.refused.load(Ordering::Relaxed);
+    let ok = reloads.ok.load(Ordering::Relaxed);
+    ConfigStatus {
+        file: plane.file.display().to_string(),
+        reloads_ok: ok,
+        reloads_refused: refused,
+        last_reload_ok: plane.reloads.is_last_ok(),
+    }
+}
+
+fn workers(plane: &Plane, uptime_seconds: f64) -> Vec<WorkerStatus> {
+    let states = plane.workers.states.iter();
+    states
+        .map(|state| {
+            let busy_seconds = busy_seconds(state);
+            WorkerStatus {
+                sessions: state.sessions.value(),
+                busy_seconds,
+                busy_share: (busy_seconds / uptime_seconds.max(1e-3)).min(1.0),
+                pipes_in_use: state.pipes_in_use.value(),
+                generation: state.generation.load(Ordering::Acquire),
+            }
+        })
+        .collect()
+}
+
+fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
+    let state = &listener.state;
+    let refused_by = crate::shared::RefuseReason::ALL
+        .iter()
+        .map(|reason| {
+            let times = state.sum(|block| &block.refused[reason.index()]);
+            (reason.label().to_owned(), times)
+        })
+        .filter(|(_, times)| *times > 0)
+        .collect();
+    ListenerStatus {
+        addresses: listener.addresses.iter().map(ToString::to_string).collect(),
+        retired: retired::is_retired(listener, snapshot),
+        pool: snapshot.pool(listener.pool).map(|pool| pool.name.clone()).unwrap_or_default(),
+        accepted: state.sum(|block| &block.accepted),
+        refused: state.refused(),
+        refused_by,
+        sessions: state.active.value(),
+        sessions_max: (listener.sessions_max != u64::MAX).then_some(listener.sessions_max),
+        bytes_to_backend: moved(state, Direction::ToBackend),
+        bytes_to_client: moved(state, Direction::ToClient),
+        offenders: offenders(listener),
+    }
+}
+
+fn offenders(listener: &Listener) -> Vec<OffenderStatus> {
+    let Some(limit) = listener.limit.as_ref().filter(|limit| limit.observe) else {
+        return Vec::new();
+    };
+    let lists = listener.state.blocks().map(|block| block.offenders.list());
+    let worst = most_frequent(lists, OFFENDERS_SHOWN).into_iter();
+    worst
+        .map(|Offender { client, count, error }| OffenderStatus {
+            client: shown_client(client, limit.key),
+            would_refuse: count,
+            at_least: count - error.min(count),
+        })
+        .collect()
+}
+
+/// As a network, unless every address is a client of its own.
+fn shown_client(client: Option<IpAddr>, key: Prefix) -> String {
+    let Some(client) = client else { return Client::Unix.to_string() };
+    match client {
+        IpAddr::V4(_) if key.v4 < 32 => format!("{client}/{}", key.v4),
+        IpAddr::V6(_) if key.v6 < 128 => format!("{client}/{}", key.v6),
+        _ => client.to_string(),
+    }
+}
+
+fn moved(state: &ListenerState, direction: Direction) -> u64 {
+    let blocks = state.blocks();
+    blocks.flat_map(|block| &block.bytes[direction as usize]).map(|path| path.value()).sum()
+}
+
+fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatus {
+    let configured = current.config.pools.iter().find(|configured| configured.name == pool.name);
+    let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
+    PoolStatus {
+        balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
+        panic: pool.state.is_panicking(),
+        healthy: healthy.count() as u64,
+        backends: pool
+            .backends()
+            .map(|backend| {
+                (backend.name.clone(), backend_status(backend, configured, current, health))
+            })
+            .collect(),
+    }
+}
+
+fn backend_status(
+    backend: &Arc<Backend>,
+    pool: Option<&config::PoolConfig>,
+    current: &Current,
+    health: &HealthBook,
+) -> BackendStatus {
+    let is_probed = pool.is_some_and(|pool| pool.health.is_some());
+    let verdict = health.verdicts.get(&backend.id).filter(|_| is_probed);
+    let not_after = health.certificates.get(&backend.id).copied().filter(|_| is_probed);
+    let ejection = health.ejections.get(&backend.id).filter(|_| backend.state.is_up());
+    let by_operator = current
+        .overrides
+        .get(&(backend.pool_name.clone(), backend.name.clone()))
+        .is_some_and(|set| set.admin.is_some());
+    let who = if by_operator { "set by an operator" } else { "drain = true in the file" };
+    let sessions = backend.state.active();
+    let (state, reason) = match backend.state.admin() {
+        AdminState::Maint => ("maint", who.to_owned()),
+        AdminState::Drain => ("drain", who.to_owned()),
+        AdminState::Ready => {
+            let state = match backend.state.is_up() {
+                true if backend.state.is_ejected() => "ejected",
+                true => "up",
+                false => "down",
+            };
+            let reason = match ejection.or(verdict) {
+                Some(verdict) => verdict.reason.clone(),
+                None if is_probed => "not probed yet".to_owned(),
+                None => "no probes configured".to_owned(),
+            };
+            // Of one that is down the reason says what is wrong.
+            let reason = match not_after.filter(|_| state != "down") {
+                Some(not_after) => with_expiry(reason, not_after, seconds_now()),
+                None => reason,
+            };
+            (state, with_share(reason, backend, sessions))
+        }
+    };
+    let since = ejection.or(verdict).filter(|_| backend.state.admin() == AdminState::Ready);
+    BackendStatus {
+        state: state.to_owned(),
+        reason,
+        since: since
+            .and_then(|verdict| Timestamp::try_from(verdict.since).ok())
+            .map(|since| format!("{since:.3}")),
+        certificate_expires: not_after.map(shown_time),
+        address: backend.address.to_string(),
+        weight: backend.weight,
+        backup: backend.backup,
+        sessions,
+        sessions_max: backend.sessions_max.map(u64::from),
+        sessions_total: backend.state.sum(|block| &block.sessions),
+        connect_failures: backend
+            .state
+            .blocks()
+            .flat_map(|block| &block.connect_failures)
+            .map(|failures| failures.value())
+            .sum(),
+        sources: sources(backend),
+    }
+}
+
+/// A backend that is up may not be for long.
+fn with_expiry(reason: String, not_after: u64, now: u64) -> String {
+    if is_near(not_after, now) {
+        format!("certificate {}; {reason}", expiry(not_after, now))
+    } else {
+        reason
+    }
+}
+
+fn sources(backend: &Backend) -> BTreeMap<String, SourceStatus> {
+    let Some(sources) = backend.sources() else { return BTreeMap::new() };
+    let ports_max = sources.most();
+    let list = sources.list().iter();
+    list.map(|source| {
+        let ports_in_use = source.in_use();
+        (source.address().to_string(), SourceStatus { ports_in_use, ports_max })
+    })
+    .collect()
+}
+
+/// A backend that is up may still get nothing.
+fn with_share(reason: String, backend: &Backend, sessions: u64) -> String {
+    if backend.weight == 0 {
+        return format!("weight 0, takes no new sessions; {reason}");
+    }
+    match backend.sessions_max.map(u64::from) {
+        Some(most) if sessions >= most => format!("full ({sessions} of {most}); {reason}"),
+        _ => reason,
+    }
+}

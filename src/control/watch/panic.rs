@@ -1,0 +1,41 @@
+//! Panic: whether a pool believes its verdicts, put in force and said in the log.
+//!
+//! The rule is `policy/balance/panic_mode.rs`.
+
+use crate::control::plane::configured::is_wanted;
+use crate::control::words::too_few_healthy;
+use crate::policy::balance::panic_mode::is_panicking;
+use crate::shared::Pool;
+
+/// Decides anew whether a pool believes its probes, and says it when that changes.
+pub(crate) fn judge_panic(pool: &Pool) {
+    if let Some(panic) = decide_panic(pool) {
+        tell_panic(pool, &panic);
+    }
+}
+
+/// A change of whether a pool believes its probes and sessions.
+pub(super) struct PanicChange {
+    panicking: bool,
+    healthy: usize,
+    wanted: usize,
+}
+
+/// Puts in force whether a pool believes its probes. Returns what has changed by it.
+pub(super) fn decide_panic(pool: &Pool) -> Option<PanicChange> {
+    let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
+    let healthy = wanted.iter().filter(|backend| backend.state.is_healthy()).count();
+    let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
+    let was_panicking = pool.state.set_panicking(panicking);
+    (was_panicking != panicking).then_some(PanicChange { panicking, healthy, wanted: wanted.len() })
+}
+
+/// Says a change in the log.
+pub(super) fn tell_panic(pool: &Pool, change: &PanicChange) {
+    if change.panicking {
+        let words = too_few_healthy(change.healthy as u64, change.wanted as u64);
+        tracing::error!("pool {}: {words}", pool.name);
+    } else {
+        tracing::warn!("pool {}: enough healthy backends again", pool.name);
+    }
+}

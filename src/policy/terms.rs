@@ -1,0 +1,148 @@
+//! Terms that the configuration writes and the planes obey, each one type for both.
+//!
+//! A term that the configuration writes as a word has its words here as well, in [`Word::WORDS`]:
+//! they are read, shown, documented and proposed from that list.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A term that is written as one word of a fixed list.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every word with what it means, in the order in which messages show them.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The term that a word stands for.
+    fn of_word(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, term)| *term)
+    }
+
+    /// The word for it; empty for a value that has none.
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, term)| *term == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Most clients that a table remembers, 8 bytes each: those of a limit, those with open sessions,
+/// and those whose backend is remembered.
+pub const CLIENT_TABLE_MAX: u32 = 1 << 24;
+
+/// Where a listener accepts or a backend listens. A copy of an IP address costs no more than the
+/// address; that of a path counts a reference.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix stream socket: an absolute path of at most 107 bytes, without control characters;
+    /// compared by its parts, so that `//` is `/`.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// What is written before the path of a Unix socket.
+    pub const UNIX_PREFIX: &'static str = "unix:";
+
+    /// The IP address and port; `None` of a Unix socket.
+    #[must_use]
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether it is a Unix socket.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl fmt::Display for Address {
+    /// As the configuration has it.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => write!(out, "{address}"),
+            Self::Unix(path) => write!(out, "{}{}", Self::UNIX_PREFIX, path.display()),
+        }
+    }
+}
+
+/// TCP keepalive: first packet after `idle`, then `count` packets `interval` apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first packet (whole seconds).
+    pub idle: Duration,
+    /// Time between packets (whole seconds).
+    pub interval: Duration,
+    /// Unanswered packets that end the connection.
+    pub count: u32,
+}
+
+/// How clients wait while every backend is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many wait at once, over all workers; at least 1.
+    pub max: u32,
+    /// How long each waits.
+    pub timeout: Duration,
+}
+
+/// When a session may move bytes by splice(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpliceMode {
+    /// Copy small messages, splice bulk, decided per direction as bytes arrive.
+    Auto,
+    /// Always copy.
+    Never,
+    /// Splice from the first byte.
+    Always,
+}
+
+impl Word for SpliceMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("never", Self::Never), ("always", Self::Always)];
+}
+
+/// What clients of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Anything; refusals are resets or closes.
+    Tcp,
+    /// HTTP/1; refusals are answered.
+    Http,
+}
+
+impl Word for Protocol {
+    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+}
+
+/// How a client over its limit is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitAction {
+    /// TCP reset.
+    Reset,
+    /// Orderly close.
+    Close,
+    /// HTTP 429 where the protocol is HTTP, else as `Close`.
+    Reply,
+    /// Kept waiting in silence, then reset.
+    Tarpit,
+}
+
+impl Word for LimitAction {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("reset", Self::Reset),
+        ("close", Self::Close),
+        ("reply", Self::Reply),
+        ("tarpit", Self::Tarpit),
+    ];
+}
