@@ -205,8 +205,8 @@ fn a_stop_under_load_cuts_nobody() {
         proxy.signal(Signal::TERM);
     });
     assert_eq!(proxy.wait_for_exit().code(), Some(0));
-    // A client that came as the port was closed is refused, or reset without having been accepted; a shutdown
-    // after such a reset finds nothing connected.
+    // A client that came as the port was closed is refused, or reset without having been accepted;
+    // a shutdown after such a reset finds nothing connected.
     let told = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::NotConnected];
     let failures = tally.failures.into_inner();
     let is_told = |kind| told.contains(&kind);
