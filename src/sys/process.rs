@@ -5,6 +5,7 @@
 //! kernel's cgroup-v2.rst and sched-bwc.rst.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -47,8 +48,8 @@ pub fn memory_limit_bytes() -> Option<u64> {
     groups_of_this_process("memory")
         .iter()
         .filter_map(|group| match group {
-            Group::V1(path) => number(&format!("{path}/memory.limit_in_bytes")),
-            Group::V2(path) => number(&format!("{path}/memory.max")),
+            ControlGroup::V1(path) => number(&format!("{path}/memory.limit_in_bytes")),
+            ControlGroup::V2(path) => number(&format!("{path}/memory.max")),
         })
         // cgroup v1 writes "no limit" as a number near 2^63.
         .filter(|bytes| *bytes < 1 << 60)
@@ -61,11 +62,13 @@ pub fn cpu_quota() -> Option<usize> {
     groups_of_this_process("cpu")
         .iter()
         .filter_map(|group| match group {
-            Group::V1(path) => {
+            ControlGroup::V1(path) => {
                 let quota = number(&format!("{path}/cpu.cfs_quota_us"))?;
                 whole_cpus(quota, number(&format!("{path}/cpu.cfs_period_us"))?)
             }
-            Group::V2(path) => cpu_max(&std::fs::read_to_string(format!("{path}/cpu.max")).ok()?),
+            ControlGroup::V2(path) => {
+                cpu_max(&std::fs::read_to_string(format!("{path}/cpu.max")).ok()?)
+            }
         })
         .min()
 }
@@ -88,18 +91,18 @@ fn number(file: &str) -> Option<u64> {
 
 /// The directory of a control group, by the version of its hierarchy.
 #[derive(Debug, PartialEq, Eq)]
-enum Group {
+enum ControlGroup {
     V1(String),
     V2(String),
 }
 
-fn groups_of_this_process(controller: &str) -> Vec<Group> {
+fn groups_of_this_process(controller: &str) -> Vec<ControlGroup> {
     let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     enclosing_groups(&membership, controller)
 }
 
 /// The groups of a process and every group above them that limit what `controller` is for.
-fn enclosing_groups(membership: &str, controller: &str) -> Vec<Group> {
+fn enclosing_groups(membership: &str, controller: &str) -> Vec<ControlGroup> {
     let mut groups = Vec::new();
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
@@ -115,9 +118,9 @@ fn enclosing_groups(membership: &str, controller: &str) -> Vec<Group> {
         let mut group = path.trim_end_matches('/');
         loop {
             groups.push(if is_v2 {
-                Group::V2(format!("/sys/fs/cgroup{group}"))
+                ControlGroup::V2(format!("/sys/fs/cgroup{group}"))
             } else {
-                Group::V1(format!("/sys/fs/cgroup/{controller}{group}"))
+                ControlGroup::V1(format!("/sys/fs/cgroup/{controller}{group}"))
             });
             match group.rfind('/') {
                 Some(parent) => group = &group[..parent],
@@ -146,11 +149,12 @@ pub fn ephemeral_ports() -> (u16, u16) {
 #[must_use]
 pub fn source_ports() -> u32 {
     let reserved = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports");
-    unreserved(ephemeral_ports(), &reserved.unwrap_or_default())
+    let (first, last) = ephemeral_ports();
+    unreserved(first..=last, &reserved.unwrap_or_default())
 }
 
 /// Ports of a range that are not in a list such as `8080,9000-9100`.
-fn unreserved((first, last): (u16, u16), reserved: &str) -> u32 {
+fn unreserved(ports: RangeInclusive<u16>, reserved: &str) -> u32 {
     let ranges: Vec<(u16, u16)> = reserved
         .trim()
         .split(',')
@@ -160,7 +164,7 @@ fn unreserved((first, last): (u16, u16), reserved: &str) -> u32 {
         })
         .collect();
     let is_free = |port: &u16| !ranges.iter().any(|(from, to)| (from..=to).contains(&port));
-    u32::try_from((first..=last).filter(is_free).count()).unwrap_or(u32::MAX)
+    u32::try_from(ports.filter(is_free).count()).unwrap_or(u32::MAX)
 }
 
 /// The lowest port that every process may listen on.
@@ -245,14 +249,15 @@ mod tests {
         let v2 = ["/system.slice/evenkeel.service", "/system.slice", ""];
         assert_eq!(
             enclosing_groups("0::/system.slice/evenkeel.service\n", "memory"),
-            v2.map(|group| Group::V2(format!("/sys/fs/cgroup{group}")))
+            v2.map(|group| ControlGroup::V2(format!("/sys/fs/cgroup{group}")))
         );
         let membership = "5:cpu,cpuacct:/x\n3:memory:/a\n1:name=systemd:/y\n";
         for (controller, own) in [("memory", "/a"), ("cpu", "/x")] {
             let expected = [own, ""];
             assert_eq!(
                 enclosing_groups(membership, controller),
-                expected.map(|group| Group::V1(format!("/sys/fs/cgroup/{controller}{group}")))
+                expected
+                    .map(|group| ControlGroup::V1(format!("/sys/fs/cgroup/{controller}{group}")))
             );
         }
     }
@@ -270,11 +275,11 @@ mod tests {
     // If this fails, sessions are promised ports that the kernel keeps for others.
     #[test]
     fn reserved_ports_are_not_counted() {
-        assert_eq!(unreserved((32768, 60999), "\n"), 28_232);
-        assert_eq!(unreserved((10, 19), "9-11,15,18-30\n"), 5);
-        assert_eq!(unreserved((1, u16::MAX), ""), 65_535);
-        assert_eq!(unreserved((10, 19), "1-65535"), 0);
-        assert_eq!(unreserved((19, 10), ""), 0);
+        assert_eq!(unreserved(32768..=60999, "\n"), 28_232);
+        assert_eq!(unreserved(10..=19, "9-11,15,18-30\n"), 5);
+        assert_eq!(unreserved(1..=u16::MAX, ""), 65_535);
+        assert_eq!(unreserved(10..=19, "1-65535"), 0);
+        assert_eq!(unreserved(19..=10, ""), 0);
     }
 
     // If this fails, a container with a quota of two CPUs gets a worker for each CPU of its host.
