@@ -151,23 +151,23 @@ fn full_toml_names_every_key() {
     }
     for key in keys::all() {
         let table = match key.table {
-            keys::Table::Global | keys::Table::Log => "global",
-            keys::Table::Admin => "admin",
-            keys::Table::Listener
-            | keys::Table::AcceptProxy
-            | keys::Table::Keepalive
-            | keys::Table::Bandwidth => "listener",
-            keys::Table::Route => "listener.route",
-            keys::Table::Peek => "listener.peek",
-            keys::Table::Limit | keys::Table::LimitKey => "listener.limit",
-            keys::Table::Pool
-            | keys::Table::HashPrefix
-            | keys::Table::Queue
-            | keys::Table::Sticky
-            | keys::Table::Backend => "pool",
-            keys::Table::Health => "pool.health",
-            keys::Table::Outlier => "pool.outlier",
-            keys::Table::File | keys::Table::Defaults => continue,
+            keys::KeyTable::Global | keys::KeyTable::Log => "global",
+            keys::KeyTable::Admin => "admin",
+            keys::KeyTable::Listener
+            | keys::KeyTable::AcceptProxy
+            | keys::KeyTable::Keepalive
+            | keys::KeyTable::Bandwidth => "listener",
+            keys::KeyTable::Route => "listener.route",
+            keys::KeyTable::Peek => "listener.peek",
+            keys::KeyTable::Limit | keys::KeyTable::LimitKey => "listener.limit",
+            keys::KeyTable::Pool
+            | keys::KeyTable::HashPrefix
+            | keys::KeyTable::Queue
+            | keys::KeyTable::Sticky
+            | keys::KeyTable::Backend => "pool",
+            keys::KeyTable::Health => "pool.health",
+            keys::KeyTable::Outlier => "pool.outlier",
+            keys::KeyTable::File | keys::KeyTable::Defaults => continue,
         };
         let is_table = matches!(key.name, "limit" | "health" | "outlier" | "route" | "peek");
         let wanted = (table.to_owned(), key.name.to_owned());

@@ -8,15 +8,15 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Key, Shape, Table};
-use super::report::{Finding, Place, Report};
+use super::keys::{self, Key, KeyTable, Shape};
+use super::report::{FilePlace, Finding, Report};
 use super::suggest::{foreign_key, nearest};
 
 /// One value with its place and the name messages call it by.
 #[derive(Debug, Clone)]
 pub(super) struct Value<'t> {
     pub(super) data: &'t DeValue<'t>,
-    pub(super) place: Place,
+    pub(super) place: FilePlace,
     pub(super) name: String,
 }
 
@@ -26,7 +26,10 @@ impl<'t> Value<'t> {
         let DeValue::Array(array) = self.data else { return None };
         let elements = array.iter().enumerate().map(|(index, element)| Value {
             data: element.get_ref(),
-            place: Place { span: element.span(), path: format!("{}[{index}]", self.place.path) },
+            place: FilePlace {
+                span: element.span(),
+                path: format!("{}[{index}]", self.place.path),
+            },
             name: self.name.clone(),
         });
         Some(elements.collect())
@@ -60,7 +63,7 @@ pub(super) enum Field<T> {
     /// In the file and already reported as wrong.
     Bad,
     /// In the file and good.
-    Given(T, Place),
+    Given(T, FilePlace),
 }
 
 impl<T> Field<T> {
@@ -68,7 +71,7 @@ impl<T> Field<T> {
         matches!(self, Self::Absent)
     }
 
-    pub(super) fn place(&self) -> Option<&Place> {
+    pub(super) fn place(&self) -> Option<&FilePlace> {
         match self {
             Self::Given(_, place) => Some(place),
             _ => None,
@@ -100,14 +103,14 @@ impl<T> Field<T> {
 #[derive(Debug, Clone)]
 struct Layer<'t> {
     entries: &'t DeTable<'t>,
-    header: Place,
+    header: FilePlace,
 }
 
 /// A table of the file, with the table of `[defaults]` that stands behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Section<'t> {
     /// Where its keys stand in the table of keys.
-    pub(super) table: Table,
+    pub(super) table: KeyTable,
     layers: Vec<Layer<'t>>,
     /// True for `[defaults]` read by itself: nothing is required and nothing is compared.
     pub(super) partial: bool,
@@ -115,7 +118,7 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     /// The section of a value, if that is a table.
-    pub(super) fn of(value: &Value<'t>, table: Table) -> Option<Self> {
+    pub(super) fn of(value: &Value<'t>, table: KeyTable) -> Option<Self> {
         let DeValue::Table(entries) = value.data else { return None };
         let layers = vec![Layer { entries, header: value.place.clone() }];
         Some(Self { table, layers, partial: false })
@@ -123,12 +126,12 @@ impl<'t> Section<'t> {
 
     /// The root of a document.
     pub(super) fn root(entries: &'t DeTable<'t>) -> Self {
-        let header = Place { span: 0..0, path: String::new() };
-        Self { table: Table::File, layers: vec![Layer { entries, header }], partial: false }
+        let header = FilePlace { span: 0..0, path: String::new() };
+        Self { table: KeyTable::File, layers: vec![Layer { entries, header }], partial: false }
     }
 
     /// A table that is not in the file: every key has its default.
-    pub(super) fn absent(table: Table) -> Self {
+    pub(super) fn absent(table: KeyTable) -> Self {
         Self { table, layers: Vec::new(), partial: false }
     }
 
@@ -139,7 +142,7 @@ impl<'t> Section<'t> {
     }
 
     /// `[defaults]` read by itself, as one of the tables it stands for.
-    pub(super) fn as_partial(&self, table: Table) -> Self {
+    pub(super) fn as_partial(&self, table: KeyTable) -> Self {
         Self { table, layers: self.layers.clone(), partial: true }
     }
 
@@ -149,10 +152,10 @@ impl<'t> Section<'t> {
     }
 
     /// Where the table itself begins.
-    pub(super) fn header(&self) -> Place {
+    pub(super) fn header(&self) -> FilePlace {
         self.layers
             .first()
-            .map_or(Place { span: 0..0, path: String::new() }, |layer| layer.header.clone())
+            .map_or(FilePlace { span: 0..0, path: String::new() }, |layer| layer.header.clone())
     }
 
     /// The value of a key.
@@ -178,7 +181,7 @@ impl<'t> Section<'t> {
     /// when it is switched off.
     pub(super) fn open(&self, name: &str, report: &mut Report<'_>) -> Option<Section<'t>> {
         let (table, can_be_off) = match self.key(name)?.shape {
-            Shape::Table(table) => (table, false),
+            Shape::KeyTable(table) => (table, false),
             Shape::TableOrFalse(table) => (table, true),
             _ => return None,
         };
@@ -219,7 +222,7 @@ impl<'t> Section<'t> {
         let table = self.table;
         for (value, span) in self.entries() {
             let name = value.name.as_str();
-            let place = Place { span, path: value.place.path.clone() };
+            let place = FilePlace { span, path: value.place.path.clone() };
             if keys::find(table, name).is_none() {
                 report.error(&place, unknown_key(name, table, &self.header()));
             }
@@ -242,7 +245,7 @@ impl<'t> Layer<'t> {
         let path = join(&self.header.path, name);
         Value {
             data: value.get_ref(),
-            place: Place { span: value.span(), path },
+            place: FilePlace { span: value.span(), path },
             name: name.to_owned(),
         }
     }
@@ -297,7 +300,7 @@ pub(super) fn shown(word: &str) -> String {
 }
 
 /// A key that does not belong into `table`.
-fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
+fn unknown_key(name: &str, table: KeyTable, header: &FilePlace) -> Finding {
     let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
     let elsewhere: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
     let foreign = foreign_key(name).iter().copied().find(|ours| known.contains(ours));
@@ -319,7 +322,7 @@ fn unknown_key(name: &str, table: Table, header: &Place) -> Finding {
         format!("a key of {table}")
     };
     let holder = match table {
-        Table::Backend => table.to_string(),
+        KeyTable::Backend => table.to_string(),
         _ => format!("[{}]", shown(&header.path)),
     };
     Finding::new(format!("unknown key `{}` in {holder}", shown(name))).expected(expected).hint(hint)
@@ -336,7 +339,7 @@ fn far_away(name: &str) -> Option<String> {
 
 /// What to say about something else where a table belongs: `or_false` is what stands there, where
 /// `false` could.
-fn no_table(name: &str, table: Table, or_false: Option<&DeValue<'_>>) -> Finding {
+fn no_table(name: &str, table: KeyTable, or_false: Option<&DeValue<'_>>) -> Finding {
     let sample = sample_table(name, table);
     let finding = Finding::new(format!("`{name}` must be a table"));
     let Some(data) = or_false else { return finding.expected(sample) };
@@ -357,19 +360,19 @@ fn nothing_to_turn_off(name: &str) -> Finding {
 }
 
 /// How an inline table of that name is written.
-fn sample_table(name: &str, table: Table) -> String {
+fn sample_table(name: &str, table: KeyTable) -> String {
     let sample = match table {
-        Table::Log => "log = { level = \"info\" }",
-        Table::Keepalive => "keepalive = { idle = \"60s\" }",
-        Table::Bandwidth => "bandwidth = { down = \"1MiB/s\" }",
-        Table::AcceptProxy => "accept_proxy = { from = [\"10.0.0.0/8\"] }",
-        Table::Peek => "peek = { timeout = \"3s\" }",
-        Table::LimitKey => "key = { v4 = 32, v6 = 64 }",
-        Table::Sticky => "sticky = { for = \"1h\" }",
-        Table::Queue => "queue = { max = 100, timeout = \"10s\" }",
-        Table::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
-        Table::Limit => "limit = { rate = \"100/s\" }",
-        Table::Health => "health = { probe = \"tcp\" }",
+        KeyTable::Log => "log = { level = \"info\" }",
+        KeyTable::Keepalive => "keepalive = { idle = \"60s\" }",
+        KeyTable::Bandwidth => "bandwidth = { down = \"1MiB/s\" }",
+        KeyTable::AcceptProxy => "accept_proxy = { from = [\"10.0.0.0/8\"] }",
+        KeyTable::Peek => "peek = { timeout = \"3s\" }",
+        KeyTable::LimitKey => "key = { v4 = 32, v6 = 64 }",
+        KeyTable::Sticky => "sticky = { for = \"1h\" }",
+        KeyTable::Queue => "queue = { max = 100, timeout = \"10s\" }",
+        KeyTable::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
+        KeyTable::Limit => "limit = { rate = \"100/s\" }",
+        KeyTable::Health => "health = { probe = \"tcp\" }",
         _ => return format!("a table `{name}`"),
     };
     format!("a table such as `{sample}`")

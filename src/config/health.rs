@@ -84,7 +84,7 @@ fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>)
     match kind {
         ProbeKind::Tcp => Probe::Tcp,
         ProbeKind::Http => http,
-        ProbeKind::Tls => tls.probe(section, (host, unix), report),
+        ProbeKind::Tls => tls.probe(section, host, unix, report),
         ProbeKind::SendExpect => send_expect,
     }
 }

@@ -12,63 +12,63 @@ mod pool;
 mod process;
 
 pub use key::{
-    Argument, Companion, Default, IfIdle, Key, RATE_PER_SECOND_MAX, Shape, Table, Values,
+    Argument, Companion, Default, IfIdle, Key, KeyTable, RATE_PER_SECOND_MAX, Shape, Values,
 };
 
 /// Tables that have keys of their own, in the order of the documentation.
-pub const TABLES: &[Table] = &[
-    Table::Global,
-    Table::Log,
-    Table::Admin,
-    Table::Listener,
-    Table::AcceptProxy,
-    Table::Route,
-    Table::Peek,
-    Table::Keepalive,
-    Table::Bandwidth,
-    Table::Limit,
-    Table::LimitKey,
-    Table::Pool,
-    Table::HashPrefix,
-    Table::Sticky,
-    Table::Queue,
-    Table::Backend,
-    Table::Health,
-    Table::Outlier,
+pub const TABLES: &[KeyTable] = &[
+    KeyTable::Global,
+    KeyTable::Log,
+    KeyTable::Admin,
+    KeyTable::Listener,
+    KeyTable::AcceptProxy,
+    KeyTable::Route,
+    KeyTable::Peek,
+    KeyTable::Keepalive,
+    KeyTable::Bandwidth,
+    KeyTable::Limit,
+    KeyTable::LimitKey,
+    KeyTable::Pool,
+    KeyTable::HashPrefix,
+    KeyTable::Sticky,
+    KeyTable::Queue,
+    KeyTable::Backend,
+    KeyTable::Health,
+    KeyTable::Outlier,
 ];
 
 /// The keys that stand in a table, in the order of the documentation; of `[defaults]` those of a
 /// listener and of a pool.
-pub fn of(table: Table) -> impl Iterator<Item = &'static Key> {
+pub fn of(table: KeyTable) -> impl Iterator<Item = &'static Key> {
     let [first, second] = match table {
-        Table::Defaults => [listener::LISTENER, pool::POOL],
+        KeyTable::Defaults => [listener::LISTENER, pool::POOL],
         table => [rows(table), &[]],
     };
     first.iter().chain(second)
 }
 
-fn rows(table: Table) -> &'static [Key] {
+fn rows(table: KeyTable) -> &'static [Key] {
     match table {
         // Both have no keys of their own.
-        Table::File | Table::Defaults => &[],
-        Table::Global => process::GLOBAL,
-        Table::Log => process::LOG,
-        Table::Admin => process::ADMIN,
-        Table::Listener => listener::LISTENER,
-        Table::AcceptProxy => listener::ACCEPT_PROXY,
-        Table::Route => listener::ROUTE,
-        Table::Peek => listener::PEEK,
-        Table::Keepalive => listener::KEEPALIVE,
-        Table::Bandwidth => listener::BANDWIDTH,
-        Table::Limit => listener::LIMIT,
-        Table::LimitKey => listener::LIMIT_KEY,
-        Table::Pool => pool::POOL,
-        Table::HashPrefix => pool::HASH_PREFIX,
-        Table::Sticky => pool::STICKY,
-        Table::Queue => pool::QUEUE,
-        Table::Backend => pool::BACKEND,
-        Table::Health => pool::HEALTH,
-        Table::Outlier => pool::OUTLIER,
+        KeyTable::File | KeyTable::Defaults => &[],
+        KeyTable::Global => process::GLOBAL,
+        KeyTable::Log => process::LOG,
+        KeyTable::Admin => process::ADMIN,
+        KeyTable::Listener => listener::LISTENER,
+        KeyTable::AcceptProxy => listener::ACCEPT_PROXY,
+        KeyTable::Route => listener::ROUTE,
+        KeyTable::Peek => listener::PEEK,
+        KeyTable::Keepalive => listener::KEEPALIVE,
+        KeyTable::Bandwidth => listener::BANDWIDTH,
+        KeyTable::Limit => listener::LIMIT,
+        KeyTable::LimitKey => listener::LIMIT_KEY,
+        KeyTable::Pool => pool::POOL,
+        KeyTable::HashPrefix => pool::HASH_PREFIX,
+        KeyTable::Sticky => pool::STICKY,
+        KeyTable::Queue => pool::QUEUE,
+        KeyTable::Backend => pool::BACKEND,
+        KeyTable::Health => pool::HEALTH,
+        KeyTable::Outlier => pool::OUTLIER,
     }
 }
 
@@ -78,12 +78,12 @@ pub fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The key called `name` in `table`.
-pub fn find(table: Table, name: &str) -> Option<&'static Key> {
+pub fn find(table: KeyTable, name: &str) -> Option<&'static Key> {
     of(table).find(|key| key.name == name)
 }
 
 /// The tables in which a key called `name` may be written.
-pub fn tables_with(name: &str) -> impl Iterator<Item = Table> {
+pub fn tables_with(name: &str) -> impl Iterator<Item = KeyTable> {
     all().filter(move |key| key.name == name).map(|key| key.table)
 }
 
@@ -94,8 +94,8 @@ mod tests {
     /// If a key were both a listener's and a pool's, `[defaults]` would not know whose it is.
     #[test]
     fn listener_and_pool_keys_differ() {
-        for key in of(Table::Listener) {
-            assert!(find(Table::Pool, key.name).is_none(), "{} is ambiguous", key.name);
+        for key in of(KeyTable::Listener) {
+            assert!(find(KeyTable::Pool, key.name).is_none(), "{} is ambiguous", key.name);
         }
     }
 

@@ -6,7 +6,7 @@ use super::companions::refuse_idle;
 use super::file::{Field, Section};
 use super::keys::Shape;
 use super::network;
-use super::report::{Finding, Place, Report};
+use super::report::{FilePlace, Finding, Report};
 use super::units::{show_duration, show_rate};
 use super::words::LimitMode;
 use super::{EventRate, LimitAction, LimitAlgorithm, LimitConfig, Prefix, Protocol};
@@ -100,7 +100,7 @@ fn check_window(algorithm: LimitAlgorithm, rate: &Field<EventRate>, report: &mut
 }
 
 /// Checks that a spent burst comes back before the limiter forgets.
-fn check_horizon(rate: EventRate, burst: u32, place: &Place, report: &mut Report<'_>) {
+fn check_horizon(rate: EventRate, burst: u32, place: &FilePlace, report: &mut Report<'_>) {
     let refill = u128::from(burst) * rate.period.as_nanos() / u128::from(rate.count.max(1));
     if refill <= HORIZON.as_nanos() {
         return;
@@ -115,7 +115,7 @@ fn check_horizon(rate: EventRate, burst: u32, place: &Place, report: &mut Report
 /// Reads a table of prefix lengths.
 pub(super) fn prefix(section: &Section<'_>, name: &str, report: &mut Report<'_>) -> Prefix {
     let shape = section.key(name).map(|key| key.shape);
-    let Some(Shape::Table(table)) = shape else { return Prefix::WHOLE };
+    let Some(Shape::KeyTable(table)) = shape else { return Prefix::WHOLE };
     let section = section.open(name, report).unwrap_or(Section::absent(table));
     Prefix {
         v4: section.length_or_default("v4", report),

@@ -3,27 +3,17 @@
 use super::Address;
 use super::accept_proxy::accept_proxy;
 use super::address::{Purpose, address, is_same, overlaps};
-use super::file::{Section, Value, bare_or_quoted, join_or, shown};
-use super::keys::Table;
+use super::bind::Bind;
+use super::file::{Section, join_or, shown};
+use super::keys::KeyTable;
 use super::limit::limit;
+use super::named_pool::{NO_POOL, named_pool};
 use super::network;
-use super::report::{Finding, Place, Report};
+use super::report::{FilePlace, Finding, Report};
 use super::route::{peek, routes};
 use super::scalar;
-use super::suggest::nearest;
 use super::unix;
 use super::{Bandwidth, Keepalive, ListenerConfig, size};
-
-/// Index of no pool, in a listener that was refused.
-pub(super) const NO_POOL: usize = usize::MAX;
-
-/// Where a listener accepts.
-#[derive(Debug, Clone)]
-pub(super) struct Bind {
-    pub(super) address: Address,
-    pub(super) place: Place,
-    pub(super) listener: String,
-}
 
 /// Reads one listener; `pools` are the names it may choose from.
 pub(super) fn listener(
@@ -102,34 +92,10 @@ fn pool(name: &str, section: &Section<'_>, pools: &[String], report: &mut Report
     field.or(NO_POOL)
 }
 
-/// The index of the pool a value names.
-pub(super) fn named_pool(
-    value: &Value<'_>,
-    pools: &[String],
-    report: &mut Report<'_>,
-) -> Option<usize> {
-    let name = scalar::string(value, "the name of a [pool.NAME] table", report)?;
-    if let Some(index) = pools.iter().position(|pool| *pool == name) {
-        return Some(index);
-    }
-    let hint = match nearest(&name, pools.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean \"{}\"?", shown(near)),
-        None if pools.is_empty() => format!("add a table [pool.{}]", shown(&bare_or_quoted(&name))),
-        None => {
-            let known: Vec<String> = pools.iter().take(8).map(|pool| shown(pool)).collect();
-            format!("pools of this file: {}", known.join(", "))
-        }
-    };
-    let finding = Finding::new(format!("there is no pool `{}`", shown(&name)))
-        .expected("the name of a [pool.NAME] table");
-    report.error(&value.place, finding.hint(hint));
-    None
-}
-
 /// Reads `keepalive`.
 fn keepalive(section: &Section<'_>, report: &mut Report<'_>) -> Keepalive {
     const WHY: &str = "the kernel counts keepalive in seconds";
-    let section = section.open("keepalive", report).unwrap_or(Section::absent(Table::Keepalive));
+    let section = section.open("keepalive", report).unwrap_or(Section::absent(KeyTable::Keepalive));
     Keepalive {
         idle: section.whole_seconds("idle", WHY, report),
         interval: section.whole_seconds("interval", WHY, report),
@@ -170,7 +136,7 @@ fn compare_access(listener: &ListenerConfig, section: &Section<'_>, report: &mut
 /// Checks that no two sockets ask for the same address.
 pub(super) fn compare_binds(
     binds: &[Bind],
-    http: Option<(Address, &Place)>,
+    http: Option<(Address, &FilePlace)>,
     report: &mut Report<'_>,
 ) {
     for (index, bind) in binds.iter().enumerate() {

@@ -10,12 +10,12 @@ use toml::de::{DeTable, DeValue};
 use super::Address;
 use super::file::{Section, Value, join, shown};
 use super::key_path::KeyPath;
-use super::keys::{self, Table};
+use super::keys::{self, KeyTable};
 use super::listener::{compare_binds, listener};
 use super::pool::{check_name, compare_with_admin, compare_with_binds, pool};
 use super::problem::{Problem, Severity};
 use super::process::{admin, global};
-use super::report::{Finding, Place, Report, Spot, Spots};
+use super::report::{FilePlace, Finding, Report, Spot, Spots};
 use super::source;
 use super::suggest::nearest;
 use super::unix;
@@ -121,7 +121,8 @@ pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, String> {
         let path = socket.get_ref().as_str().map(PathBuf::from);
         return path.map(Some).ok_or_else(|| "`socket` of [admin] is no string".to_owned());
     }
-    if let Some(name) = admin.keys().find(|name| keys::find(Table::Admin, name.get_ref()).is_none())
+    if let Some(name) =
+        admin.keys().find(|name| keys::find(KeyTable::Admin, name.get_ref()).is_none())
     {
         return Err(format!(
             "[admin] has no `socket`, but an unknown key `{}`",
@@ -156,7 +157,7 @@ fn report_syntax(error: &toml::de::Error, report: &mut Report<'_>) {
             .hint("the deepest key of a file is `listener.NAME.limit.key.v4`"),
         _ => Finding::new(message).expected(if expected == "nothing" { "" } else { expected }),
     };
-    report.error(&Place { span, path: String::new() }, finding);
+    report.error(&FilePlace { span, path: String::new() }, finding);
 }
 
 /// Remembers where every key stands.
@@ -205,8 +206,8 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     let names: Vec<String> = tables.pools.iter().map(|(name, _)| name.clone()).collect();
     if let Some(defaults) = &tables.defaults {
         defaults.refuse_unknown(report);
-        listener("", &defaults.as_partial(Table::Listener), &names, report);
-        pool("", &defaults.as_partial(Table::Pool), report);
+        listener("", &defaults.as_partial(KeyTable::Listener), &names, report);
+        pool("", &defaults.as_partial(KeyTable::Pool), report);
     }
     let (admin, http_place) = admin(tables.admin.as_ref(), report);
     let mut config = Config {
@@ -274,17 +275,17 @@ fn warn_unused_pools(
 fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
     let mut tables = Tables::default();
     for (value, key) in root.entries() {
-        let place = Place { span: key, path: value.place.path.clone() };
+        let place = FilePlace { span: key, path: value.place.path.clone() };
         let section = |table| Section::of(&value, table);
-        match (value.name.as_str(), section(Table::File)) {
-            ("global", Some(_)) => tables.global = section(Table::Global),
-            ("admin", Some(_)) => tables.admin = section(Table::Admin),
-            ("defaults", Some(_)) => tables.defaults = section(Table::Defaults),
+        match (value.name.as_str(), section(KeyTable::File)) {
+            ("global", Some(_)) => tables.global = section(KeyTable::Global),
+            ("admin", Some(_)) => tables.admin = section(KeyTable::Admin),
+            ("defaults", Some(_)) => tables.defaults = section(KeyTable::Defaults),
             ("listener", Some(parent)) => {
-                tables.listeners = named(Table::Listener, &parent, report);
+                tables.listeners = named(KeyTable::Listener, &parent, report);
                 tables.has_strangers |= tables.listeners.is_empty();
             }
-            ("pool", Some(parent)) => tables.pools = named(Table::Pool, &parent, report),
+            ("pool", Some(parent)) => tables.pools = named(KeyTable::Pool, &parent, report),
             _ => {
                 tables.has_strangers = true;
                 report.error(&place, stranger(&value));
@@ -295,12 +296,12 @@ fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
 }
 
 /// The tables `[KIND.NAME]`, in the order of the file.
-fn named<'t>(table: Table, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
-    let kind = if table == Table::Listener { "listener" } else { "pool" };
+fn named<'t>(table: KeyTable, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
+    let kind = if table == KeyTable::Listener { "listener" } else { "pool" };
     let mut tables = Vec::new();
     let mut has_nameless = false;
     for (value, key) in parent.entries() {
-        let place = Place { span: key, path: value.place.path.clone() };
+        let place = FilePlace { span: key, path: value.place.path.clone() };
         let Some(section) = Section::of(&value, table) else {
             let name = shown(&value.name);
             let finding = Finding::new(format!("`{name}` is in a {kind} without a name"))

@@ -8,13 +8,14 @@ use super::balance::{load_factor, on_down, queue, sticky};
 use super::companions::refuse_idle;
 use crate::policy::balance::maglev::{TABLE_SIZE_MAX, is_prime};
 
+use super::bind::Bind;
 use super::file::{Section, Value, shown};
 use super::health::health;
-use super::keys::Table;
+use super::keys::KeyTable;
 use super::limit::prefix;
-use super::listener::Bind;
+use super::member::Member;
 use super::outlier::outlier;
-use super::report::{Finding, Place, Report};
+use super::report::{FilePlace, Finding, Report};
 use super::route::hash_key;
 use super::scalar;
 use super::source::{compare_source, source};
@@ -23,13 +24,6 @@ use super::{Admin, BackendConfig, OnDownConfig, PoolConfig};
 
 /// Longest name of a pool, listener or backend.
 const NAME_LENGTH_MAX: usize = 128;
-
-/// A backend with its place.
-#[derive(Debug, Clone)]
-pub(super) struct Member {
-    pub(super) backend: BackendConfig,
-    pub(super) place: Place,
-}
 
 /// Reads one pool.
 pub(super) fn pool(
@@ -64,7 +58,7 @@ pub(super) fn pool(
         health.send_proxy = pool.send_proxy;
         health.source.clone_from(&pool.source);
     }
-    compare_source(section, (&pool.source, pool.transparent), &members, report);
+    compare_source(section, &pool.source, pool.transparent, &members, report);
     refuse_idle(section, report);
     (pool, members)
 }
@@ -109,7 +103,7 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         let backend = backend(text.to_owned(), address);
         return Some(Member { backend, place: value.place.clone() });
     }
-    let Some(section) = Section::of(value, Table::Backend) else {
+    let Some(section) = Section::of(value, KeyTable::Backend) else {
         let expected = "an address such as \"10.0.0.11:5432\", or a table with `address`";
         scalar::wrong_type(value, expected, None, report);
         return None;
@@ -154,7 +148,7 @@ fn backend(name: String, address: Address) -> BackendConfig {
 }
 
 /// Checks that a name can stand in commands (`POOL/BACKEND`), paths, logs and metrics.
-pub(super) fn check_name(name: &str, place: &Place, report: &mut Report<'_>) -> bool {
+pub(super) fn check_name(name: &str, place: &FilePlace, report: &mut Report<'_>) -> bool {
     let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '/';
     let wrong = if name.is_empty() {
         "a name cannot be empty".to_owned()

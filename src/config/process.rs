@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::address::{Purpose, socket};
 
 use super::file::{Field, Section};
-use super::keys::Table;
-use super::report::{Finding, Place, Report};
+use super::keys::KeyTable;
+use super::report::{FilePlace, Finding, Report};
 use super::scalar;
 use super::unix::{PATH_LENGTH_MAX, PREFIX};
 use super::{Admin, Global, Log};
@@ -16,14 +16,14 @@ const SOCKET_LENGTH_MAX: usize = PATH_LENGTH_MAX;
 
 impl Default for Admin {
     fn default() -> Self {
-        let socket = Section::absent(Table::Admin).default_text("socket");
+        let socket = Section::absent(KeyTable::Admin).default_text("socket");
         Self { socket: PathBuf::from(socket), socket_required: false, http: None }
     }
 }
 
 /// Reads `[global]`.
 pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> Global {
-    let absent = Section::absent(Table::Global);
+    let absent = Section::absent(KeyTable::Global);
     let section = section.unwrap_or(&absent);
     section.refuse_unknown(report);
     let workers = section.auto_or_count("workers", report);
@@ -42,7 +42,7 @@ pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> 
 
 /// Reads `log` of `[global]`.
 fn log(section: &Section<'_>, report: &mut Report<'_>) -> Log {
-    let section = section.open("log", report).unwrap_or(Section::absent(Table::Log));
+    let section = section.open("log", report).unwrap_or(Section::absent(KeyTable::Log));
     Log {
         level: section.word_or_default("level", report),
         format: section.word_or_default("format", report),
@@ -54,7 +54,7 @@ fn log(section: &Section<'_>, report: &mut Report<'_>) -> Log {
 pub(super) fn admin(
     section: Option<&Section<'_>>,
     report: &mut Report<'_>,
-) -> (Admin, Option<Place>) {
+) -> (Admin, Option<FilePlace>) {
     let mut admin = Admin::default();
     let Some(section) = section else { return (admin, None) };
     section.refuse_unknown(report);

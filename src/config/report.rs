@@ -10,7 +10,7 @@ use super::problem::{Problem, Severity};
 
 /// Where something stands: the bytes and the dotted path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FilePlace {
     pub(super) span: Range<usize>,
     pub(super) path: String,
 }
@@ -40,7 +40,7 @@ impl Finding {
     }
 
     /// Points at another place that explains the problem.
-    pub(super) fn beside(mut self, place: &Place, label: impl Into<String>) -> Self {
+    pub(super) fn beside(mut self, place: &FilePlace, label: impl Into<String>) -> Self {
         self.related = Some((place.span.clone(), label.into()));
         self
     }
@@ -71,25 +71,25 @@ impl<'t> Report<'t> {
     }
 
     /// Reports what makes the file unusable.
-    pub(super) fn error(&mut self, place: &Place, finding: Finding) {
+    pub(super) fn error(&mut self, place: &FilePlace, finding: Finding) {
         self.add(Severity::Error, place, finding);
     }
 
     /// Reports what is legal but hardly meant.
-    pub(super) fn warning(&mut self, place: &Place, finding: Finding) {
+    pub(super) fn warning(&mut self, place: &FilePlace, finding: Finding) {
         self.add(Severity::Warning, place, finding);
     }
 
     /// Reports an error of the file as a whole.
     pub(super) fn error_in_file(&mut self, key: &str, finding: Finding) {
-        let place = Place { span: 0..0, path: key.to_owned() };
+        let place = FilePlace { span: 0..0, path: key.to_owned() };
         self.add(Severity::Error, &place, finding);
         if let Some(problem) = self.problems.last_mut() {
             problem.span = None;
         }
     }
 
-    fn add(&mut self, severity: Severity, place: &Place, finding: Finding) {
+    fn add(&mut self, severity: Severity, place: &FilePlace, finding: Finding) {
         if !self.seen.insert((place.span.start, finding.message.clone())) {
             return;
         }
@@ -118,7 +118,7 @@ impl<'t> Report<'t> {
     }
 
     /// Line of a place, for messages that point at it.
-    pub(super) fn line(&self, place: &Place) -> u32 {
+    pub(super) fn line(&self, place: &FilePlace) -> u32 {
         self.spot(&place.span).line
     }
 
@@ -128,7 +128,7 @@ impl<'t> Report<'t> {
     }
 
     /// Whether an error has been reported of exactly this place.
-    pub(super) fn has_error_at(&self, place: &Place) -> bool {
+    pub(super) fn has_error_at(&self, place: &FilePlace) -> bool {
         self.problems.iter().any(|problem| {
             problem.severity == Severity::Error && problem.span.as_ref() == Some(&place.span)
         })

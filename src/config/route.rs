@@ -4,8 +4,8 @@ use crate::policy::first_bytes::request_head::is_token;
 use crate::policy::terms::Word;
 
 use super::file::{Section, Value, shown};
-use super::keys::Table;
-use super::listener::{NO_POOL, named_pool};
+use super::keys::KeyTable;
+use super::named_pool::{NO_POOL, named_pool};
 use super::network;
 use super::report::{Finding, Report};
 use super::scalar;
@@ -36,7 +36,7 @@ pub(super) fn routes(
 }
 
 fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<RouteConfig> {
-    let Some(section) = Section::of(value, Table::Route) else {
+    let Some(section) = Section::of(value, KeyTable::Route) else {
         scalar::wrong_type(value, "a table [[listener.NAME.route]]", None, report);
         return None;
     };
@@ -113,7 +113,7 @@ fn protocol(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
 
 /// Reads `peek`.
 pub(super) fn peek(listener: &Section<'_>, report: &mut Report<'_>) -> Peek {
-    let section = listener.open("peek", report).unwrap_or(Section::absent(Table::Peek));
+    let section = listener.open("peek", report).unwrap_or(Section::absent(KeyTable::Peek));
     let on_timeout = section.word_or_default::<OnPeekTimeout>("on_timeout", report);
     Peek {
         timeout: section.duration_or_default("timeout", report),

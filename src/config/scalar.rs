@@ -73,7 +73,8 @@ pub(super) fn number_text(data: &DeValue<'_>) -> Option<String> {
 /// A string with a unit; `parse` gives the remedy when it fails.
 fn with_unit<T>(
     value: &Value<'_>,
-    (expected, unit): (&str, &str),
+    expected: &str,
+    unit: &str,
     report: &mut Report<'_>,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Option<T> {
@@ -110,7 +111,7 @@ pub(super) fn duration(
     report: &mut Report<'_>,
 ) -> Option<Duration> {
     const EXPECTED: &str = "a duration such as \"5s\", \"250ms\" or \"1h 30m\"";
-    let read = with_unit(value, (EXPECTED, "s"), report, units::duration)?;
+    let read = with_unit(value, EXPECTED, "s", report, units::duration)?;
     if bounds.contains(&read) {
         return Some(read);
     }
@@ -128,7 +129,7 @@ pub(super) fn duration(
 /// A rate.
 pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<EventRate> {
     const EXPECTED: &str = "a rate such as \"100/s\" or \"30/min\"";
-    let read = with_unit(value, (EXPECTED, "/s"), report, units::rate)?;
+    let read = with_unit(value, EXPECTED, "/s", report, units::rate)?;
     let most = RATE_PER_SECOND_MAX.saturating_mul(read.period.as_secs());
     if read.count <= most {
         return Some(read);
@@ -142,7 +143,7 @@ pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<EventRa
 
 /// A percentage.
 pub(super) fn percent(value: &Value<'_>, report: &mut Report<'_>) -> Option<u8> {
-    with_unit(value, ("a percentage from \"0%\" to \"100%\"", "%"), report, units::percent)
+    with_unit(value, "a percentage from \"0%\" to \"100%\"", "%", report, units::percent)
 }
 
 /// A whole number within bounds.

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, Default, Key, Shape, TABLES, Table, Values};
+use super::keys::{self, Default, Key, KeyTable, Shape, TABLES, Values};
 
 /// Patterns of strings that carry a unit: what [`super::units`] reads.
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*(d|h|min|m|s|ms|us|µs|μs)\s*)+$";
@@ -19,7 +19,7 @@ const BANDWIDTH: &str = r"^\s*[0-9]+\s*(B|KiB|MiB|GiB)\s*/s$";
 pub fn schema() -> Value {
     let mut definitions: Map<String, Value> =
         TABLES.iter().map(|table| (definition(*table), of_table(*table))).collect();
-    definitions.insert(definition(Table::Defaults), of_table(Table::Defaults));
+    definitions.insert(definition(KeyTable::Defaults), of_table(KeyTable::Defaults));
     let named = |table| json!({ "type": "object", "additionalProperties": reference(table) });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -27,11 +27,11 @@ pub fn schema() -> Value {
         "description": "Configuration of evenkeel, a Layer-4 TCP load balancer.",
         "type": "object",
         "properties": {
-            "global": reference(Table::Global),
-            "admin": reference(Table::Admin),
-            "defaults": reference(Table::Defaults),
-            "listener": named(Table::Listener),
-            "pool": named(Table::Pool),
+            "global": reference(KeyTable::Global),
+            "admin": reference(KeyTable::Admin),
+            "defaults": reference(KeyTable::Defaults),
+            "listener": named(KeyTable::Listener),
+            "pool": named(KeyTable::Pool),
         },
         "required": ["listener"],
         "additionalProperties": false,
@@ -40,15 +40,15 @@ pub fn schema() -> Value {
 }
 
 /// What a table is called among the definitions.
-fn definition(table: Table) -> String {
+fn definition(table: KeyTable) -> String {
     format!("{table:?}")
 }
 
-fn reference(table: Table) -> Value {
+fn reference(table: KeyTable) -> Value {
     json!({ "$ref": format!("#/$defs/{}", definition(table)) })
 }
 
-fn of_table(table: Table) -> Value {
+fn of_table(table: KeyTable) -> Value {
     let properties: Map<String, Value> =
         keys::of(table).map(|key| (key.name.to_owned(), of_key(key, table))).collect();
     let mut schema = json!({
@@ -58,14 +58,14 @@ fn of_table(table: Table) -> Value {
         "additionalProperties": false,
     });
     // Elsewhere `[defaults]` may have what is required.
-    if matches!(table, Table::Route | Table::Backend) {
+    if matches!(table, KeyTable::Route | KeyTable::Backend) {
         let required = keys::of(table).filter(|key| key.default == Default::Required);
         schema["required"] = required.map(|key| key.name).collect();
     }
     schema
 }
 
-fn of_key(key: &Key, inside: Table) -> Value {
+fn of_key(key: &Key, inside: KeyTable) -> Value {
     let mut schema = of_shape(key.shape, inside);
     schema["description"] = describe(key).into();
     if let Some(text) = key.default_text() {
@@ -75,7 +75,7 @@ fn of_key(key: &Key, inside: Table) -> Value {
     schema
 }
 
-fn of_shape(shape: Shape, inside: Table) -> Value {
+fn of_shape(shape: Shape, inside: KeyTable) -> Value {
     let integer = |from, to| json!({ "type": "integer", "minimum": from, "maximum": to });
     let pattern = |pattern: &str| json!({ "type": "string", "pattern": pattern });
     match shape {
@@ -104,12 +104,12 @@ fn of_shape(shape: Shape, inside: Table) -> Value {
         Shape::Text(_) => json!({ "type": "string" }),
         Shape::List(_) => json!({ "type": "array", "items": { "type": "string" } }),
         Shape::Backends => {
-            let entry = json!({ "anyOf": [{ "type": "string" }, reference(Table::Backend)] });
+            let entry = json!({ "anyOf": [{ "type": "string" }, reference(KeyTable::Backend)] });
             json!({ "type": "array", "items": entry, "minItems": 1 })
         }
-        Shape::Table(table) => reference(table),
+        Shape::KeyTable(table) => reference(table),
         // There is nothing to turn off in [defaults] itself.
-        Shape::TableOrFalse(table) if inside == Table::Defaults => reference(table),
+        Shape::TableOrFalse(table) if inside == KeyTable::Defaults => reference(table),
         Shape::TableOrFalse(table) => json!({ "anyOf": [{ "const": false }, reference(table)] }),
         Shape::Tables(table) => json!({ "type": "array", "items": reference(table) }),
     }

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use super::Address;
 use crate::policy::balance::source::SOURCES_MAX;
 
+use super::bind::Bind;
 use super::file::{Section, Value, quoted, shown};
-use super::listener::Bind;
-use super::pool::Member;
+use super::member::Member;
 use super::report::{Finding, Report};
 use super::scalar;
 use super::unix::PREFIX;
@@ -98,7 +98,8 @@ fn explain(text: &str) -> Finding {
 /// Checks what `source` and `transparent` stand beside.
 pub(super) fn compare_source(
     section: &Section<'_>,
-    (sources, is_transparent): (&[IpAddr], bool),
+    sources: &[IpAddr],
+    is_transparent: bool,
     members: &[Member],
     report: &mut Report<'_>,
 ) {

@@ -31,7 +31,8 @@ impl Keys {
     pub(super) fn probe(
         self,
         section: &Section<'_>,
-        (host, unix): (Field<String>, Option<&Address>),
+        host: Field<String>,
+        unix: Option<&Address>,
         report: &mut Report<'_>,
     ) -> Probe {
         if let Field::Given(host, place) = &host

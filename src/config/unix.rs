@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Address;
+use super::bind::Bind;
 use super::file::{Section, Value, quoted, shown};
-use super::listener::Bind;
-use super::report::{Finding, Place, Report};
+use super::report::{FilePlace, Finding, Report};
 use super::{BalanceAlgorithm, HashKey, ListenerConfig, PoolConfig};
 
 /// What comes before the path of a Unix socket.
@@ -62,7 +62,7 @@ pub(super) fn misspelt(text: &str) -> Option<Finding> {
 }
 
 /// Whether text can be the name of the backend whose address it is.
-pub(super) fn check_as_name(text: &str, place: &Place, report: &mut Report<'_>) -> bool {
+pub(super) fn check_as_name(text: &str, place: &FilePlace, report: &mut Report<'_>) -> bool {
     let is_fit = !text.contains(char::is_whitespace);
     if !is_fit {
         let written = quoted(text);
@@ -153,7 +153,7 @@ fn all_to_one(pool: &PoolConfig) -> Option<(&PoolConfig, &'static str)> {
 }
 
 /// Checks that probes do not ask for a port where backends have none.
-pub(super) fn compare_port(port: &Place, address: &Address, report: &mut Report<'_>) {
+pub(super) fn compare_port(port: &FilePlace, address: &Address, report: &mut Report<'_>) {
     let address = shown(&address.to_string());
     let finding = Finding::new(format!("`port` has no meaning for backend `{address}`"))
         .expected("no `port`, or backends with IP addresses")

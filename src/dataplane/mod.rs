@@ -35,6 +35,7 @@ pub mod slots;
 pub mod stream;
 mod thread;
 pub mod timers;
+mod wires;
 pub mod worker;
 
 pub use crate::policy::defects;

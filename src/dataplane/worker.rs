@@ -15,7 +15,6 @@ use std::time::Duration;
 use crossbeam::channel::Receiver;
 use mio::Token;
 
-use crate::policy::defects::{Defect, has};
 use crate::shared::{Address, Listener, RefuseReason, Snapshot, WorkerState};
 
 use super::bell::Bell;
@@ -42,7 +41,7 @@ const QUEUE_MAX: usize = 65_535;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether to go on accepting from a socket.
-enum Accepting {
+enum AcceptOutcome {
     /// Another may wait.
     GoesOn,
     /// The queue is empty.
@@ -245,11 +244,6 @@ impl<K: Kernel> Worker<K> {
             self.listening.add(listener, bound);
             return self.close_listening(|its| *its == address);
         };
-        if has(Defect::BindAnew) {
-            for old in self.listening.positions(|its| *its == bound.address) {
-                self.listening.close(old, &mut self.sessions.desk.kernel);
-            }
-        }
         let position = self.listening.add(listener, bound);
         let kernel = &mut self.sessions.desk.kernel;
         if self.listening.watch(position, kernel).is_err() {
@@ -269,7 +263,7 @@ impl<K: Kernel> Worker<K> {
         for position in self.listening.positions(is_gone) {
             let Some(listener) = self.listening.listener(position) else { continue };
             for _ in 0..QUEUE_MAX {
-                if !matches!(self.accept_one(position, &listener), Accepting::GoesOn) {
+                if !matches!(self.accept_one(position, &listener), AcceptOutcome::GoesOn) {
                     break;
                 }
             }
@@ -296,18 +290,18 @@ impl<K: Kernel> Worker<K> {
         let Some(listener) = self.listening.listener(position) else { return Ok(()) };
         for _ in 0..ACCEPTS_PER_TURN {
             match self.accept_one(position, &listener) {
-                Accepting::GoesOn => {}
-                Accepting::Empty => {
+                AcceptOutcome::GoesOn => {}
+                AcceptOutcome::Empty => {
                     self.listening.is_drained(position);
                     return Ok(());
                 }
-                Accepting::Exhausted => return Err(()),
+                AcceptOutcome::Exhausted => return Err(()),
             }
         }
         Ok(())
     }
 
-    fn accept_one(&mut self, position: usize, listener: &Arc<Listener>) -> Accepting {
+    fn accept_one(&mut self, position: usize, listener: &Arc<Listener>) -> AcceptOutcome {
         let desk = &mut self.sessions.desk;
         match self.listening.accept(position, &mut desk.kernel) {
             Accepted::Client(client_socket, client) => {
@@ -320,28 +314,28 @@ impl<K: Kernel> Worker<K> {
                         refuse::newcomer(desk, listener, client_socket, client, refusal);
                     }
                 }
-                Accepting::GoesOn
+                AcceptOutcome::GoesOn
             }
-            Accepted::Gone => Accepting::GoesOn,
-            Accepted::Empty => Accepting::Empty,
+            Accepted::Gone => AcceptOutcome::GoesOn,
+            Accepted::Empty => AcceptOutcome::Empty,
             Accepted::Exhausted => self.shed(position, listener),
-            Accepted::Failed => Accepting::Exhausted,
+            Accepted::Failed => AcceptOutcome::Exhausted,
         }
     }
 
     /// Spends the descriptor held back to turn one client away.
     #[cold]
-    fn shed(&mut self, position: usize, listener: &Arc<Listener>) -> Accepting {
+    fn shed(&mut self, position: usize, listener: &Arc<Listener>) -> AcceptOutcome {
         let desk = &mut self.sessions.desk;
         desk.kernel.close_idle_pipes();
         room::give_way(desk);
         let shed = self.listening.shed(position, &mut desk.kernel);
-        let Some((socket, client)) = shed else { return Accepting::Exhausted };
+        let Some((socket, client)) = shed else { return AcceptOutcome::Exhausted };
         listener.state.counters(desk.books.number).accepted.add(1);
         let refusal = Refusal::from(RefuseReason::Descriptors);
         refuse::newcomer(desk, listener, socket, client, refusal);
         self.listening.hold_back(&mut desk.kernel);
-        Accepting::GoesOn
+        AcceptOutcome::GoesOn
     }
 
     /// Begins a session that has its places, here or at a worker with clearly fewer.

@@ -57,8 +57,6 @@ pub enum Defect {
     LateHalfClosed,
     /// The timer of a session that has moved bytes is not armed again.
     ForgetTimer,
-    /// A reload opens new sockets on the addresses that stay, and closes the old ones.
-    BindAnew,
 }
 
 /// Nobody can put one in.

@@ -64,7 +64,7 @@ impl Offenders {
         }
         let fewest = entries.iter().min_by_key(|entry| entry.count.load(Ordering::Relaxed));
         if let Some(entry) = fewest {
-            entry.replace([high, low]);
+            entry.replace(high, low);
         }
     }
 
@@ -77,7 +77,7 @@ impl Offenders {
 }
 
 impl Kept {
-    fn replace(&self, [high, low]: [u64; 2]) {
+    fn replace(&self, high: u64, low: u64) {
         let version = self.version.load(Ordering::Relaxed);
         let fewest = self.count.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl Kept {
                 .map(|word| word.load(Ordering::Relaxed));
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
-                let client = address([high, low]);
+                let client = address(high, low);
                 return (count > 0).then_some(Offender { client, count, error });
             }
         }
@@ -150,7 +150,7 @@ fn halves(client: Option<IpAddr>) -> (u64, u64) {
     ((bits >> 64) as u64, bits as u64)
 }
 
-fn address([high, low]: [u64; 2]) -> Option<IpAddr> {
+fn address(high: u64, low: u64) -> Option<IpAddr> {
     let bits = u128::from(high) << 64 | u128::from(low);
     (bits != NO_ADDRESS).then(|| std::net::Ipv6Addr::from_bits(bits).to_canonical())
 }

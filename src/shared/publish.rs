@@ -11,21 +11,21 @@ use crate::policy::sync::{AtomicU64, Mutex, Ordering};
 use super::snapshot::Snapshot;
 
 #[derive(Debug)]
-struct Slot {
+struct Published {
     generation: AtomicU64,
     snapshot: Mutex<Arc<Snapshot>>,
 }
 
 /// The control plane's end.
 #[derive(Debug, Clone)]
-pub struct Publisher(Arc<Slot>);
+pub struct Publisher(Arc<Published>);
 
 impl Publisher {
     /// Starts with one snapshot.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         let generation = AtomicU64::new(snapshot.generation.0);
-        Self(Arc::new(Slot { generation, snapshot: Mutex::new(snapshot) }))
+        Self(Arc::new(Published { generation, snapshot: Mutex::new(snapshot) }))
     }
 
     /// Replaces the snapshot for everybody.
@@ -52,7 +52,7 @@ impl Publisher {
 /// A worker's end: its own reference to the snapshot it works with.
 #[derive(Debug)]
 pub struct Subscriber {
-    slot: Arc<Slot>,
+    slot: Arc<Published>,
     current: Arc<Snapshot>,
 }
 

@@ -5,6 +5,7 @@
 //! kernel's cgroup-v2.rst and sched-bwc.rst.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -148,11 +149,12 @@ pub fn ephemeral_ports() -> (u16, u16) {
 #[must_use]
 pub fn source_ports() -> u32 {
     let reserved = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports");
-    unreserved(ephemeral_ports(), &reserved.unwrap_or_default())
+    let (first, last) = ephemeral_ports();
+    unreserved(first..=last, &reserved.unwrap_or_default())
 }
 
 /// Ports of a range that are not in a list such as `8080,9000-9100`.
-fn unreserved((first, last): (u16, u16), reserved: &str) -> u32 {
+fn unreserved(ports: RangeInclusive<u16>, reserved: &str) -> u32 {
     let ranges: Vec<(u16, u16)> = reserved
         .trim()
         .split(',')
@@ -162,7 +164,7 @@ fn unreserved((first, last): (u16, u16), reserved: &str) -> u32 {
         })
         .collect();
     let is_free = |port: &u16| !ranges.iter().any(|(from, to)| (from..=to).contains(&port));
-    u32::try_from((first..=last).filter(is_free).count()).unwrap_or(u32::MAX)
+    u32::try_from(ports.filter(is_free).count()).unwrap_or(u32::MAX)
 }
 
 /// The lowest port that every process may listen on.
@@ -273,11 +275,11 @@ mod tests {
     // If this fails, sessions are promised ports that the kernel keeps for others.
     #[test]
     fn reserved_ports_are_not_counted() {
-        assert_eq!(unreserved((32768, 60999), "\n"), 28_232);
-        assert_eq!(unreserved((10, 19), "9-11,15,18-30\n"), 5);
-        assert_eq!(unreserved((1, u16::MAX), ""), 65_535);
-        assert_eq!(unreserved((10, 19), "1-65535"), 0);
-        assert_eq!(unreserved((19, 10), ""), 0);
+        assert_eq!(unreserved(32768..=60999, "\n"), 28_232);
+        assert_eq!(unreserved(10..=19, "9-11,15,18-30\n"), 5);
+        assert_eq!(unreserved(1..=u16::MAX, ""), 65_535);
+        assert_eq!(unreserved(10..=19, "1-65535"), 0);
+        assert_eq!(unreserved(19..=10, ""), 0);
     }
 
     // If this fails, a container with a quota of two CPUs gets a worker for each CPU of its host.

@@ -142,13 +142,14 @@ pub fn retune(socket: BorrowedFd<'_>, options: &ListenOptions) -> io::Result<()>
 }
 
 fn set_tcp_option(socket: BorrowedFd<'_>, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    set_option(socket, (libc::IPPROTO_TCP, name), value)
+    set_option(socket, libc::IPPROTO_TCP, name, value)
 }
 
 /// Sets an option that is one number and that no crate of ours has a name for.
 pub(super) fn set_option(
     socket: BorrowedFd<'_>,
-    (level, name): (libc::c_int, libc::c_int),
+    level: libc::c_int,
+    name: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);

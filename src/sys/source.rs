@@ -53,7 +53,7 @@ pub fn connect(
 /// capability that an address of others needs; otherwise as setsockopt(2) and bind(2).
 pub fn bind(socket: BorrowedFd<'_>, from: LocalEnd, is_v6: bool) -> io::Result<()> {
     // The one option of this kind that sockets of both families have at the level of IPv4.
-    socket::set_option(socket, (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT), 1)?;
+    socket::set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     let address = match from {
         LocalEnd::Here(address) => address,
         LocalEnd::Anywhere(address) => {
@@ -69,11 +69,11 @@ pub fn bind(socket: BorrowedFd<'_>, from: LocalEnd, is_v6: bool) -> io::Result<(
 }
 
 fn be_transparent(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
-    let option = match is_v6 {
+    let (level, name) = match is_v6 {
         false => (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
         true => (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT),
     };
-    socket::set_option(socket, option, 1)
+    socket::set_option(socket, level, name, 1)
 }
 
 /// Whether this process may connect from addresses of others.

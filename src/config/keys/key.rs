@@ -9,7 +9,7 @@ use crate::policy::terms::Word;
 
 /// A table of the file, as the reader meets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
+pub enum KeyTable {
     /// The file itself; it holds tables only.
     File,
     /// `[global]`.
@@ -52,7 +52,7 @@ pub enum Table {
     Outlier,
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for KeyTable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::File => "the file",
@@ -113,11 +113,11 @@ pub enum Shape {
     /// Backends: an array of strings and tables.
     Backends,
     /// A table.
-    Table(Table),
+    KeyTable(KeyTable),
     /// A table, or `false` to have none although `[defaults]` gives one.
-    TableOrFalse(Table),
+    TableOrFalse(KeyTable),
     /// An array of tables.
-    Tables(Table),
+    Tables(KeyTable),
 }
 
 /// What stands behind a word.
@@ -236,7 +236,7 @@ impl Companion {
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// The table it sits in.
-    pub table: Table,
+    pub table: KeyTable,
     /// Its name.
     pub name: &'static str,
     /// What may be written, with the bounds.
@@ -254,7 +254,7 @@ pub struct Key {
 }
 
 impl Key {
-    pub(super) const fn new(table: Table, name: &'static str, shape: Shape) -> Self {
+    pub(super) const fn new(table: KeyTable, name: &'static str, shape: Shape) -> Self {
         Self {
             table,
             name,
@@ -332,7 +332,7 @@ impl Key {
             Shape::Word(_) | Shape::WordWith(..) => "word",
             Shape::Text(what) | Shape::List(what) => what,
             Shape::Backends => "list",
-            Shape::Table(_) => "table",
+            Shape::KeyTable(_) => "table",
             Shape::TableOrFalse(_) => "table or `false`",
             Shape::Tables(_) => "tables",
         }

@@ -16,14 +16,14 @@ use crate::shared::{Backend, Detail, Obstacle, SessionRecord};
 
 use crate::control::log::event::Event;
 use crate::control::log::level::Level;
-use crate::control::log::settings::Shape;
+use crate::control::log::settings::LineShape;
 
 /// Appends the line of an event.
-pub(crate) fn event_line(event: &Event, shape: Shape, out: &mut Vec<u8>) {
+pub(crate) fn event_line(event: &Event, shape: LineShape, out: &mut Vec<u8>) {
     // Writing to a `Vec` cannot fail.
     let _ = match shape {
-        Shape::Json => write_json(&JsonEvent(event), out),
-        Shape::Text | Shape::Journal => {
+        LineShape::Json => write_json(&JsonEvent(event), out),
+        LineShape::Text | LineShape::Journal => {
             priority(event.level, shape, out);
             write_text_event(event, out)
         }
@@ -35,13 +35,13 @@ pub(crate) fn event_line(event: &Event, shape: Shape, out: &mut Vec<u8>) {
 pub(crate) fn session_line(
     closed: SystemTime,
     record: &SessionRecord,
-    shape: Shape,
+    shape: LineShape,
     out: &mut Vec<u8>,
 ) {
     let line = SessionLine::new(closed, record);
     let _ = match shape {
-        Shape::Json => write_json(&line, out),
-        Shape::Text | Shape::Journal => {
+        LineShape::Json => write_json(&line, out),
+        LineShape::Text | LineShape::Journal => {
             priority(Level::Info, shape, out);
             line.write_text(out)
         }
@@ -59,8 +59,8 @@ fn write_json(line: &impl Serialize, out: &mut Vec<u8>) -> std::io::Result<()> {
     serde_json::to_writer(out, line).map_err(std::io::Error::from)
 }
 
-fn priority(level: Level, shape: Shape, out: &mut Vec<u8>) {
-    if shape == Shape::Journal {
+fn priority(level: Level, shape: LineShape, out: &mut Vec<u8>) {
+    if shape == LineShape::Journal {
         let digit = match level {
             Level::Error => b'3',
             Level::Warn => b'4',
@@ -273,7 +273,7 @@ mod tests {
         Event { time: moment(), level: Level::Warn, message: message.to_owned(), fields }
     }
 
-    fn shown(event: &Event, shape: Shape) -> String {
+    fn shown(event: &Event, shape: LineShape) -> String {
         let mut out = Vec::new();
         event_line(event, shape, &mut out);
         String::from_utf8(out).unwrap()
@@ -307,12 +307,12 @@ mod tests {
     #[test]
     fn an_event_stays_on_one_line() {
         assert_eq!(
-            shown(&event("a b\nc"), Shape::Text),
+            shown(&event("a b\nc"), LineShape::Text),
             "time=2023-11-14T22:13:20.070Z level=warn event=log message=\"a b\\nc\" \
              error=\"no \\\"such\\\" file\\n\" plain=x\n"
         );
-        assert!(shown(&event("x"), Shape::Journal).starts_with("<4>time=2023-"));
-        let json = shown(&event("a\nb"), Shape::Json);
+        assert!(shown(&event("x"), LineShape::Journal).starts_with("<4>time=2023-"));
+        let json = shown(&event("a\nb"), LineShape::Json);
         assert_eq!(json.lines().count(), 1, "{json}");
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["message"], "a\nb");

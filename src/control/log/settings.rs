@@ -9,7 +9,7 @@ use crate::control::log::level::Level;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum LineShape {
     /// Text.
     Text,
     /// Text after a priority in the form of sd-daemon(3).
@@ -18,7 +18,7 @@ pub(crate) enum Shape {
     Json,
 }
 
-impl Shape {
+impl LineShape {
     /// The inverse of `as u8`.
     pub(crate) fn from_bits(bits: u8) -> Self {
         match bits {
@@ -54,8 +54,8 @@ impl Settings {
     }
 
     /// How lines look.
-    pub(crate) fn shape(&self) -> Shape {
-        Shape::from_bits(self.shape.load(Ordering::Relaxed))
+    pub(crate) fn shape(&self) -> LineShape {
+        LineShape::from_bits(self.shape.load(Ordering::Relaxed))
     }
 
     /// Counts lines that are lost.
@@ -65,13 +65,13 @@ impl Settings {
 }
 
 /// Text for people, JSON for machines.
-fn shape_of(format: LogFormat) -> Shape {
+fn shape_of(format: LogFormat) -> LineShape {
     match format {
-        LogFormat::Json => Shape::Json,
-        LogFormat::Text | LogFormat::Auto if is_journal() => Shape::Journal,
-        LogFormat::Text => Shape::Text,
-        LogFormat::Auto if io::stderr().is_terminal() => Shape::Text,
-        LogFormat::Auto => Shape::Json,
+        LogFormat::Json => LineShape::Json,
+        LogFormat::Text | LogFormat::Auto if is_journal() => LineShape::Journal,
+        LogFormat::Text => LineShape::Text,
+        LogFormat::Auto if io::stderr().is_terminal() => LineShape::Text,
+        LogFormat::Auto => LineShape::Json,
     }
 }
 

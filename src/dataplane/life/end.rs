@@ -4,8 +4,9 @@
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
-use crate::dataplane::stream::wire::{Side, Wires};
+use crate::dataplane::stream::wire::Side;
 use crate::dataplane::stream::{End, Reset};
+use crate::dataplane::wires::Wires;
 use crate::shared::{CloseReason, SESSION_SECONDS};
 
 use super::{failure_evidence, places, record};

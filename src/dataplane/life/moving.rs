@@ -9,8 +9,9 @@ use crate::dataplane::session::stage::Stage;
 use crate::dataplane::slots::Addressed;
 use crate::dataplane::stream::pacing::{Allowances, Spent};
 use crate::dataplane::stream::relay::Turn;
-use crate::dataplane::stream::wire::{SIDES, Side, Wires};
+use crate::dataplane::stream::wire::{SIDES, Side};
 use crate::dataplane::stream::{End, Reset, Standing};
+use crate::dataplane::wires::Wires;
 use crate::shared::{CONNECT_SECONDS, CloseReason, Direction, PathKind, Snapshot};
 use crate::sys::socket::KeepaliveOptions;
 
@@ -63,7 +64,7 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
         if let Some(moving) = session.stage.moving_mut() {
             moving.active = desk.now;
         }
-        count_bytes(snapshot, session, desk.books.number, [before, after]);
+        count_bytes(snapshot, session, desk.books.number, before);
         failure_evidence::delivered(snapshot, session, before);
     }
     if snapshot.has_bandwidth {
@@ -174,10 +175,11 @@ fn count_bytes<K: Kernel>(
     snapshot: &Snapshot,
     session: &Session<K>,
     worker: usize,
-    [before, after]: [[(u64, u64); 2]; 2],
+    before: [(u64, u64); 2],
 ) {
     let Some(listener) = snapshot.listener(session.place.listener) else { return };
     let counters = listener.state.counters(worker);
+    let after = session.stream.delivered();
     let directions = Direction::ALL.into_iter().zip(before.into_iter().zip(after));
     for (direction, (before, after)) in directions {
         let (copied, spliced) = (after.0 - before.0, after.1 - before.1);

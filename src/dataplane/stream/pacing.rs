@@ -69,7 +69,8 @@ impl Pacing {
 
     /// What may be taken in a turn that begins now.
     #[must_use]
-    pub fn allowances(&self, [up, down]: Rates, now: Tick) -> Allowances {
+    pub fn allowances(&self, rates: Rates, now: Tick) -> Allowances {
+        let [up, down] = rates;
         Allowances {
             from_client: allowance(&self.from_client, up, now),
             from_backend: allowance(&self.from_backend, down, now),
@@ -78,7 +79,8 @@ impl Pacing {
 
     /// Counts what a turn has taken. Says which directions have to wait, if any do: the session
     /// then has to be run at [`Self::resumes_at`].
-    pub fn charge(&mut self, [up, down]: Rates, spent: &Spent, now: Tick) -> [bool; 2] {
+    pub fn charge(&mut self, rates: Rates, spent: &Spent, now: Tick) -> [bool; 2] {
+        let [up, down] = rates;
         let Spent { granted, left, more } = spent;
         let [more_up, more_down] = *more;
         let client = Share { granted: granted.from_client, left: left.from_client, more: more_up };

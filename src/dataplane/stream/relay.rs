@@ -259,7 +259,7 @@ impl<P: Holds> Relay<P> {
             && !ports.port(from).urgent
             && let Some(pipe) = turn.wire.lend_pipe()
         {
-            self.take_by_splice((pipe, most), from, ports, turn)
+            self.take_by_splice(pipe, from, ports, turn)
         } else {
             self.take_by_copy(most, from, ports, turn)
         };
@@ -322,11 +322,12 @@ impl<P: Holds> Relay<P> {
 
     fn take_by_splice<W: Wire<Pipe = P>>(
         &mut self,
-        (mut pipe, most): (P, usize),
+        mut pipe: P,
         from: Side,
         ports: &mut Ports,
         turn: &mut Turn<'_, W>,
     ) -> Result<(), Flow> {
+        let most = *turn.allowances.of(from);
         let source = ports.port(from);
         match turn.wire.fill(from, &mut pipe, most) {
             Ok(0) => {

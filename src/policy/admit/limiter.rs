@@ -61,12 +61,12 @@ pub enum Entry {
 pub struct Limiter {
     hasher: RandomState,
     rates: Table,
-    sessions: Option<Arc<Sessions>>,
+    sessions: Option<Arc<OpenSessions>>,
 }
 
 /// Open sessions by client.
 #[derive(Debug)]
-struct Sessions {
+struct OpenSessions {
     table: Table,
     overflows: CachePadded<AtomicU64>,
 }
@@ -81,7 +81,7 @@ impl Limiter {
         let [seed, seed2, seed3, seed4] = random_seeds;
         let sessions = |size| {
             let overflows = CachePadded::new(AtomicU64::new(0));
-            Arc::new(Sessions { table: Table::new(size), overflows })
+            Arc::new(OpenSessions { table: Table::new(size), overflows })
         };
         Self {
             hasher: RandomState::with_seeds(seed, seed2, seed3, seed4),
