@@ -9,8 +9,6 @@
 pub enum Defect {
     /// FIN is passed on while bytes are held.
     FinWhileHeld,
-    /// A pipe that holds bytes of one session is lent to the next.
-    DirtyPipe,
     /// A pipe that holds bytes is filled further, and `EAGAIN` taken for an empty socket.
     FullPipeIsEmptySocket,
     /// Bytes wait for a FIN that does not follow.
@@ -53,10 +51,6 @@ pub enum Defect {
     OneRetryMore,
     /// The bound of a handshake is not looked at.
     ForgetConnectTimeout,
-    /// The half-closed bound starts only if the turn that saw EOF left nothing over.
-    LateHalfClosed,
-    /// The timer of a session that has moved bytes is not armed again.
-    ForgetTimer,
 }
 
 /// Nobody can put one in.
