@@ -3,7 +3,7 @@
 //! Two sockets, two relays. Events set latches; [`Stream::advance`] does all the work. Half-close
 //! is a property of one relay, and the session is over when both are. A reset by one side first
 //! delivers what was read before it, then resets the other side; a reset that follows a FIN is no
-//! longer news. Nothing here knows the kernel: see [`super::wire`].
+//! longer news. Nothing here knows the kernel: see [`wire`].
 
 pub mod pacing;
 pub mod port;
