@@ -38,7 +38,6 @@ pub mod timers;
 mod wires;
 pub mod worker;
 
-pub use crate::policy::defects;
 pub use command::{Arrival, Command, Inbox, Peer, WorkerSetup};
 pub use explain::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid};
 pub use handle::WorkerHandle;

@@ -9,7 +9,7 @@
 //! or, when nobody says anything, by the timers. A failure prints the seed.
 //!
 //! `EVENKEEL_SEED=N` runs one schedule, `EVENKEEL_SCHEDULES=N` that many (50,000 otherwise; CI runs
-//! a million). With the feature `defects` each known fault is put in, and must be found.
+//! a million). `tests/controls` has the known faults that it must find.
 
 #![allow(clippy::cast_possible_truncation, reason = "a few hundred kilobytes, and hashes")]
 #![allow(
@@ -22,8 +22,6 @@
 mod bytes;
 mod checks;
 mod ends;
-#[cfg(feature = "defects")]
-mod faults;
 mod faulty_kernels;
 mod house;
 mod kernel;

@@ -1,5 +1,5 @@
-//! The network that all sockets of a schedule belong to: accept queues, descriptors, pipes, and what
-//! epoll tells of them.
+//! The network that all sockets of a schedule belong to: accept queues, descriptors, pipes, and
+//! what epoll tells of them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};

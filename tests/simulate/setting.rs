@@ -1,5 +1,5 @@
-//! What a schedule fixes, from its seed: the configuration that the worker runs with, and what is in
-//! store for it.
+//! What a schedule fixes, from its seed: the configuration that the worker runs with, and what is
+//! in store for it.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -28,7 +28,7 @@ pub(crate) struct Visit {
     pub(crate) has_lingered: bool,
     /// Bytes that were spliced.
     pub(crate) spliced: u64,
-    /// Connections to backends that were begun for it, as far as they lasted until the turn was over.
+    /// Connections to backends that were begun for it and lasted until the turn was over.
     pub(crate) attempts: usize,
     backend: Option<SocketId>,
     pub(crate) record: Option<SessionRecord>,
