@@ -103,11 +103,9 @@ pub(crate) fn parameters_in_disguise(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// Faults that tests put in and that production code knows of. The state machines of the data plane
-/// still have theirs (`policy/defects.rs`); every other fault is a patch in `tests/controls/`.
+/// Faults that tests put in and that production code knows of: they belong in `tests/controls/`.
 pub(crate) fn test_hooks(source: &Source) -> Vec<String> {
-    let has_its_own = source.path.starts_with("src/dataplane/");
-    if !source.path.starts_with("src/") || has_its_own {
+    if !source.path.starts_with("src/") {
         return Vec::new();
     }
     let code = source.code();
