@@ -17,7 +17,6 @@ if [ "$(id -u)" != 0 ]; then
   echo "not root: tests in network namespaces are left out" >&2
   everything+=(-E 'not binary(netns)')
 fi
-# Faults of the feature `defects` can be put in by tests alone: nothing that runs has one by itself.
 step env EVENKEEL_SCHEDULES=1000000 cargo nextest run "${everything[@]}"
 step scripts/loom.sh
 # Another part of the known faults with each commit, the same at each run of one.

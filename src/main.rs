@@ -14,11 +14,6 @@ use cli::{Cli, Demo, Verb, exit, offline, remote, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();
-    #[cfg(feature = "defects")]
-    if let Err(message) = put_in_a_defect() {
-        fail(message, "");
-        return ExitCode::from(exit::USAGE);
-    }
     terminal::unless_lost(perform(Cli::parse().verb))
 }
 
@@ -50,17 +45,6 @@ fn perform(verb: Verb) -> ExitCode {
         Verb::Completions { shell } => offline::completions(shell),
         Verb::Man { verb } => offline::man(verb.as_deref()),
         Verb::Version { json } => offline::version(json),
-    }
-}
-
-/// Puts in the fault that a test has named.
-#[cfg(feature = "defects")]
-fn put_in_a_defect() -> Result<(), String> {
-    match std::env::var("EVENKEEL_DEFECT") {
-        Ok(name) if !evenkeel::control::defects::set_everywhere(&name) => {
-            Err(format!("EVENKEEL_DEFECT={name}: there is no such defect"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -12,8 +12,8 @@ use std::io::{self, ErrorKind};
 use arbitrary::Arbitrary;
 use evenkeel::dataplane::stream::pacing::Allowances;
 use evenkeel::dataplane::stream::relay::Turn;
-use evenkeel::dataplane::stream::{End, Readiness, Reset, Stream, Standing};
 use evenkeel::dataplane::stream::wire::{Holds, Side, Wire};
+use evenkeel::dataplane::stream::{End, Readiness, Reset, Standing, Stream};
 use evenkeel::shared::{CloseReason, SpliceMode};
 use libfuzzer_sys::fuzz_target;
 

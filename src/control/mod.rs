@@ -20,8 +20,6 @@ mod tell;
 mod watch;
 mod words;
 
-#[cfg(feature = "defects")]
-pub use crate::policy::defects;
 pub use host::warnings::check;
 pub use run_error::RunError;
 pub use start::demo;

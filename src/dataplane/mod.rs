@@ -5,12 +5,12 @@
 //! knows nothing of tokio, TOML or files, and of HTTP only how to turn a client away. All that the
 //! control plane can do is start a worker, send it a [`Command`], wake it and join it.
 //!
-//! The map, from the outside in: [`handle`] starts a [`thread`], which sleeps in epoll and has a
-//! [`worker`] take a turn. The worker accepts ([`listening`], [`handover`]) and lets events set
-//! latches; [`sessions`] runs the [`life`] of each [`session`], chapter by chapter, at the
-//! [`desk`]. A session's bytes are moved by its [`stream`], its backend is chosen in [`choose`],
-//! refused clients that take time are [`held`] apart. Below lie [`slots`], [`timers`], [`clock`]
-//! and the [`kernel`], which is [`linux`] or a test's. [`explain`] asks what decides, and takes
+//! The map, from the outside in: `handle` starts a `thread`, which sleeps in epoll and has a
+//! [`worker`] take a turn. The worker accepts (`listening`, `handover`) and lets events set
+//! latches; `sessions` runs the `life` of each [`session`], chapter by chapter, at the
+//! `desk`. A session's bytes are moved by its [`stream`], its backend is chosen in `choose`,
+//! refused clients that take time are `held` apart. Below lie [`slots`], [`timers`], [`clock`]
+//! and the [`kernel`], which is [`linux`] or a test's. `explain` asks what decides, and takes
 //! nothing.
 
 #![deny(clippy::indexing_slicing, reason = "a panic here would end every session")]
@@ -38,7 +38,6 @@ pub mod timers;
 mod wires;
 pub mod worker;
 
-pub use crate::policy::defects;
 pub use command::{Arrival, Command, Inbox, Peer, WorkerSetup};
 pub use explain::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid};
 pub use handle::WorkerHandle;

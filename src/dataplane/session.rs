@@ -1,7 +1,7 @@
 //! One proxied connection, from the moment its client is let in until its line in the log.
 //!
 //! A session is data: its sockets, its [`Stream`], its [`Stage`], its places. What happens to it
-//! stands in [`super::life`].
+//! stands in `life`.
 
 pub mod first_bytes;
 pub mod handshake;

@@ -6,8 +6,6 @@
 
 use mio::Token;
 
-use crate::policy::defects::{Defect, has};
-
 use super::stream::wire::Side;
 
 const CHUNK: u32 = 128;
@@ -121,8 +119,7 @@ impl<T> Slots<T> {
     /// The value of a key, unless it has ended.
     pub fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
         let slot = self.slot(key.index)?;
-        let is_current = slot.generation == key.generation || has(Defect::StaleEvent);
-        if is_current { slot.value.as_mut() } else { None }
+        if slot.generation == key.generation { slot.value.as_mut() } else { None }
     }
 
     /// The value of a key, unless it has ended.

@@ -3,7 +3,7 @@
 //! Two sockets, two relays. Events set latches; [`Stream::advance`] does all the work. Half-close
 //! is a property of one relay, and the session is over when both are. A reset by one side first
 //! delivers what was read before it, then resets the other side; a reset that follows a FIN is no
-//! longer news. Nothing here knows the kernel: see [`super::wire`].
+//! longer news. Nothing here knows the kernel: see [`wire`].
 
 pub mod pacing;
 pub mod port;
@@ -12,7 +12,6 @@ pub mod wire;
 
 use std::io;
 
-use crate::policy::defects::{Defect, has};
 use crate::shared::{CloseReason, PathKind, SpliceMode};
 
 use port::{Port, Ports};
@@ -133,8 +132,8 @@ impl<P: Holds> Stream<P> {
         backend.writable = true;
         // A hang-up reported while the handshake ran may have been false, and asking has shown no
         // error since. `over` stays: reads go on until they say how it ends.
-        backend.finished &= has(Defect::EarlyHangUp);
-        backend.failed &= has(Defect::EarlyHangUp);
+        backend.finished = false;
+        backend.failed = false;
     }
 
     /// Forgets what was known of the backend's socket; another attempt follows.
@@ -151,11 +150,11 @@ impl<P: Holds> Stream<P> {
         port.over |= readiness.read_closed | readiness.error;
         port.failed |= readiness.error;
         // After an error the queue may end in a reset: a short read proves nothing then.
-        let may_reset = (port.failed | port.reset) && !has(Defect::ShortReadHidesReset);
+        let may_reset = port.failed | port.reset;
         // A muted side is not told of urgent data, which ends reads early, too.
         let is_plain = readiness.read_closed && !port.muted;
         port.finished = (port.finished | is_plain) & !may_reset;
-        port.urgent |= readiness.urgent && !has(Defect::IgnoreUrgent);
+        port.urgent |= readiness.urgent;
         if self.port(side) == before && self.is_held_back(side) {
             News::OnlyMore
         } else {
@@ -186,7 +185,7 @@ impl<P: Holds> Stream<P> {
         if is_due {
             self.ports.port(side).muted = false;
         }
-        is_due && !has(Defect::StayMuted)
+        is_due
     }
 
     /// Whether one side has sent EOF and the other has not.
@@ -282,9 +281,6 @@ impl<P: Holds> Stream<P> {
     fn must_linger<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
         let is_stranded =
             |side: Side| !self.relay(side).has_ended() && self.relay(side.other()).is_finished();
-        if has(Defect::NoLinger) {
-            return false;
-        }
         let stranded = [Side::Client, Side::Backend];
         let Some(side) = stranded.into_iter().find(|side| is_stranded(*side)) else {
             return false;
@@ -408,9 +404,6 @@ impl<P: Holds> Stream<P> {
 
     fn end(&self) -> Option<End> {
         if let Some(side) = self.aborted_by {
-            if has(Defect::ForgetReset) {
-                return Some(End { reason: CloseReason::Done, reset: Reset::None });
-            }
             let reason = match side {
                 Side::Client => CloseReason::ClientReset,
                 Side::Backend => CloseReason::BackendReset,

@@ -4,7 +4,7 @@
 //! accept a few new ones, then look at timers and commands. Ready sessions come before new ones, so
 //! that a place that has just become free is seen; whatever was cut short by a budget goes on in
 //! the next turn, without sleeping. Nothing here sleeps or reads a clock: that is
-//! [`super::thread`], or a test.
+//! `thread`, or a test.
 
 use std::io;
 use std::ops::ControlFlow;

@@ -16,8 +16,6 @@ pub mod pace;
 pub mod client;
 // Terms that the configuration writes and the planes obey.
 pub mod terms;
-// Faults that tests put in.
-pub mod defects;
 // Atomics and a mutex that loom can replace.
 pub(crate) mod sync;
 // A fixed amount of memory for a state per client.

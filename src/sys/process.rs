@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(unreserved(10..=19, "9-11,15,18-30\n"), 5);
         assert_eq!(unreserved(1..=u16::MAX, ""), 65_535);
         assert_eq!(unreserved(10..=19, "1-65535"), 0);
-        assert_eq!(unreserved(19..=10, ""), 0);
+        assert_eq!(unreserved(RangeInclusive::new(19, 10), ""), 0);
     }
 
     // If this fails, a container with a quota of two CPUs gets a worker for each CPU of its host.

@@ -16,8 +16,6 @@ mod support;
 
 mod actor;
 mod books;
-#[cfg(feature = "defects")]
-mod broken_builds;
 mod clocks;
 mod crowd;
 mod destroyed;

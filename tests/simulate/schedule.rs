@@ -1,252 +1,512 @@
-//! What the peers, the network and the clock do between two turns, from a seed.
+//! One schedule, from its seed to the last line in the log.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::num::NonZeroU64;
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use crossbeam::channel::{Receiver, Sender, unbounded};
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::session::stage::Stage;
+use evenkeel::dataplane::slots::Addressed;
 use evenkeel::dataplane::stream::Readiness;
-use evenkeel::shared::SpliceMode;
+use evenkeel::dataplane::worker::Worker;
+use evenkeel::dataplane::{Command, Inbox, PipeShare, WorkerSetup};
+use evenkeel::policy::client::Client;
+use evenkeel::shared::{
+    BackendId, CloseReason, ClosedSession, Protocol, Publisher, SessionLog, WorkerState,
+};
 
-use super::checks;
-use super::sockets::{Kernel, SIDES};
-use super::worker::{Attempt, Connection, Ended, Settings, Worker};
+use super::bytes::Speech;
+use super::checks::{self, LATE_MAX, LINE_LOOK, Look};
+use super::ends::{EndOf, Happened, Said, said};
+use super::house::{House, client_ip};
+use super::kernel::{ListeningHandle, Rung, Scripted, SharedNetwork};
+use super::network::{Dialing, Network};
+use super::peers;
+use super::setting::{Change, Order, Setting};
+use super::socket::Socket;
+use super::visit::{self, Visit};
+use super::words::{self, Opening};
 
 /// More steps than any schedule needs.
 const STEPS_MAX: usize = 30_000;
-/// Sessions open at once.
-const OPEN_MAX: usize = 2;
 
-/// What is kept from one schedule to the next: the worker's buffer.
+/// What is kept from one schedule to the next.
+#[derive(Default)]
 pub(crate) struct Bench {
     /// Tell of every step: for a single schedule.
     pub(crate) traces: bool,
-    /// How sessions ended, to show that the schedules get everywhere.
-    pub(crate) ends: BTreeMap<String, u64>,
-    scratch: Vec<u8>,
+    /// A pipe that holds bytes is lent again: a fault to be found.
+    pub(crate) lends_dirty_pipes: bool,
+    /// What the schedules came to, to show that they get everywhere.
+    pub(crate) reached: BTreeMap<String, u64>,
 }
 
-impl Default for Bench {
-    fn default() -> Self {
-        Self { traces: false, ends: BTreeMap::new(), scratch: vec![0; 65_536] }
-    }
-}
-
+/// What is in store for a schedule.
 struct Plan {
-    /// Sessions still to come.
+    /// Clients still to come.
     coming: usize,
     /// Steps until peers behave.
     wild: usize,
-    /// In the end nobody says anything, instead of finishing.
+    /// In the end no peer says anything, instead of finishing.
     silent: bool,
     /// Large amounts are common.
     large: bool,
+    /// The worker takes a turn only when it would be woken.
+    sleeps: bool,
+    /// Steps until a newer snapshot, and until an order.
+    change_in: Option<usize>,
+    order_in: Option<usize>,
     calm_since: Option<Tick>,
+}
+
+struct Run {
+    plan: Plan,
+    house: House,
+    network: SharedNetwork,
+    worker: Worker<Scripted>,
+    state: Arc<WorkerState>,
+    commands: Sender<Command<Scripted>>,
+    waker: Arc<Rung>,
+    records: Receiver<ClosedSession>,
+    publisher: Publisher,
+    visits: Vec<Visit>,
+    happened: Happened,
+    now: Tick,
+    turned: Tick,
+    /// From when on there was a place for a client in line.
+    free_since: Option<Tick>,
+    reached: Vec<String>,
 }
 
 impl Bench {
     /// Runs one schedule; returns what was wrong with it.
     pub(crate) fn run(&mut self, seed: u64) -> Vec<String> {
-        let mut kernel = Kernel::new(seed);
-        kernel.traces = self.traces;
-        let random = &mut kernel.random;
-        let modes = [SpliceMode::Auto, SpliceMode::Never, SpliceMode::Always];
-        let settings = Settings {
-            splice: modes[random.usize(..3)],
-            scratch: [64, 4096, 65_536][random.usize(..3)],
-            idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
-            half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
-            bandwidth: [(); 2]
-                .map(|()| NonZeroU64::new([0, 0, 0, 0, 100_000, 2_000_000][random.usize(..6)])),
-        };
-        let mut plan = Plan {
-            coming: [1, 1, 2, 3][random.usize(..4)],
-            wild: 0,
-            silent: random.u8(..12) == 0,
-            large: random.u8(..4) == 0,
-            calm_since: None,
-        };
-        let scratch = &mut self.scratch[..settings.scratch];
-        let mut worker = Worker::new(settings, kernel, scratch);
-        for _ in 0..STEPS_MAX {
-            let goes_on = plan.step(&mut worker);
-            for (connection, ended) in worker.gone.drain(..) {
-                *self.ends.entry(kind(&connection, ended)).or_default() += 1;
-            }
-            if !goes_on {
-                return finish(worker);
-            }
-            if !worker.kernel.problems.is_empty() {
-                return worker.kernel.problems;
-            }
+        // The choosers draw from the generator of their thread.
+        fastrand::seed(seed);
+        let mut network = Network::new(seed);
+        network.traces = self.traces;
+        network.pipes.keeps_dirty = self.lends_dirty_pipes;
+        let mut run = Run::new(network);
+        let problems = run.play();
+        for kind in run.reached {
+            *self.reached.entry(kind).or_default() += 1;
         }
-        let never = worker.keys.first().and_then(|key| worker.slots.get(*key));
-        vec![format!("never ended: {never:?}")]
+        problems
     }
-}
-
-/// How a session ended, and what was special about it.
-fn kind(connection: &Connection, ended: Ended) -> String {
-    let end = match ended {
-        Ended::Over(end) => format!("{:?}", end.reason),
-        Ended::Silent(end) => format!("{:?}", end.reason),
-        Ended::GivenUp => "GivenUp".into(),
-    };
-    let lingers = matches!(connection.stage, Stage::Lingering(_));
-    let lingered = if lingers { " after lingering" } else { "" };
-    let [(_, up), (_, down)] = connection.stream.delivered();
-    let spliced = if up + down > 0 { ", spliced" } else { "" };
-    let waiting = if connection.waits.contains(&true) { ", short of bandwidth" } else { "" };
-    format!("{end}{lingered}{spliced}{waiting}")
-}
-
-fn finish(worker: Worker<'_>) -> Vec<String> {
-    let mut problems = worker.kernel.problems;
-    if worker.kernel.lent != 0 || !worker.slots.keys().is_empty() {
-        problems.push(format!("{} pipes never came back", worker.kernel.lent));
-    }
-    problems
 }
 
 impl Plan {
-    /// One step; false once every session has come and gone.
-    fn step(&mut self, worker: &mut Worker<'_>) -> bool {
-        let open = worker.keys.len();
-        let random = &mut worker.kernel.random;
-        if self.coming > 0 && open < OPEN_MAX && (open == 0 || random.u8(..16) == 0) {
-            self.coming -= 1;
-            self.wild = self.wild.max(random.usize(5..120));
-            worker.open();
-        } else if open == 0 {
+    fn new(random: &mut fastrand::Rng, setting: &Setting) -> Self {
+        let mut some_steps = || random.usize(1..80);
+        let (change_in, order_in) = (some_steps(), some_steps());
+        Self {
+            coming: setting.clients,
+            wild: 0,
+            silent: random.u8(..12) == 0,
+            large: random.u8(..4) == 0,
+            sleeps: random.bool(),
+            change_in: setting.change.map(|_| change_in),
+            order_in: setting.order.map(|_| order_in),
+            calm_since: None,
+        }
+    }
+}
+
+impl Run {
+    fn new(mut network: Network) -> Self {
+        let random = &mut network.random;
+        let setting = Setting::new(random);
+        let plan = Plan::new(random, &setting);
+        network.dialing = Dialing {
+            is_unix: setting.unix_backends,
+            fails_at_once: if setting.dials_fail { 4 } else { 0 },
+            greeting: setting.send_proxy,
+        };
+        network.descriptors = setting.descriptors;
+        network.listening.push(Default::default());
+        let now = network.now;
+        let house = House::new(setting);
+        let publisher = Publisher::new(house.snapshot(None));
+        let (log, records) = unbounded();
+        let (commands, inbox) = unbounded();
+        let (waker, state) = (Arc::<Rung>::default(), Arc::<WorkerState>::default());
+        let network = Rc::new(RefCell::new(network));
+        let setup = WorkerSetup {
+            number: 0,
+            workers: 1,
+            cpu: None,
+            spin: Duration::ZERO,
+            pipes: PipeShare { wide: 0, narrow: 0 },
+            start: Instant::now(),
+            snapshot: publisher.subscribe(),
+            state: Arc::clone(&state),
+            log: SessionLog::new(log, Arc::new(true.into()), Arc::default()),
+        };
+        let inbox = Inbox { commands: inbox, waker: Arc::<Rung>::clone(&waker) };
+        let worker = Worker::new(setup, Scripted(Rc::clone(&network)), inbox, now);
+        let mut run = Self {
+            plan,
+            house,
+            worker: worker.unwrap(),
+            network,
+            state,
+            commands,
+            waker,
+            records,
+            publisher,
+            visits: Vec::new(),
+            happened: Happened::default(),
+            now,
+            turned: now,
+            free_since: None,
+            reached: Vec::new(),
+        };
+        run.listen();
+        run
+    }
+
+    fn listen(&mut self) {
+        let address = self.house.address();
+        let snapshot = self.publisher.latest();
+        if let Some(listener) = snapshot.listener_on(&address).cloned() {
+            let socket = ListeningHandle::new(0, &self.network);
+            self.send(Command::Listen { address, listener, socket, is_shared: false });
+        }
+    }
+
+    fn send(&self, command: Command<Scripted>) {
+        self.commands.send(command).unwrap();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.waker.0.store(true, Ordering::Relaxed);
+    }
+
+    fn problem(&self, what: String) {
+        self.network.borrow_mut().problem(what);
+    }
+
+    fn play(&mut self) -> Vec<String> {
+        for _ in 0..STEPS_MAX {
+            let goes_on = self.step();
+            if !goes_on {
+                self.finish();
+            }
+            let problems = std::mem::take(&mut self.network.borrow_mut().problems);
+            if !goes_on || !problems.is_empty() {
+                return problems;
+            }
+        }
+        let never = self.worker.sessions().next();
+        vec![format!("never ended: {never:?}, {:?}", self.visits)]
+    }
+
+    /// One step; false once every client has come and gone.
+    fn step(&mut self) -> bool {
+        let open = self.open();
+        let (random_come, wild) = {
+            let random = &mut self.network.borrow_mut().random;
+            (random.u8(..16) == 0, random.usize(5..120))
+        };
+        let has_room = open.len() < self.house.setting.open_max;
+        if self.plan.coming > 0 && has_room && (open.is_empty() || random_come) {
+            self.plan.coming -= 1;
+            self.plan.wild = self.plan.wild.max(wild);
+            self.come();
+        } else if open.is_empty() {
             return false;
         }
-        if self.wild > 0 {
-            self.wild -= 1;
-            self.calm_since = None;
-            disturb(worker, self.large);
+        let open = self.open();
+        if self.plan.wild > 0 {
+            self.plan.wild -= 1;
+            self.plan.calm_since = None;
+            self.disturb(&open);
         } else {
-            self.calm_since.get_or_insert(worker.now);
-            self.calm(worker);
+            self.plan.calm_since.get_or_insert(self.now);
+            self.calm(&open);
         }
-        worker.turn();
-        checks::check(worker);
-        self.check_calm_ends(worker);
+        self.interfere();
+        self.turn();
         true
     }
 
-    fn calm(&self, worker: &mut Worker<'_>) {
-        if self.silent {
-            let longest = worker.settings.idle.max(worker.settings.half_closed);
-            worker.now = worker.now.after((longest / 8).min(Duration::from_secs(3)));
+    /// Clients of which something may still come.
+    fn open(&self) -> Vec<usize> {
+        let network = self.network.borrow();
+        let is_open = |index: &usize| !self.visits[*index].is_over(&network);
+        (0..self.visits.len()).filter(is_open).collect()
+    }
+
+    /// A client connects, and may have spoken already.
+    fn come(&mut self) {
+        let network = &mut *self.network.borrow_mut();
+        let random = &mut network.random;
+        let (which, port) = (random.u8(1..5), 1000 + self.visits.len() as u16);
+        let address =
+            (!self.house.setting.unix_clients).then(|| (client_ip(which, false), port).into());
+        let claimed = (client_ip(which, true), port).into();
+        let is_proxy = self.house.is_proxy(address.map_or(Client::Unix, Client::At));
+        let is_http = self.house.setting.protocol == Protocol::Http;
+        let (opening, said, header) = match random.u8(..8) {
+            0 if is_proxy => (Opening::Malformed, words::malformed_header(random, claimed), 0),
+            _ if is_proxy => {
+                let header = words::header(random, claimed);
+                let length = header.len();
+                (Opening::Header, header, length)
+            }
+            0..6 if is_http => (Opening::Request, words::request(), 0),
+            _ => (Opening::None, Vec::new(), 0),
+        };
+        let speech = Speech::new(random).opening_with(said, header);
+        let mut client = Socket::new(speech, random);
+        client.address = address;
+        client.claimed = (opening == Opening::Header).then_some(claimed);
+        match random.u8(..4) {
+            0 => {
+                client.sent = random.u64(1..250);
+                client.peer_finished = random.u8(..8) == 0;
+            }
+            1 if random.u8(..4) == 0 => client.peer_finished = true,
+            _ => {}
+        }
+        let socket = network.knock(0, client);
+        self.visits.push(Visit::new(socket, opening));
+    }
+
+    fn disturb(&mut self, open: &[usize]) {
+        let network = &mut *self.network.borrow_mut();
+        let pause = [0, 0, 0, 100, 1_000, 1_000, 5_000, 60_000][network.random.usize(..8)];
+        self.now = self.now.after(Duration::from_micros(pause));
+        let index = open[network.random.usize(..open.len())];
+        peers::disturb(network, self.visits[index].socket, self.plan.large);
+    }
+
+    fn calm(&mut self, open: &[usize]) {
+        let setting = &self.house.setting;
+        if self.plan.silent {
+            let longest = setting.idle.max(setting.half_closed);
+            self.now = self.now.after((longest / 8).min(Duration::from_secs(3)));
             return;
         }
-        // Who waits for bandwidth does so for longer than all else takes.
-        let paced = worker.settings.bandwidth.iter().any(Option::is_some);
-        worker.now = worker.now.after(Duration::from_millis(if paced { 4 } else { 1 }));
-        for index in 0..worker.keys.len() {
-            let key = worker.keys[index];
-            if let Some(connection) = worker.connection(key) {
-                heal(connection);
+        // A session that waits for bandwidth does so for longer than all else takes.
+        let paced = setting.bandwidth.iter().any(Option::is_some);
+        self.now = self.now.after(Duration::from_millis(if paced { 4 } else { 1 }));
+        let network = &mut *self.network.borrow_mut();
+        for index in open {
+            peers::heal(network, self.visits[*index].socket);
+        }
+    }
+
+    /// A newer snapshot, or an order, when its time has come.
+    fn interfere(&mut self) {
+        if is_due(&mut self.plan.change_in)
+            && let Some(change) = self.house.setting.change
+        {
+            self.publisher.publish(self.house.snapshot(Some(change)));
+            self.happened.has_changed = true;
+            self.wake();
+            self.reach(format!("change {change:?} with {} sessions", self.sessions_word()));
+            if change == Change::ListenerRemoved {
+                self.plan.coming = 0;
+            }
+        }
+        if is_due(&mut self.plan.order_in)
+            && let Some(order) = self.house.setting.order
+        {
+            self.obey(order);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        self.reach(format!("order {order:?} with {} sessions", self.sessions_word()));
+        match order {
+            Order::Down => {
+                self.house.backends[0].set_up(false);
+                self.happened.was_down = true;
+                let (backend, pace) = (BackendId::new(0), Arc::default());
+                self.send(Command::BackendDown { backend, pace });
+            }
+            Order::Stop | Order::Drain if !self.happened.has_stopped => {
+                self.happened.has_stopped = true;
+                self.plan.coming = 0;
+                self.send(Command::StopListening);
+                if order == Order::Drain {
+                    self.plan.order_in = Some(self.network.borrow_mut().random.usize(1..20));
+                }
+            }
+            Order::Stop | Order::Drain => {
+                self.happened.has_reset_all = true;
+                self.send(Command::ResetAll);
             }
         }
     }
 
-    /// Liveness: a timer may not be what ends a session in whose way nothing was.
-    fn check_calm_ends(&self, worker: &mut Worker<'_>) {
-        let problems = &mut worker.kernel.problems;
-        for (connection, ended) in worker.gone.iter() {
-            let (Stage::Moving(moving) | Stage::Lingering(moving)) = &connection.stage else {
+    fn sessions_word(&self) -> &'static str {
+        if self.worker.sessions().next().is_some() { "open" } else { "no" }
+    }
+
+    fn reach(&mut self, what: String) {
+        self.network.borrow().trace(|| what.clone());
+        self.reached.push(what);
+    }
+
+    /// One turn of the worker, if something wakes it, and a look at what came of it.
+    fn turn(&mut self) {
+        let events = {
+            let mut network = self.network.borrow_mut();
+            network.now = self.now;
+            let mut events = network.events();
+            if self.waker.0.swap(false, Ordering::Relaxed) {
+                let readiness = Readiness { readable: true, ..Readiness::default() };
+                events.push((Addressed::Waker.token(), readiness));
+            }
+            events
+        };
+        let patience = self.worker.patience(self.turned);
+        let is_over = patience.is_some_and(|patience| self.turned.after(patience) <= self.now);
+        if self.plan.sleeps && events.is_empty() && !is_over {
+            return;
+        }
+        self.turned = self.now;
+        let moved: Vec<u64> =
+            self.network.borrow().sockets.iter().map(|socket| socket.moved).collect();
+        if self.worker.turn(events, self.now).is_break() {
+            self.problem("the worker has left".into());
+        }
+        self.look(&moved);
+        self.read_log();
+        self.look_at_line();
+    }
+
+    /// Checks every session, and all of them together.
+    fn look(&mut self, moved_before: &[u64]) {
+        let network = &mut *self.network.borrow_mut();
+        let mut holding = 0;
+        for (_, session) in self.worker.sessions() {
+            let client = session.client_socket().id;
+            let backend = session.backend_socket().map(|backend| backend.id);
+            network.pair(client, backend);
+            let Some(visit) = self.visits.iter_mut().find(|visit| visit.socket == client) else {
                 continue;
             };
-            let was_calm = self.calm_since.is_some_and(|since| since < moving.active);
-            if matches!(ended, Ended::Silent(_)) && was_calm && !self.silent {
-                let what = format!("ended by silence, with nothing in its way: {connection:?}");
-                problems.push(what);
+            visit.see(session, self.now);
+            for id in [Some(client), backend].into_iter().flatten() {
+                network.sockets[id].is_in_use = visit.served.is_some();
+            }
+            let mut problems = Look::check(session, network, &self.house.setting, visit);
+            network.problems.append(&mut problems);
+            holding += checks::SIDES.iter().filter(|it| session.stream().held(**it) > 0).count();
+            let has_moved = [Some(client), backend].into_iter().flatten().any(|id| {
+                network.sockets[id].moved != moved_before.get(id).copied().unwrap_or_default()
+            });
+            if session.is_queued() && !has_moved {
+                network.problem(format!("busy with nothing: {:?}", session.stream()));
+            }
+        }
+        if network.pipes.lent > holding {
+            let lent = network.pipes.lent;
+            network.problem(format!("{lent} pipes are out, {holding} sides hold bytes"));
+        }
+        checks::check_corks(network);
+    }
+
+    /// Takes the lines of the log, each of a client that is gone, and one for each.
+    fn read_log(&mut self) {
+        while let Ok((_, record)) = self.records.try_recv() {
+            let network = self.network.borrow();
+            let found = visit::find(&self.visits, &record, &network);
+            drop(network);
+            let Some(index) = found.filter(|index| self.visits[*index].record.is_none()) else {
+                self.problem(format!("a line too many: {record:?}"));
+                continue;
+            };
+            self.check_end(index, &record);
+            self.visits[index].record = Some(record);
+        }
+        let network = &mut *self.network.borrow_mut();
+        for visit in &self.visits {
+            let socket = &network.sockets[visit.socket];
+            if socket.accepted && visit.record.is_some() != socket.closed {
+                let what = format!("a line before the end, or none after it: {visit:?}");
+                network.problem(what);
+                return;
             }
         }
     }
-}
 
-/// Peers read and finish, handshakes succeed.
-fn heal(connection: &mut Connection) {
-    if connection.attempt == Attempt::Pending {
-        connection.attempt = Attempt::Established;
-        connection.pair.backend.answer();
+    fn check_end(&mut self, index: usize, record: &evenkeel::shared::SessionRecord) {
+        let visit = &self.visits[index];
+        let (mut problems, kind) = {
+            let network = &*self.network.borrow();
+            let (house, happened) = (&self.house, self.happened);
+            let end = EndOf { visit, record, network, house, happened };
+            (end.check(), end.kind())
+        };
+        // A timer may not be what ends a session in whose way nothing was.
+        let silence = [CloseReason::Idle, CloseReason::HalfClosed].map(|it| Some(Said::Closed(it)));
+        let was_calm = self.plan.calm_since.is_some_and(|since| Some(since) < visit.active);
+        if silence.contains(&said(record)) && was_calm && !self.plan.silent {
+            problems.push(format!("ended by silence, with nothing in its way: {visit:?}"));
+        }
+        self.network.borrow_mut().problems.append(&mut problems);
+        self.reach(kind);
     }
-    for side in SIDES {
-        let is_there = is_there(connection, side);
-        let socket = connection.pair.socket(side);
-        if is_there {
-            socket.stalled = false;
-            socket.capacity = 300_000;
-            socket.peer_reads(u64::MAX);
-            socket.finish();
+
+    /// A client that is first in line does not wait while there is a place for it.
+    fn look_at_line(&mut self) {
+        let snapshot = self.publisher.latest();
+        let has_place = snapshot.pools.iter().flatten().any(|pool| {
+            !pool.state.line.is_empty() && pool.backends().any(|backend| backend.is_eligible(false))
+        });
+        if !has_place {
+            self.free_since = None;
+            return;
+        }
+        let since = *self.free_since.get_or_insert(self.now);
+        if since.after(LINE_LOOK).after(LATE_MAX) < self.now {
+            self.problem("a client waits in line although there is a place".into());
         }
     }
-}
 
-/// A backend acts only once it is connected.
-fn is_there(connection: &Connection, side: evenkeel::dataplane::stream::wire::Side) -> bool {
-    side == SIDES[0] || connection.attempt == Attempt::Established
-}
-
-fn disturb(worker: &mut Worker<'_>, large: bool) {
-    let random = &mut worker.kernel.random;
-    let pause = [0, 0, 0, 100, 1_000, 1_000, 5_000, 60_000][random.usize(..8)];
-    worker.now = worker.now.after(Duration::from_micros(pause));
-    let index = random.usize(..worker.keys.len());
-    let side = SIDES[random.usize(..2)];
-    let most = if large { 70_000 } else { [1, 10, 100, 3_000, 9_000][random.usize(..5)] };
-    let amount = random.u64(1..=most);
-    let (action, kind) = (random.u8(..100), random.u8(..8));
-    let (key, traces) = (worker.keys[index], worker.kernel.traces);
-    let Some(connection) = worker.connection(key) else { return };
-    if connection.stage.is_opening() && action >= 50 {
-        return connect(connection, action);
-    }
-    if !is_there(connection, side) {
-        return;
-    }
-    let socket = connection.pair.socket(side);
-    if traces {
-        println!("{side:?} {action} {amount}");
-    }
-    match action {
-        0..38 => socket.arrive(amount, false),
-        38..41 => socket.arrive(amount, true),
-        41..78 if !socket.stalled => socket.peer_reads(amount),
-        78..82 => socket.finish(),
-        82..85 => socket.fail(match kind {
-            0 => ErrorKind::TimedOut,
-            1 => ErrorKind::HostUnreachable,
-            _ => ErrorKind::ConnectionReset,
-        }),
-        85..88 => socket.stalled = !socket.stalled,
-        // A spurious event tells only what is so.
-        88..91 => socket.raise(),
-        _ => {}
+    /// At the end nothing is left anywhere, and everything was counted once.
+    fn finish(&mut self) {
+        let mut problems = self.house.places_left();
+        let lent = self.network.borrow().pipes.lent;
+        if lent != 0 || self.worker.sessions().next().is_some() {
+            problems.push(format!("{lent} pipes never came back"));
+        }
+        if self.state.refusals_held.value() != 0 {
+            problems.push("a client is still held".into());
+        }
+        let accepted = self.visits.iter().filter(|visit| visit.record.is_some()).count() as u64;
+        let listeners = &self.house.listeners;
+        let counted: u64 = listeners.iter().map(|it| it.sum(|counters| &counters.accepted)).sum();
+        let closed = |it: &evenkeel::shared::ListenerState| {
+            it.blocks().flat_map(|block| &block.closed).map(|counter| counter.value()).sum::<u64>()
+        };
+        let ended: u64 = listeners.iter().map(|it| it.refused() + closed(it)).sum();
+        if (counted, ended) != (accepted, accepted) {
+            problems.push(format!("{accepted} lines, {counted} accepted and {ended} ended"));
+        }
+        self.network.borrow_mut().problems.append(&mut problems);
     }
 }
 
-/// The handshake with the backend gets further.
-fn connect(connection: &mut Connection, action: u8) {
-    let backend = &mut connection.pair.backend;
-    match (connection.attempt, action) {
-        (Attempt::Pending, 50..80) => {
-            connection.attempt = Attempt::Established;
-            backend.answer();
+/// Counts down; true once it is time.
+fn is_due(steps: &mut Option<usize>) -> bool {
+    match steps {
+        Some(0) => {
+            *steps = None;
+            true
         }
-        (Attempt::Pending, 80..88) => {
-            connection.attempt = Attempt::Failed;
-            backend.fail(ErrorKind::ConnectionRefused);
+        Some(left) => {
+            *left -= 1;
+            false
         }
-        // Some kernels report HUP while the handshake still runs.
-        (Attempt::Pending, 88..92) => {
-            let hung_up = Readiness { readable: true, read_closed: true, ..Readiness::default() };
-            backend.edge = Some(Readiness { writable: true, ..hung_up });
-        }
-        _ => {}
+        None => false,
     }
 }

@@ -103,7 +103,7 @@ pub(crate) fn parameters_in_disguise(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// Faults that tests put in and that production code knows of.
+/// Faults that tests put in and that production code knows of: they belong in `tests/controls/`.
 pub(crate) fn test_hooks(source: &Source) -> Vec<String> {
     if !source.path.starts_with("src/") {
         return Vec::new();

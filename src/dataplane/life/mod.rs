@@ -6,7 +6,7 @@
 //! 1. [`arrive`]: a client was accepted; may it come in? ([`admission`], [`places`])
 //! 2. [`read`]: what it has to say before there is a backend, where a listener wants to know.
 //! 3. [`connect`]: a backend is chosen and connected ([`source`]: from which address), or another.
-//! 4. [`line`]: every backend is full; it waits for a place.
+//! 4. [mod@line]: every backend is full; it waits for a place.
 //! 5. [`greet`]: the backend gets its PROXY header.
 //! 6. [`moving`]: bytes move; the backend is judged by them ([`failure_evidence`]).
 //! 7. [`end`] or [`refuse`]: places are given back, and [`record`] makes the line of the log.

@@ -4,7 +4,6 @@ use std::io;
 
 use crate::dataplane::stream::Readiness;
 use crate::dataplane::stream::wire::Side;
-use crate::policy::defects::{Defect, has};
 use crate::sys::socket::ConnectStatus;
 
 /// How an attempt stands after an event.
@@ -38,9 +37,6 @@ impl Handshake {
         if readiness.writable && !readiness.error && !readiness.read_closed {
             return Self::Done;
         }
-        if has(Defect::BelieveAnyEvent) {
-            return Self::Done;
-        }
         match ask() {
             Some(ConnectStatus::Established) => Self::Done,
             Some(ConnectStatus::Pending) => Self::Unproven,
@@ -53,5 +49,5 @@ impl Handshake {
 /// Whether another backend is to be tried once `failed` have failed.
 #[must_use]
 pub fn may_retry(failed: usize, retries: u32) -> bool {
-    failed <= retries as usize + has(Defect::OneRetryMore) as usize
+    failed <= retries as usize
 }

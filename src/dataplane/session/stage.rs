@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::dataplane::clock::Tick;
 use crate::dataplane::stream::wire::Holds;
 use crate::dataplane::stream::{End, Reset, Stream};
-use crate::policy::defects::{Defect, has};
 use crate::shared::CloseReason;
 
 use super::first_bytes::{Greeting, Reading};
@@ -170,9 +169,6 @@ impl Stage {
         match self {
             Self::Reading(reading) => reading.since.after(bounds.reading),
             Self::Waiting { since } => since.after(bounds.queue).min(now.after(LINE_LOOK)),
-            Self::Connecting { since, .. } if has(Defect::ForgetConnectTimeout) => {
-                since.after(bounds.connect).after(Duration::from_secs(3600))
-            }
             Self::Connecting { since, .. } | Self::Greeting { since, .. } => {
                 since.after(bounds.connect)
             }

@@ -4,7 +4,6 @@
 //! stays in the kernel, so that the sender is slowed down by TCP itself. Sessions of listeners
 //! without `bandwidth` have none of this.
 
-use crate::policy::defects::{Defect, has};
 use crate::policy::pace::pacer::{Pacer, Rate, Rates};
 
 use super::wire::Side;
@@ -91,7 +90,7 @@ impl Pacing {
             charge(&mut self.from_backend, down, backend, now),
         ];
         let resumes = waits.into_iter().flatten().min();
-        self.resumes = resumes.filter(|_| !has(Defect::ForgetBandwidth));
+        self.resumes = resumes;
         waits.map(|wait| wait.is_some())
     }
 
@@ -123,9 +122,7 @@ struct Share {
 /// Counts what was taken; when to go on, if it was all there was and there is more.
 fn charge(pacer: &mut Pacer, rate: Option<Rate>, share: Share, now: Tick) -> Option<Tick> {
     let rate = rate?;
-    if !has(Defect::FreeBandwidth) {
-        pacer.charge(rate, nanos(now), (share.granted - share.left) as u64);
-    }
+    pacer.charge(rate, nanos(now), (share.granted - share.left) as u64);
     let waits = share.left == 0 && share.more;
     waits.then(|| Tick::from_micros(pacer.wait().div_ceil(1000)))
 }

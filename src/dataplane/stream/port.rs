@@ -26,7 +26,7 @@ pub struct Port {
     /// A write was answered by a reset, which clears the socket's error: the 0 that reads give
     /// from then on is no clean EOF.
     pub reset: bool,
-    /// Nobody wants to hear that more has come: see [`super::stream::News::OnlyMore`].
+    /// More arrivals need no event: see [`OnlyMore`](crate::dataplane::stream::News::OnlyMore).
     pub muted: bool,
 }
 

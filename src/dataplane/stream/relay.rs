@@ -7,7 +7,6 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::policy::defects::{Defect, has};
 use crate::shared::{PathKind, SpliceMode};
 
 use super::pacing::Allowances;
@@ -182,9 +181,6 @@ impl<P: Holds> Relay<P> {
     /// Returns the pipe, if one is out; for the end of a session.
     pub fn drop_held<W: Wire<Pipe = P>>(&mut self, wire: &mut W) {
         if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
-            if has(Defect::KeepPipe) {
-                return;
-            }
             wire.return_pipe(pipe);
         }
     }
@@ -208,7 +204,7 @@ impl<P: Holds> Relay<P> {
                 || self.copied + self.spliced - before >= BYTES_PER_TURN;
             // Last bytes may wait in the kernel for their FIN, which the next step sends; whatever
             // that step meets, it is the last one.
-            if is_enough && (self.state != State::Ending || has(Defect::LateFin)) {
+            if is_enough && self.state != State::Ending {
                 break;
             }
         }
@@ -225,11 +221,7 @@ impl<P: Holds> Relay<P> {
         let to = from.other();
         if !matches!(self.held, Held::Nothing)
             && let Err(flow) = self.deliver(ports.port(to), to, turn.wire)
-            && !(has(Defect::FinWhileHeld) && self.state == State::Ending)
         {
-            if has(Defect::FullPipeIsEmptySocket) {
-                self.fill_further(from, ports.port(from), turn.wire);
-            }
             return Some(flow);
         }
         match self.state {
@@ -283,10 +275,10 @@ impl<P: Holds> Relay<P> {
         };
         *turn.allowances.of(from) -= received;
         let drained = received < room && !source.urgent && !source.parted;
-        if drained && (source.finished || has(Defect::ShortReadIsEof)) {
+        if drained && source.finished {
             self.state = State::Ending;
         }
-        source.readable = !drained || (source.over && !has(Defect::NoOver));
+        source.readable = !drained || source.over;
         let is_large = received >= large_read(most);
         self.choose_path(is_large && turn.splice != SpliceMode::Never);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
@@ -308,9 +300,7 @@ impl<P: Holds> Relay<P> {
             Err(error) => return Err(Flow::TargetFailed(error)),
         };
         self.copied += sent as u64;
-        if let Some(rest @ [_, ..]) = bytes.get(sent..)
-            && !(has(Defect::DropShortWrite) && sent > 0)
-        {
+        if let Some(rest @ [_, ..]) = bytes.get(sent..) {
             self.held = Held::Buffer { bytes: rest.into(), sent: 0 };
         }
         if full {
@@ -409,9 +399,6 @@ impl<P: Holds> Relay<P> {
                     cut_short = spliced;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if has(Defect::SpinOnFullTarget) {
-                        return Err(Flow::Busy);
-                    }
                     target.writable = false;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -437,29 +424,12 @@ impl<P: Holds> Relay<P> {
             self.drop_held(wire);
         }
     }
-
-    /// The defect of [`Defect::FullPipeIsEmptySocket`]; nothing calls it otherwise.
-    fn fill_further<W: Wire<Pipe = P>>(&mut self, from: Side, source: &mut Port, wire: &mut W) {
-        if self.state == State::Open
-            && source.readable
-            && let Held::Pipe(pipe) = &mut self.held
-        {
-            match wire.fill(from, pipe, usize::MAX) {
-                Ok(_) => {}
-                Err(_) => source.readable = false,
-            }
-        }
-    }
 }
 
 /// Sends; when nothing follows, the last bytes and FIN share a packet: one fewer to send, to
 /// receive and to acknowledge.
 fn send<W: Wire>(state: State, bytes: &[u8], to: Side, wire: &mut W) -> io::Result<usize> {
-    if state == State::Ending || has(Defect::CorkEverything) {
-        wire.send_last(to, bytes)
-    } else {
-        wire.send(to, bytes)
-    }
+    if state == State::Ending { wire.send_last(to, bytes) } else { wire.send(to, bytes) }
 }
 
 /// Bytes that make a read a large one. Where fewer may be taken at once that is no reason to copy
@@ -469,8 +439,5 @@ fn large_read(most: usize) -> usize {
 }
 
 fn is_unheard_reset(error: &io::Error, cut_short: bool, target: &Port) -> bool {
-    cut_short
-        && error.kind() == ErrorKind::BrokenPipe
-        && !target.finished
-        && !has(Defect::UnheardReset)
+    cut_short && error.kind() == ErrorKind::BrokenPipe && !target.finished
 }

@@ -1,6 +1,6 @@
 //! What a session may ask of its two sockets.
 //!
-//! A trait, so that the state machines of [`super::relay`] and [`super::session`] can be run
+//! A trait, so that the state machines of [`super::relay`] and [`super::Stream`] can be run
 //! against scripted sockets: every short write, `EAGAIN`, EOF and reset, in every order, without
 //! a kernel.
 

@@ -1,0 +1,258 @@
+//! The network that all sockets of a schedule belong to: accept queues, descriptors, pipes, and
+//! what epoll tells of them.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+
+use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::slots::Addressed;
+use evenkeel::dataplane::stream::Readiness;
+use evenkeel::policy::first_bytes::proxy_header::ProxyVersion;
+use mio::Token;
+
+use super::pipe::Pipes;
+use super::socket::{Attempt, Socket, SocketId};
+
+/// A listening socket.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    /// Clients that wait to be accepted.
+    pub(crate) queue: VecDeque<SocketId>,
+    token: Option<Token>,
+    edge: bool,
+    pub(crate) closed: bool,
+}
+
+/// How connection attempts begin.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Dialing {
+    /// Backends are Unix sockets, connected at once.
+    pub(crate) is_unix: bool,
+    /// One attempt in this many fails before it has begun; 0 is none.
+    pub(crate) fails_at_once: u8,
+    /// What backends have to be told first.
+    pub(crate) greeting: Option<ProxyVersion>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) random: fastrand::Rng,
+    pub(crate) now: Tick,
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) listening: Vec<Listening>,
+    pub(crate) pipes: Pipes,
+    pub(crate) dialing: Dialing,
+    /// How many more there are.
+    pub(crate) descriptors: usize,
+    /// Times that there was none.
+    pub(crate) shortages: u64,
+    /// Connections that were gone when they were accepted.
+    pub(crate) aborted: u64,
+    /// Sockets that the worker has closed.
+    closings: u64,
+    pub(crate) problems: Vec<String>,
+    /// Tell of every call and event: for a single schedule.
+    pub(crate) traces: bool,
+    /// Events that come a turn or more too late.
+    late: Vec<(Token, Readiness)>,
+}
+
+impl Network {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pipes = Pipes::new(random.usize(..4));
+        Self {
+            random,
+            now: Tick::from_micros(1_000_000),
+            sockets: Vec::new(),
+            listening: Vec::new(),
+            pipes,
+            dialing: Dialing::default(),
+            descriptors: usize::MAX,
+            shortages: 0,
+            aborted: 0,
+            closings: 0,
+            problems: Vec::new(),
+            traces: false,
+            late: Vec::new(),
+        }
+    }
+
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.traces {
+            println!("{}", what());
+        }
+    }
+
+    pub(crate) fn one_in(&mut self, many: u8) -> bool {
+        self.random.u8(..many) == 0
+    }
+
+    pub(crate) fn problem(&mut self, what: String) {
+        self.trace(|| format!("PROBLEM {what}"));
+        self.problems.push(what);
+    }
+
+    /// Takes a descriptor.
+    pub(crate) fn descriptor(&mut self) -> io::Result<()> {
+        match self.descriptors.checked_sub(1) {
+            Some(left) => {
+                self.descriptors = left;
+                Ok(())
+            }
+            None => {
+                self.shortages += 1;
+                Err(rustix::io::Errno::MFILE.into())
+            }
+        }
+    }
+
+    pub(crate) fn give_descriptor_back(&mut self) {
+        self.descriptors = self.descriptors.saturating_add(1);
+    }
+
+    /// A client connects: it waits in the accept queue.
+    pub(crate) fn knock(&mut self, listening: usize, client: Socket) -> SocketId {
+        let id = self.sockets.len();
+        self.sockets.push(client);
+        self.listening[listening].queue.push_back(id);
+        self.listening[listening].edge = true;
+        id
+    }
+
+    pub(crate) fn accept(&mut self, listening: usize) -> io::Result<SocketId> {
+        if self.one_in(64) {
+            return Err(rustix::io::Errno::INTR.into());
+        }
+        let Some(&first) = self.listening[listening].queue.front() else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        self.descriptor()?;
+        self.listening[listening].queue.pop_front();
+        if self.sockets[first].reset && self.random.bool() {
+            // Linux hands out one that was reset meanwhile; others say so.
+            self.give_descriptor_back();
+            self.sockets[first].closed = true;
+            self.aborted += 1;
+            return Err(rustix::io::Errno::CONNABORTED.into());
+        }
+        Ok(first)
+    }
+
+    pub(crate) fn listen(&mut self, listening: usize, token: Token) {
+        self.listening[listening].token = Some(token);
+        self.listening[listening].edge |= !self.listening[listening].queue.is_empty();
+    }
+
+    pub(crate) fn close_listening(&mut self, listening: usize) {
+        let closing = &mut self.listening[listening];
+        closing.closed = true;
+        let left = std::mem::take(&mut closing.queue);
+        // A close resets whoever waits. With no descriptor left there is no other way.
+        if !left.is_empty() && self.shortages == 0 {
+            self.problem(format!("{} clients in the accept queue are reset", left.len()));
+        }
+        for client in left {
+            self.sockets[client].closed = true;
+        }
+    }
+
+    /// Starts to connect.
+    pub(crate) fn dial(&mut self) -> io::Result<SocketId> {
+        self.descriptor()?;
+        let Dialing { is_unix, fails_at_once, greeting } = self.dialing;
+        if fails_at_once > 0 && self.one_in(fails_at_once) {
+            self.give_descriptor_back();
+            // Of Unix sockets `WouldBlock` is a full accept queue.
+            let errors = [ErrorKind::ConnectionRefused, ErrorKind::AddrNotAvailable];
+            let chosen = errors[self.random.usize(..2)];
+            return Err(if is_unix { ErrorKind::WouldBlock.into() } else { chosen.into() });
+        }
+        let speech = super::bytes::Speech::new(&mut self.random);
+        let attempt = if is_unix { Attempt::Established } else { Attempt::Pending };
+        let wants_greeting = greeting.is_some();
+        let backend = Socket { attempt, wants_greeting, ..Socket::new(speech, &mut self.random) };
+        self.sockets.push(backend);
+        Ok(self.sockets.len() - 1)
+    }
+
+    /// Which two sockets are one session.
+    pub(crate) fn pair(&mut self, client: SocketId, backend: Option<SocketId>) {
+        self.sockets[client].across = backend;
+        if let Some(backend) = backend {
+            self.sockets[backend].across = Some(client);
+        }
+    }
+
+    pub(crate) fn close(&mut self, id: SocketId) {
+        self.give_descriptor_back();
+        self.closings += 1;
+        let socket = &mut self.sockets[id];
+        socket.closed = true;
+        socket.closed_as = self.closings;
+        socket.registered = None;
+        socket.edge = None;
+        let resets = socket.resets_on_close;
+        self.trace(|| format!("  close {id}, by a reset: {resets}"));
+    }
+
+    pub(crate) fn interrupted(&mut self, id: SocketId) -> io::Result<()> {
+        if self.one_in(64) {
+            self.sockets[id].moved += 1;
+            return Err(ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    }
+
+    /// What epoll gives: in any order, not all at once, and now and then one that has been held
+    /// up in the batch while its session ended.
+    pub(crate) fn events(&mut self) -> Vec<(Token, Readiness)> {
+        let mut events = std::mem::take(&mut self.late);
+        for listening in &mut self.listening {
+            if let Some(token) = listening.token.filter(|_| listening.edge && !listening.closed)
+                && self.random.u8(..4) != 0
+            {
+                listening.edge = false;
+                events.push((token, Readiness { readable: true, ..Readiness::default() }));
+            }
+        }
+        for id in 0..self.sockets.len() {
+            if self.sockets[id].registered.is_none() {
+                continue;
+            }
+            let (delivered, fresh, repeated) =
+                (self.random.u8(..4) != 0, self.random.bool(), self.random.u8(..8) == 0);
+            if !delivered {
+                continue;
+            }
+            let Some(event) = self.sockets[id].take_event(fresh) else { continue };
+            events.push(event);
+            if repeated && self.is_about_to_end(id) {
+                self.late.push(event);
+            }
+        }
+        if self.random.bool() {
+            events.reverse();
+        }
+        if self.traces {
+            for (token, readiness) in &events {
+                println!(" {:?} {readiness:?}", Addressed::of(*token));
+            }
+        }
+        events
+    }
+
+    /// An event can be too late only for a session that has ended: as long as it lives, its sockets
+    /// give what is so. Whether it will have ended by then is not known; both are tried, but not
+    /// for what a muted side was told: a turn takes up all events before it unmutes anything.
+    fn is_about_to_end(&self, id: SocketId) -> bool {
+        let one = &self.sockets[id];
+        let Some(other) = one.across.map(|across| &self.sockets[across]) else { return false };
+        let is_in_use = |socket: &Socket| socket.is_in_use && !socket.closed;
+        if !is_in_use(one) || !is_in_use(other) || one.is_muted() || one.is_held() {
+            return false;
+        }
+        let client = if one.accepted { one } else { other };
+        one.peer_finished && other.peer_finished || client.reset
+    }
+}

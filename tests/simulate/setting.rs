@@ -1,0 +1,210 @@
+//! What a schedule fixes, from its seed: the configuration that the worker runs with, and what is
+//! in store for it.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use evenkeel::policy::admit::meter::Meter;
+use evenkeel::policy::first_bytes::proxy_header::ProxyVersion;
+use evenkeel::policy::pace::pacer::Rates;
+use evenkeel::shared::{LimitAction, OnDown, Protocol, Queue, SpliceMode};
+
+/// How long one connection attempt may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a client may take over what it says first.
+pub(crate) const READING_TIMEOUT: Duration = Duration::from_millis(250);
+/// Backends tried after the first.
+pub(crate) const RETRIES: u32 = 2;
+
+/// What a newer snapshot changes in the middle of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The timeouts of the listener are others.
+    Timeouts,
+    /// The first backend leaves its pool.
+    BackendRemoved,
+    /// The pool has another name: it is another pool, with other backends.
+    PoolRenamed,
+    /// The listener has another name: it is another listener on the same address.
+    ListenerRenamed,
+    /// No listener has the address any more.
+    ListenerRemoved,
+}
+
+/// What else happens to the worker in the middle of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It stops to accept.
+    Stop,
+    /// It stops to accept, and resets all sessions a while later.
+    Drain,
+    /// The first backend goes down.
+    Down,
+}
+
+/// The limits of the listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LimitSetting {
+    pub(crate) rate: Option<Meter>,
+    pub(crate) concurrent_max: Option<u32>,
+    pub(crate) listener_rate: Option<Meter>,
+    pub(crate) action: LimitAction,
+    pub(crate) observe: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) splice: SpliceMode,
+    pub(crate) idle: Duration,
+    pub(crate) half_closed: Duration,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) bandwidth: Rates,
+    pub(crate) protocol: Protocol,
+    /// Sessions that the process, the listener and each backend may have.
+    pub(crate) process_max: u64,
+    pub(crate) listener_max: u64,
+    pub(crate) backend_max: Option<u32>,
+    pub(crate) backends: u32,
+    /// Which way a backend is chosen.
+    pub(crate) balance: u8,
+    pub(crate) queue: Option<Queue>,
+    pub(crate) on_down: OnDown,
+    /// Some addresses may not connect.
+    pub(crate) denies: bool,
+    pub(crate) limit: Option<LimitSetting>,
+    /// Some clients have to begin with a header; whether the others are served.
+    pub(crate) accept_proxy: Option<bool>,
+    pub(crate) send_proxy: Option<ProxyVersion>,
+    /// What clients say is looked at; whether one that says too little is served.
+    pub(crate) routing: Option<bool>,
+    pub(crate) has_sources: bool,
+    pub(crate) unix_clients: bool,
+    pub(crate) unix_backends: bool,
+    pub(crate) dials_fail: bool,
+    pub(crate) descriptors: usize,
+    pub(crate) change: Option<Change>,
+    pub(crate) order: Option<Order>,
+    /// Clients that come, and how many are there at once.
+    pub(crate) clients: usize,
+    pub(crate) open_max: usize,
+}
+
+impl Setting {
+    /// Half of the schedules have plain sessions; the others have a few of all that may stand in a
+    /// session's way.
+    pub(crate) fn new(random: &mut fastrand::Rng) -> Self {
+        let modes = [SpliceMode::Auto, SpliceMode::Never, SpliceMode::Always];
+        let plain = Self {
+            splice: modes[random.usize(..3)],
+            idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
+            half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
+            lifetime: None,
+            bandwidth: [(); 2]
+                .map(|()| NonZeroU64::new([0, 0, 0, 0, 100_000, 2_000_000][random.usize(..6)])),
+            protocol: Protocol::Tcp,
+            process_max: 100,
+            listener_max: 100,
+            backend_max: None,
+            backends: 1,
+            balance: 0,
+            queue: None,
+            on_down: OnDown::Keep,
+            denies: false,
+            limit: None,
+            accept_proxy: None,
+            send_proxy: None,
+            routing: (random.u8(..4) == 0).then_some(true),
+            has_sources: false,
+            unix_clients: false,
+            unix_backends: false,
+            dials_fail: false,
+            descriptors: usize::MAX,
+            change: None,
+            order: None,
+            clients: [1, 1, 2, 3][random.usize(..4)],
+            open_max: 2,
+        };
+        if random.bool() { plain } else { plain.with_more(random) }
+    }
+
+    fn with_more(self, random: &mut fastrand::Rng) -> Self {
+        let mut one_in = |many: u8| random.u8(..many) == 0;
+        let (queues, limits) = (one_in(3), one_in(3));
+        let (is_full, is_down) = (one_in(8), one_in(8));
+        let more = Self {
+            lifetime: one_in(8).then_some(Duration::from_millis(400)),
+            protocol: if one_in(3) { Protocol::Http } else { Protocol::Tcp },
+            process_max: if one_in(8) { 2 } else { 100 },
+            listener_max: if is_full { 1 } else { 100 },
+            backend_max: (queues || one_in(8)).then_some(1),
+            denies: one_in(6),
+            accept_proxy: one_in(3).then(|| one_in(2)),
+            send_proxy: one_in(3)
+                .then(|| if one_in(2) { ProxyVersion::V1 } else { ProxyVersion::V2 }),
+            routing: one_in(4).then(|| one_in(2)),
+            has_sources: one_in(8),
+            unix_clients: one_in(8),
+            unix_backends: one_in(8),
+            dials_fail: one_in(3),
+            descriptors: if one_in(6) { 4 } else { usize::MAX },
+            ..self
+        };
+        let changes = [
+            Change::Timeouts,
+            Change::BackendRemoved,
+            Change::PoolRenamed,
+            Change::ListenerRenamed,
+            Change::ListenerRemoved,
+        ];
+        let orders = [Order::Stop, Order::Drain, Order::Down];
+        let pace = Meter::token_bucket(20, Duration::from_secs(1), 1);
+        Self {
+            queue: queues.then(|| Queue {
+                max: random.u32(1..4),
+                timeout: Duration::from_millis([40, 300][random.usize(..2)]),
+            }),
+            on_down: match (is_down, pace) {
+                (true, Some(pace)) => OnDown::Pace(pace),
+                _ => OnDown::Reset,
+            },
+            limit: limits.then(|| LimitSetting::new(random)),
+            change: random.bool().then(|| changes[random.usize(..changes.len())]),
+            order: random.bool().then(|| orders[random.usize(..orders.len())]),
+            backends: random.u32(1..4),
+            balance: random.u8(..4),
+            clients: random.usize(1..7),
+            open_max: random.usize(1..5),
+            ..more
+        }
+    }
+
+    /// The longest silence that any of the snapshots of the schedule allows.
+    pub(crate) fn longest(&self) -> [Duration; 2] {
+        if self.change != Some(Change::Timeouts) {
+            return [self.idle, self.half_closed];
+        }
+        let [idle, half_closed] = self.other_timeouts();
+        [self.idle.max(idle), self.half_closed.max(half_closed)]
+    }
+
+    /// Silence both ways and of one side, under the snapshot that changes them.
+    pub(crate) fn other_timeouts(&self) -> [Duration; 2] {
+        [self.idle / 2, self.half_closed * 2]
+    }
+}
+
+impl LimitSetting {
+    fn new(random: &mut fastrand::Rng) -> Self {
+        let actions =
+            [LimitAction::Reset, LimitAction::Close, LimitAction::Reply, LimitAction::Tarpit];
+        let meter = || Meter::token_bucket(2, Duration::from_secs(1), 1);
+        let which = random.u8(..3);
+        Self {
+            rate: meter().filter(|_| which == 0),
+            concurrent_max: (which == 1).then_some(1),
+            listener_rate: meter().filter(|_| which == 2),
+            action: actions[random.usize(..4)],
+            observe: random.u8(..6) == 0,
+        }
+    }
+}

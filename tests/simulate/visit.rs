@@ -1,0 +1,98 @@
+//! One client of a schedule, from its arrival in the accept queue to its line in the session log.
+
+use std::net::SocketAddr;
+
+use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::session::Session;
+use evenkeel::dataplane::session::stage::Stage;
+use evenkeel::policy::client::Client;
+use evenkeel::shared::SessionRecord;
+
+use super::kernel::Scripted;
+use super::network::Network;
+use super::socket::SocketId;
+use super::words::Opening;
+
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) socket: SocketId,
+    pub(crate) opening: Opening,
+    /// When it was first seen with the worker.
+    pub(crate) accepted: Option<Tick>,
+    /// The number of its session.
+    pub(crate) number: Option<u64>,
+    /// When it was first seen to move bytes.
+    pub(crate) served: Option<Tick>,
+    /// When its bytes last moved, as far as it has come to that.
+    pub(crate) active: Option<Tick>,
+    pub(crate) has_lingered: bool,
+    /// Bytes that were spliced.
+    pub(crate) spliced: u64,
+    /// Connections to backends that were begun for it and lasted until the turn was over.
+    pub(crate) attempts: usize,
+    backend: Option<SocketId>,
+    pub(crate) record: Option<SessionRecord>,
+}
+
+impl Visit {
+    pub(crate) fn new(socket: SocketId, opening: Opening) -> Self {
+        Self {
+            socket,
+            opening,
+            accepted: None,
+            served: None,
+            number: None,
+            active: None,
+            has_lingered: false,
+            spliced: 0,
+            attempts: 0,
+            backend: None,
+            record: None,
+        }
+    }
+
+    /// Takes in how its session stands after a turn.
+    pub(crate) fn see(&mut self, session: &Session<Scripted>, now: Tick) {
+        self.accepted.get_or_insert(now);
+        self.number = Some(session.number());
+        let backend = session.backend_socket().map(|socket| socket.id);
+        self.attempts += usize::from(backend.is_some() && backend != self.backend);
+        self.backend = backend;
+        if let Stage::Moving(moving) | Stage::Lingering(moving) = session.stage() {
+            self.active = Some(moving.active);
+            self.served.get_or_insert(now);
+        }
+        self.has_lingered |= matches!(session.stage(), Stage::Lingering(_));
+        let [(_, up), (_, down)] = session.stream().delivered();
+        self.spliced = up + down;
+    }
+
+    /// Whether a record, of a client at this address, is of this one. Each client has a port of its
+    /// own, which a header does not change.
+    fn is_at(&self, client: SocketAddr, network: &Network) -> bool {
+        let socket = &network.sockets[self.socket];
+        socket.address.or(socket.claimed).is_some_and(|own| own.port() == client.port())
+    }
+
+    /// Whether nothing more comes of it.
+    pub(crate) fn is_over(&self, network: &Network) -> bool {
+        let socket = &network.sockets[self.socket];
+        socket.closed && (self.record.is_some() || !socket.accepted)
+    }
+}
+
+/// Which client a record is of. Those on Unix sockets have no address: they have their lines in the
+/// order in which they are closed.
+pub(crate) fn find(visits: &[Visit], record: &SessionRecord, network: &Network) -> Option<usize> {
+    if let Client::At(client) = record.client {
+        return visits.iter().position(|visit| visit.is_at(client, network));
+    }
+    let closed_as = |index: &usize| {
+        let visit = &visits[*index];
+        let socket = &network.sockets[visit.socket];
+        let is_due = socket.accepted && socket.closed && visit.record.is_none();
+        is_due.then_some(socket.closed_as)
+    };
+    let due = (0..visits.len()).filter(|index| closed_as(index).is_some());
+    due.min_by_key(|index| closed_as(index))
+}
