@@ -16,6 +16,10 @@ use super::linux::Linux;
 use super::linux::pipes::PipeShare;
 use super::session::Admitted;
 
+/// The buffer through which a worker copies small messages. What is read of a client before it has a
+/// backend has to fit into it.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
 /// What a worker may be asked.
 #[derive(Debug)]
 pub enum Command<K: Kernel = Linux> {
@@ -106,6 +110,8 @@ pub struct WorkerSetup {
     pub spin: Duration,
     /// Pipes it may have out at once.
     pub pipes: PipeShare,
+    /// The buffer through which small messages are copied: [`SCRATCH_BYTES`], but in tests.
+    pub scratch_bytes: usize,
     /// The start of the process, from which all workers count time.
     pub start: Instant,
     /// Where snapshots come from.

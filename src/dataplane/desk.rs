@@ -10,15 +10,13 @@ use crate::shared::{SessionLog, Snapshot, Subscriber, WorkerState};
 use super::bell::Bell;
 use super::choose::chooser::Chooser;
 use super::clock::Tick;
+use super::command::WorkerSetup;
 use super::handover::Handover;
 use super::held::table::HeldClients;
 use super::kernel::Kernel;
 use super::session::Session;
 use super::slots::SlotKey;
 use super::timers::Timers;
-
-/// The buffer through which small messages are copied.
-const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// The desk of one worker.
 #[derive(Debug)]
@@ -53,12 +51,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(
-        number: usize,
-        workers: usize,
-        state: Arc<WorkerState>,
-        log: SessionLog,
-    ) -> Self {
+    fn new(number: usize, workers: usize, state: Arc<WorkerState>, log: SessionLog) -> Self {
         Self { number, workers: workers as u64, state, log, opened: 0 }
     }
 
@@ -70,18 +63,13 @@ impl Books {
 }
 
 impl<K: Kernel> Desk<K> {
-    pub(super) fn new(
-        kernel: K,
-        snapshot: Subscriber,
-        books: Books,
-        bell: Arc<Bell>,
-        now: Tick,
-    ) -> Self {
+    pub(super) fn new(kernel: K, setup: WorkerSetup, bell: Arc<Bell>, now: Tick) -> Self {
+        let books = Books::new(setup.number, setup.workers, setup.state, setup.log);
         Self {
             kernel,
             now,
-            snapshot,
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            snapshot: setup.snapshot,
+            scratch: vec![0; setup.scratch_bytes].into_boxed_slice(),
             timers: Timers::new(now),
             ready: VecDeque::new(),
             chooser: Chooser::new(books.number),

@@ -38,7 +38,7 @@ pub mod timers;
 mod wires;
 pub mod worker;
 
-pub use command::{Arrival, Command, Inbox, Peer, WorkerSetup};
+pub use command::{Arrival, Command, Inbox, Peer, SCRATCH_BYTES, WorkerSetup};
 pub use explain::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid};
 pub use handle::WorkerHandle;
 pub use linux::pipes::PipeShare;

@@ -160,7 +160,8 @@ impl<T> Slots<T> {
     /// Keys of all values stored now.
     pub fn keys(&self) -> Vec<SlotKey> {
         let slots = u32::try_from(self.capacity()).unwrap_or(u32::MAX);
-        (0..slots).filter_map(|index| self.key_at(index)).collect()
+        // Low slots are taken first: the last value is found long before the last slot.
+        (0..slots).filter_map(|index| self.key_at(index)).take(self.occupied).collect()
     }
 
     fn chunk(&self, index: u32) -> Option<&[Slot<T>]> {

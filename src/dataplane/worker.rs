@@ -20,7 +20,7 @@ use crate::shared::{Address, Listener, RefuseReason, Snapshot, WorkerState};
 use super::bell::Bell;
 use super::clock::Tick;
 use super::command::{Arrival, Command, Inbox, WorkerSetup};
-use super::desk::{Books, Desk};
+use super::desk::Desk;
 use super::held::room;
 use super::kernel::Kernel;
 use super::life::next::Refusal;
@@ -72,9 +72,8 @@ impl<K: Kernel> Worker<K> {
     /// When there is no descriptor to hold back.
     pub fn new(setup: WorkerSetup, mut kernel: K, inbox: Inbox<K>, now: Tick) -> io::Result<Self> {
         let listening = Listening::new(&mut kernel)?;
-        let books = Books::new(setup.number, setup.workers, setup.state, setup.log);
         let bell = Arc::new(Bell::new(inbox.waker));
-        let desk = Desk::new(kernel, setup.snapshot, books, bell, now);
+        let desk = Desk::new(kernel, setup, bell, now);
         Ok(Self {
             sessions: Sessions { table: Slots::new(), desk },
             listening,

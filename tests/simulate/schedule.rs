@@ -140,6 +140,7 @@ impl Run {
             cpu: None,
             spin: Duration::ZERO,
             pipes: PipeShare { wide: 0, narrow: 0 },
+            scratch_bytes: setting.scratch,
             start: Instant::now(),
             snapshot: publisher.subscribe(),
             state: Arc::clone(&state),

@@ -55,6 +55,8 @@ pub(crate) struct LimitSetting {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) splice: SpliceMode,
+    /// The worker's buffer.
+    pub(crate) scratch: usize,
     pub(crate) idle: Duration,
     pub(crate) half_closed: Duration,
     pub(crate) lifetime: Option<Duration>,
@@ -96,6 +98,7 @@ impl Setting {
         let modes = [SpliceMode::Auto, SpliceMode::Never, SpliceMode::Always];
         let plain = Self {
             splice: modes[random.usize(..3)],
+            scratch: [64, 4096, 65_536][random.usize(..3)],
             idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
             half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
             lifetime: None,
@@ -124,7 +127,11 @@ impl Setting {
             clients: [1, 1, 2, 3][random.usize(..4)],
             open_max: 2,
         };
-        if random.bool() { plain } else { plain.with_more(random) }
+        let setting = if random.bool() { plain } else { plain.with_more(random) };
+        // What is read before there is a backend has to fit into it.
+        let is_read = setting.routing.is_some() || setting.accept_proxy.is_some();
+        let least = if is_read { 4096 } else { 0 };
+        Self { scratch: setting.scratch.max(least), ..setting }
     }
 
     fn with_more(self, random: &mut fastrand::Rng) -> Self {
@@ -203,7 +210,8 @@ impl LimitSetting {
             rate: meter().filter(|_| which == 0),
             concurrent_max: (which == 1).then_some(1),
             listener_rate: meter().filter(|_| which == 2),
-            action: actions[random.usize(..4)],
+            // To be kept waiting takes long, and few clients stay for it.
+            action: actions[random.usize(..6).min(3)],
             observe: random.u8(..6) == 0,
         }
     }

@@ -10,7 +10,7 @@ use crate::control::log::Logging;
 use crate::control::plane::state::Plane;
 use crate::control::plane::workers::Workers;
 use crate::control::run_error::{RunError, failed};
-use crate::dataplane::{WorkerHandle, WorkerSetup};
+use crate::dataplane::{SCRATCH_BYTES, WorkerHandle, WorkerSetup};
 use crate::shared::{Publisher, WorkerState};
 use crate::sys::process;
 
@@ -40,6 +40,7 @@ pub(super) fn start_workers(
             cpu: cpus.get(number % cpus.len().max(1)).copied(),
             spin: config.global.spin,
             pipes,
+            scratch_bytes: SCRATCH_BYTES,
             start: started,
             snapshot: publisher.subscribe(),
             state: Arc::clone(&state),
