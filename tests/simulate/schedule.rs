@@ -208,7 +208,7 @@ impl Run {
 
     /// One step; false once every client has come and gone.
     fn step(&mut self) -> bool {
-        let open = self.open();
+        let mut open = self.open();
         let (random_come, wild) = {
             let random = &mut self.network.borrow_mut().random;
             (random.u8(..16) == 0, random.usize(5..120))
@@ -218,10 +218,10 @@ impl Run {
             self.plan.coming -= 1;
             self.plan.wild = self.plan.wild.max(wild);
             self.come();
+            open.push(self.visits.len() - 1);
         } else if open.is_empty() {
             return false;
         }
-        let open = self.open();
         if self.plan.wild > 0 {
             self.plan.wild -= 1;
             self.plan.calm_since = None;
@@ -373,18 +373,19 @@ impl Run {
             return;
         }
         self.turned = self.now;
-        let moved: Vec<u64> =
-            self.network.borrow().sockets.iter().map(|socket| socket.moved).collect();
+        for socket in &mut self.network.borrow_mut().sockets {
+            socket.moved = 0;
+        }
         if self.worker.turn(events, self.now).is_break() {
             self.problem("the worker has left".into());
         }
-        self.look(&moved);
+        self.look();
         self.read_log();
         self.look_at_line();
     }
 
     /// Checks every session, and all of them together.
-    fn look(&mut self, moved_before: &[u64]) {
+    fn look(&mut self) {
         let network = &mut *self.network.borrow_mut();
         let mut holding = 0;
         for (_, session) in self.worker.sessions() {
@@ -401,9 +402,8 @@ impl Run {
             let mut problems = Look::check(session, network, &self.house.setting, visit);
             network.problems.append(&mut problems);
             holding += checks::SIDES.iter().filter(|it| session.stream().held(**it) > 0).count();
-            let has_moved = [Some(client), backend].into_iter().flatten().any(|id| {
-                network.sockets[id].moved != moved_before.get(id).copied().unwrap_or_default()
-            });
+            let mut sockets = [Some(client), backend].into_iter().flatten();
+            let has_moved = sockets.any(|id| network.sockets[id].moved > 0);
             if session.is_queued() && !has_moved {
                 network.problem(format!("busy with nothing: {:?}", session.stream()));
             }
@@ -459,6 +459,9 @@ impl Run {
 
     /// A client that is first in line does not wait while there is a place for it.
     fn look_at_line(&mut self) {
+        if self.house.setting.queue.is_none() {
+            return;
+        }
         let snapshot = self.publisher.latest();
         let has_place = snapshot.pools.iter().flatten().any(|pool| {
             !pool.state.line.is_empty() && pool.backends().any(|backend| backend.is_eligible(false))

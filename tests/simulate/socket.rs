@@ -87,7 +87,7 @@ pub(crate) struct Socket {
     pub(crate) resets_on_close: bool,
     /// What has happened since the last event, if anything.
     pub(crate) edge: Option<Readiness>,
-    /// Bytes moved, and calls interrupted: what a turn may call progress.
+    /// Bytes moved and calls interrupted in this turn: what it may call progress.
     pub(crate) moved: u64,
 }
 
