@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use evenkeel::config::{self, keys};
+use evenkeel::shared::{CloseReason, EndCode, HeldOutcome, RefuseReason};
 
 /// Bounds a read from the program under test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -277,6 +278,24 @@ fn decisions_are_linked_by_their_numbers() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, an operator finds a code in the log that the README does not explain, or looks for
+/// one that is never written.
+#[test]
+fn the_codes_of_the_log_are_those_of_the_readme() {
+    let written = CloseReason::ALL
+        .map(CloseReason::term)
+        .into_iter()
+        .chain(RefuseReason::ALL.map(RefuseReason::term))
+        .chain(HeldOutcome::ALL.into_iter().filter_map(HeldOutcome::tarpit_term))
+        .chain([EndCode::NO_PLACE.term, EndCode::CONNECT_TIMEOUT.term]);
+    let written: BTreeSet<&str> = written.collect();
+    let readme = text("README.md");
+    let cells = readme.lines().skip_while(|line| !line.starts_with("| `term` |")).skip(2);
+    let cells = cells.map_while(|line| line.strip_prefix("| ")?.split_once(" |"));
+    let explained: BTreeSet<&str> = cells.flat_map(|(cell, _)| quoted(cell)).collect();
+    assert_eq!(explained, written);
 }
 
 /// If it fails, an operator does not learn of a verb, or looks for one that is gone.

@@ -85,7 +85,7 @@ impl<T> Field<T> {
         }
     }
 
-    /// The same with another value.
+    /// The field with its value changed; one without a value stays as it is.
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Field<U> {
         match self {
             Self::Absent => Field::Absent,

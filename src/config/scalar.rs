@@ -304,7 +304,7 @@ impl<'t> Section<'t> {
         self.read(name, report, |value, report| duration(value, bounds, report))
     }
 
-    /// The same, or its default.
+    /// The value of the key, or its default where the file has none that is valid.
     pub(super) fn duration_or_default(&self, name: &str, report: &mut Report<'_>) -> Duration {
         let default = || self.default_of(name, |text| units::duration(text).ok());
         self.duration(name, report).value().or_else(default).unwrap_or_default()
@@ -342,7 +342,7 @@ impl<'t> Section<'t> {
         self.read(name, report, |value, report| count(value, bounds, report))
     }
 
-    /// The same, or its default.
+    /// The value of the key, or its default where the file has none that is valid.
     pub(super) fn count_or_default(&self, name: &str, report: &mut Report<'_>) -> u64 {
         let default = || self.default_of(name, |text| text.parse().ok());
         self.count(name, report).value().or_else(default).unwrap_or_default()
@@ -353,7 +353,7 @@ impl<'t> Section<'t> {
         self.count(name, report).map(|read| u32::try_from(read).unwrap_or(u32::MAX))
     }
 
-    /// The same, or its default.
+    /// The value of the key, or its default where the file has none that is valid.
     pub(super) fn count32_or_default(&self, name: &str, report: &mut Report<'_>) -> u32 {
         u32::try_from(self.count_or_default(name, report)).unwrap_or(u32::MAX)
     }
@@ -374,7 +374,7 @@ impl<'t> Section<'t> {
         self.read(name, report, boolean)
     }
 
-    /// The same, or its default.
+    /// The value of the key, or its default where the file has none that is valid.
     pub(super) fn boolean_or_default(&self, name: &str, report: &mut Report<'_>) -> bool {
         let default = || self.default_of(name, |text| text.parse().ok());
         self.boolean(name, report).value().or_else(default).unwrap_or_default()
@@ -396,7 +396,7 @@ impl<'t> Section<'t> {
         self.read(name, report, |value, report| word(value, T::WORDS, report))
     }
 
-    /// The same, or its default.
+    /// The value of the key, or its default where the file has none that is valid.
     pub(super) fn word_or_default<T: Word>(&self, name: &str, report: &mut Report<'_>) -> T {
         let default = || self.default_of(name, T::of_word);
         self.word(name, report).value().or_else(default).unwrap_or(T::WORDS[0].1)

@@ -16,8 +16,8 @@ use super::linux::Linux;
 use super::linux::pipes::PipeShare;
 use super::session::Admitted;
 
-/// The buffer through which a worker copies small messages. What is read of a client before it has a
-/// backend has to fit into it.
+/// The buffer through which a worker copies small messages, in bytes. What is read of a client
+/// before it has a backend has to fit into it.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What a worker may be asked.
@@ -110,7 +110,7 @@ pub struct WorkerSetup {
     pub spin: Duration,
     /// Pipes it may have out at once.
     pub pipes: PipeShare,
-    /// The buffer through which small messages are copied: [`SCRATCH_BYTES`], but in tests.
+    /// Bytes of the buffer for small messages: [`SCRATCH_BYTES`], but in tests.
     pub scratch_bytes: usize,
     /// The start of the process, from which all workers count time.
     pub start: Instant,

@@ -9,7 +9,7 @@
 pub struct EndCode {
     /// Two letters, as HAProxy's log has them.
     pub term: &'static str,
-    /// The same in words.
+    /// The reason in words.
     pub words: &'static str,
 }
 

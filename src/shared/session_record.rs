@@ -52,7 +52,7 @@ pub struct SessionRecord {
     pub generation: Generation,
     /// Two letters, as HAProxy's log has them.
     pub term: &'static str,
-    /// The same in words.
+    /// The reason in words.
     pub reason: &'static str,
     /// What else there is to say.
     pub detail: Detail,
