@@ -224,7 +224,7 @@ fn random_two_serves_by_the_freer() {
 
 // If this fails, `random` leaves a backend out, or ignores weights of 0.
 #[test]
-fn random_reaches_everybody_with_a_weight() {
+fn random_reaches_every_backend_with_a_weight() {
     let backends = named(3);
     let proxy = pool_of(&backends).pool("balance = \"random\"").backend(2, "weight = 0").start();
     let seen: BTreeSet<String> = turns(&proxy, 60).into_iter().collect();
@@ -334,7 +334,7 @@ fn a_refused_connection_is_tried_elsewhere() {
 
 // If this fails, a client costs more attempts than configured, or is given up too early.
 #[test]
-fn there_are_at_most_so_many_retries() {
+fn retries_are_bounded() {
     for retries in 0..4_u8 {
         let backends = [Backend::refusing(), Backend::refusing()];
         let proxy = pool_of(&backends).pool(&format!("retries = {retries}")).start();
@@ -361,9 +361,9 @@ fn a_connect_that_takes_too_long_is_tried_elsewhere() {
     assert!(proxy.metric("evenkeel_backend_connect_failures_total", &labels) > 0.5);
 }
 
-// If this fails, clients hang when nothing can serve them.
+// If this fails, clients hang when no backend can serve them.
 #[test]
-fn nobody_there_is_said_at_once() {
+fn a_pool_that_cannot_serve_says_so_at_once() {
     let backends = named(2);
     let proxy = pool_of(&backends).start();
     proxy.tell("back/b1", "maint");

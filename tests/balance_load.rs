@@ -46,7 +46,7 @@ fn homes(address: SocketAddr) -> BTreeMap<IpAddr, String> {
 
 // If this fails, clients go on waiting for a backend that takes long, or that refuses.
 #[test]
-fn least_latency_avoids_who_makes_clients_wait() {
+fn least_latency_avoids_backends_that_make_clients_wait() {
     for silent in [Backend::unanswering(), Backend::refusing()] {
         let backends = [silent, Backend::named("b2")];
         let proxy = Setup::of(&[&backends[0], &backends[1]])
@@ -111,7 +111,7 @@ fn a_backend_that_is_added_grows() {
         assert!(begun.values().all(|share| *share > 0) && begun.len() == 2, "{balance}: {begun:?}");
         proxy.reload_with(&three.clone().pool("slow_start = \"1d\"").text());
         let slow = shares(&proxy, 60);
-        // By chance one in 513 of those that are drawn: more than ten of sixty never.
+        // One in 513 draws on average: ten of sixty are out of reach.
         assert!(share(&slow, "b3") <= 10, "{balance}: {slow:?}");
         proxy.reload_with(&three.pool("slow_start = \"1ms\"").text());
         let grown = shares(&proxy, 60);

@@ -37,7 +37,7 @@ fn served(proxy: &Proxy, number: u8) -> String {
     open(proxy, number).0
 }
 
-// If this fails, a client is sent elsewhere although what it had is there, or all clients go to one
+// If this fails, a client is sent elsewhere although its backend is there, or all clients go to one
 // backend.
 #[test]
 fn a_client_goes_where_it_went_before() {
@@ -73,7 +73,7 @@ fn all_workers_remember_the_same() {
     }
 }
 
-// If this fails, a client is held to a backend that cannot serve, or goes to and fro.
+// If this fails, a client is held to a backend that cannot serve, or changes back and forth.
 #[test]
 fn a_choice_yields_when_the_backend_is_out() {
     let backends = [Backend::named("b1"), Backend::named("b2")];
@@ -124,7 +124,7 @@ fn choices_end() {
     eventually("choices are over", PATIENCE, || {
         (since.elapsed() > Duration::from_millis(2_200)).then_some(())
     });
-    assert_eq!(served(&proxy, 1), "b2", "whoever's turn it is");
+    assert_eq!(served(&proxy, 1), "b2", "the backend whose turn it is");
     for backend in ["back/b1", "back/b2"] {
         proxy.tell(backend, "drain");
     }

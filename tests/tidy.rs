@@ -1,4 +1,4 @@
-//! House rules that no compiler and no lint holds: who imports whom, where `unsafe` may be, sizes,
+//! House rules that no compiler and no lint checks: imports, where `unsafe` may be, sizes,
 //! names. CONTRIBUTING.md tells the reasons. Each checker is tried on bad snippets as well, so that
 //! a rule cannot stop working unnoticed.
 
@@ -240,7 +240,7 @@ fn files_are_small() {
     hold(sizes);
 }
 
-/// If it fails, somebody has to read a file to learn what it is about.
+/// If it fails, a reader has to go through a file to learn what it is about.
 #[test]
 fn every_file_says_what_it_is_about() {
     hold(opening);
@@ -261,13 +261,13 @@ fn programs_in_python_are_small_and_say_what_they_are() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// If it fails, there is a place where anything fits.
+/// If it fails, a file has a name under which anything fits.
 #[test]
 fn files_have_telling_names() {
     hold(names);
 }
 
-/// If it fails, something is promised and not there.
+/// If it fails, the tree promises what it does not have.
 #[test]
 fn nothing_is_unfinished() {
     hold(unfinished);

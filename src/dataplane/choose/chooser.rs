@@ -1,8 +1,8 @@
-//! Which backend a client gets: the pool's policy, asked in the right order.
+//! Which backend a client gets: asks the pool's policy.
 //!
-//! Primaries first, then backups, each without those that were tried already; only when nobody
-//! else is left is one tried again. A chosen backend has a place claimed for the session. Which
-//! member of a group it is, and who is passed over, is found in [`super::picker`].
+//! Primaries first, then backups, each without those that were tried already; only when no
+//! other is left is one tried again. A chosen backend has a place claimed for the session. Which
+//! member of a group it is, and which are passed over, is found in [`super::picker`].
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) type Chosen<'a> = (&'a Backend, Pick);
 /// A worker's own turns of round-robin groups, and the snapshot they belong to.
 #[derive(Debug)]
 pub(crate) struct Chooser {
-    /// Nothing is taken and nothing remembered: somebody only asks.
+    /// Nothing is taken and nothing remembered: it only answers.
     only_looks: bool,
     /// The worker's number.
     worker: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Chooser {
 }
 
 impl Chooser {
-    /// Nobody has had a turn yet.
+    /// One in which no backend has had a turn yet.
     pub(crate) fn new(worker: usize) -> Self {
         let (turns, weights) = (AHashMap::new(), Vec::new());
         Self { only_looks: false, worker: worker as u64, turns, weights }

@@ -1,4 +1,4 @@
-//! Which member of a group may be chosen for a client, what it is worth, and who was passed over.
+//! Which member of a group may be chosen for a client, what it is worth, and which were passed over.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) enum Which {
     Backup,
 }
 
-/// What may change who is picked although it could serve.
+/// What may pass a member over although it could serve.
 #[derive(Clone, Copy)]
 pub(super) struct Within<'a> {
     /// The weights of the moment, multiplied by
@@ -64,7 +64,7 @@ impl Picker<'_> {
     }
 
     /// Maglev where a member may be passed over although it could serve: it is far above the mean,
-    /// or has not grown up to this client. Who finds nobody else is served by one of those.
+    /// or has not grown up to this client. A client that finds no other is served by one of those.
     #[inline(never)]
     pub(super) fn pick_within(
         &self,

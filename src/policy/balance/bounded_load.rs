@@ -2,9 +2,9 @@
 //!
 //! Consistent hashing sends a client where it belongs, also when many belong to the same backend.
 //! A bound on each backend's sessions, a factor times its share of all of them, caps what is too
-//! much; who finds it reached goes on along its own sequence (Mirrokni, Thorup and Zadimoghaddam,
+//! much; a client that finds it reached goes on along its own sequence (Mirrokni, Thorup and Zadimoghaddam,
 //! "Consistent Hashing with Bounded Loads", 2016). Rounded up, and with the session to come
-//! counted, the bounds add up to more than there is: somebody always has room.
+//! counted, the bounds add up to more than there is: one backend always has room.
 
 /// Parts of a factor of 1.
 pub const FACTOR_ONE: u32 = 1_000;
@@ -31,7 +31,7 @@ impl LoadBound {
         })
     }
 
-    /// Whether one that has so many sessions may have one more.
+    /// Whether a backend that has `sessions` may have one more.
     #[must_use]
     pub fn admits(&self, sessions: u32, weight: u32) -> bool {
         let all = u128::from(self.factor) * u128::from(self.sessions) * u128::from(weight);
@@ -65,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn somebody_always_has_room(
+        fn one_backend_always_has_room(
             factor in 1_000_u32..100_000,
             loads in prop::collection::vec((any::<u32>(), 1_u32..=u32::MAX), 1..30),
         ) {
@@ -75,7 +75,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_is_filled_above_the_bound(
+        fn no_backend_is_filled_above_the_bound(
             factor in 1_000_u32..3_000,
             weights in prop::collection::vec(1_u32..10, 1..8),
             wishes in prop::collection::vec(0_usize..8, 1..300),

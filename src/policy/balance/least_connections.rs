@@ -114,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_eligible_is_less_loaded(
+        fn no_eligible_backend_is_less_loaded(
             members in prop::collection::vec((0_u32..5, 0_u32..50, any::<bool>()), 0..20),
             random: u64,
         ) {

@@ -74,7 +74,7 @@ impl Latency {
         Duration::from_nanos((cost * 1_000) >> FRACTION_BITS)
     }
 
-    /// Ticks since it was changed; 0 for a clock that is behind the one of whoever did.
+    /// Ticks since it was changed; 0 when `now` is of a clock that is behind the one that changed it.
     fn age(self, now: u32) -> u32 {
         let age = now.wrapping_sub(self.tick());
         if age > u32::MAX / 2 { 0 } else { age }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_nobody_asks_is_forgiven() {
+    fn a_backend_that_is_not_asked_is_forgiven() {
         // If this fails, a backend that was slow once is never tried again.
         let latency = Latency::default().observe(3 * SECOND, 10 * SECOND);
         let later = |seconds: u64| cost_us(latency, (10 + seconds) * SECOND);

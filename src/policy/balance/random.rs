@@ -1,6 +1,6 @@
 //! Random choice by weight: of one backend, or of two of which the freer serves.
 //!
-//! Two random choices come close to least-connections without everybody looking at the same
+//! Two random choices come close to least-connections without all workers looking at the same
 //! counter, so that several workers, or several balancers, do not rush at the backend that was
 //! emptiest a moment ago (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
 //! 2001). One random choice needs no memory at all.
@@ -17,7 +17,7 @@ pub fn pick(weights: &[u32], mut eligible: impl FnMut(u16) -> bool, random: u64)
         .filter(|(member, _)| eligible(*member))
         .map(|(_, weight)| u64::from(*weight))
         .sum();
-    // Eligibility may change between the two passes; whoever is last eligible then serves.
+    // Eligibility may change between the two passes; the last eligible member then serves.
     let mut left = scale(random, total);
     let mut last = None;
     for (member, &weight) in candidates() {
@@ -87,7 +87,7 @@ mod tests {
         let seen = shares(|random| {
             pick_two(&[1; 4], load, |_| true, [random.u64(..), random.u64(..)]).unwrap()
         });
-        assert_eq!(seen[0], 0, "whoever else is drawn is freer");
+        assert_eq!(seen[0], 0, "every other backend is freer");
         // Half of all pairs of four contain the idle one.
         assert!(seen[3].abs_diff(30_000) < 600, "{seen:?}");
     }
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn extremes_do_not_overflow() {
-        // If this fails, the largest weights wrap around and somebody is never chosen.
+        // If this fails, the largest weights wrap around and a backend is never chosen.
         let weights = [u32::MAX; 3];
         assert_eq!(pick(&weights, |_| true, 0), Some(0));
         assert_eq!(pick(&weights, |_| true, u64::MAX), Some(2));
@@ -118,7 +118,7 @@ mod tests {
             members in prop::collection::vec((0_u32..4, 0_u32..9, any::<bool>()), 0..12),
             random: [u64; 2],
         ) {
-            // If this fails, a backend that is down is chosen, or nobody while one could serve.
+            // If this fails, a backend that is down is chosen, or none while one could serve.
             let weights: Vec<u32> = members.iter().map(|member| member.0).collect();
             let of = |m: u16| members[usize::from(m)];
             let can = |m: u16| of(m).0 > 0 && of(m).2;

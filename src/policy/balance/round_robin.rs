@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_eligible_is_none() {
+    fn without_eligible_members_there_is_no_pick() {
         // If this fails, a pool without backends, or of weight 0, is given a session.
         assert_eq!(RoundRobin::new(&[]).pick(|_| true), None);
         assert_eq!(RoundRobin::new(&[0, 0]).pick(|_| true), None);

@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_growing_backend_takes_only_its_own_clients_and_each_once() {
-        // If this fails, a backend that comes back moves clients of others, or moves its own to
-        // and fro.
+        // If this fails, a backend that comes back moves clients of others, or moves its own
+        // back and forth.
         let names: Vec<String> = (0..7).map(|number| format!("b{number}")).collect();
         let list: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 1)).collect();
         let table = Maglev::new(&list, 1009, 3).unwrap();
@@ -91,10 +91,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_is_let_in_stays(
+        fn a_client_that_is_let_in_stays(
             key: u64, seed: u64, one in 1_u32..=WHOLE, other in 1_u32..=WHOLE,
         ) {
-            // If this fails, a client goes to and fro while a backend grows.
+            // If this fails, a client changes back and forth while a backend grows.
             let (less, more) = (one.min(other), one.max(other));
             prop_assert!(!lets_in(key, seed, less) || lets_in(key, seed, more));
             prop_assert!(lets_in(key, seed, WHOLE));

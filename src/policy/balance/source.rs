@@ -7,13 +7,13 @@
 pub const SOURCES_MAX: usize = 64;
 /// How long a source that had no port, or is no address of this host, is asked last.
 pub const REST_US: u64 = 1_000_000;
-/// One port in this many is left to whoever else connects from the address.
+/// One port in this many is left to other programs that connect from the address.
 const HEADROOM: u32 = 64;
 /// In per cent of its ports: from here on a source is scarce, until it is below the other.
 const SCARCE: u64 = 80;
 const AMPLE: u64 = 70;
 
-/// How many of so many ports sessions may use.
+/// How many of `ports` ports sessions may use.
 #[must_use]
 pub fn ports_for_sessions(ports: u32) -> u32 {
     ports - ports / HEADROOM
@@ -80,7 +80,7 @@ mod tests {
             if given.is_none() {
                 prop_assert_eq!(asked.len(), count);
             }
-            // Nobody who rests is asked before anybody who does not.
+            // No source that rests is asked before one that does not.
             prop_assert!(asked.is_sorted_by_key(|position| rests[*position]));
         }
 

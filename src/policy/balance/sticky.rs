@@ -1,7 +1,7 @@
 //! Remembered choices: which backend a client had, for a while, in fixed memory.
 //!
 //! A choice is one word of a [`Table`], so workers read and write it without a lock. When a set of
-//! the table is full, whoever would be forgotten soonest gives way. Losing a choice costs a client
+//! the table is full, the client that would be forgotten soonest gives way. Losing a choice costs a client
 //! its backend, nothing else.
 
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ pub struct Remembered {
 
 impl Memory {
     /// Room for `size` clients, rounded up to a power of two, 8 bytes each. `random_seed` must be
-    /// random per process: who knew it could have others forgotten.
+    /// random per process: a client that knew it could have others forgotten.
     #[must_use]
     pub fn new(size: u32, random_seed: u64) -> Self {
         Self { table: Table::new(size), seed: random_seed }
@@ -88,11 +88,11 @@ impl Memory {
             None => Worth::Nothing,
             Some(left) => Worth::Live(left.into()),
         };
-        // A set in which nobody gives way does not exist here; losing a choice would be harmless.
+        // A set in which no entry gives way does not exist here; losing a choice would be harmless.
         let _stored = self.table.update(key, |_| Ok::<u64, ()>(state), worth);
     }
 
-    /// Where its table is, for whoever maps memory.
+    /// Where its table is, for the code that advises the kernel about memory.
     #[must_use]
     pub fn extent(&self) -> Range<*const u8> {
         self.table.extent()

@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_is_eligible_is_reached_and_nobody_else_moves(
+    fn every_eligible_member_is_reached_and_no_other_client_moves(
         weights in prop::collection::vec(0_u32..4, 1..40), up: u64, gone in 0_usize..40, seed: u64,
     ) {
         // If this fails, a client finds no backend though one serves, or moves without need.
