@@ -17,7 +17,7 @@ use evenkeel::policy::admit::limiter::{Decision, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::{Prefix, client_key};
-use evenkeel::policy::balance::least_connections;
+use evenkeel::policy::balance::least_connections::{self, MemberLoad};
 use evenkeel::policy::balance::maglev::Maglev;
 use evenkeel::policy::balance::round_robin::RoundRobin;
 use evenkeel::sys::memory::prefer_large_pages;
@@ -238,17 +238,20 @@ fn choices(c: &mut Criterion) {
         let mut robin = RoundRobin::new(&weights);
         group.bench_function(format!("round-robin/{count}"), |b| b.iter(|| robin.pick(|_| true)));
         let loads: Vec<u32> = (0..u32::from(count)).map(|n| scattered(n) % 50).collect();
-        let load = |member: u16| loads[usize::from(member)];
-        let mut random = 1_u64;
-        group.bench_function(format!("least-connections/{count}"), |b| {
-            b.iter(|| {
-                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                least_connections::pick(black_box(&weights), load, |_| true, random)
+        let carried = |sessions: &[u32]| -> Vec<MemberLoad> {
+            let loads = (0..).zip(sessions);
+            loads.map(|(member, &sessions)| MemberLoad { member, weight: 1, sessions }).collect()
+        };
+        let tied = vec![3; usize::from(count)];
+        for (name, loads) in [("", carried(&loads)), ("/all-tied", carried(&tied))] {
+            let mut members = Vec::new();
+            group.bench_function(format!("least-connections/{count}{name}"), |b| {
+                b.iter(|| {
+                    members.clone_from(black_box(&loads));
+                    least_connections::pick(&mut robin, &mut members)
+                });
             });
-        });
-        group.bench_function(format!("least-connections/{count}/all-tied"), |b| {
-            b.iter(|| least_connections::pick(black_box(&weights), |_| 3, |_| true, random));
-        });
+        }
     }
     group.finish();
 }

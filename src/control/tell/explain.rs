@@ -323,7 +323,7 @@ impl ExplainedWords<'_> {
                 format!("maglev, slot {slot} of {}", of.unwrap_or_default())
             }
             By::RoundRobin => "round-robin, each worker takes its own turns".to_owned(),
-            By::LeastConnections => "least-connections, of equals one by chance".to_owned(),
+            By::LeastConnections => "least-connections, of equals each in turn".to_owned(),
             By::LeastLatency => "least-latency, the better of two drawn by chance".to_owned(),
             By::RandomTwo => "random-two, the better of two drawn by chance".to_owned(),
             By::Random => "random, by chance".to_owned(),

@@ -16,7 +16,7 @@ pub(crate) struct Asking<'a> {
     pub(crate) now_us: u64,
     /// Backends that failed this session already.
     pub(crate) tried: &'a [BackendId],
-    /// The snapshot asked; a newer one starts round-robin afresh.
+    /// The snapshot asked; under a newer one turns start afresh.
     pub(crate) generation: Generation,
     /// Where the backends that are passed over are noted.
     pub(crate) passed_over: &'a PassedOver,

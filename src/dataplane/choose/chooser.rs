@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::policy::balance::hash::{client_key, key_without_address};
+use crate::policy::balance::least_connections::MemberLoad;
 use crate::policy::balance::round_robin::RoundRobin;
 use crate::policy::balance::{least_connections, least_latency, random};
 use crate::policy::client::Client;
@@ -22,7 +23,7 @@ use super::picker::{Picker, Which, Within};
 /// A backend on which a place is claimed, and how it was chosen.
 pub(crate) type Chosen<'a> = (&'a Backend, Pick);
 
-/// A worker's own turns of round-robin groups, and the snapshot they belong to.
+/// A worker's own turns, and the snapshot they belong to.
 #[derive(Debug)]
 pub(crate) struct Chooser {
     /// Nothing is taken and nothing remembered: it only answers.
@@ -32,13 +33,20 @@ pub(crate) struct Chooser {
     turns: AHashMap<(PoolId, Which), (Generation, RoundRobin)>,
     /// Weights of the moment, where they change by themselves.
     weights: Vec<u32>,
+    /// What the members of a group carry, where all are compared.
+    loads: Vec<MemberLoad>,
 }
 
 impl Chooser {
     /// One in which no backend has had a turn yet.
     pub(crate) fn new(worker: usize) -> Self {
-        let (turns, weights) = (AHashMap::new(), Vec::new());
-        Self { only_looks: false, worker: worker as u64, turns, weights }
+        Self {
+            only_looks: false,
+            worker: worker as u64,
+            turns: AHashMap::new(),
+            weights: Vec::new(),
+            loads: Vec::new(),
+        }
     }
 
     /// One that tells what would be chosen, and changes nothing.
@@ -179,22 +187,23 @@ impl Chooser {
                 member.map(by(By::RoundRobin))
             }
             Balance::LeastConnections(weights) => {
-                let weights = now.unwrap_or(weights);
-                let load = |member: u16| picker.load(member);
-                let member = least_connections::pick(weights, load, eligible, fastrand::u64(..));
+                let mut loads = std::mem::take(&mut self.loads);
+                picker.weigh_loads(now.unwrap_or(weights), &mut loads);
+                let member = least_connections::pick(self.turn(picker, weights), &mut loads);
+                self.loads = loads;
                 member.map(by(By::LeastConnections))
             }
             Balance::LeastLatency(weights) => {
                 let weights = now.unwrap_or(weights);
                 let burden = |member: u16| picker.burden(member);
-                let random = [fastrand::u64(..), fastrand::u64(..)];
+                let random = [fastrand::u64(..), fastrand::u64(..), fastrand::u64(..)];
                 let member = least_latency::pick(weights, burden, eligible, random);
                 member.map(by(By::LeastLatency))
             }
             Balance::RandomTwo(weights) => {
                 let weights = now.unwrap_or(weights);
                 let load = |member: u16| picker.load(member);
-                let random = [fastrand::u64(..), fastrand::u64(..)];
+                let random = [fastrand::u64(..), fastrand::u64(..), fastrand::u64(..)];
                 let member = random::pick_two(weights, load, eligible, random);
                 member.map(by(By::RandomTwo))
             }
@@ -213,8 +222,9 @@ impl Chooser {
     fn turn(&mut self, picker: &Picker<'_>, weights: &[u32]) -> &mut RoundRobin {
         let generation = picker.asking.generation;
         let key = (picker.pool.id, picker.which);
-        // Not all workers, nor one worker after each reload, begin with the same backend; the first
-        // worker of the first generation begins with the first.
+        // Workers share the first turns out among themselves, and one worker does not begin with
+        // the same backend after each reload; the first worker of the first generation begins with
+        // the first turn.
         let first = self.worker + generation.0.saturating_sub(1);
         let afresh = || (generation, RoundRobin::starting_at(weights, first));
         let turns = self.turns.entry(key).or_insert_with(afresh);

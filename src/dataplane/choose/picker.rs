@@ -1,8 +1,10 @@
-//! Which member of a group may be chosen for a client, what it is worth, and which were passed over.
+//! Which member of a group may be chosen for a client, what it is worth, and which were passed
+//! over.
 
 use std::sync::Arc;
 
 use crate::policy::balance::bounded_load::LoadBound;
+use crate::policy::balance::least_connections::MemberLoad;
 use crate::policy::balance::least_latency::Burden;
 use crate::policy::balance::maglev::{Maglev, MaglevPick};
 use crate::policy::balance::slow_start;
@@ -60,6 +62,17 @@ impl Picker<'_> {
         weights.extend(self.group.members.iter().map(|backend| {
             let share = slow_start::share(backend.state.since_us(), now_us, ramp_us);
             slow_start::scaled(backend.weight, share)
+        }));
+    }
+
+    /// What each eligible member carries, with its weight of the moment.
+    pub(super) fn weigh_loads(&self, weights: &[u32], loads: &mut Vec<MemberLoad>) {
+        loads.clear();
+        let members = (0..=u16::MAX).zip(weights).filter(|(_, weight)| **weight > 0);
+        let eligible = members.filter(|(member, _)| self.is_eligible(*member));
+        loads.extend(eligible.map(|(member, &weight)| {
+            let sessions = self.load(member);
+            MemberLoad { member, weight, sessions }
         }));
     }
 

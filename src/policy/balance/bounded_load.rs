@@ -2,9 +2,9 @@
 //!
 //! Consistent hashing sends a client where it belongs, also when many belong to the same backend.
 //! A bound on each backend's sessions, a factor times its share of all of them, caps what is too
-//! much; a client that finds it reached goes on along its own sequence (Mirrokni, Thorup and Zadimoghaddam,
-//! "Consistent Hashing with Bounded Loads", 2016). Rounded up, and with the session to come
-//! counted, the bounds add up to more than there is: one backend always has room.
+//! much; a client that finds it reached goes on along its own sequence (Mirrokni, Thorup and
+//! Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016). Rounded up, and with the session
+//! to come counted, the bounds add up to more than there is: one backend always has room.
 
 /// Parts of a factor of 1.
 pub const FACTOR_ONE: u32 = 1_000;

@@ -1,14 +1,16 @@
 //! Least latency: of two backends drawn by chance, the one where a session would wait less.
 //!
-//! A backend costs the time it takes to connect to it, times the sessions it would then have, for
-//! its weight. The time is a moving average that follows a peak at once and comes down slowly
-//! ("peak EWMA", as in Finagle's and Linkerd's balancers): a backend that stumbles is avoided from
-//! the first slow connect on, and tried again as the memory of it fades. The average and the moment
-//! it is of are one word, so that all workers share it without a lock.
+//! A backend's share of the sessions is its weight divided by the time it takes to connect to it,
+//! and of two that have room the faster serves. The time is a moving average that follows a peak at
+//! once and comes down slowly ("peak EWMA", as in Finagle's and Linkerd's balancers): a backend
+//! that stumbles is avoided from the first slow connect on, and tried again as the memory of it
+//! fades. The average and the moment it is of are one word, so that all workers share it without a
+//! lock.
 
 use std::time::Duration;
 
-use super::random;
+use super::hash::scale;
+use super::random::{self, Drawn};
 
 /// One tick of the average's clock: 2^16 µs, about 66 ms. 32 bits of ticks last 8 years.
 const TICK_SHIFT: u32 = 16;
@@ -74,7 +76,8 @@ impl Latency {
         Duration::from_nanos((cost * 1_000) >> FRACTION_BITS)
     }
 
-    /// Ticks since it was changed; 0 when `now` is of a clock that is behind the one that changed it.
+    /// Ticks since it was changed; 0 when `now` is of a clock that is behind the one that changed
+    /// it.
     fn age(self, now: u32) -> u32 {
         let age = now.wrapping_sub(self.tick());
         if age > u32::MAX / 2 { 0 } else { age }
@@ -109,41 +112,44 @@ pub struct Burden {
     pub cost: Option<u32>,
 }
 
-/// Draws two different eligible members by weight and takes the one with the lower
-/// cost × (sessions + 1) / weight, the first drawn if they are equal.
+/// From this ratio of costs on, the slower one gets nothing while the faster has room.
+const FAR: u64 = 2;
+
+/// Draws two different eligible members by weight and takes the first, unless it has more sessions
+/// than its share of theirs, by weight / cost, or is slower than a second that has room.
 ///
-/// A backend that was never measured counts as fast as the other one. Members are the indexes of
-/// `weights` up to 65,535; `random` holds two numbers, each uniform over `u64`.
+/// The weights are in the draw, so members that cost the same get their shares at any load. One
+/// that costs a tenth more than the other loses a fifth of its turns to it, one that costs twice as
+/// much all of them: handshakes of equal servers differ by some per cent from one to the next, and
+/// that must not outweigh the weights. A backend that was never measured counts as fast as the
+/// other one. Members are the indexes of `weights` up to 65,535; `random` holds three numbers, each
+/// uniform over `u64`.
 pub fn pick(
     weights: &[u32],
     burden: impl Fn(u16) -> Burden,
-    mut eligible: impl FnMut(u16) -> bool,
-    random: [u64; 2],
+    eligible: impl FnMut(u16) -> bool,
+    random: [u64; 3],
 ) -> Option<u16> {
-    let [random_first, random_second] = random;
-    let first = random::pick(weights, &mut eligible, random_first)?;
-    let second = random::pick(weights, |member| member != first && eligible(member), random_second);
+    let [random_first, random_second, chance] = random;
+    let (first, second) = random::draw_two(weights, eligible, [random_first, random_second])?;
+    let Some(second) = second else { return Some(first) };
+    let (one, other) = (burden(first), burden(second));
+    let cost = u64::from(one.cost.or(other.cost).unwrap_or(1));
+    let other_cost = other.cost.map_or(cost, u64::from);
     let weight = |member: u16| weights.get(usize::from(member)).copied().unwrap_or_default();
-    match second {
-        Some(second) => {
-            let (one, other) = (burden(first), burden(second));
-            let is_less = score(other, one, weight(first)) < score(one, other, weight(second));
-            Some(if is_less { second } else { first })
-        }
-        None => Some(first),
-    }
-}
-
-/// One side of the comparison of two, multiplied by the other's weight; at most
-/// 2^32 * 2^32 * 2^32.
-fn score(of: Burden, other: Burden, other_weight: u32) -> u128 {
-    let cost = of.cost.or(other.cost).unwrap_or(1);
-    u128::from(cost) * (u128::from(of.sessions) + 1) * u128::from(other_weight)
+    // Weight / cost of each, times both costs; below 2^64, as each factor is below 2^32.
+    let one = Drawn { sessions: one.sessions, weight: u64::from(weight(first)) * other_cost };
+    let other = Drawn { sessions: other.sessions, weight: u64::from(weight(second)) * cost };
+    let may_keep =
+        if FAR * cost <= other_cost { one.has_room(other) } else { one.keeps(other, chance) };
+    let is_fast = cost <= other_cost || cost + scale(chance, cost) < FAR * other_cost;
+    Some(if may_keep && (is_fast || !other.has_room(one)) { first } else { second })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::balance::shares::{Closed, assert_close, assert_shares};
     use proptest::prelude::*;
 
     const SECOND: u64 = 1_000_000;
@@ -191,21 +197,59 @@ mod tests {
         // If this fails, slow backends, or busy ones, get the clients.
         let burden = |cost, sessions| Burden { sessions, cost };
         let choose = |weights: [u32; 2], burdens: [Burden; 2]| {
-            let seen: Vec<u16> = [[0, 0], [u64::MAX; 2]]
+            let seen: Vec<u16> = [[0, 0, u64::MAX / 2], [u64::MAX, u64::MAX, u64::MAX / 2]]
                 .map(|random| {
                     pick(&weights, |m| burdens[usize::from(m)], |_| true, random).unwrap()
                 })
                 .to_vec();
-            assert_eq!(seen[0], seen[1], "of two, both are always drawn");
-            seen[0]
+            (seen[0] == seen[1]).then_some(seen[0])
         };
-        assert_eq!(choose([1, 1], [burden(Some(100), 0), burden(Some(99), 0)]), 1);
-        assert_eq!(choose([1, 1], [burden(Some(100), 0), burden(Some(40), 2)]), 0);
-        assert_eq!(choose([1, 3], [burden(Some(100), 0), burden(Some(100), 1)]), 1);
-        assert_eq!(choose([1, 1], [burden(None, 3), burden(Some(9_999), 2)]), 1);
-        assert_eq!(choose([1, 1], [burden(None, 1), burden(None, 0)]), 1);
+        assert_eq!(choose([1, 1], [burden(Some(200), 0), burden(Some(99), 0)]), Some(1));
+        assert_eq!(choose([1, 1], [burden(Some(100), 0), burden(Some(99), 0)]), None, "as drawn");
+        assert_eq!(choose([1, 1], [burden(Some(100), 0), burden(Some(40), 3)]), Some(0));
+        assert_eq!(choose([1, 1], [burden(Some(100), 1), burden(Some(40), 2)]), Some(1));
+        assert_eq!(choose([1, 3], [burden(Some(100), 1), burden(Some(100), 1)]), Some(1));
+        assert_eq!(choose([1, 1], [burden(None, 3), burden(Some(9_999), 2)]), Some(1));
+        assert_eq!(choose([1, 1], [burden(None, 1), burden(None, 0)]), Some(1));
         let most = burden(Some(u32::MAX), u32::MAX);
-        assert_eq!(choose([1, u32::MAX], [most, most]), 1);
+        assert_eq!(choose([1, u32::MAX], [most, most]), Some(1));
+        assert_eq!(choose([1, u32::MAX], [burden(Some(1), u32::MAX), most]), Some(0));
+    }
+
+    fn three(random: &mut fastrand::Rng) -> [u64; 3] {
+        [random.u64(..), random.u64(..), random.u64(..)]
+    }
+
+    #[test]
+    fn weights_hold_at_equal_loads() {
+        // If this fails, the weights count twice: in the draw and in the comparison.
+        let weights = [10, 10, 11, 1];
+        let mut random = fastrand::Rng::with_seed(9);
+        for load in [0, 1, 100] {
+            let burden =
+                |m: u16| Burden { sessions: load * weights[usize::from(m)], cost: Some(960) };
+            let seen = Closed::new(0, 4)
+                .shares(|_| pick(&weights, burden, |_| true, three(&mut random)).unwrap());
+            assert_shares(&seen, &weights, &format!("{load} sessions for each weight"));
+        }
+    }
+
+    #[test]
+    fn shares_follow_weight_and_speed_under_load() {
+        // If this fails, a backend half as fast is given as much as the others, or nothing.
+        let mut random = fastrand::Rng::with_seed(11);
+        let costs = [960, 960, 1_920];
+        let shares = |open, costs: [u32; 3], random: &mut fastrand::Rng| {
+            Closed::new(open, 3).shares(|loads| {
+                let at = |m: u16| usize::from(m);
+                let burden = |m| Burden { sessions: loads[at(m)], cost: Some(costs[at(m)]) };
+                pick(&[10, 10, 20], burden, |_| true, three(random)).unwrap()
+            })
+        };
+        assert_close(&shares(400, costs, &mut random), &[10, 10, 10], 4);
+        assert_close(&shares(1, [960; 3], &mut random), &[10, 10, 20], 12);
+        assert_close(&shares(1, [960, 990, 970], &mut random), &[10, 10, 20], 20);
+        assert_eq!(shares(0, [960, 960, 960_000], &mut random)[2], 0, "far slower than the others");
     }
 
     proptest! {
@@ -214,7 +258,7 @@ mod tests {
             members in prop::collection::vec(
                 (0_u32..3, any::<(u32, Option<u32>)>(), any::<bool>()), 0..20,
             ),
-            random: [u64; 2],
+            random: [u64; 3],
         ) {
             // If this fails, a backend that is out gets clients, or a good one is not found.
             let weights: Vec<u32> = members.iter().map(|member| member.0).collect();

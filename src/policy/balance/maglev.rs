@@ -1,9 +1,9 @@
 //! Maglev consistent hashing: Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load
 //! Balancer", NSDI 2016, section 3.4.
 //!
-//! Built from the *configured* members and weights only. A member that cannot serve is skipped at lookup by a
-//! fixed sequence that depends on the client alone, so health changes rebuild nothing and move
-//! no other member's clients. Built off the data plane, read by every worker.
+//! Built from the *configured* members and weights only. A member that cannot serve is skipped at
+//! lookup by a fixed sequence that depends on the client alone, so health changes rebuild nothing
+//! and move no other member's clients. Built off the data plane, read by every worker.
 //!
 //! Weights: each member's number of slots is fixed first (floor or ceiling of its share, largest
 //! remainders first), then its turns are spread over the rounds of the paper by a cumulative
@@ -235,8 +235,8 @@ fn fill(mut turns: Vec<Turns>, table_size: u32) -> Box<[u16]> {
     let mut free = Free::new(table_size);
     let members = u32::try_from(turns.len()).unwrap_or(u32::MAX);
     let rounds = table_size.div_ceil(members);
-    // Credit starts one short of a turn: a member that has a slot at all takes one in the first round,
-    // and after the last round each has had exactly its quota.
+    // Credit starts one short of a turn: a member that has a slot at all takes one in the first
+    // round, and after the last round each has had exactly its quota.
     let mut credits = vec![rounds - 1; turns.len()];
     for _ in 0..rounds {
         for (turn, credit) in turns.iter_mut().zip(&mut credits) {

@@ -14,6 +14,8 @@ pub mod maglev;
 pub mod panic_mode;
 pub mod random;
 pub mod round_robin;
+#[cfg(test)]
+mod shares;
 pub mod slow_start;
 pub mod source;
 pub mod sticky;
@@ -27,7 +29,7 @@ pub enum BalanceAlgorithm {
     Maglev,
     /// Smooth weighted round-robin.
     RoundRobin,
-    /// Fewest open sessions for its weight.
+    /// Fewest open sessions for its weight, fractions of a session in turn.
     LeastConnections,
     /// Two by chance, of which the one where sessions wait less.
     LeastLatency,

@@ -6,12 +6,13 @@
 //! 5:1:1 is `aabacaa`, not `aaaaabc`. A skipped member keeps its credit, so the sum of all credits
 //! stays 0 and its return causes no burst. State of one worker; O(members), no allocation per pick.
 
+/// Credits that are changed at most to bring a worker's first turn forward: about 0.1 ms.
+const STEPS_MAX: u64 = 1 << 16;
+
 /// The turns of one pool's members.
 #[derive(Debug, Clone)]
 pub struct RoundRobin {
     turns: Box<[WeightedTurn]>,
-    /// Where ties are looked at first.
-    first: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -20,20 +21,38 @@ struct WeightedTurn {
     credit: i64,
 }
 
+/// A member that takes part in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contender {
+    /// Its index in the weights that the turns were built with.
+    pub member: u16,
+    /// Its weight of the moment.
+    pub weight: u32,
+    /// Whether this turn may be its own; one that may not earns credit for later.
+    pub may_win: bool,
+}
+
 impl RoundRobin {
     /// Members are the indexes of `weights`; those of weight 0, or beyond 65,536, are never picked.
     #[must_use]
     pub fn new(weights: &[u32]) -> Self {
-        Self::starting_at(weights, 0)
+        let turns = weights.iter().map(|&weight| WeightedTurn { weight, credit: 0 }).collect();
+        Self { turns }
     }
 
-    /// The same, with ties broken from member `first` on, modulo their number: workers that start
-    /// apart do not all send their first session to the same backend.
+    /// The same after `picks` picks, modulo the length of its cycle: workers that start at
+    /// consecutive numbers share a cycle out among their first sessions. Where a cycle times the
+    /// number of members is above [`STEPS_MAX`], as many of the first turns of the cycle are told
+    /// apart as fit.
     #[must_use]
-    pub fn starting_at(weights: &[u32], first: u64) -> Self {
-        let turns = weights.iter().map(|&weight| WeightedTurn { weight, credit: 0 }).collect();
-        let first = first.checked_rem(weights.len() as u64).unwrap_or(0);
-        Self { turns, first: usize::try_from(first).unwrap_or(0) }
+    pub fn starting_at(weights: &[u32], picks: u64) -> Self {
+        let mut started = Self::new(weights);
+        let cycle: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+        let apart = STEPS_MAX / (weights.len() as u64).max(1);
+        for _ in 0..picks % cycle.min(apart).max(1) {
+            started.pick(|_| true);
+        }
+        started
     }
 
     /// The member whose turn it is among the eligible ones; `None` when there is none.
@@ -49,23 +68,49 @@ impl RoundRobin {
         mut eligible: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
         let mut total: i64 = 0;
-        let mut best: Option<(usize, u16, i64)> = None;
-        let count = self.turns.len();
-        for index in (self.first..count).chain(0..self.first) {
-            let turn = &mut self.turns[index];
-            let Ok(member) = u16::try_from(index) else { continue };
+        let mut best: Option<(u16, i64)> = None;
+        for (member, turn) in (0..=u16::MAX).zip(&mut self.turns) {
             if turn.weight == 0 || !eligible(member) {
                 continue;
             }
             let weight = weight_of(member, turn.weight);
             turn.credit += i64::from(weight);
             total += i64::from(weight);
-            if best.is_none_or(|(_, _, most)| turn.credit > most) {
-                best = Some((index, member, turn.credit));
+            if best.is_none_or(|(_, most)| turn.credit > most) {
+                best = Some((member, turn.credit));
             }
         }
-        let (index, member, _) = best?;
-        self.turns[index].credit -= total;
+        self.charge(best?.0, total)
+    }
+
+    /// The member whose turn it is among the contenders that may win; `None` when there is none.
+    ///
+    /// Every contender earns credit, so that one that may not win now catches up later, but none
+    /// that has earned a whole session already: a member that cannot win for a long time is owed
+    /// one session, no burst. `total` is the sum of the contenders' weights.
+    pub fn pick_among(
+        &mut self,
+        total: u64,
+        contenders: impl Iterator<Item = Contender>,
+    ) -> Option<u16> {
+        let most = i64::try_from(total).unwrap_or(i64::MAX);
+        let mut given: i64 = 0;
+        let mut best: Option<(u16, i64)> = None;
+        for Contender { member, weight, may_win } in contenders {
+            let Some(turn) = self.turns.get_mut(usize::from(member)) else { continue };
+            if turn.credit < most {
+                turn.credit += i64::from(weight);
+                given += i64::from(weight);
+            }
+            if may_win && best.is_none_or(|(_, credit)| turn.credit > credit) {
+                best = Some((member, turn.credit));
+            }
+        }
+        self.charge(best?.0, given)
+    }
+
+    fn charge(&mut self, member: u16, total: i64) -> Option<u16> {
+        self.turns.get_mut(usize::from(member))?.credit -= total;
         Some(member)
     }
 }
@@ -101,6 +146,34 @@ mod tests {
             .map(|worker| RoundRobin::starting_at(&[1, 1, 1], worker).pick(|_| true).unwrap())
             .collect();
         assert_eq!(first, [0, 1, 2]);
+        let first: Vec<u16> = (0..7)
+            .map(|worker| RoundRobin::starting_at(&[5, 1, 1], worker).pick(|_| true).unwrap())
+            .collect();
+        assert_eq!(first, [0, 0, 1, 0, 2, 0, 0], "the first sessions of seven workers");
+        let far = RoundRobin::starting_at(&[1; 65_536], u64::MAX).pick(|_| true);
+        assert!(far.is_some(), "the largest pool");
+    }
+
+    #[test]
+    fn a_member_that_may_not_win_is_owed_one_session() {
+        // If this fails, a backend that was busy for an hour is then given a burst, or nothing.
+        let mut robin = RoundRobin::new(&[1, 1, 2]);
+        let weights = [1, 1, 2];
+        let mut turn = |busy: Option<u16>| {
+            let contenders = (0..3).zip(weights).map(|(member, weight)| Contender {
+                member,
+                weight,
+                may_win: busy != Some(member),
+            });
+            robin.pick_among(4, contenders).unwrap()
+        };
+        for _ in 0..1_000 {
+            assert_ne!(turn(Some(2)), 2);
+        }
+        let back: Vec<u16> = (0..8).map(|_| turn(None)).collect();
+        let share = back.iter().filter(|member| **member == 2).count();
+        assert!((4..=6).contains(&share), "{back:?}");
+        assert_eq!(robin.pick_among(0, std::iter::empty()), None);
     }
 
     #[test]

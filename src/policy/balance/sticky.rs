@@ -1,8 +1,8 @@
 //! Remembered choices: which backend a client had, for a while, in fixed memory.
 //!
 //! A choice is one word of a [`Table`], so workers read and write it without a lock. When a set of
-//! the table is full, the client that would be forgotten soonest gives way. Losing a choice costs a client
-//! its backend, nothing else.
+//! the table is full, the client that would be forgotten soonest gives way. Losing a choice costs a
+//! client its backend, nothing else.
 
 use std::net::IpAddr;
 use std::ops::Range;
