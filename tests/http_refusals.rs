@@ -374,7 +374,7 @@ fn a_stop_and_a_reload_let_held_refusals_end() {
 
 // If this fails, a client kept waiting takes a backend, is told something, or waits for ever.
 #[test]
-fn a_tarpit_keeps_silent_and_lets_go_of_who_leaves() {
+fn a_tarpit_keeps_silent_and_lets_go_of_a_client_that_leaves() {
     let (proxy, backend) = over_its_rate("action = \"tarpit\"");
     let accepted = backend.accepted();
     let mut client = connect(proxy.address());

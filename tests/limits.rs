@@ -52,7 +52,7 @@ fn greeter() -> Backend {
     Backend::named("hello")
 }
 
-/// So many clients at once, all of one address; those that are served stay open.
+/// `count` clients at once, all of one address; those that are served stay open.
 fn race(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let start = Arc::new(Barrier::new(count));
     let racing: Vec<_> = (0..count)
@@ -221,7 +221,7 @@ fn a_failed_session_gives_its_place_back() {
 
 // If this fails, an algorithm that is configured is not the one that is enforced.
 #[test]
-fn windows_admit_so_many_and_no_more() {
+fn windows_admit_their_number_and_no_more() {
     for algorithm in ["sliding-window", "fixed-window"] {
         let backend = greeter();
         let limit = format!("algorithm = \"{algorithm}\"\nrate = \"3/h\"");
@@ -312,7 +312,7 @@ fn a_client_over_its_own_rate_costs_the_listener_nothing() {
 
 // If this fails, a client pays for connections that others have kept it from.
 #[test]
-fn who_is_refused_for_the_listener_keeps_its_own_budget() {
+fn a_client_refused_for_the_listener_keeps_its_own_budget() {
     let backend = greeter();
     let own = "rate = \"2/h\"\nmax_concurrent = 1\n";
     let setup = Setup::of(&[&backend]).limit(&format!("{own}listener_rate = \"1/h\""));
@@ -388,8 +388,7 @@ fn what_was_counted_stays_while_it_is_counted_the_same_way() {
     proxy.wait_for_sessions(0);
 }
 
-// If this fails, addresses that must not connect do, or those that may are refused.
-/// If this fails, an operator who widens a table that was too small no longer sees that it was.
+// If this fails, an operator who widens a table that was too small no longer sees that it was.
 #[test]
 fn what_a_table_had_no_room_for_is_counted_on() {
     let backend = greeter();
@@ -406,6 +405,7 @@ fn what_a_table_had_no_room_for_is_counted_on() {
     assert!(is_same(evictions(), 4.0), "{}", evictions());
 }
 
+// If this fails, addresses that must not connect do, or those that may are refused.
 #[test]
 fn deny_wins_over_allow() {
     let backend = greeter();

@@ -167,7 +167,7 @@ impl Table {
         size_of_val(&*self.sets) + size_of_val(&*self.tickets) + size_of::<Self>()
     }
 
-    /// Where the words are, for whoever maps memory.
+    /// The memory of the words, for advice to the kernel.
     #[must_use]
     pub fn extent(&self) -> Range<*const u8> {
         let sets = self.sets.as_ptr_range();
@@ -224,7 +224,7 @@ impl Table {
         }
         fence(Ordering::SeqCst);
         if !prevails(place, victim.way, tries >= PATIENCE) {
-            // Failing means that somebody else has removed it.
+            // Failing means that another thread has removed it.
             let _removed = exchange(way, mine, 0);
             relax();
             return Insertion::Lost;

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_keeps_sending_is_heard_for_longer_but_not_for_ever() {
+    fn a_client_that_keeps_sending_is_heard_for_longer_but_not_for_ever() {
         // If this fails, a slow upload ends in a reset, or keeps a place as long as it likes.
         let start = Tick::from_micros(5_000_000);
         let mut rest = Discard::from(start);

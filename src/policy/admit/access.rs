@@ -1,7 +1,7 @@
-//! Who may connect: sets of networks, and the two lists of a listener.
+//! Which clients may connect: sets of networks, and the two lists of a listener.
 //!
-//! Deny wins; an empty allow list is everybody. Longest-prefix sets (`prefix_trie`) make the cost
-//! one walk, whatever the number of networks, and nothing at all when both lists are empty. An
+//! Deny wins; an empty allow list admits every client. Longest-prefix sets (`prefix_trie`) make the
+//! cost one walk, whatever the number of networks, and nothing when both lists are empty. An
 //! IPv4-mapped IPv6 address or network is its IPv4 form first; `::/0` covers IPv6 only.
 
 use std::net::IpAddr;
@@ -77,7 +77,7 @@ pub struct AccessList {
 }
 
 impl AccessList {
-    /// Deny wins; an empty `allow` is everybody.
+    /// Deny wins; an empty `allow` admits every client.
     #[must_use]
     pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
         Self { allow: NetSet::new(allow), deny: NetSet::new(deny) }
@@ -106,7 +106,7 @@ impl AccessList {
 /// What the lists say of a client, and by which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// No rule is about it, and everybody may connect.
+    /// No rule is about it, and every client may connect.
     Open,
     /// This network of `allow` covers it, and none of `deny`.
     Allowed(IpNet),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn no_lists_admit_everybody() {
+    fn no_lists_admit_every_client() {
         // If this fails, a listener without rules refuses its clients.
         let list = AccessList::new(&[], &[]);
         assert!(admits(&list, "192.0.2.1") && admits(&list, "2001:db8::1"));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_rule_that_decides_is_named() {
-        // If this fails, an operator who asks why somebody was refused looks at the wrong line.
+        // If this fails, an operator who asks why a client was refused looks at the wrong line.
         let list = AccessList::new(&nets(&["10.0.0.0/8", "10.1.0.0/16"]), &nets(&["10.9.0.0/16"]));
         let judge = |addr: &str| list.judge(Some(addr.parse().unwrap()));
         assert_eq!(judge("10.1.2.3"), Access::Allowed("10.0.0.0/8".parse().unwrap()));

@@ -1,9 +1,9 @@
 //! All limits of a listener asked for one connection: the client's rate, its sessions, and the rate
 //! of all clients together.
 //!
-//! The order: who is over a limit of its own is told so and costs the others nothing. While the
-//! listener is over its rate nothing is counted for anybody, and nothing is written. A connection
-//! that only meets the end of the listener's rate when it was counted already (another worker was
+//! The order: a client over a limit of its own is told so and costs the others nothing. While the
+//! listener is over its rate nothing is counted for any client, and nothing is written. One that
+//! only meets the end of the listener's rate when it was counted already (another worker was
 //! faster) is taken out of its client's counts again.
 //!
 //! **Synchronization.** None of its own: each count is exact by itself, and what was taken is given
@@ -42,7 +42,7 @@ pub enum Over {
 pub struct Refused {
     /// The limit.
     pub over: Over,
-    /// When to come again; `None` for sessions, of which nobody knows when they end.
+    /// When to come again; `None` for sessions, whose end is not known.
     pub wait: Option<Wait>,
 }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_over_a_limit_of_its_own_costs_the_others_nothing() {
+    fn a_client_over_a_limit_of_its_own_costs_the_others_nothing() {
         // If this fails, one client that floods uses up the rate of the whole listener.
         for (rate, concurrent_max, over) in
             [(per_day(2), None, Over::Rate), (None, Some(2), Over::Concurrent)]
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_for_the_others_keeps_its_own_budget() {
+    fn a_client_refused_for_the_others_keeps_its_own_budget() {
         // If this fails, a client pays for connections that others have kept it from.
         let mut listener = Listener::new(Rules {
             rate: per_day(1),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn racing_workers_leave_no_trace_of_who_was_refused() {
+    fn racing_workers_leave_no_trace_of_refused_clients() {
         // If this fails, a client that met the end of the listener's rate lost budget or a place.
         for _ in 0..200 {
             let listener = Listener::new(Rules {

@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn nothing_per_time_is_no_quota() {
-        // If this fails, a zero from somewhere divides or admits everybody.
+        // If this fails, a zero from somewhere divides, or admits every client.
         assert_eq!(Quota::new(0, SECOND, 1), None);
         assert_eq!(Quota::new(1, Duration::ZERO, 1), None);
         assert_eq!(Quota::new(1, SECOND, 0), None);

@@ -8,22 +8,22 @@ use httpdate::fmt_http_date;
 
 use super::bucket::Wait;
 
-/// After how many seconds a client may come again for which no backend was there. Nobody knows when
-/// one is back; short enough to be useful, long enough to be no load.
+/// After how many seconds a client that found no backend may come again. When one will be back is
+/// not known; short enough to be useful, long enough to be no load.
 pub const UNAVAILABLE_RETRY_S: u64 = 5;
 const MICROS: u64 = 1_000_000;
 
 /// What a client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpAnswer {
-    /// 429: over a limit of so many, with the times until it is not.
+    /// 429: over a limit, with the times until it is not.
     TooMany {
         /// The burst, the number of the window, or the sessions allowed at once.
         limit: u64,
         /// `None` when it is not known: the answer says one second then.
         wait: Option<Wait>,
     },
-    /// 503: nobody can serve now.
+    /// 503: no backend can serve now.
     Unavailable,
 }
 
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_served_is_told_no_limit() {
+    fn a_client_that_cannot_be_served_is_told_no_limit() {
         // If this fails, a client takes an outage for its own fault.
         let text = HttpAnswer::Unavailable.text(false, Moment { waited_us: 0, unix_us: 0 });
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");

@@ -8,7 +8,7 @@
 //! counted.
 //!
 //! **Synchronization.** None beyond [`Table`]'s: each decision is one word, admitted by
-//! compare-exchange from a state that allows it, so limits are exact whoever races.
+//! compare-exchange from a state that allows it, so limits are exact under races.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -90,7 +90,7 @@ impl Limiter {
         }
     }
 
-    /// The same sessions of the same clients, and rates of `table_size` clients as if nobody had
+    /// The same sessions of the same clients, and rates of `table_size` clients as if none had
     /// ever come: for a meter that cannot read the states of the one before.
     #[must_use]
     pub fn with_new_rates(&self, table_size: u32) -> Self {
@@ -228,7 +228,7 @@ impl Limiter {
         self.sessions.as_ref().map_or(0, |sessions| sessions.overflows.load(Ordering::Relaxed))
     }
 
-    /// Where its tables are, for whoever maps memory.
+    /// The memory of its tables, for advice to the kernel.
     pub fn extents(&self) -> impl Iterator<Item = Range<*const u8>> {
         let sessions = self.sessions.iter().map(|sessions| &sessions.table);
         sessions.chain([&self.rates]).map(Table::extent)

@@ -17,9 +17,9 @@ pub const LEFT_MAX: u64 = 100_000;
 pub enum Meter {
     /// A burst at once, then evenly.
     TokenBucket(Quota),
-    /// About so many in any period.
+    /// About N admissions in any period.
     SlidingWindow(SlidingWindow),
-    /// So many in a period that begins with the first.
+    /// N admissions in a period that begins with the first.
     FixedWindow(FixedWindow),
 }
 
@@ -42,7 +42,7 @@ impl Meter {
         FixedWindow::new(count, period).map(Self::FixedWindow)
     }
 
-    /// Admissions that somebody new may have at once.
+    /// Admissions that a new client may have at once.
     #[must_use]
     pub fn budget(&self) -> u64 {
         match self {

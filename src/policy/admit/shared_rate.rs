@@ -1,7 +1,7 @@
 //! One rate for all clients of a listener together: one state in one word, shared by all workers.
 //!
 //! **Synchronization.** The word is all there is: every admission is one compare-exchange from a
-//! state that allows it, so the rate is exact whoever races. No other memory is published with it,
+//! state that allows it, so the rate is exact under races. No other memory is published with it,
 //! so `Relaxed` is enough. A refusal only reads. The word has a cache line of its own.
 
 use crossbeam::utils::CachePadded;

@@ -38,7 +38,7 @@ fn checked(count: u64, period: Duration) -> Option<u64> {
     fits.then_some(period_us)
 }
 
-/// At most so many in a period that begins with the first of them.
+/// At most N admissions in a period that begins with the first of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedWindow {
     count: u64,
@@ -102,7 +102,7 @@ impl Measure for FixedWindow {
 }
 
 impl FixedWindow {
-    /// `None` when the window is over or nobody is in it.
+    /// `None` when the window is over or holds no admission.
     #[inline]
     fn opened(&self, state: u64, now_us: u64) -> Option<Begun> {
         let count = state & FIXED_COUNT_MASK;
@@ -121,14 +121,14 @@ impl FixedWindow {
     }
 }
 
-/// At most about so many in any period, estimated from the counts of two windows.
+/// At most about N admissions in any period, estimated from the counts of two windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlidingWindow {
     count: u64,
     period_us: u64,
     /// Width of a count.
     bits: u32,
-    /// So many windows ahead a worker's clock may be.
+    /// How many windows ahead a worker's clock may be.
     skew: u64,
 }
 
@@ -204,7 +204,7 @@ impl SlidingWindow {
     fn refusal(&self, counts: &Counts) -> Wait {
         let Counts { before, count, elapsed_us, lead_us, .. } = *counts;
         let left_us = self.period_us - elapsed_us;
-        // Moments of the window in which so many of the one before leave room for `more`.
+        // When `before` admissions of the window before leave room for `more` in this one.
         let room = |before: u64, more: u64| {
             self.period_us.saturating_sub((more * self.period_us).div_ceil(before.max(1)))
         };

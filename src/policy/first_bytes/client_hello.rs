@@ -149,7 +149,7 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
         let kind = extensions.number16()?;
         let content = extensions.vector16()?;
         match kind {
-            // Twice is forbidden, and who reads which would be a guess.
+            // Twice is forbidden, and which of the two a server reads would be a guess.
             EXTENSION_SERVER_NAME if has_name => return None,
             EXTENSION_SERVER_NAME => {
                 has_name = true;

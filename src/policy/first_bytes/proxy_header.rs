@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: who the client of a connection is, said before its bytes.
+//! The PROXY protocol, versions 1 and 2: the client of a connection, named before its bytes.
 //!
 //! HAProxy's proxy-protocol.txt, sections 2.1 (text) and 2.2 (binary). The parser takes what has
 //! come so far and says whether a header is complete, could still become one, or never will, so
@@ -170,7 +170,7 @@ fn port(text: &str) -> Result<u16, Malformed> {
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
-    // Each as soon as it is there: who sends nonsense need not be waited for.
+    // Each as soon as it is there: a peer that sends nonsense need not be waited for.
     let command = bytes.get(12).copied();
     if command.is_some_and(|command| command != LOCAL && command != PROXY) {
         return Err(Malformed::Unknown);
@@ -251,7 +251,7 @@ pub fn encode(version: ProxyVersion, statement: &Statement<'_>) -> Vec<u8> {
     }
 }
 
-/// The header of a connection that is nobody's but our own, such as a probe (section 2.2, LOCAL).
+/// The header of a connection without a client, such as a probe (section 2.2, LOCAL).
 #[must_use]
 pub fn encode_local(version: ProxyVersion) -> Vec<u8> {
     match version {

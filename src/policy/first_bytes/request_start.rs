@@ -42,7 +42,7 @@ enum Part {
     Method,
     /// The target; whether it has begun.
     Target(bool),
-    /// So many bytes of the version have come.
+    /// This many bytes of the version have come.
     Version(usize),
     /// The CR behind the version.
     LineEnd,

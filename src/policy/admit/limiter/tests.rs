@@ -49,7 +49,7 @@ fn clients_have_limits_of_their_own() {
 
 #[test]
 fn a_prefix_is_one_client() {
-    // If this fails, whoever owns an IPv6 /64 has 2^64 limits.
+    // If this fails, the owner of an IPv6 /64 has 2^64 limits.
     let limiter = Limiter::new(64, None, SEEDS);
     let prefix = Prefix { v4: 32, v6: 64 };
     let key = |text: &str| limiter.key(text.parse().unwrap(), prefix);
@@ -213,7 +213,7 @@ fn another_table_counts_on() {
 }
 
 #[test]
-fn who_has_used_least_is_forgotten_first() {
+fn the_client_that_has_used_least_is_forgotten_first() {
     // If this fails, a flood of new clients gives those at their limit a fresh budget.
     for meter in meters(5) {
         let limiter = Limiter::new(8, None, SEEDS);

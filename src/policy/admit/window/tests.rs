@@ -20,7 +20,7 @@ fn admitted(meter: &impl Measure, asks_us: &[u64]) -> Vec<u64> {
     asks_us.iter().filter(admits).copied().collect()
 }
 
-/// The state after so many at once.
+/// The state after `count` admissions at once.
 fn after(meter: &impl Measure, count: u64, at_us: u64) -> u64 {
     let more = |state: Option<u64>, _| Some(meter.ask(state, at_us).unwrap());
     (0..count).fold(None, more).unwrap()
@@ -118,7 +118,7 @@ fn a_worker_with_an_older_clock_does_not_empty_the_window() {
 
 #[test]
 fn a_lowered_rate_counts_what_was_used() {
-    // If this fails, whoever is slowed down by a reload gets a fresh budget by it.
+    // If this fails, a client that a reload slows down gets a fresh budget by it.
     let [many, few] = [100, 10].map(|count| FixedWindow::new(count, SECOND).unwrap());
     let state = after(&many, 50, 9 * SECOND_US);
     assert!(few.reads(&many) && few.ask(Some(state), 9 * SECOND_US).is_err());
@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn at_the_rate_nobody_is_refused(
+    fn a_client_at_the_rate_is_not_refused(
         (count, seconds) in any_rate(), start_us in 0_u64..1 << 50, asks in 1_usize..2_000,
         jitter in 0_u64..3,
     ) {

@@ -19,7 +19,7 @@ fn name_extension(name: &str) -> Vec<u8> {
     extension(0, &vector16(&[&[0][..], &vector16(name.as_bytes())].concat()))
 }
 
-/// A hello as one handshake message. `padding`: of an extension that nobody knows, as large as
+/// A hello as one handshake message. `padding`: of an extension that no parser knows, as large as
 /// the key shares that withstand quantum computers.
 fn message(name: Option<&str>, protocols: &[&str], padding: usize) -> Vec<u8> {
     let mut extensions = extension(0x0a0a, &vec![0xaa; padding]);
@@ -122,7 +122,7 @@ proptest! {
         padding in 0_usize..800,
         cut: prop::sample::Index,
     ) {
-        // If this fails, somebody is routed by a part of a name.
+        // If this fails, a client is routed by a part of a name.
         let offered: Vec<&str> = protocols.iter().map(String::as_str).collect();
         let bytes = records(&message(Some(&name), &offered, padding), most);
         prop_assert_eq!(parse(&bytes), spoken(Some(&name), &offered));

@@ -100,7 +100,7 @@ fn tlvs_fit_exactly_and_4_kib_is_the_end() {
 }
 
 #[test]
-fn a_probe_says_that_it_is_nobodys_connection() {
+fn a_probe_says_that_it_has_no_client() {
     // If this fails, backends take probes for clients.
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let bytes = encode_local(version);
