@@ -11,7 +11,7 @@ pub mod stage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::admit::limiter::{LimitKey, Limiter};
+use crate::policy::admit::limiter::{LimitKey, OpenSessions};
 use crate::policy::balance::hash::attempt_key;
 use crate::policy::client::Client;
 use crate::policy::health::backoff::jitter;
@@ -76,13 +76,13 @@ pub(crate) struct Place {
 /// One session counted for its client; holds on to the table, which a reload may replace.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) sessions: Arc<OpenSessions>,
     pub(crate) key: LimitKey,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.limiter.leave(self.key);
+        self.sessions.leave(self.key);
     }
 }
 

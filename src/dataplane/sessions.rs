@@ -9,7 +9,7 @@ use super::command::Arrival;
 use super::desk::Desk;
 use super::kernel::Kernel;
 use super::life::next::Next;
-use super::life::{arrive, connect, end, greet, line, moving, read, refuse};
+use super::life::{admission, arrive, connect, end, greet, line, moving, read, refuse};
 use super::session::stage::{Due, Stage};
 use super::session::{Place, Session, Times};
 use super::slots::{Addressed, SlotKey, Slots};
@@ -101,6 +101,20 @@ impl<K: Kernel> Sessions<K> {
         }
         // Others compare with this number before the turn is over.
         self.desk.books.state.sessions.set(self.table.len() as u64);
+    }
+
+    /// Counts its sessions against their clients' limits, where they are counted elsewhere or not
+    /// at all: a reload has added a limit, made its table larger, or changed what one client is.
+    #[cold]
+    pub(super) fn recount(&mut self) {
+        let snapshot = self.desk.snapshot.current();
+        for key in self.table.keys() {
+            let Some(session) = self.table.get_mut(key) else { continue };
+            if session.stage.knows_its_client() {
+                let (client, place) = (session.client.ip(), &mut session.place);
+                admission::recount(&mut place.counted, place.listener, client, snapshot);
+            }
+        }
     }
 
     fn open(&mut self, key: SlotKey, listener: &Listener, is_admitted: bool) {

@@ -24,10 +24,10 @@ use super::desk::Desk;
 use super::held::room;
 use super::kernel::Kernel;
 use super::life::next::Refusal;
-use super::life::{arrive, refuse};
+use super::life::{admission, arrive, refuse};
 use super::listening::{Accepted, Bound, Listening};
 use super::reset_on_down::ResetOnDown;
-use super::session::Session;
+use super::session::{Admitted, Session};
 use super::sessions::Sessions;
 use super::slots::{Addressed, SlotKey, Slots};
 use super::stream::Readiness;
@@ -153,9 +153,14 @@ impl<K: Kernel> Worker<K> {
         self.close_gone_listeners(&latest);
         self.listening.take_up(&latest);
         let generation = latest.generation.0;
+        let is_to_recount = admission::is_to_recount(&latest, self.sessions.desk.snapshot());
         let desk = &mut self.sessions.desk;
         drop(desk.snapshot.take_up(latest));
         room::release_tarpits(desk);
+        if is_to_recount {
+            self.sessions.recount();
+        }
+        let desk = &self.sessions.desk;
         desk.books.state.generation.store(generation, Ordering::Release);
     }
 
@@ -189,8 +194,13 @@ impl<K: Kernel> Worker<K> {
                 self.listening.retune(&address, &options, &mut self.sessions.desk.kernel);
             }
             Command::Meet(peers) => self.sessions.desk.handover.meet(peers),
-            Command::Take(arrival) => {
+            Command::Take(mut arrival) => {
                 self.see_newest_snapshot();
+                let Arrival { listener, client, admitted, .. } = &mut *arrival;
+                if let Some(Admitted { counted, .. }) = admitted {
+                    let snapshot = self.sessions.desk.snapshot();
+                    admission::recount(counted, listener.id, client.ip(), snapshot);
+                }
                 self.sessions.begin(*arrival);
                 self.state().arriving.fetch_sub(1, Ordering::Relaxed);
                 if self.over {

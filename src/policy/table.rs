@@ -87,9 +87,39 @@ impl Table {
 
     /// With the evictions of `earlier`, whose place it takes, counted on.
     #[must_use]
-    pub fn counting_on_from(mut self, earlier: &Self) -> Self {
-        self.live_evictions = CachePadded::new(AtomicU64::new(earlier.live_evictions()));
+    pub fn counting_on_from(self, earlier: &Self) -> Self {
+        self.count_on_from(earlier);
         self
+    }
+
+    /// Takes over the evictions of `earlier`, whose place it takes.
+    pub(crate) fn count_on_from(&self, earlier: &Self) {
+        self.live_evictions.store(earlier.live_evictions(), Ordering::Relaxed);
+    }
+
+    /// A table of at least `words` states that takes this one's place: it holds what `carry` makes
+    /// of each state of this one, `None` being nothing, and counts its evictions on. `worth` judges
+    /// carried states where several sets become one.
+    ///
+    /// Where one set becomes several, each gets every state, since a word does not tell the whole
+    /// key: the others are of no key that is asked for, and are forgotten when they are worthless.
+    /// A change of this table that happens meanwhile may be missed.
+    #[must_use]
+    pub fn carried(
+        &self,
+        words: u32,
+        carry: impl Fn(u64) -> Option<u64>,
+        worth: impl Fn(u64) -> Worth,
+    ) -> Self {
+        let mut table = Self::new(words).counting_on_from(self);
+        let (here, there) = (self.sets.len(), table.sets.len());
+        for (index, set) in table.sets.iter_mut().enumerate() {
+            let sources = self.sets.iter().skip(index & (here - 1)).step_by(there.min(here));
+            let words = sources.take(here.div_ceil(there)).flat_map(|source| &source.0);
+            let words = words.filter_map(|way| carried_word(way.load(Ordering::Acquire), &carry));
+            fill(set, words, &worth);
+        }
+        table
     }
 
     /// Changes the state of `key`, which is uniform over `u64`, or stores its first one.
@@ -280,6 +310,30 @@ struct Victim {
     way: usize,
     word: u64,
     is_live: bool,
+}
+
+/// A committed word with what `carry` makes of its state.
+fn carried_word(word: u64, carry: &impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    if word == 0 || word & PENDING != 0 {
+        return None;
+    }
+    Some((word & !PAYLOAD_MASK) | (carry(word & PAYLOAD_MASK)? & PAYLOAD_MASK))
+}
+
+/// Fills an empty set with the words that are worth most.
+fn fill(set: &mut Set, words: impl Iterator<Item = u64>, worth: &impl Fn(u64) -> Worth) {
+    for word in words {
+        let rank = |word: u64| match worth(word & PAYLOAD_MASK) {
+            _ if word == 0 => 0,
+            Worth::Nothing => 1,
+            Worth::Live(rank) => rank.saturating_add(2),
+            Worth::Pinned => u64::MAX,
+        };
+        let least = set.0.iter().min_by_key(|way| rank(way.load(Ordering::Relaxed)));
+        if let Some(least) = least.filter(|way| rank(way.load(Ordering::Relaxed)) < rank(word)) {
+            least.store(word, Ordering::Relaxed);
+        }
+    }
 }
 
 /// An empty way, else a worthless word, else the least worth of those that may go.

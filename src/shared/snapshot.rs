@@ -181,6 +181,14 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// Whether a client is never limited and never counted.
+    #[must_use]
+    #[inline]
+    pub fn is_exempt(&self, client: Option<IpAddr>) -> bool {
+        let Some(exempt) = &self.exempt else { return false };
+        client.is_some_and(|client| exempt.contains(client))
+    }
+
     /// Whose limits hold for a client; `None` is a peer on a Unix socket.
     #[must_use]
     #[inline]

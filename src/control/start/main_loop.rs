@@ -9,8 +9,8 @@ use crate::control::tell::notify::{self, Watchdog};
 
 /// How often `systemctl status` gets a new line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
-/// How often quiet clients are forgotten: well within what the shortest stored time can tell apart
-/// (512 windows of a second).
+/// How often quiet clients are forgotten: well within the shortest
+/// [`Meter::turn_us`](crate::policy::admit::meter::Meter::turn_us), about 500 windows of a second.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is to be done next.
@@ -66,10 +66,12 @@ fn obey(services: &Services, request: SignalRequest) {
 fn forget_quiet_clients(plane: &Plane) {
     let now_us = plane.now_us();
     for listener in plane.publisher.latest().open_listeners() {
-        if let Some(limit) = &listener.limit
-            && let Some(meter) = &limit.rules.rate
-        {
+        let Some(limit) = &listener.limit else { continue };
+        if let Some(meter) = &limit.rules.rate {
             limit.limiter.sweep(now_us, meter);
+        }
+        if let Some(meter) = &limit.rules.listener_rate {
+            limit.listener_rate.sweep(now_us, meter);
         }
     }
 }

@@ -9,9 +9,9 @@ use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::{Admitted, Counted};
 use crate::policy::admit::admission::{Over, Refused};
 use crate::policy::admit::http_answer::HttpAnswer;
-use crate::policy::admit::limiter::{Entry, LimitKey};
+use crate::policy::admit::limiter::{Entry, LimitKey, OpenSessions};
 use crate::policy::balance::hash::mask;
-use crate::shared::{Limit, LimitDecision, Listener, RefuseReason};
+use crate::shared::{Limit, LimitDecision, Listener, ListenerId, RefuseReason, Snapshot};
 
 use super::next::Refusal;
 
@@ -42,11 +42,11 @@ fn within_limit<K: Kernel>(
     limit: &Limit,
     client: Option<IpAddr>,
 ) -> Result<Admitted, Refusal> {
-    let is_exempt = |client| limit.exempt.as_ref().is_some_and(|list| list.contains(client));
-    if client.is_some_and(is_exempt) {
+    if limit.is_exempt(client) {
         return Ok(Admitted::default());
     }
-    let LimitAnswer { counted, refusal } = ask_limiter(limit, limit.key_of(client), desk.now);
+    let key = limit.key_of(client);
+    let LimitAnswer { mut counted, refusal } = ask_limiter(limit, key, desk.now);
     let decision = match &refusal {
         None => LimitDecision::Allowed,
         Some(_) if limit.observe => LimitDecision::WouldRefuse,
@@ -55,6 +55,8 @@ fn within_limit<K: Kernel>(
     let counters = listener.state.counters(desk.books.number);
     counters.limit_said(decision).add(1);
     if decision == LimitDecision::WouldRefuse {
+        // It comes in, so it holds a session, which counts once the limit is enforced.
+        counted = count(limit, key);
         counters.offenders.note(client.map(|client| mask(client, limit.key)));
     }
     match (decision, refusal) {
@@ -67,7 +69,8 @@ fn ask_limiter(limit: &Limit, key: LimitKey, now: Tick) -> LimitAnswer {
     let Limit { limiter, listener_rate, rules, .. } = limit;
     match rules.admit(limiter, listener_rate, key, now.micros()) {
         Ok(Entry::Counted) => {
-            let counted = Some(Counted { limiter: Arc::clone(limiter), key });
+            let sessions = limiter.open_sessions().cloned();
+            let counted = sessions.map(|sessions| Counted { sessions, key });
             LimitAnswer { counted, refusal: None }
         }
         Ok(_) => LimitAnswer { counted: None, refusal: None },
@@ -76,6 +79,41 @@ fn ask_limiter(limit: &Limit, key: LimitKey, now: Tick) -> LimitAnswer {
             let refusal = Some(Refusal { reason: refused_for(over), answer });
             LimitAnswer { counted: None, refusal }
         }
+    }
+}
+
+/// Counts a session that is here without having been asked for; `None`: sessions are not counted,
+/// or there was no room.
+fn count(limit: &Limit, key: LimitKey) -> Option<Counted> {
+    let sessions = Arc::clone(limit.limiter.open_sessions()?);
+    sessions.count(key).then(|| Counted { sessions, key })
+}
+
+/// Whether a snapshot counts open sessions where the one before did not.
+pub(crate) fn is_to_recount(latest: &Snapshot, earlier: &Snapshot) -> bool {
+    let table =
+        |listener: &Arc<Listener>| listener.limit.as_ref()?.limiter.open_sessions().cloned();
+    latest.open_listeners().any(|listener| {
+        let before = earlier.listener(listener.id).and_then(table);
+        let is_kept =
+            |now: &Arc<OpenSessions>| before.is_some_and(|before| Arc::ptr_eq(&before, now));
+        table(listener).is_some_and(|now| !is_kept(&now))
+    })
+}
+
+/// Counts a session of an admitted client where its listener's limit counts sessions now.
+pub(crate) fn recount(
+    counted: &mut Option<Counted>,
+    listener: ListenerId,
+    client: Option<IpAddr>,
+    snapshot: &Snapshot,
+) {
+    let listener = snapshot.listener(listener);
+    let Some(limit) = listener.and_then(|listener| listener.limit.as_ref()) else { return };
+    let Some(sessions) = limit.limiter.open_sessions() else { return };
+    let is_here = |counted: &Counted| Arc::ptr_eq(&counted.sessions, sessions);
+    if !counted.as_ref().is_some_and(is_here) && !limit.is_exempt(client) {
+        *counted = count(limit, limit.key_of(client));
     }
 }
 

@@ -10,7 +10,7 @@ use crate::dataplane::stream::wire::Holds;
 use crate::dataplane::stream::{End, Reset, Stream};
 use crate::shared::CloseReason;
 
-use super::first_bytes::{Greeting, Reading};
+use super::first_bytes::{Awaited, Greeting, Reading};
 
 /// Silence after which a session's backend socket gets its keepalive. Most sessions end sooner and
 /// never pay for it; the client's socket inherits it from the listening one.
@@ -141,6 +141,15 @@ impl Stage {
     #[must_use]
     pub const fn is_opening(&self) -> bool {
         !matches!(self, Self::Moving(_) | Self::Lingering(_))
+    }
+
+    /// Whether its client is known and has been let in; else a PROXY header has yet to say.
+    #[must_use]
+    pub const fn knows_its_client(&self) -> bool {
+        match self {
+            Self::Reading(reading) => !matches!(reading.awaited, Awaited::Header),
+            _ => true,
+        }
     }
 
     /// What a session keeps while its bytes move; `None` before.

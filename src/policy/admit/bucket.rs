@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use super::fraction::Fraction;
+
 /// Width of a stored time.
 pub const TIME_BITS: u32 = 43;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
@@ -113,10 +115,35 @@ impl Quota {
         })
     }
 
-    /// Whether the TATs that `earlier` stored mean the same.
+    /// Whether the TATs that `earlier` stored mean the same, and none lies further ahead than this
+    /// one's can: the rate is the same and the burst no smaller.
     #[must_use]
     pub fn reads(&self, earlier: &Self) -> bool {
-        self.shift == earlier.shift
+        (self.interval, self.shift) == (earlier.interval, earlier.shift)
+            && self.burst >= earlier.burst
+    }
+
+    /// What a bucket with this `tat` has used, in admissions.
+    pub(super) fn spent(&self, tat: u64, now: u64) -> Fraction {
+        Fraction { parts: self.ahead(tat, now), whole: self.interval }
+    }
+
+    /// The TAT of a bucket that has used this much, at most all of it.
+    pub(super) fn with_spent(&self, admissions: Fraction, now: u64) -> Option<u64> {
+        let whole = self.tolerance + self.interval;
+        let ahead = admissions.of_rounded_up(self.interval).min(whole);
+        (ahead > 0).then_some((now + ahead) & TIME_MASK)
+    }
+
+    /// How long, in µs, until a TAT that is past could be read as one that lies ahead.
+    pub(super) fn turn_us(&self) -> u64 {
+        let ticks = TIME_MASK - self.plausible;
+        if self.shift >= 0 {
+            // It may be past for a part of a microsecond before that can be seen.
+            (ticks >> self.shift.unsigned_abs()).saturating_sub(1)
+        } else {
+            ticks << self.shift.unsigned_abs()
+        }
     }
 
     /// The TAT without one admission; `None` when the bucket is as good as new.

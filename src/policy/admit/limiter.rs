@@ -60,15 +60,52 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Limiter {
     hasher: RandomState,
-    rates: Table,
+    rates: Arc<Table>,
     sessions: Option<Arc<OpenSessions>>,
 }
 
-/// Open sessions by client.
+/// Open sessions by client. Keys are those of the limiters that share it.
 #[derive(Debug)]
-struct OpenSessions {
+pub struct OpenSessions {
     table: Table,
     overflows: CachePadded<AtomicU64>,
+}
+
+impl OpenSessions {
+    fn new(size: u32, overflows: u64) -> Self {
+        let overflows = CachePadded::new(AtomicU64::new(overflows));
+        Self { table: Table::new(size), overflows }
+    }
+
+    /// Counts one more session of a client, whatever the maximum; whether there was room to.
+    /// [`OpenSessions::leave`] must follow if so.
+    pub fn count(&self, key: LimitKey) -> bool {
+        self.change(key, |count| Ok(count + 1)) == Entry::Counted
+    }
+
+    /// A session that was counted has ended.
+    #[inline]
+    pub fn leave(&self, key: LimitKey) {
+        let counted = self.table.update_if_present(key.0, |count| count.checked_sub(1));
+        debug_assert!(counted, "a session left that was never counted");
+    }
+
+    #[inline]
+    fn change(&self, key: LimitKey, next: impl Fn(u64) -> Result<u64, ()>) -> Entry {
+        let update = self.table.update(
+            key.0,
+            |count| next(count.unwrap_or(0)),
+            |count| if count == 0 { Worth::Nothing } else { Worth::Pinned },
+        );
+        match update {
+            Update::Stored => Entry::Counted,
+            Update::Refused(()) => Entry::Refused,
+            Update::Full => {
+                self.overflows.fetch_add(1, Ordering::Relaxed);
+                Entry::Uncounted
+            }
+        }
+    }
 }
 
 impl Limiter {
@@ -79,26 +116,48 @@ impl Limiter {
     #[must_use]
     pub fn new(table_size: u32, concurrent_size: Option<u32>, random_seeds: [u64; 4]) -> Self {
         let [seed, seed2, seed3, seed4] = random_seeds;
-        let sessions = |size| {
-            let overflows = CachePadded::new(AtomicU64::new(0));
-            Arc::new(OpenSessions { table: Table::new(size), overflows })
-        };
         Self {
             hasher: RandomState::with_seeds(seed, seed2, seed3, seed4),
-            rates: Table::new(table_size),
-            sessions: concurrent_size.map(sessions),
+            rates: Arc::new(Table::new(table_size)),
+            sessions: concurrent_size.map(|size| Arc::new(OpenSessions::new(size, 0))),
         }
     }
 
-    /// The same sessions of the same clients, and rates of `table_size` clients as if none had
-    /// ever come: for a meter that cannot read the states of the one before.
+    /// The same clients with the same sessions, and rates in a table of `table_size` clients that
+    /// holds what each had used by `now_us` as `earlier` measured it, for `meter`: see
+    /// [`Meter::carry`]. What a worker still admits by this one meanwhile is not in it.
+    #[must_use]
+    pub fn carried(&self, table_size: u32, meter: &Meter, earlier: &Meter, now_us: u64) -> Self {
+        let carry = |state| meter.carry(earlier, state, now_us);
+        let rates = self.rates.carried(table_size, carry, worth(meter, now_us));
+        Self { rates: Arc::new(rates), ..self.share() }
+    }
+
+    /// The same clients with the same sessions, and rates of `table_size` clients as if none had
+    /// ever come.
     #[must_use]
     pub fn with_new_rates(&self, table_size: u32) -> Self {
-        Self {
-            hasher: self.hasher.clone(),
-            rates: Table::new(table_size).counting_on_from(&self.rates),
-            sessions: self.sessions.clone(),
-        }
+        let rates = Table::new(table_size).counting_on_from(&self.rates);
+        Self { rates: Arc::new(rates), ..self.share() }
+    }
+
+    /// The same clients with the same rates; room for `concurrent_size` clients' sessions, none of
+    /// which is counted yet, or none. A table that has the room already stays as it is.
+    #[must_use]
+    pub fn with_sessions(&self, concurrent_size: Option<u32>) -> Self {
+        let has_room =
+            |sessions: &&Arc<OpenSessions>, size: u32| sessions.table.capacity() >= size as usize;
+        let sessions = concurrent_size.map(|size| {
+            let kept = self.sessions.as_ref().filter(|sessions| has_room(sessions, size));
+            kept.cloned().unwrap_or_else(|| Arc::new(OpenSessions::new(size, self.overflows())))
+        });
+        Self { sessions, ..self.share() }
+    }
+
+    /// The same clients, rates and sessions.
+    fn share(&self) -> Self {
+        let Self { hasher, rates, sessions } = self;
+        Self { hasher: hasher.clone(), rates: Arc::clone(rates), sessions: sessions.clone() }
     }
 
     /// With what had no room in `earlier`, whose place it takes, counted on.
@@ -107,7 +166,8 @@ impl Limiter {
         if let Some(sessions) = &self.sessions {
             sessions.overflows.store(earlier.overflows(), Ordering::Relaxed);
         }
-        Self { rates: self.rates.counting_on_from(&earlier.rates), ..self }
+        self.rates.count_on_from(&earlier.rates);
+        self
     }
 
     /// The client that `addr` belongs to; keys of other limiters mean nothing here.
@@ -139,14 +199,8 @@ impl Limiter {
 
     #[inline]
     fn admit_by(&self, key: LimitKey, now_us: u64, meter: &impl Measure) -> Decision {
-        let update = self.rates.update(
-            key.0,
-            |state| meter.ask(state, now_us),
-            |state| match meter.used(state, now_us) {
-                0 => Worth::Nothing,
-                used => Worth::Live(used),
-            },
-        );
+        let update =
+            self.rates.update(key.0, |state| meter.ask(state, now_us), worth(meter, now_us));
         match update {
             // Full: every way is being inserted into at this moment. Fail open.
             Update::Stored | Update::Full => Decision::Allowed,
@@ -176,31 +230,21 @@ impl Limiter {
     #[inline]
     pub fn enter(&self, key: LimitKey, max: u32) -> Entry {
         let Some(sessions) = &self.sessions else { return Entry::Uncounted };
-        let update = sessions.table.update(
-            key.0,
-            |count| match count.unwrap_or(0) {
-                count if count < u64::from(max) => Ok(count + 1),
-                _ => Err(()),
-            },
-            |count| if count == 0 { Worth::Nothing } else { Worth::Pinned },
-        );
-        match update {
-            Update::Stored => Entry::Counted,
-            Update::Refused(()) => Entry::Refused,
-            Update::Full => {
-                sessions.overflows.fetch_add(1, Ordering::Relaxed);
-                Entry::Uncounted
-            }
-        }
+        sessions.change(key, |count| if count < u64::from(max) { Ok(count + 1) } else { Err(()) })
     }
 
     /// A session that was [`Entry::Counted`] has ended.
     #[inline]
     pub fn leave(&self, key: LimitKey) {
         if let Some(sessions) = &self.sessions {
-            let counted = sessions.table.update_if_present(key.0, |count| count.checked_sub(1));
-            debug_assert!(counted, "a session left that was never counted");
+            sessions.leave(key);
         }
+    }
+
+    /// Where open sessions are counted, if they are.
+    #[must_use]
+    pub fn open_sessions(&self) -> Option<&Arc<OpenSessions>> {
+        self.sessions.as_ref()
     }
 
     /// Sessions this client holds now, as far as they are counted.
@@ -209,9 +253,9 @@ impl Limiter {
         self.sessions.as_ref().and_then(|sessions| sessions.table.get(key.0)).unwrap_or(0)
     }
 
-    /// Forgets clients whose budget is whole; returns how many others there are. To be called now
-    /// and then, before stored times come round, or a client that was away for exactly that long
-    /// would find its old state for a moment.
+    /// Forgets clients whose budget is whole; returns how many others there are. To be called
+    /// within every [`Meter::turn_us`], or a client that was away for that long would find its old
+    /// state.
     pub fn sweep(&self, now_us: u64, meter: &Meter) -> usize {
         self.rates.sweep(|state| meter.used(state, now_us) == 0)
     }
@@ -231,7 +275,7 @@ impl Limiter {
     /// The memory of its tables, for advice to the kernel.
     pub fn extents(&self) -> impl Iterator<Item = Range<*const u8>> {
         let sessions = self.sessions.iter().map(|sessions| &sessions.table);
-        sessions.chain([&self.rates]).map(Table::extent)
+        sessions.chain([&*self.rates]).map(Table::extent)
     }
 
     /// Memory, all of it taken at the start.
@@ -239,6 +283,14 @@ impl Limiter {
     pub fn memory_bytes(&self) -> usize {
         let sessions = self.sessions.as_ref().map_or(0, |sessions| sessions.table.memory_bytes());
         self.rates.memory_bytes() + sessions
+    }
+}
+
+/// What a client's state is worth when another needs its place.
+fn worth(meter: &impl Measure, now_us: u64) -> impl Fn(u64) -> Worth {
+    move |state| match meter.used(state, now_us) {
+        0 => Worth::Nothing,
+        used => Worth::Live(used),
     }
 }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::bucket::{Quota, Wait};
-use super::measure::Measure;
+use super::fraction::Fraction;
+use super::measure::{Measure, Usage};
 use super::window::{FixedWindow, SlidingWindow};
 
 /// [`Meter::left`] counts no further.
@@ -65,7 +66,8 @@ impl Meter {
         left
     }
 
-    /// Whether states stored by `earlier` mean the same to this one. The budget may differ.
+    /// Whether states stored by `earlier` mean the same to this one, so that both may use them at
+    /// once. The budget may differ.
     #[must_use]
     pub fn reads(&self, earlier: &Self) -> bool {
         match (self, earlier) {
@@ -74,6 +76,38 @@ impl Meter {
             (Self::FixedWindow(window), Self::FixedWindow(earlier)) => window.reads(earlier),
             _ => false,
         }
+    }
+}
+
+/// States that outlive their meter.
+impl Meter {
+    /// What a client in this state, stored by `earlier`, has used, as a state of this meter; `None`
+    /// when it has used nothing.
+    ///
+    /// What was used stays used, as far as the new budget goes, so a client that has used more
+    /// never has more left. Rounded up: to a tick where both are token buckets, else to an
+    /// admission. A fixed window of another period has as large a part of it still before it.
+    #[must_use]
+    pub fn carry(&self, earlier: &Self, state: u64, now_us: u64) -> Option<u64> {
+        if self.reads(earlier) {
+            return (earlier.used(state, now_us) > 0).then_some(state);
+        }
+        match (self, earlier) {
+            (Self::SlidingWindow(window), Self::SlidingWindow(earlier))
+                if window.is_wider_than(earlier) =>
+            {
+                window.widened(earlier, state, now_us)
+            }
+            _ => self.with_spent(earlier.spent(state, now_us), now_us),
+        }
+    }
+
+    /// How long a state may lie on once its whole budget is back, in µs. Later it could be taken
+    /// for one that is in use, because stored times come round: whatever keeps states has to forget
+    /// it within this time.
+    #[must_use]
+    pub fn turn_us(&self) -> u64 {
+        Measure::turn_us(self)
     }
 }
 
@@ -91,6 +125,18 @@ impl Measure for Quota {
     #[inline]
     fn used(&self, state: u64, now_us: u64) -> u64 {
         self.ahead(state, self.ticks(now_us))
+    }
+
+    fn spent(&self, state: u64, now_us: u64) -> Usage {
+        Usage { admissions: self.spent(state, self.ticks(now_us)), period: Fraction::NONE }
+    }
+
+    fn with_spent(&self, spent: Usage, now_us: u64) -> Option<u64> {
+        self.with_spent(spent.admissions, self.ticks(now_us))
+    }
+
+    fn turn_us(&self) -> u64 {
+        self.turn_us()
     }
 }
 
@@ -120,60 +166,31 @@ impl Measure for Meter {
             Self::FixedWindow(window) => window.used(state, now_us),
         }
     }
+
+    fn spent(&self, state: u64, now_us: u64) -> Usage {
+        match self {
+            Self::TokenBucket(quota) => Measure::spent(quota, state, now_us),
+            Self::SlidingWindow(window) => window.spent(state, now_us),
+            Self::FixedWindow(window) => window.spent(state, now_us),
+        }
+    }
+
+    fn with_spent(&self, spent: Usage, now_us: u64) -> Option<u64> {
+        match self {
+            Self::TokenBucket(quota) => Measure::with_spent(quota, spent, now_us),
+            Self::SlidingWindow(window) => window.with_spent(spent, now_us),
+            Self::FixedWindow(window) => window.with_spent(spent, now_us),
+        }
+    }
+
+    fn turn_us(&self) -> u64 {
+        match self {
+            Self::TokenBucket(quota) => quota.turn_us(),
+            Self::SlidingWindow(window) => window.turn_us(),
+            Self::FixedWindow(window) => window.turn_us(),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a client gets that asks every millisecond, by tenths of a second; `X` is ten.
-    fn row(meter: &Meter, start_us: u64) -> String {
-        let mut state = None;
-        let mut admitted = [0_usize; 30];
-        for millisecond in 0..3_000 {
-            if let Ok(next) = meter.ask(state, start_us + millisecond as u64 * 1_000) {
-                state = Some(next);
-                admitted[millisecond / 100] += 1;
-            }
-        }
-        admitted.map(|count| char::from(b".123456789X"[count])).iter().collect()
-    }
-
-    #[test]
-    fn what_is_left_is_what_is_admitted() {
-        // If this fails, an operator reads a number that the client does not get.
-        let second = Duration::from_secs(1);
-        let meters = [
-            Meter::token_bucket(10, second, 25),
-            Meter::sliding_window(10, second),
-            Meter::fixed_window(10, second),
-        ];
-        for meter in meters.map(Option::unwrap) {
-            let (mut state, at_us) = (None, 512_500_000);
-            assert_eq!(meter.left(None, at_us), meter.budget());
-            for used in 1..=meter.budget() {
-                state = meter.ask(state, at_us).ok();
-                assert_eq!(meter.left(state, at_us), meter.budget() - used, "{meter:?}");
-            }
-        }
-        let endless = Meter::token_bucket(1_000_000, second, 1_000_000).unwrap();
-        assert_eq!(endless.left(None, 1), LEFT_MAX);
-    }
-
-    #[test]
-    fn the_plot_in_the_manual_is_what_happens() {
-        // If this fails, docs/choosing.md shows another behaviour than the one an operator gets.
-        let second = Duration::from_secs(1);
-        let rows = [
-            ("token-bucket", Meter::token_bucket(10, second, 10)),
-            ("sliding-window", Meter::sliding_window(10, second)),
-            ("fixed-window", Meter::fixed_window(10, second)),
-        ];
-        let manual = include_str!("../../../docs/choosing.md");
-        for (name, meter) in rows {
-            // Begins in the middle of a sliding window.
-            let line = format!("{name:<16}{}", row(&meter.unwrap(), 512_500_000));
-            assert!(manual.contains(&line), "{line}");
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@
 pub mod access;
 pub mod admission;
 pub mod bucket;
+pub(crate) mod fraction;
 pub mod http_answer;
 pub mod limiter;
 pub(crate) mod measure;

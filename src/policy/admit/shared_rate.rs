@@ -26,6 +26,25 @@ impl Default for SharedRate {
 }
 
 impl SharedRate {
+    /// What was used up to `now_us` as `earlier` measured it, for a `meter` that measures
+    /// otherwise: see [`Meter::carry`].
+    #[must_use]
+    pub fn carried(&self, meter: &Meter, earlier: &Meter, now_us: u64) -> Self {
+        let word = self.0.load(Ordering::Relaxed);
+        let carried = (word != NEW).then(|| meter.carry(earlier, word, now_us)).flatten();
+        Self(CachePadded::new(AtomicU64::new(carried.unwrap_or(NEW))))
+    }
+
+    /// Forgets what was used once all of it is back. To be called within every
+    /// [`Meter::turn_us`], or a listener that was idle for that long would find its old state.
+    pub fn sweep(&self, now_us: u64, meter: &Meter) {
+        let word = self.0.load(Ordering::Relaxed);
+        if word != NEW && meter.used(word, now_us) == 0 {
+            // Failing means that a connection has just been counted.
+            let _used = self.0.compare_exchange(word, NEW, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Asks for one more connection at `now_us`.
     ///
     /// A rate serves one meter, or meters of which each [`Meter::reads`] the one before.
@@ -101,6 +120,62 @@ mod tests {
                     assert_eq!(rate.admit(at_us, &meter), expected);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_listener_that_was_idle_for_long_admits() {
+        // If this fails, a listener that was full once refuses every client hours later, when
+        // stored times have come round.
+        let widest = Meter::sliding_window(100_000, SECOND).unwrap();
+        for meter in meters(40).into_iter().chain([widest]) {
+            // Both windows hold something, so that either could come back.
+            let (rate, minute) = (SharedRate::default(), 60_000_000);
+            for at_us in [5_000_000, 6_500_000] {
+                while rate.admit(at_us, &meter) == Decision::Allowed {}
+            }
+            for at_us in (1..5).map(|sweep| sweep * minute) {
+                rate.sweep(at_us, &meter);
+            }
+            // Every second for longer than 512 windows, and around all later powers of two.
+            let soon = (1..1_500).map(|second| 4 * minute + second * 1_000_000);
+            let late = (28..62)
+                .flat_map(|power| (0..12).map(move |second| (1_u64 << power) + second * 1_000_000));
+            for at_us in soon.chain(late) {
+                assert_eq!(rate.peek(at_us, &meter), Decision::Allowed, "{meter:?} at {at_us}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sweep_forgets_nothing_that_counts() {
+        // If this fails, a listener takes more than its rate, once a minute.
+        for meter in meters(3) {
+            let rate = SharedRate::default();
+            while rate.admit(5_000_000, &meter) == Decision::Allowed {}
+            let refused = rate.peek(5_000_000, &meter);
+            rate.sweep(5_000_000, &meter);
+            assert_eq!(rate.peek(5_000_000, &meter), refused);
+        }
+    }
+
+    #[test]
+    fn another_rate_takes_over_what_was_used() {
+        // If this fails, a reload gives a listener in a flood a fresh budget.
+        let more = [meters(30), meters(3)].concat();
+        for (old, new) in
+            meters(20).into_iter().flat_map(|old| more.iter().map(move |new| (old, new)))
+        {
+            let rate = SharedRate::default();
+            for _ in 0..12 {
+                assert_eq!(rate.admit(5_000_000, &old), Decision::Allowed);
+            }
+            let next = rate.carried(new, &old, 5_000_000);
+            let admits = |_: &u64| next.admit(5_000_000, new) == Decision::Allowed;
+            let left = (0..100).filter(admits).count() as u64;
+            assert_eq!(left, new.budget().saturating_sub(12), "{old:?} {new:?}");
+            let unused = SharedRate::default().carried(new, &old, 5_000_000);
+            assert_eq!(unused.peek(5_000_000, new), Decision::Allowed);
         }
     }
 

@@ -15,7 +15,8 @@
 use std::time::Duration;
 
 use super::bucket::{SKEW_US, TIME_BITS, Wait};
-use super::measure::Measure;
+use super::fraction::Fraction;
+use super::measure::{Measure, Usage};
 
 /// Bits of a count in a fixed window's word.
 const FIXED_COUNT_BITS: u32 = 17;
@@ -99,6 +100,27 @@ impl Measure for FixedWindow {
     fn used(&self, state: u64, now_us: u64) -> u64 {
         self.opened(state, now_us).map_or(0, |opened| opened.count * opened.left_us)
     }
+
+    fn spent(&self, state: u64, now_us: u64) -> Usage {
+        let Some(Begun { count, left_us }) = self.opened(state, now_us) else { return Usage::NONE };
+        let period =
+            Fraction { parts: self.period_us.saturating_sub(left_us), whole: self.period_us };
+        Usage { admissions: Fraction { parts: count, whole: 1 }, period }
+    }
+
+    fn with_spent(&self, spent: Usage, now_us: u64) -> Option<u64> {
+        let count = spent.admissions.of_rounded_up(1).min(FIXED_COUNT_MASK);
+        // The window must not be over for having been rounded.
+        let within_unit = now_us & ((1 << self.unit_shift) - 1);
+        let age = spent.period.of(self.period_us).saturating_sub(within_unit) >> self.unit_shift;
+        let start = (now_us >> self.unit_shift).wrapping_sub(age) & FIXED_START_MASK;
+        (count > 0).then_some(start << FIXED_COUNT_BITS | count)
+    }
+
+    fn turn_us(&self) -> u64 {
+        // Just before it comes round, a start could be that of a worker whose clock is ahead.
+        (FIXED_START_MASK << self.unit_shift) - self.period_us - SKEW_US - (1 << self.unit_shift)
+    }
 }
 
 impl FixedWindow {
@@ -164,6 +186,22 @@ impl SlidingWindow {
     pub fn reads(&self, earlier: &Self) -> bool {
         (self.period_us, self.bits) == (earlier.period_us, earlier.bits)
     }
+
+    /// Whether the windows are the same ones, and every count that `earlier` stores fits.
+    pub(super) fn is_wider_than(&self, earlier: &Self) -> bool {
+        self.period_us == earlier.period_us && self.bits > earlier.bits
+    }
+
+    /// The state that `earlier` stored, in wider counts; `None` when it equals a new one.
+    pub(super) fn widened(&self, earlier: &Self, state: u64, now_us: u64) -> Option<u64> {
+        let counts = earlier.counts(Some(state), now_us);
+        (earlier.weight(&counts) > 0).then(|| self.word(&counts))
+    }
+
+    /// The most that a count holds.
+    fn count_max(&self) -> u64 {
+        (1 << self.bits) - 1
+    }
 }
 
 impl Measure for SlidingWindow {
@@ -190,6 +228,24 @@ impl Measure for SlidingWindow {
 
     fn used(&self, state: u64, now_us: u64) -> u64 {
         self.weight(&self.counts(Some(state), now_us))
+    }
+
+    fn spent(&self, state: u64, now_us: u64) -> Usage {
+        let parts = self.used(state, now_us);
+        Usage { admissions: Fraction { parts, whole: self.period_us }, period: Fraction::NONE }
+    }
+
+    /// All of it in the window that is open: it slides out during the next.
+    fn with_spent(&self, spent: Usage, now_us: u64) -> Option<u64> {
+        let count = spent.admissions.of_rounded_up(1).min(self.count_max());
+        let new = self.counts(None, now_us);
+        (count > 0).then(|| self.word(&Counts { count, ..new }))
+    }
+
+    fn turn_us(&self) -> u64 {
+        // Used up in two windows; just before it comes round, a window could be that of a worker
+        // whose clock is ahead.
+        (self.windows(u64::MAX) - 2 - self.skew) * self.period_us
     }
 }
 

@@ -7,6 +7,7 @@ use crate::policy::admit::access::NetSet;
 use crate::policy::admit::admission::Rules;
 use crate::policy::admit::limiter::Limiter;
 use crate::policy::admit::meter::Meter;
+use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::terms::CLIENT_TABLE_MAX;
 use crate::shared::Limit;
 
@@ -26,9 +27,7 @@ pub(super) fn limit(
             .listener_rate
             .and_then(|rate| meter(limit.algorithm, rate, burst(rate))),
     };
-    let listener_rate = known
-        .filter(|old| is_readable(rules.listener_rate, old.rules.listener_rate))
-        .map_or_else(Arc::default, |old| Arc::clone(&old.listener_rate));
+    let listener_rate = listener_rate(inputs, rules.listener_rate, known);
     Limit {
         limiter: limiter(inputs, limit, &rules, known),
         listener_rate,
@@ -41,8 +40,25 @@ pub(super) fn limit(
     }
 }
 
-/// The tables stay as long as what they hold stays meaningful: the same size, the same idea of
-/// one client. Rates begin anew, and sessions stay, when rates are counted in another way.
+/// What all clients together have used, as the new rate measures it.
+fn listener_rate(
+    inputs: &Inputs<'_>,
+    rate: Option<Meter>,
+    known: Option<&Limit>,
+) -> Arc<SharedRate> {
+    let Some(old) = known else { return Arc::default() };
+    match (rate, old.rules.listener_rate) {
+        (Some(rate), Some(earlier)) if rate.reads(&earlier) => Arc::clone(&old.listener_rate),
+        (Some(rate), Some(earlier)) => {
+            Arc::new(old.listener_rate.carried(&rate, &earlier, inputs.now_us))
+        }
+        // A rate that is new begins with its whole budget.
+        _ => Arc::default(),
+    }
+}
+
+/// What clients have used stays as long as the idea of one client does. Where it is stored in
+/// another way it is carried over, so that no client gains by a reload.
 fn limiter(
     inputs: &Inputs<'_>,
     limit: &config::LimitConfig,
@@ -50,23 +66,28 @@ fn limiter(
     known: Option<&Limit>,
 ) -> Arc<Limiter> {
     let table_size = limit.table_size;
-    let kept = known.filter(|old| {
-        old.key == limit.key
-            && old.table_size == table_size
-            && old.rules.concurrent_max.is_some() == rules.concurrent_max.is_some()
-    });
-    match kept {
-        Some(old) if is_readable(rules.rate, old.rules.rate) => Arc::clone(&old.limiter),
-        Some(old) => Arc::new(old.limiter.with_new_rates(table_size)),
-        None => {
-            let concurrent = limit.max_concurrent.map(|_| concurrent_size(inputs, table_size));
-            let new = Limiter::new(table_size, concurrent, inputs.seeds);
-            Arc::new(match known {
-                Some(old) => new.counting_on_from(&old.limiter),
-                None => new,
-            })
+    let concurrent = limit.max_concurrent.map(|_| concurrent_size(inputs, table_size));
+    let Some(old) = known.filter(|old| old.key == limit.key) else {
+        let new = Limiter::new(table_size, concurrent, inputs.seeds);
+        return Arc::new(match known {
+            Some(old) => new.counting_on_from(&old.limiter),
+            None => new,
+        });
+    };
+    let is_same_size = old.table_size == table_size;
+    let limiter = match (rules.rate, old.rules.rate) {
+        (None, _) if is_same_size => old.limiter.with_sessions(concurrent),
+        (Some(rate), Some(earlier)) if is_same_size && rate.reads(&earlier) => {
+            old.limiter.with_sessions(concurrent)
         }
-    }
+        (Some(rate), Some(earlier)) => old
+            .limiter
+            .carried(table_size, &rate, &earlier, inputs.now_us)
+            .with_sessions(concurrent),
+        // A rate that is new begins with its whole budget.
+        _ => old.limiter.with_new_rates(table_size).with_sessions(concurrent),
+    };
+    Arc::new(limiter)
 }
 
 /// Room for every session to be another client's, at a load where no set overflows.
@@ -81,15 +102,5 @@ fn meter(algorithm: config::LimitAlgorithm, rate: config::EventRate, burst: u32)
         config::LimitAlgorithm::TokenBucket => Meter::token_bucket(count, period, burst),
         config::LimitAlgorithm::SlidingWindow => Meter::sliding_window(count, period),
         config::LimitAlgorithm::FixedWindow => Meter::fixed_window(count, period),
-    }
-}
-
-/// Whether states that were counted in the old way can go on being used.
-fn is_readable(new: Option<Meter>, old: Option<Meter>) -> bool {
-    match (new, old) {
-        (Some(new), Some(old)) => new.reads(&old),
-        (Some(_), None) => false,
-        // They are not read. A rate that is added later begins anew.
-        (None, _) => true,
     }
 }

@@ -197,6 +197,53 @@ fn new_rates_keep_sessions_and_numbers() {
 }
 
 #[test]
+fn what_was_used_is_carried_into_any_other_table() {
+    // If this fails, a reload gives every client a fresh budget, or takes one from those that have
+    // used nothing.
+    let at = 5_000_000;
+    for old in meters(20) {
+        let limiter = Limiter::new(256, Some(64), SEEDS);
+        let keys: Vec<LimitKey> = (0..100).map(|n| limiter.key(client(n), Prefix::WHOLE)).collect();
+        for (key, used) in keys.iter().zip(0..) {
+            for _ in 0..used % 21 {
+                assert_eq!(limiter.admit(*key, at, &old), Decision::Allowed);
+            }
+        }
+        for (new, size) in meters(10).into_iter().flat_map(|new| [256, 64, 1_024].map(|s| (new, s)))
+        {
+            let next = limiter.carried(size, &new, &old, at);
+            // Where sets become one, those that used least may have to give way.
+            let is_smaller = size < 256;
+            for (key, used) in keys.iter().zip(0_u64..) {
+                let expected = 10_u64.saturating_sub(used % 21);
+                let left = next.left(*key, at, &new);
+                assert!(left == expected || (is_smaller && left == 10), "{left} for {used}");
+            }
+            let newcomer = next.key(client(1_000), Prefix::WHOLE);
+            assert_eq!(next.left(newcomer, at, &new), 10);
+        }
+    }
+}
+
+#[test]
+fn sessions_have_room_when_there_may_be_more() {
+    // If this fails, raising max_sessions leaves a table in which new clients are not counted.
+    let limiter = Limiter::new(8, Some(8), SEEDS);
+    let key = limiter.key(client(1), Prefix::WHOLE);
+    assert_eq!(limiter.enter(key, 1), Entry::Counted);
+    for size in [1, 8] {
+        assert_eq!(limiter.with_sessions(Some(size)).sessions(key), 1, "the same table");
+    }
+    let wider = limiter.with_sessions(Some(4_096));
+    for number in 0..1_024 {
+        let key = wider.key(client(number), Prefix::WHOLE);
+        assert_eq!(wider.enter(key, 1), Entry::Counted);
+    }
+    assert_eq!(wider.overflows(), 0);
+    assert!(limiter.with_sessions(None).open_sessions().is_none());
+}
+
+#[test]
 fn another_table_counts_on() {
     // If this fails, a reload that widens the table hides that it was too small.
     let limiter = Limiter::new(8, Some(8), SEEDS);
