@@ -11,6 +11,8 @@
 
 #[path = "tidy/names.rs"]
 mod names;
+#[path = "tidy/plainest.rs"]
+mod plainest;
 #[path = "tidy/reading.rs"]
 mod reading;
 #[path = "tidy/structure.rs"]
@@ -20,6 +22,9 @@ use std::path::Path;
 
 use reading::{Source, code, crate_paths, has_word, sources, sources_of};
 
+/// Files that a reader of the plainest session needs, and lines of each without its unit tests.
+const PLAINEST_FILES_MAX: usize = 16;
+const PLAINEST_LINES_MAX: usize = 450;
 /// Lines of a source file without its unit tests, and of a `mod.rs`.
 const FILE_LINES_MAX: usize = 600;
 const MOD_LINES_MAX: usize = 150;
@@ -206,6 +211,43 @@ fn modules_import_in_one_direction() {
 #[test]
 fn no_files_of_a_room_use_one_another_in_a_circle() {
     let wrong = structure::circles(&sources(&[".rs"]), |_| true);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What is wrong with the list of files of the plainest session.
+fn plainest(said: &plainest::Plainest, sources: &[Source]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let count = said.list.len();
+    if !(1..=PLAINEST_FILES_MAX).contains(&count) {
+        wrong.push(format!("{count} files to read, {PLAINEST_FILES_MAX} may be"));
+    }
+    for path in said.all() {
+        match sources.iter().find(|source| source.path == path) {
+            None => wrong.push(format!("{path}: there is no such file")),
+            Some(source) => {
+                let lines = source.without_tests().lines().count();
+                if lines > PLAINEST_LINES_MAX && said.list.contains(&path) {
+                    wrong.push(format!("{path}: {lines} lines, {PLAINEST_LINES_MAX} may be"));
+                }
+            }
+        }
+    }
+    for (tool, used) in structure::files_used(sources) {
+        if said.tools.contains(&tool)
+            && let Some(listed) = used.iter().find(|path| said.list.contains(path))
+        {
+            wrong.push(format!(
+                "{tool} is a tool, and uses {listed}: a reader of it has to come back"
+            ));
+        }
+    }
+    wrong
+}
+
+/// If it fails, a session cannot be followed from accept to its line in the log without searching.
+#[test]
+fn the_plainest_session_is_readable_in_few_files() {
+    let wrong = plainest(&plainest::Plainest::read(), &sources(&[".rs"]));
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
@@ -420,6 +462,31 @@ fn circles_are_seen_through_every_form() {
     ]);
     assert_eq!(structure::circles(&sound, |_| true), Vec::<String>::new());
     assert_eq!(structure::circles(&circle, |room| room != "policy"), Vec::<String>::new());
+}
+
+/// If it fails, the list of the plainest session may say anything.
+#[test]
+fn a_wrong_list_of_the_plainest_session_is_seen() {
+    let text = "### What to read\n1. `policy/a.rs`: x\n2. `policy/b.rs`\n\n- `policy/`: `c.rs`,\n\
+        \x20 `d/e.rs`\n\nAround them, `policy/f.rs`.\n\n### Step by step\n3. `policy/g.rs`\n";
+    let said = plainest::Plainest::of(text);
+    assert_eq!(said.list, ["src/policy/a.rs", "src/policy/b.rs"]);
+    assert_eq!(said.tools.iter().collect::<Vec<_>>(), ["src/policy/c.rs", "src/policy/d/e.rs"]);
+    let files = |tool: &str| {
+        let around = ("f", "use super::b::B;");
+        let texts = [("a", ""), ("b", ""), ("c", tool), ("d/e", "struct E;"), around];
+        texts.map(|(name, text)| Source::new(&format!("src/policy/{name}.rs"), text))
+    };
+    assert_eq!(plainest(&said, &files("struct C;")), Vec::<String>::new());
+    let wrong = plainest(&said, &files("use super::a::A;"));
+    assert!(wrong.len() == 1 && wrong[0].contains("c.rs is a tool, and uses"), "{wrong:?}");
+    assert_eq!(
+        plainest(&said, &files("struct C;")[1..]),
+        ["src/policy/a.rs: there is no such file"]
+    );
+    let many = (0..17).map(|number| format!("{number}. `policy/a.rs`\n"));
+    let many = plainest::Plainest::of(&format!("### What to read\n{}", many.collect::<String>()));
+    assert!(plainest(&many, &files(""))[0].starts_with("17 files to read"));
 }
 
 /// If it fails, names and parameters are not looked at.

@@ -41,7 +41,7 @@ pub enum Command<K: Kernel = Linux> {
         /// For what it accepts from now on.
         options: ListenOptions,
     },
-    /// Know the other workers, to which sessions may be handed.
+    /// Learn of the other workers, to which sessions may be handed.
     Meet(Vec<Peer<K>>),
     /// Serve this client, which another worker has accepted.
     Take(Box<Arrival<K>>),
@@ -93,7 +93,7 @@ pub struct Arrival<K: Kernel> {
     pub(super) listener: Arc<Listener>,
     pub(super) client_socket: K::Socket,
     pub(super) client: Client,
-    /// `None`: a PROXY header has to say first who the client is.
+    /// `None`: a PROXY header has to name the client first.
     pub(super) admitted: Option<Admitted>,
 }
 

@@ -16,12 +16,11 @@ use crate::shared::{
     Backend, By, HashedWords, Limit, Listener, Obstacle, Pick, Pool, PoolId, RefuseReason, Snapshot,
 };
 
-use super::choose::asking::{Asking, PassedOver};
 use super::choose::chooser::Chooser;
+use super::choose::picker::{Asking, PassedOver};
 use super::life::admission::refused_for;
-use super::life::places;
 
-/// Who is asked about.
+/// The client that is asked about, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// The listener it would connect to.
@@ -95,7 +94,7 @@ pub struct ChoiceSaid {
     pub pick: Pick,
     /// The next connection gets the very same.
     pub is_certain: bool,
-    /// Who is passed over, and why.
+    /// Backends that are passed over, and why.
     pub skipped: Vec<(Arc<Backend>, Obstacle)>,
     /// Clients that wait before it.
     pub waiting: u64,
@@ -130,7 +129,7 @@ impl Explanation {
         let outcome = match (&choice, pool) {
             (Some(ChoiceSaid { waiting: 1.., .. }), _) => Outcome::Waits,
             (Some(ChoiceSaid { backend: Some(_), .. }), _) => Outcome::Served,
-            (_, Some(pool)) if places::is_only_full(pool) => Outcome::Waits,
+            (_, Some(pool)) if pool.is_only_full() => Outcome::Waits,
             _ => Outcome::Refused(RefuseReason::NoBackend),
         };
         Self { outcome, access, limit: said, route, choice }
@@ -205,6 +204,6 @@ fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> Cho
         backend: backend.and_then(|chosen| snapshot.backend(chosen.id).cloned()),
         pick: pick.unwrap_or_default(),
         skipped: skipped.collect(),
-        waiting: if places::has_line(pool) { pool.state.line.len() } else { 0 },
+        waiting: if pool.has_line() { pool.state.line.len() } else { 0 },
     }
 }

@@ -141,8 +141,8 @@ impl<K: Kernel> Listening<K> {
         self.sockets.iter().flatten().count()
     }
 
-    /// Uses the listeners of a new snapshot from now on. A socket belongs to whoever has its
-    /// address, so a listener can be renamed or an address moved without closing anything.
+    /// Uses the listeners of a new snapshot from now on. A socket belongs to the listener that has
+    /// its address, so a listener can be renamed or an address moved without closing anything.
     pub(super) fn take_up(&mut self, snapshot: &Snapshot) {
         for socket in self.sockets.iter_mut().flatten() {
             if let Some(listener) = snapshot.listener_on(&socket.bound.address) {

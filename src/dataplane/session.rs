@@ -4,7 +4,6 @@
 //! stands in `life`.
 
 pub mod first_bytes;
-pub mod handshake;
 pub(crate) mod particulars;
 pub mod stage;
 
@@ -86,7 +85,7 @@ impl Drop for Counted {
     }
 }
 
-/// What came of judging a client that was let in.
+/// What a client that was let in takes along.
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
     pub(crate) counted: Option<Counted>,
@@ -177,7 +176,7 @@ impl<K: Kernel> Session<K> {
         self.particulars.as_ref()?.hashed_key
     }
 
-    /// Its particulars, from now on if it had none.
+    /// Its particulars, made now if it had none.
     pub(crate) fn particulars_mut(&mut self) -> &mut Particulars {
         self.particulars.get_or_insert_default()
     }
@@ -230,7 +229,7 @@ impl<K: Kernel> Session<K> {
         let pacing = self.particulars_mut().pacing.get_or_insert_with(|| Pacing::new(now));
         let waits = pacing.charge(rates, spent, now);
         let resumes = pacing.resumes_at();
-        // It is we who hold it up, and that is no silence.
+        // The wait is of our making, and no silence.
         if let (Some(moving), Some(resumes)) = (self.stage.moving_mut(), resumes) {
             moving.active = resumes;
         }

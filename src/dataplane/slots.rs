@@ -1,7 +1,7 @@
 //! Storage for sessions, and the tokens by which events find them.
 //!
 //! A token names a slot, the side of the session, and the slot's generation: an event that was
-//! queued for a session which has just ended, in a slot already used again, finds nobody.
+//! queued for a session which has just ended, in a slot already used again, finds no session.
 //! Storage grows by chunks that never move, and is reused last in, first out.
 
 use mio::Token;
@@ -31,7 +31,7 @@ impl SlotKey {
     pub(crate) const NONE: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
-/// Whom an event is for.
+/// What an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressed {
     /// The worker's waker.
@@ -60,7 +60,7 @@ impl Addressed {
         )
     }
 
-    /// Whom a token names.
+    /// What a token names.
     pub fn of(token: Token) -> Self {
         let index =
             u32::try_from((token.0 >> SIDE_BITS) & ((1 << INDEX_BITS) - 1)).unwrap_or(WAKER);
@@ -128,7 +128,7 @@ impl<T> Slots<T> {
         if slot.generation == key.generation { slot.value.as_ref() } else { None }
     }
 
-    /// The value now in a slot, whoever it is, with its key.
+    /// The key of the value that is in a slot now.
     pub fn key_at(&self, index: u32) -> Option<SlotKey> {
         let slot = self.chunk(index)?.get(within(index))?;
         slot.value.as_ref().map(|_| SlotKey { index, generation: slot.generation })
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn tokens_round_trip() {
         let key = SlotKey { index: 12_345, generation: 0x7fff_fffe };
-        for whom in [
+        for addressed in [
             Addressed::Waker,
             Addressed::Listener(0),
             Addressed::Listener(77),
@@ -207,7 +207,7 @@ mod tests {
             Addressed::Held(key),
             Addressed::Held(SlotKey { index: 0, generation: 0 }),
         ] {
-            assert_eq!(Addressed::of(whom.token()), whom);
+            assert_eq!(Addressed::of(addressed.token()), addressed);
         }
     }
 

@@ -18,7 +18,7 @@ use port::{Port, Ports};
 use relay::{Flow, Relay, Turn};
 use wire::{Holds, Side, Wire};
 
-/// Reads that one turn discards of what nobody is there to hear.
+/// Reads that one turn discards of what can reach no peer any more.
 const DISCARDS_PER_TURN: usize = 4;
 
 /// What an event said of one socket.
@@ -43,7 +43,7 @@ pub enum News {
     /// The session may be able to move.
     Some,
     /// More has come from a side that already waits for a full target. Each arrival tells this
-    /// anew, so whoever waits for events mutes the side.
+    /// anew, so the worker mutes the side.
     OnlyMore,
 }
 

@@ -67,7 +67,7 @@ pub struct BackendState {
 }
 
 impl BackendState {
-    /// A backend that nobody uses yet.
+    /// A backend without sessions.
     #[must_use]
     pub fn new(workers: usize, up: bool) -> Self {
         Self {

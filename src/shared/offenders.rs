@@ -3,7 +3,7 @@
 //! Each worker keeps some clients with their counts. One that is not among them takes the place of
 //! the one with the fewest, and begins with that count as its error (Metwally, Agrawal and El
 //! Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", ICDT 2005). So
-//! whoever has more than its share, one in [`KEPT`], is among them, and no count is too low.
+//! a client with more than its share, one in [`KEPT`], is among them, and no count is too low.
 //!
 //! **Synchronization.** One writer for each table, as with counters. A reader must not take the
 //! count of one client for that of another: each entry has a version that is odd while the entry
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Clients that one worker keeps of one listener.
 pub(super) const KEPT: usize = 64;
-/// Stands for a client without an address: nobody has this one, in a network that is not given out
+/// Stands for a client without an address: no client has this one, in a network not given out
 /// (::/8, RFC 4291, section 2.4).
 const NO_ADDRESS: u128 = u64::MAX as u128;
 /// Looks at an entry that keeps changing.

@@ -1,5 +1,5 @@
-//! How a session came to its backend, and who was passed over on the way: what the session log and
-//! `evenkeel explain` say of a choice.
+//! How a session came to its backend, and which were passed over on the way, for the session log
+//! and `evenkeel explain`.
 
 use super::ids::BackendId;
 
@@ -11,7 +11,7 @@ const SKIPPED_MAX: usize = 8;
 pub enum By {
     /// Nothing has decided yet.
     #[default]
-    Nobody,
+    Nothing,
     /// The client's slot in a Maglev table, or one after it.
     Maglev,
     /// The turn of a worker.
@@ -35,7 +35,7 @@ impl By {
     #[must_use]
     pub const fn word(self) -> Option<&'static str> {
         match self {
-            Self::Nobody => None,
+            Self::Nothing => None,
             Self::Maglev => Some("maglev"),
             Self::RoundRobin => Some("round-robin"),
             Self::LeastConnections => Some("least-connections"),

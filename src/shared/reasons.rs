@@ -2,7 +2,7 @@
 //!
 //! One enum each is the index of a counter, the label of a metric, and the code and words of the
 //! session log, so that the three can never disagree. The two-letter codes are those of HAProxy's
-//! log (configuration manual, section 8.5): who ended it, then what was going on.
+//! log (configuration manual, section 8.5): which side ended it, then what was going on.
 
 /// What a line of the session log says of an end: two letters, and words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ pub enum HeldOutcome {
     NotHttp,
     /// The client left before.
     Left,
-    /// It was kept waiting as long as anybody is, and reset.
+    /// It was kept waiting for the full time, and reset.
     Tarpitted,
     /// As many were held as may be: it was reset at once.
     NoRoom,
@@ -288,7 +288,7 @@ impl CloseReason {
 /// Why one connection attempt to a backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectFailure {
-    /// Nobody listens there, or it reset the handshake.
+    /// Nothing listens there, or the handshake was reset.
     Refused,
     /// `connect_timeout` passed.
     Timeout,

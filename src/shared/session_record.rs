@@ -32,7 +32,7 @@ pub struct SessionRecord {
     pub backend: Option<Arc<Backend>>,
     /// How it was chosen.
     pub pick: Pick,
-    /// Who was passed over for it, and why.
+    /// Backends that were passed over for it, and why.
     pub skipped: Box<[(Arc<Backend>, Obstacle)]>,
     /// The client.
     pub client: Client,
@@ -69,7 +69,7 @@ pub enum Detail {
     Held(HeldOutcome),
     /// Why the bytes at the beginning are no PROXY header.
     Header(Malformed),
-    /// How the last of so many connection attempts failed.
+    /// The number of connection attempts that failed, and how the last did.
     Attempts(usize, ConnectFailure),
 }
 

@@ -86,7 +86,7 @@ impl Snapshot {
     }
 }
 
-/// Addresses that accept, and what happens to who connects.
+/// Addresses that accept, and what happens to a client that connects.
 #[derive(Debug)]
 pub struct Listener {
     /// Its id.
@@ -101,15 +101,15 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Bound on silence in both directions.
     pub idle_timeout: Duration,
-    /// The same once one side has sent EOF.
+    /// Bound on silence once one side has sent EOF.
     pub half_closed_timeout: Duration,
     /// How long a session may last, spread by a tenth either way; `None` is for ever.
     pub max_lifetime: Option<Duration>,
     /// Sessions it may hold at once.
     pub sessions_max: u64,
-    /// Who may connect.
+    /// Which clients may connect.
     pub access: AccessList,
-    /// Peers that have to say who their client is.
+    /// Peers that have to name their client in a PROXY header.
     pub accept_proxy: Option<AcceptProxy>,
     /// Where a session goes, if that or its hash depends on more than the listener.
     pub routing: Option<Routing>,
@@ -125,7 +125,7 @@ pub struct Listener {
     pub state: Arc<ListenerState>,
 }
 
-/// Who has to begin with a PROXY header.
+/// Which peers have to begin with a PROXY header.
 #[derive(Debug)]
 pub struct AcceptProxy {
     /// These peers.
@@ -155,7 +155,7 @@ pub struct Routing {
     pub timeout: Duration,
     /// How many may be looked at.
     pub bytes_max: usize,
-    /// Who does not say enough goes to the listener's pool, instead of being refused.
+    /// A client that does not say enough goes to the listener's pool, instead of being refused.
     pub is_default_else: bool,
 }
 
@@ -164,7 +164,7 @@ pub struct Routing {
 pub struct Limit {
     /// What clients have used, shared by all workers, kept over reloads.
     pub limiter: Arc<Limiter>,
-    /// The same for all clients together.
+    /// What all clients together have used of the rate.
     pub listener_rate: Arc<SharedRate>,
     /// How much they may use.
     pub rules: Rules,
@@ -174,7 +174,7 @@ pub struct Limit {
     pub action: LimitAction,
     /// Count only.
     pub observe: bool,
-    /// Who is never limited; `None` when nobody is exempt.
+    /// Clients that are never limited; `None` when none is exempt.
     pub exempt: Option<NetSet>,
     /// Buckets, as configured.
     pub table_size: u32,
@@ -189,7 +189,7 @@ impl Limit {
         client.is_some_and(|client| exempt.contains(client))
     }
 
-    /// Whose limits hold for a client; `None` is a peer on a Unix socket.
+    /// The key under which a client is limited; `None` is a peer on a Unix socket.
     #[must_use]
     #[inline]
     pub fn key_of(&self, client: Option<IpAddr>) -> LimitKey {
@@ -221,7 +221,7 @@ pub struct Pool {
     pub retries: u32,
     /// The PROXY header that backends get before the client's bytes.
     pub send_proxy: Option<ProxyVersion>,
-    /// How many clients may wait for a place, and how long; `None`: nobody waits.
+    /// How many clients may wait for a place, and how long; `None`: no client waits.
     pub queue: Option<Queue>,
     /// In per cent, see [`crate::policy::balance::panic_mode`].
     pub panic_threshold: u8,
@@ -242,6 +242,19 @@ impl Pool {
     /// All backends, primaries first.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.primary.members.iter().chain(&self.backup.members)
+    }
+
+    /// Whether clients wait for a place here: a new one has to line up behind them.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        self.queue.is_some() && !self.state.line.is_empty()
+    }
+
+    /// Whether clients may wait here, and a backend could serve once it has a place.
+    #[must_use]
+    pub fn is_only_full(&self) -> bool {
+        let panicking = self.state.is_panicking();
+        self.queue.is_some() && self.backends().any(|backend| backend.is_usable(panicking))
     }
 }
 
@@ -317,7 +330,7 @@ pub enum Balance {
     Random(Vec<u32>),
     /// The first that can serve.
     First,
-    /// Nobody to choose.
+    /// No member to choose.
     Empty,
 }
 
@@ -344,7 +357,7 @@ pub struct Backend {
     pub measured: bool,
     /// Where connections to it come from; `None`: the kernel chooses.
     pub source: Option<Box<SourceRule>>,
-    /// Who waits for a place of its pool, if its pool lets clients wait.
+    /// Clients that wait for a place of its pool, if its pool lets clients wait.
     pub line: Option<Arc<WaitingLine>>,
     /// What stays over reloads.
     pub state: Arc<BackendState>,
@@ -364,6 +377,14 @@ impl Backend {
     #[must_use]
     pub fn is_transparent(&self) -> bool {
         matches!(self.source.as_deref(), Some(SourceRule::Client))
+    }
+
+    /// Gives the place of a session back, and calls the client that has waited longest for one.
+    pub fn release_place(&self) {
+        self.state.release();
+        if let Some(line) = &self.line {
+            line.place_is_free();
+        }
     }
 
     /// Whether new sessions may go there as soon as there is room; `panicking` ignores the verdicts
@@ -412,7 +433,7 @@ mod tests {
     // If this fails, a backend that is passed over looks in the log as if it could have served, or
     // an operator is told of an obstacle that is none.
     #[test]
-    fn who_has_no_obstacle_is_eligible_and_nobody_else() {
+    fn a_backend_is_eligible_exactly_without_an_obstacle() {
         let mut seen = std::collections::HashSet::new();
         for bits in 0..64_u32 {
             let is = |bit: u32| bits >> bit & 1 == 1;

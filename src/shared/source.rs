@@ -2,7 +2,7 @@
 //!
 //! **Synchronization.** The ports of a source towards one backend are counted by all workers and
 //! exact, as every [`Gauge`]. A turn has one writer, its worker. Until when a source rests is a
-//! hint: who reads an old one asks a source that has nothing, or asks it last.
+//! hint: a worker that reads an old one asks a source that has nothing, or asks it last.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// One that nobody has used yet.
+    /// One from which no connection has come yet.
     #[must_use]
     pub fn new(address: IpAddr, backend: SocketAddr) -> Self {
         Self {
@@ -141,8 +141,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of the backend's family, where each address has so many ports to connect from. Not
-    /// all workers begin with the same.
+    /// Those of the backend's family, each with this number of ports to connect from. Not all
+    /// workers begin with the same source.
     #[must_use]
     pub fn new(list: Vec<Arc<Source>>, ports: u32, workers: usize) -> Self {
         let turns: Box<[CachePadded<Counter>]> = (0..workers).map(|_| Default::default()).collect();
@@ -231,7 +231,7 @@ mod tests {
         }
         let later = [first_asked(REST_US + 5), first_asked(REST_US + 5)];
         assert!(later.contains(&Some(sources.list()[0].address())), "{later:?}");
-        // Better one that may have nothing than nobody.
+        // Better one that may have nothing than none.
         sources.list()[1].rest(5);
         assert!(first_asked(6).is_some());
         assert_eq!(used(&sources), [0, 0]);

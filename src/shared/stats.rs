@@ -44,7 +44,7 @@ impl Gauge {
     /// Takes a place if fewer than `max` are taken; exact under races.
     #[must_use]
     pub fn claim(&self, max: u64) -> bool {
-        // Increment first, so that two who race for the last place cannot both see it free.
+        // Increment first, so that two sessions that race for the last place cannot both get it.
         if self.0.fetch_add(1, Ordering::Relaxed) < max {
             return true;
         }
@@ -307,7 +307,7 @@ impl ListenerState {
 pub struct WorkerState {
     /// Turns of the event loop; the watchdog wants to see it move.
     pub turns: CachePadded<Counter>,
-    /// Times its loop was found not to have turned; written by whoever watches it.
+    /// Times that its loop was found not to have turned; written by the watchdog.
     pub stalls: Counter,
     /// The kernel's id of the thread, by which its CPU time is read; 0 before it runs.
     pub thread: Counter,

@@ -2,12 +2,13 @@
 //!
 //! A place that becomes free calls the worker of the client that has waited longest; that client
 //! stays first until its worker has found it a backend, then the next is called, so that places
-//! that become free together are all seen. Nobody is overtaken: newcomers join the line while there
-//! is one.
+//! that become free together are all seen. No client is overtaken: newcomers join the line while
+//! there is one.
 //!
-//! **Synchronization.** The line is under a mutex, taken only in pools where clients wait. Whoever
-//! gives a place back looks at the number of those who wait after that; whoever joins looks for a
-//! place after joining. With a SeqCst fence between the two steps of each, one sees the other.
+//! **Synchronization.** The line is under a mutex, taken only in pools where clients wait. A
+//! worker that gives a place back looks at the number of waiting clients after that; one whose
+//! client joins looks for a place after joining. With a SeqCst fence between the two steps of each,
+//! one sees the other.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use crate::policy::sync::{AtomicU64, Mutex, Ordering, fence};
 
-/// A worker, as far as somebody who has a place for its client needs it.
+/// A worker, as far as another that has a place for its client needs it.
 pub trait Callable: fmt::Debug + Send + Sync {
     /// Has it look for a backend for its client that is first in line.
     fn call(&self);
@@ -46,8 +47,8 @@ impl Default for WaitingLine {
 }
 
 impl WaitingLine {
-    /// Joins at the end; false when `max` wait already. Whoever joins has to look for a place once
-    /// more: one that was given back meanwhile has called nobody.
+    /// Joins at the end; false when `max` wait already. The caller has to look for a place once
+    /// more: one that was given back meanwhile has called no worker.
     #[must_use]
     pub fn join(&self, waiting: Waiting, max: u32) -> bool {
         let mut line = self.line.lock();
@@ -70,7 +71,7 @@ impl WaitingLine {
         left.is_some()
     }
 
-    /// Who has waited longest.
+    /// The client that has waited longest.
     #[must_use]
     pub fn first(&self) -> Option<Waiting> {
         self.line.lock().front().cloned()
@@ -84,13 +85,13 @@ impl WaitingLine {
         }
     }
 
-    /// How many wait.
+    /// Clients that wait.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Whether nobody waits.
+    /// Whether no client waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_place_calls_who_came_first() {
+    fn a_free_place_calls_the_client_that_came_first() {
         // If this fails, a client waits although there is a place, or is overtaken.
         let line = WaitingLine::default();
         let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
@@ -149,7 +150,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_line(steps in prop::collection::vec((any::<bool>(), 0_u64..12), 0..80)) {
-            // If this fails, somebody who left is called, or the order is another than that of
+            // If this fails, a client that left is called, or the order is another than that of
             // arrival.
             let (line, bell) = (WaitingLine::default(), Arc::new(Bell::default()));
             let mut model: Vec<u64> = Vec::new();

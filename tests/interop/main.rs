@@ -17,6 +17,7 @@ mod support;
 mod http;
 mod identity;
 mod iperf;
+mod plainest;
 mod postgres;
 mod program;
 mod redis;

@@ -1,4 +1,4 @@
-//! What peers send: bytes of which each position tells whose they are.
+//! What peers send: bytes that tell from which stream and position they are.
 //!
 //! A stream's bytes come from one table of random bytes, at an offset of its own: a byte that is
 //! lost, repeated, reordered or of another session does not match, and comparing costs no more than
@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-/// A prime, so that no power of two is a multiple of it.
+/// Length of the table; a prime, so that no power of two is a multiple of it.
 const PERIOD: u64 = 65_521;
 /// The most that one call moves.
 const RUN_MAX: usize = 300_000;
@@ -24,7 +24,7 @@ pub(crate) struct Speech {
     opening: Box<[u8]>,
     /// Where in the table the rest begins.
     offset: u64,
-    /// How much of the opening is a header for us, and goes no further.
+    /// Bytes of the opening that are a header for the worker, and go no further.
     pub(crate) header: u64,
 }
 
@@ -33,7 +33,7 @@ impl Speech {
         Self { offset: random.u64(..PERIOD), ..Self::default() }
     }
 
-    /// With something else in front, of which this many bytes are a header for us.
+    /// With an opening in front, of which this many bytes are a header for the worker.
     pub(crate) fn opening_with(self, opening: Vec<u8>, header: usize) -> Self {
         Self { opening: opening.into(), header: header as u64, ..self }
     }

@@ -295,6 +295,7 @@ impl EndOf<'_> {
             (was_greeted && is_served, ", greeted"),
             (self.record.queue_ms.is_some(), ", waited"),
             (has_retried, ", retried"),
+            (self.visit.was_handed_over && is_served, ", handed over"),
         ] {
             if is_so {
                 kind += what;

@@ -8,8 +8,8 @@ use super::search;
 // of another session.
 #[test]
 fn a_dirty_pipe_is_lent_again() {
-    let bench = Bench { lends_dirty_pipes: true, ..Bench::default() };
-    let (seed, problems) = search(bench, 1, 20_000).unwrap();
+    let mut bench = Bench { lends_dirty_pipes: true, ..Bench::default() };
+    let (seed, problems) = search(&mut bench, 1, 20_000).unwrap();
     let is_known = |problem: &String| {
         ["wrong bytes", "sent, ", "stalled"].iter().any(|symptom| problem.contains(symptom))
     };

@@ -52,7 +52,9 @@ fn net(address: IpAddr, prefix: u8) -> IpNet {
 
 impl House {
     pub(crate) fn new(setting: Setting) -> Self {
-        let states = || (0..setting.backends * 2).map(|_| Arc::new(BackendState::new(1, true)));
+        let states = || {
+            (0..setting.backends * 2).map(|_| Arc::new(BackendState::new(setting.workers, true)))
+        };
         let sources = |index: u32| {
             [[10, 1, 0, 1], [10, 1, 0, 2]]
                 .map(|from| Arc::new(Source::new(from.into(), backend_address(index))))
@@ -62,7 +64,7 @@ impl House {
         Self {
             setting,
             sessions: Arc::default(),
-            listeners: [(); 2].map(|()| Arc::new(ListenerState::new(1))),
+            listeners: [(); 2].map(|()| Arc::new(ListenerState::new(setting.workers))),
             pools: [(); 2].map(|()| Arc::default()),
             backends: states().collect(),
             sources: (0..count).flat_map(sources).collect(),
@@ -128,7 +130,7 @@ impl House {
         let pool = usize::from(index >= self.setting.backends);
         let (sources, _) = self.sources.as_chunks::<2>();
         let source = sources.get(index as usize).map(|pair| {
-            let sources = Sources::new(pair.to_vec(), SOURCE_PORTS, 1);
+            let sources = Sources::new(pair.to_vec(), SOURCE_PORTS, self.setting.workers);
             Box::new(SourceRule::Sources(sources))
         });
         let address = if self.setting.unix_backends {
@@ -255,7 +257,7 @@ impl House {
         let keys = keys.chain([self.limiter.key_without_address()]);
         left.extend(keys.map(|key| ("of a client", self.limiter.sessions(key))));
         left.retain(|(_, count)| *count > 0);
-        left.into_iter().map(|(whose, count)| format!("{count} places left {whose}")).collect()
+        left.into_iter().map(|(place, count)| format!("{count} places left {place}")).collect()
     }
 }
 

@@ -18,7 +18,7 @@ use mio::Token;
 
 use super::network::Network;
 use super::pipe::{Batch, Pipe};
-use super::socket::{Interest, Socket, SocketId};
+use super::socket::{EpollEntry, Interest, Socket, SocketId};
 use super::words;
 
 /// Where clients connect to.
@@ -26,9 +26,12 @@ pub(crate) const HERE: ([u8; 4], u16) = ([203, 0, 113, 1], 80);
 
 pub(crate) type SharedNetwork = Rc<RefCell<Network>>;
 
-/// Access to the network.
-#[derive(Clone)]
-pub(crate) struct Scripted(pub(crate) SharedNetwork);
+/// One worker's access to the network.
+pub(crate) struct Scripted {
+    pub(crate) network: SharedNetwork,
+    /// Whose epoll instance this is.
+    pub(crate) worker: usize,
+}
 
 /// A socket of the worker's. Dropping it closes it.
 pub(crate) struct Handle {
@@ -53,6 +56,13 @@ impl Wake for Rung {
     fn wake(&self) -> io::Result<()> {
         self.0.store(true, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl Scripted {
+    /// Where a socket is registered with this token.
+    fn at(&self, token: Token) -> EpollEntry {
+        EpollEntry { worker: self.worker, token }
     }
 }
 
@@ -195,8 +205,8 @@ impl Network {
         Ok(())
     }
 
-    fn register(&mut self, id: SocketId, token: Token, interest: Interest) {
-        self.sockets[id].registered = Some((token, interest));
+    fn register(&mut self, id: SocketId, entry: EpollEntry, interest: Interest) {
+        self.sockets[id].registered = Some((entry, interest));
         if interest != Interest::Muted {
             // A changed registration is answered with what is so now.
             self.sockets[id].raise();
@@ -215,12 +225,12 @@ impl Kernel for Scripted {
     type Reserve = Held;
 
     fn accept(&mut self, from: &ListeningHandle) -> io::Result<(Handle, Client)> {
-        let mut network = self.0.borrow_mut();
+        let mut network = self.network.borrow_mut();
         let id = network.accept(from.position)?;
         network.trace(|| format!("  accept {id}"));
         network.sockets[id].accepted = true;
         let client = network.sockets[id].address.map_or(Client::Unix, Client::At);
-        Ok((Handle { id, network: Rc::clone(&self.0) }, client))
+        Ok((Handle { id, network: Rc::clone(&self.network) }, client))
     }
 
     fn watch_listening(
@@ -229,7 +239,7 @@ impl Kernel for Scripted {
         token: Token,
         _is_shared: bool,
     ) -> io::Result<()> {
-        self.0.borrow_mut().listen(socket.position, token);
+        self.network.borrow_mut().listen(socket.position, token);
         Ok(())
     }
 
@@ -238,69 +248,69 @@ impl Kernel for Scripted {
     fn retune(&mut self, _: &ListeningHandle, _: &Address, _: &ListenOptions) {}
 
     fn reserve(&mut self) -> io::Result<Held> {
-        self.0.borrow_mut().descriptor()?;
-        Ok(Held(Rc::clone(&self.0)))
+        self.network.borrow_mut().descriptor()?;
+        Ok(Held(Rc::clone(&self.network)))
     }
 
     fn connect(&mut self, to: &Address, dial: Dial) -> Result<Handle, Unconnected> {
-        let mut network = self.0.borrow_mut();
+        let mut network = self.network.borrow_mut();
         if dial.from.is_some() && network.one_in(8) {
             return Err(Unconnected::Unbound(ErrorKind::AddrNotAvailable.into()));
         }
         let id = network.dial().map_err(Unconnected::Failed)?;
         network.sockets[id].address = to.ip();
         network.trace(|| format!("  connect {id} to {to}"));
-        Ok(Handle { id, network: Rc::clone(&self.0) })
+        Ok(Handle { id, network: Rc::clone(&self.network) })
     }
 
     fn connect_status(&mut self, socket: &Handle) -> ConnectStatus {
-        self.0.borrow_mut().socket(socket).connect_status()
+        self.network.borrow_mut().socket(socket).connect_status()
     }
 
     fn is_self_connected(&mut self, _: &Handle, _: SocketAddr) -> bool {
-        self.0.borrow_mut().one_in(64)
+        self.network.borrow_mut().one_in(64)
     }
 
     fn local_address(&mut self, socket: &Handle) -> io::Result<SocketAddr> {
-        match self.0.borrow_mut().socket(socket).address {
+        match self.network.borrow_mut().socket(socket).address {
             Some(_) => Ok(HERE.into()),
             None => Err(ErrorKind::Unsupported.into()),
         }
     }
 
     fn register(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
-        self.0.borrow_mut().register(socket.id, token, Interest::All);
+        self.network.borrow_mut().register(socket.id, self.at(token), Interest::All);
         Ok(())
     }
 
     fn mute(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
-        self.0.borrow_mut().register(socket.id, token, Interest::Muted);
+        self.network.borrow_mut().register(socket.id, self.at(token), Interest::Muted);
         Ok(())
     }
 
     fn unmute(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
-        self.0.borrow_mut().register(socket.id, token, Interest::All);
+        self.network.borrow_mut().register(socket.id, self.at(token), Interest::All);
         Ok(())
     }
 
     fn register_held(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
-        self.0.borrow_mut().register(socket.id, token, Interest::Held);
+        self.network.borrow_mut().register(socket.id, self.at(token), Interest::Held);
         Ok(())
     }
 
     fn receive(&mut self, from: &Handle, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut network = self.0.borrow_mut();
+        let mut network = self.network.borrow_mut();
         let Batch { start, count, .. } = network.take(from.id, buffer.len() as u64, false)?;
         network.socket(from).speech.copy_to(start, &mut buffer[..count as usize]);
         Ok(count as usize)
     }
 
     fn send(&mut self, to: &Handle, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().send(to.id, bytes)
+        self.network.borrow_mut().send(to.id, bytes)
     }
 
     fn send_last(&mut self, to: &Handle, bytes: &[u8]) -> io::Result<usize> {
-        let mut network = self.0.borrow_mut();
+        let mut network = self.network.borrow_mut();
         let sent = network.send(to.id, bytes)?;
         network.socket(to).corked = sent == bytes.len();
         Ok(sent)
@@ -311,7 +321,7 @@ impl Kernel for Scripted {
         if room == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let batch = self.0.borrow_mut().take(from.id, room.min(most as u64), true)?;
+        let batch = self.network.borrow_mut().take(from.id, room.min(most as u64), true)?;
         if batch.count > 0 {
             pipe.batches.push_back(batch);
         }
@@ -319,21 +329,21 @@ impl Kernel for Scripted {
     }
 
     fn drain(&mut self, pipe: &mut Pipe, to: &Handle) -> io::Result<usize> {
-        self.0.borrow_mut().drain(pipe, to.id)
+        self.network.borrow_mut().drain(pipe, to.id)
     }
 
     fn shutdown_write(&mut self, socket: &Handle) -> io::Result<()> {
-        self.0.borrow_mut().shutdown_write(socket.id)
+        self.network.borrow_mut().shutdown_write(socket.id)
     }
 
     fn unacknowledged(&mut self, socket: &Handle) -> usize {
-        let mut network = self.0.borrow_mut();
+        let mut network = self.network.borrow_mut();
         let socket = network.socket(socket);
         if socket.reset { 0 } else { socket.buffered as usize }
     }
 
     fn reset_on_close(&mut self, socket: &Handle) {
-        self.0.borrow_mut().socket(socket).resets_on_close = true;
+        self.network.borrow_mut().socket(socket).resets_on_close = true;
     }
 
     fn set_keepalive(&mut self, _: &Handle, _: &KeepaliveOptions) {}
@@ -341,26 +351,26 @@ impl Kernel for Scripted {
     fn shrink_receive_buffer(&mut self, _: &Handle, _: usize) {}
 
     fn lend_pipe(&mut self) -> Option<Pipe> {
-        let network = &mut *self.0.borrow_mut();
+        let network = &mut *self.network.borrow_mut();
         network.pipes.lend(&mut network.random)
     }
 
     fn return_pipe(&mut self, pipe: Pipe) {
-        let mut network = self.0.borrow_mut();
+        let mut network = self.network.borrow_mut();
         if !network.pipes.take_back(pipe) {
             network.problem("a pipe came back that was never lent".into());
         }
     }
 
     fn pipes_lent(&self) -> usize {
-        self.0.borrow().pipes.lent
+        self.network.borrow().pipes.lent
     }
 
     fn close_idle_pipes(&mut self) {
-        self.0.borrow_mut().pipes.close_idle();
+        self.network.borrow_mut().pipes.close_idle();
     }
 
     fn time_of_day(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_micros(self.0.borrow().now.micros())
+        SystemTime::UNIX_EPOCH + Duration::from_micros(self.network.borrow().now.micros())
     }
 }

@@ -1,15 +1,16 @@
 //! The worker that serves, against scripted sockets and a fake clock: no kernel.
 //!
-//! A schedule is made from a seed: a few sessions come one after the other into the slots of one
-//! worker; their peers send (urgent data too), read, stall, finish and reset at random; connecting
-//! fails, takes its time or says HUP for nothing; the sockets give short writes, `EAGAIN`, `EINTR`,
-//! EOF and errors as Linux does; events are edge-triggered, may be late, merged, spurious, or for a
-//! session that is gone; pipes run short and have few slots; time passes. After every turn the
-//! promises are checked, and at the end that all of it ends: once nothing is in the way any more,
-//! or, when nobody says anything, by the timers. A failure prints the seed.
+//! A schedule is made from a seed. A few clients come to one worker, or to two or three that share
+//! snapshots and lines and hand sessions to each other. Peers send (urgent data too), read, stall,
+//! finish and reset at random; connecting fails, takes its time or reports a false HUP; the sockets
+//! give short writes, `EAGAIN`, `EINTR`, EOF and errors as Linux does; events are edge-triggered,
+//! may be late, merged, spurious, or for a session that is gone; pipes run short and have few
+//! slots; time passes. After every turn the promises are checked. At the end every session must
+//! end: by itself once nothing is in its way, or, when all peers are silent, by its timers. A
+//! failure prints the seed.
 //!
-//! `EVENKEEL_SEED=N` runs one schedule, `EVENKEEL_SCHEDULES=N` that many (50,000 otherwise; CI runs
-//! a million). `tests/controls` has the known faults that it must find.
+//! `EVENKEEL_SEED=N` runs one schedule, `EVENKEEL_SCHEDULES=N` sets their number (50,000 otherwise;
+//! CI runs a million). `tests/controls` has the known faults that it must find.
 
 #![allow(clippy::cast_possible_truncation, reason = "a few hundred kilobytes, and hashes")]
 #![allow(
@@ -33,9 +34,13 @@ mod setting;
 mod socket;
 mod visit;
 mod words;
+mod workers;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use schedule::Bench;
 
@@ -43,7 +48,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 39] = [
+const REACHED: [(&str, u64); 41] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -74,6 +79,8 @@ const REACHED: [(&str, u64); 39] = [
     ("Done + greeted", 400),
     ("Done + waited", 10),
     ("Done + retried", 600),
+    ("Done + handed over", 300),
+    ("an event for a slot that another session has", 20),
     ("refused NoBackend + waited", 150),
     ("change Timeouts with open", 150),
     ("change BackendRemoved with open", 150),
@@ -86,22 +93,34 @@ const REACHED: [(&str, u64); 39] = [
 ];
 
 /// Runs schedules from `first` on; the first seed that shows a problem, with what it shows.
-fn search(mut bench: Bench, first: u64, schedules: u64) -> Option<(u64, Vec<String>)> {
+fn search(bench: &mut Bench, first: u64, schedules: u64) -> Option<(u64, Vec<String>)> {
     (first..first + schedules).find_map(|seed| {
         let problems = bench.run(seed);
         (!problems.is_empty()).then_some((seed, problems))
     })
 }
 
-/// Takes batches until there are none left.
-fn search_batches(first: u64, schedules: u64, next: &AtomicU64) {
+/// Runs this on as many threads as there are processors.
+fn on_all_threads(work: impl Fn() + Sync) -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(&work);
+        }
+    });
+    threads
+}
+
+/// Takes batches until there are none left; what they reached.
+fn search_batches(first: u64, schedules: u64, next: &AtomicU64) -> BTreeMap<String, u64> {
+    let mut bench = Bench::default();
     loop {
         let from = next.fetch_add(BATCH, Ordering::Relaxed);
         if from >= schedules {
-            return;
+            return bench.reached;
         }
         if let Some((seed, problems)) =
-            search(Bench::default(), first + from, BATCH.min(schedules - from))
+            search(&mut bench, first + from, BATCH.min(schedules - from))
         {
             panic!("EVENKEEL_SEED={seed}: {problems:#?}");
         }
@@ -111,16 +130,18 @@ fn search_batches(first: u64, schedules: u64, next: &AtomicU64) {
 // If this fails, the schedules no longer get to what they are to show, and pass for that.
 #[test]
 fn schedules_reach_every_kind_of_end() {
-    let mut bench = Bench::default();
-    for seed in 0..20_000 {
-        assert_eq!(bench.run(seed), Vec::<String>::new(), "EVENKEEL_SEED={seed}");
-    }
-    println!("{:#?}", bench.reached);
+    let (next, reached) = (AtomicU64::new(0), Mutex::new(BTreeMap::<String, u64>::new()));
+    on_all_threads(|| {
+        let own = search_batches(0, 20_000, &next);
+        let mut reached = reached.lock();
+        own.into_iter().for_each(|(kind, count)| *reached.entry(kind).or_default() += count);
+    });
+    let reached = reached.into_inner();
+    println!("{reached:#?}");
     let mut missing = Vec::new();
     for (kind, least) in REACHED {
         let words: Vec<&str> = kind.split(" + ").collect();
-        let found =
-            bench.reached.iter().filter(|(it, _)| words.iter().all(|word| it.contains(word)));
+        let found = reached.iter().filter(|(it, _)| words.iter().all(|word| it.contains(word)));
         let count: u64 = found.map(|(_, count)| count).sum();
         println!("{kind}: {count}");
         if count < least {
@@ -143,12 +164,9 @@ fn every_schedule_keeps_the_promises() {
         std::env::var("EVENKEEL_SCHEDULES").map_or(50_000, |number| number.parse().unwrap());
     let first = fastrand::u64(..u64::MAX / 2);
     let started = Instant::now();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| search_batches(first, schedules, &next));
-        }
+    let threads = on_all_threads(|| {
+        search_batches(first, schedules, &next);
     });
     let elapsed = started.elapsed().as_secs_f64();
     println!("{schedules} schedules from seed {first} in {elapsed:.1} s on {threads} threads");

@@ -30,7 +30,7 @@ pub(crate) struct Dialing {
     pub(crate) is_unix: bool,
     /// One attempt in this many fails before it has begun; 0 is none.
     pub(crate) fails_at_once: u8,
-    /// What backends have to be told first.
+    /// The PROXY header that backends have to get first.
     pub(crate) greeting: Option<ProxyVersion>,
 }
 
@@ -39,12 +39,13 @@ pub(crate) struct Network {
     pub(crate) random: fastrand::Rng,
     pub(crate) now: Tick,
     pub(crate) sockets: Vec<Socket>,
+    /// One for each worker.
     pub(crate) listening: Vec<Listening>,
     pub(crate) pipes: Pipes,
     pub(crate) dialing: Dialing,
-    /// How many more there are.
+    /// Descriptors left.
     pub(crate) descriptors: usize,
-    /// Times that there was none.
+    /// Times that no descriptor was left.
     pub(crate) shortages: u64,
     /// Connections that were gone when they were accepted.
     pub(crate) aborted: u64,
@@ -53,8 +54,8 @@ pub(crate) struct Network {
     pub(crate) problems: Vec<String>,
     /// Tell of every call and event: for a single schedule.
     pub(crate) traces: bool,
-    /// Events that come a turn or more too late.
-    late: Vec<(Token, Readiness)>,
+    /// Events that come a turn or more too late, with the worker that gets them.
+    late: Vec<(usize, Token, Readiness)>,
 }
 
 impl Network {
@@ -148,7 +149,7 @@ impl Network {
         let closing = &mut self.listening[listening];
         closing.closed = true;
         let left = std::mem::take(&mut closing.queue);
-        // A close resets whoever waits. With no descriptor left there is no other way.
+        // A close resets the clients that wait. With no descriptor left there is no other way.
         if !left.is_empty() && self.shortages == 0 {
             self.problem(format!("{} clients in the accept queue are reset", left.len()));
         }
@@ -204,20 +205,25 @@ impl Network {
         Ok(())
     }
 
-    /// What epoll gives: in any order, not all at once, and now and then one that has been held
-    /// up in the batch while its session ended.
-    pub(crate) fn events(&mut self) -> Vec<(Token, Readiness)> {
-        let mut events = std::mem::take(&mut self.late);
-        for listening in &mut self.listening {
-            if let Some(token) = listening.token.filter(|_| listening.edge && !listening.closed)
-                && self.random.u8(..4) != 0
-            {
-                listening.edge = false;
-                events.push((token, Readiness { readable: true, ..Readiness::default() }));
-            }
+    /// Whether an event is late.
+    pub(crate) fn has_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    /// Events of a worker's epoll instance: in any order, not all at once, and now and then one
+    /// that has been held up in the batch while its session ended.
+    pub(crate) fn events(&mut self, worker: usize) -> Vec<(Token, Readiness)> {
+        let late = self.late.extract_if(.., |(number, ..)| *number == worker);
+        let mut events: Vec<(Token, Readiness)> = late.map(|(_, token, it)| (token, it)).collect();
+        let listening = &mut self.listening[worker];
+        if let Some(token) = listening.token.filter(|_| listening.edge && !listening.closed)
+            && self.random.u8(..4) != 0
+        {
+            listening.edge = false;
+            events.push((token, Readiness { readable: true, ..Readiness::default() }));
         }
         for id in 0..self.sockets.len() {
-            if self.sockets[id].registered.is_none() {
+            if self.sockets[id].registered.is_none_or(|(entry, _)| entry.worker != worker) {
                 continue;
             }
             let (delivered, fresh, repeated) =
@@ -228,7 +234,7 @@ impl Network {
             let Some(event) = self.sockets[id].take_event(fresh) else { continue };
             events.push(event);
             if repeated && self.is_about_to_end(id) {
-                self.late.push(event);
+                self.late.push((worker, event.0, event.1));
             }
         }
         if self.random.bool() {

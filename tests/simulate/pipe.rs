@@ -14,7 +14,7 @@ pub(crate) struct Batch {
     pub(crate) count: u64,
 }
 
-/// A pipe: whose bytes are in it.
+/// A pipe, with the bytes that are in it.
 #[derive(Debug, Default)]
 pub(crate) struct Pipe {
     pub(crate) batches: VecDeque<Batch>,
@@ -31,7 +31,7 @@ impl Holds for Pipe {
 #[derive(Debug)]
 pub(crate) struct Pipes {
     idle: Vec<Pipe>,
-    /// How many more can be made.
+    /// Pipes that can still be made.
     left: usize,
     pub(crate) lent: usize,
     /// One that holds bytes is lent again: a fault to be found.

@@ -5,30 +5,29 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, unbounded};
+use evenkeel::dataplane::Command;
 use evenkeel::dataplane::clock::Tick;
-use evenkeel::dataplane::slots::Addressed;
-use evenkeel::dataplane::stream::Readiness;
-use evenkeel::dataplane::worker::Worker;
-use evenkeel::dataplane::{Command, Inbox, PipeShare, WorkerSetup};
+use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::client::Client;
 use evenkeel::shared::{
-    BackendId, CloseReason, ClosedSession, Protocol, Publisher, SessionLog, WorkerState,
+    BackendId, CloseReason, ClosedSession, LimitAction, Protocol, Publisher, SessionLog,
 };
 
 use super::bytes::Speech;
 use super::checks::{self, LATE_MAX, LINE_LOOK, Look};
 use super::ends::{EndOf, Happened, Said, said};
 use super::house::{House, client_ip};
-use super::kernel::{ListeningHandle, Rung, Scripted, SharedNetwork};
+use super::kernel::{ListeningHandle, Scripted, SharedNetwork};
 use super::network::{Dialing, Network};
 use super::peers;
 use super::setting::{Change, Order, Setting};
 use super::socket::Socket;
 use super::visit::{self, Visit};
 use super::words::{self, Opening};
+use super::workers::{Common, Seat};
 
 /// More steps than any schedule needs.
 const STEPS_MAX: usize = 30_000;
@@ -40,13 +39,13 @@ pub(crate) struct Bench {
     pub(crate) traces: bool,
     /// A pipe that holds bytes is lent again: a fault to be found.
     pub(crate) lends_dirty_pipes: bool,
-    /// What the schedules came to, to show that they get everywhere.
+    /// What the schedules came to, and how often: it shows that they get everywhere.
     pub(crate) reached: BTreeMap<String, u64>,
 }
 
 /// What is in store for a schedule.
 struct Plan {
-    /// Clients still to come.
+    /// Clients that still come.
     coming: usize,
     /// Steps until peers behave.
     wild: usize,
@@ -54,8 +53,14 @@ struct Plan {
     silent: bool,
     /// Large amounts are common.
     large: bool,
-    /// The worker takes a turn only when it would be woken.
+    /// A worker takes a turn only when it would be woken.
     sleeps: bool,
+    /// Every client is accepted by the first worker.
+    uneven: bool,
+    /// Little time passes while peers are wild, so that few timers fire.
+    hurries: bool,
+    /// Clients that are kept waiting stay until they are reset.
+    stays: bool,
     /// Steps until a newer snapshot, and until an order.
     change_in: Option<usize>,
     order_in: Option<usize>,
@@ -66,17 +71,13 @@ struct Run {
     plan: Plan,
     house: House,
     network: SharedNetwork,
-    worker: Worker<Scripted>,
-    state: Arc<WorkerState>,
-    commands: Sender<Command<Scripted>>,
-    waker: Arc<Rung>,
+    workers: Vec<Seat>,
     records: Receiver<ClosedSession>,
     publisher: Publisher,
     visits: Vec<Visit>,
     happened: Happened,
     now: Tick,
-    turned: Tick,
-    /// From when on there was a place for a client in line.
+    /// Since when there has been a place for a client in line.
     free_since: Option<Tick>,
     reached: Vec<String>,
 }
@@ -108,6 +109,9 @@ impl Plan {
             silent: random.u8(..12) == 0,
             large: random.u8(..4) == 0,
             sleeps: random.bool(),
+            uneven: random.bool(),
+            hurries: random.u8(..4) == 0,
+            stays: random.u8(..4) == 0,
             change_in: setting.change.map(|_| change_in),
             order_in: setting.order.map(|_| order_in),
             calm_since: None,
@@ -126,42 +130,26 @@ impl Run {
             greeting: setting.send_proxy,
         };
         network.descriptors = setting.descriptors;
-        network.listening.push(Default::default());
+        network.listening.resize_with(setting.workers, Default::default);
         let now = network.now;
         let house = House::new(setting);
         let publisher = Publisher::new(house.snapshot(None));
         let (log, records) = unbounded();
-        let (commands, inbox) = unbounded();
-        let (waker, state) = (Arc::<Rung>::default(), Arc::<WorkerState>::default());
         let network = Rc::new(RefCell::new(network));
-        let setup = WorkerSetup {
-            number: 0,
-            workers: 1,
-            cpu: None,
-            spin: Duration::ZERO,
-            pipes: PipeShare { wide: 0, narrow: 0 },
-            scratch_bytes: setting.scratch,
-            start: Instant::now(),
-            snapshot: publisher.subscribe(),
-            state: Arc::clone(&state),
-            log: SessionLog::new(log, Arc::new(true.into()), Arc::default()),
-        };
-        let inbox = Inbox { commands: inbox, waker: Arc::<Rung>::clone(&waker) };
-        let worker = Worker::new(setup, Scripted(Rc::clone(&network)), inbox, now);
-        let mut run = Self {
+        let log = SessionLog::new(log, Arc::new(true.into()), Arc::default());
+        let (network_of, setting) = (&network, &house.setting);
+        let workers =
+            Seat::all(&Common { network: network_of, setting, publisher: &publisher, log, now });
+        let run = Self {
             plan,
             house,
-            worker: worker.unwrap(),
+            workers,
             network,
-            state,
-            commands,
-            waker,
             records,
             publisher,
             visits: Vec::new(),
             happened: Happened::default(),
             now,
-            turned: now,
             free_since: None,
             reached: Vec::new(),
         };
@@ -169,22 +157,19 @@ impl Run {
         run
     }
 
-    fn listen(&mut self) {
+    fn listen(&self) {
         let address = self.house.address();
         let snapshot = self.publisher.latest();
-        if let Some(listener) = snapshot.listener_on(&address).cloned() {
-            let socket = ListeningHandle::new(0, &self.network);
-            self.send(Command::Listen { address, listener, socket, is_shared: false });
+        let Some(listener) = snapshot.listener_on(&address) else { return };
+        for (number, seat) in self.workers.iter().enumerate() {
+            let (address, listener) = (address.clone(), Arc::clone(listener));
+            let socket = ListeningHandle::new(number, &self.network);
+            seat.send(Command::Listen { address, listener, socket, is_shared: false });
         }
     }
 
-    fn send(&self, command: Command<Scripted>) {
-        self.commands.send(command).unwrap();
-        self.wake();
-    }
-
-    fn wake(&self) {
-        self.waker.0.store(true, Ordering::Relaxed);
+    fn send_all(&self, command: impl Fn() -> Command<Scripted>) {
+        self.workers.iter().for_each(|seat| seat.send(command()));
     }
 
     fn problem(&self, what: String) {
@@ -202,16 +187,18 @@ impl Run {
                 return problems;
             }
         }
-        let never = self.worker.sessions().next();
-        vec![format!("never ended: {never:?}, {:?}", self.visits)]
+        let mut sessions = self.workers.iter().flat_map(|seat| seat.worker.sessions());
+        vec![format!("never ended: {:?}, {:?}", sessions.next(), self.visits)]
     }
 
     /// One step; false once every client has come and gone.
     fn step(&mut self) -> bool {
         let mut open = self.open();
         let (random_come, wild) = {
-            let random = &mut self.network.borrow_mut().random;
-            (random.u8(..16) == 0, random.usize(5..120))
+            let network = &mut *self.network.borrow_mut();
+            // While an event is late its slot may be used again.
+            let often = if network.has_late() { 2 } else { 16 };
+            (network.one_in(often), network.random.usize(5..120))
         };
         let has_room = open.len() < self.house.setting.open_max;
         if self.plan.coming > 0 && has_room && (open.is_empty() || random_come) {
@@ -222,6 +209,7 @@ impl Run {
         } else if open.is_empty() {
             return false;
         }
+        let before = self.now;
         if self.plan.wild > 0 {
             self.plan.wild -= 1;
             self.plan.calm_since = None;
@@ -231,7 +219,7 @@ impl Run {
             self.calm(&open);
         }
         self.interfere();
-        self.turn();
+        self.turn(self.now.since(before));
         true
     }
 
@@ -274,21 +262,28 @@ impl Run {
             1 if random.u8(..4) == 0 => client.peer_finished = true,
             _ => {}
         }
-        let socket = network.knock(0, client);
-        self.visits.push(Visit::new(socket, opening));
+        let count = self.workers.len();
+        let worker = if self.plan.uneven { 0 } else { network.random.usize(..count) };
+        let socket = network.knock(worker, client);
+        self.visits.push(Visit::new(socket, opening, worker));
     }
 
     fn disturb(&mut self, open: &[usize]) {
         let network = &mut *self.network.borrow_mut();
         let pause = [0, 0, 0, 100, 1_000, 1_000, 5_000, 60_000][network.random.usize(..8)];
-        self.now = self.now.after(Duration::from_micros(pause));
+        let most = if self.plan.hurries { 100 } else { 60_000 };
+        // It takes microseconds until a worker that has been woken runs.
+        let most = if self.workers.iter().any(Seat::is_rung) { 1 } else { most };
+        self.now = self.now.after(Duration::from_micros(pause.min(most)));
         let index = open[network.random.usize(..open.len())];
         peers::disturb(network, self.visits[index].socket, self.plan.large);
     }
 
     fn calm(&mut self, open: &[usize]) {
         let setting = &self.house.setting;
-        if self.plan.silent {
+        if self.workers.iter().any(Seat::is_rung) {
+            self.now = self.now.after(Duration::from_micros(1));
+        } else if self.plan.silent {
             let longest = setting.idle.max(setting.half_closed);
             self.now = self.now.after((longest / 8).min(Duration::from_secs(3)));
             return;
@@ -296,9 +291,18 @@ impl Run {
         // A session that waits for bandwidth does so for longer than all else takes.
         let paced = setting.bandwidth.iter().any(Option::is_some);
         self.now = self.now.after(Duration::from_millis(if paced { 4 } else { 1 }));
+        let tarpits = setting.limit.is_some_and(|limit| limit.action == LimitAction::Tarpit);
+        let stays = self.plan.stays && tarpits;
         let network = &mut *self.network.borrow_mut();
+        let is_held = |index: &usize| network.sockets[self.visits[*index].socket].is_held();
+        if stays && open.iter().all(is_held) {
+            self.now = self.now.after(Duration::from_millis(500));
+        }
         for index in open {
-            peers::heal(network, self.visits[*index].socket);
+            let socket = self.visits[*index].socket;
+            if !(stays && network.sockets[socket].is_held()) {
+                peers::heal(network, socket);
+            }
         }
     }
 
@@ -309,7 +313,7 @@ impl Run {
         {
             self.publisher.publish(self.house.snapshot(Some(change)));
             self.happened.has_changed = true;
-            self.wake();
+            self.workers.iter().for_each(Seat::wake);
             self.reach(format!("change {change:?} with {} sessions", self.sessions_word()));
             if change == Change::ListenerRemoved {
                 self.plan.coming = 0;
@@ -328,26 +332,26 @@ impl Run {
             Order::Down => {
                 self.house.backends[0].set_up(false);
                 self.happened.was_down = true;
-                let (backend, pace) = (BackendId::new(0), Arc::default());
-                self.send(Command::BackendDown { backend, pace });
+                let (backend, pace) = (BackendId::new(0), Arc::<SharedRate>::default());
+                self.send_all(|| Command::BackendDown { backend, pace: Arc::clone(&pace) });
             }
             Order::Stop | Order::Drain if !self.happened.has_stopped => {
                 self.happened.has_stopped = true;
                 self.plan.coming = 0;
-                self.send(Command::StopListening);
+                self.send_all(|| Command::StopListening);
                 if order == Order::Drain {
                     self.plan.order_in = Some(self.network.borrow_mut().random.usize(1..20));
                 }
             }
             Order::Stop | Order::Drain => {
                 self.happened.has_reset_all = true;
-                self.send(Command::ResetAll);
+                self.send_all(|| Command::ResetAll);
             }
         }
     }
 
     fn sessions_word(&self) -> &'static str {
-        if self.worker.sessions().next().is_some() { "open" } else { "no" }
+        if self.workers.iter().any(Seat::has_sessions) { "open" } else { "no" }
     }
 
     fn reach(&mut self, what: String) {
@@ -355,59 +359,74 @@ impl Run {
         self.reached.push(what);
     }
 
-    /// One turn of the worker, if something wakes it, and a look at what came of it.
-    fn turn(&mut self) {
-        let events = {
-            let mut network = self.network.borrow_mut();
-            network.now = self.now;
-            let mut events = network.events();
-            if self.waker.0.swap(false, Ordering::Relaxed) {
-                let readiness = Readiness { readable: true, ..Readiness::default() };
-                events.push((Addressed::Waker.token(), readiness));
+    /// A turn of every worker that something wakes, in any order; while peers are wild and no time
+    /// has passed, some come later.
+    fn turn(&mut self, passed: Duration) {
+        let mut order: Vec<usize> = (0..self.workers.len()).collect();
+        self.network.borrow_mut().random.shuffle(&mut order);
+        for number in order {
+            let may_wait = self.workers.len() > 1 && self.plan.wild > 0;
+            let is_short = passed <= Duration::from_millis(1);
+            if may_wait && is_short && self.network.borrow_mut().one_in(4) {
+                continue;
             }
-            events
-        };
-        let patience = self.worker.patience(self.turned);
-        let is_over = patience.is_some_and(|patience| self.turned.after(patience) <= self.now);
-        if self.plan.sleeps && events.is_empty() && !is_over {
-            return;
+            self.turn_of(number);
         }
-        self.turned = self.now;
-        for socket in &mut self.network.borrow_mut().sockets {
-            socket.moved = 0;
-        }
-        if self.worker.turn(events, self.now).is_break() {
-            self.problem("the worker has left".into());
-        }
-        self.look();
-        self.read_log();
         self.look_at_line();
     }
 
-    /// Checks every session, and all of them together.
-    fn look(&mut self) {
+    /// One turn of a worker, if something wakes it, and a look at what came of it.
+    fn turn_of(&mut self, number: usize) {
+        let seat = &mut self.workers[number];
+        let mut events = {
+            let mut network = self.network.borrow_mut();
+            network.now = self.now;
+            network.events(number)
+        };
+        seat.answer(&mut events);
+        if self.plan.sleeps && events.is_empty() && !seat.is_due(self.now) {
+            return;
+        }
+        for socket in &mut self.network.borrow_mut().sockets {
+            socket.moved = 0;
+        }
+        let has_stale = events.iter().any(|(token, _)| seat.is_stale(*token));
+        if !seat.turn(events, self.now) {
+            self.problem("the worker has left".into());
+        }
+        if has_stale {
+            self.reach("an event for a slot that another session has".into());
+        }
+        self.look(number);
+        self.read_log();
+    }
+
+    /// Checks every session of the worker that has taken a turn, and the pipes of all.
+    fn look(&mut self, number: usize) {
         let network = &mut *self.network.borrow_mut();
-        let mut holding = 0;
-        for (_, session) in self.worker.sessions() {
+        for (_, session) in self.workers[number].worker.sessions() {
             let client = session.client_socket().id;
             let backend = session.backend_socket().map(|backend| backend.id);
             network.pair(client, backend);
             let Some(visit) = self.visits.iter_mut().find(|visit| visit.socket == client) else {
                 continue;
             };
-            visit.see(session, self.now);
+            visit.see(session, number, self.now);
             for id in [Some(client), backend].into_iter().flatten() {
                 network.sockets[id].is_in_use = visit.served.is_some();
             }
             let mut problems = Look::check(session, network, &self.house.setting, visit);
             network.problems.append(&mut problems);
-            holding += checks::SIDES.iter().filter(|it| session.stream().held(**it) > 0).count();
             let mut sockets = [Some(client), backend].into_iter().flatten();
             let has_moved = sockets.any(|id| network.sockets[id].moved > 0);
             if session.is_queued() && !has_moved {
                 network.problem(format!("busy with nothing: {:?}", session.stream()));
             }
         }
+        let sessions = self.workers.iter().flat_map(|seat| seat.worker.sessions());
+        let holding: usize = sessions
+            .map(|(_, it)| checks::SIDES.iter().filter(|from| it.stream().held(**from) > 0).count())
+            .sum();
         if network.pipes.lent > holding {
             let lent = network.pipes.lent;
             network.problem(format!("{lent} pipes are out, {holding} sides hold bytes"));
@@ -447,7 +466,7 @@ impl Run {
             let end = EndOf { visit, record, network, house, happened };
             (end.check(), end.kind())
         };
-        // A timer may not be what ends a session in whose way nothing was.
+        // A session that nothing held up may not be ended by a timer.
         let silence = [CloseReason::Idle, CloseReason::HalfClosed].map(|it| Some(Said::Closed(it)));
         let was_calm = self.plan.calm_since.is_some_and(|since| Some(since) < visit.active);
         if silence.contains(&said(record)) && was_calm && !self.plan.silent {
@@ -480,11 +499,15 @@ impl Run {
     fn finish(&mut self) {
         let mut problems = self.house.places_left();
         let lent = self.network.borrow().pipes.lent;
-        if lent != 0 || self.worker.sessions().next().is_some() {
+        if lent != 0 || self.workers.iter().any(Seat::has_sessions) {
             problems.push(format!("{lent} pipes never came back"));
         }
-        if self.state.refusals_held.value() != 0 {
+        let states = || self.workers.iter().map(|seat| &seat.state);
+        if states().any(|state| state.refusals_held.value() != 0) {
             problems.push("a client is still held".into());
+        }
+        if states().any(|state| state.arriving.load(Ordering::Relaxed) != 0) {
+            problems.push("a session that was handed over is still on its way".into());
         }
         let accepted = self.visits.iter().filter(|visit| visit.record.is_some()).count() as u64;
         let listeners = &self.house.listeners;

@@ -55,7 +55,8 @@ pub(crate) struct LimitSetting {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) splice: SpliceMode,
-    /// The worker's buffer.
+    pub(crate) workers: usize,
+    /// Each worker's buffer.
     pub(crate) scratch: usize,
     pub(crate) idle: Duration,
     pub(crate) half_closed: Duration,
@@ -98,6 +99,7 @@ impl Setting {
         let modes = [SpliceMode::Auto, SpliceMode::Never, SpliceMode::Always];
         let plain = Self {
             splice: modes[random.usize(..3)],
+            workers: [1, 1, 2, 3][random.usize(..4)],
             scratch: [64, 4096, 65_536][random.usize(..3)],
             idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
             half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
@@ -127,6 +129,9 @@ impl Setting {
             clients: [1, 1, 2, 3][random.usize(..4)],
             open_max: 2,
         };
+        let more = more_clients(plain.workers);
+        let plain =
+            Self { clients: plain.clients + more, open_max: plain.open_max + more, ..plain };
         let setting = if random.bool() { plain } else { plain.with_more(random) };
         // What is read before there is a backend has to fit into it.
         let is_read = setting.routing.is_some() || setting.accept_proxy.is_some();
@@ -153,7 +158,8 @@ impl Setting {
             unix_clients: one_in(8),
             unix_backends: one_in(8),
             dials_fail: one_in(3),
-            descriptors: if one_in(6) { 4 } else { usize::MAX },
+            // Each worker holds one back.
+            descriptors: if one_in(6) { 3 + self.workers } else { usize::MAX },
             ..self
         };
         let changes = [
@@ -168,7 +174,7 @@ impl Setting {
         Self {
             queue: queues.then(|| Queue {
                 max: random.u32(1..4),
-                timeout: Duration::from_millis([40, 300][random.usize(..2)]),
+                timeout: Duration::from_millis([40, 300, 30_000][random.usize(..3)]),
             }),
             on_down: match (is_down, pace) {
                 (true, Some(pace)) => OnDown::Pace(pace),
@@ -179,8 +185,8 @@ impl Setting {
             order: random.bool().then(|| orders[random.usize(..orders.len())]),
             backends: random.u32(1..4),
             balance: random.u8(..4),
-            clients: random.usize(1..7),
-            open_max: random.usize(1..5),
+            clients: random.usize(1..7) + more_clients(self.workers),
+            open_max: random.usize(1..5) + more_clients(self.workers),
             ..more
         }
     }
@@ -198,6 +204,11 @@ impl Setting {
     pub(crate) fn other_timeouts(&self) -> [Duration; 2] {
         [self.idle / 2, self.half_closed * 2]
     }
+}
+
+/// A session is handed over only from a worker that has two more.
+fn more_clients(workers: usize) -> usize {
+    if workers > 1 { 2 } else { 0 }
 }
 
 impl LimitSetting {

@@ -33,6 +33,13 @@ pub(crate) enum Interest {
     Held,
 }
 
+/// The epoll instance that a socket is registered with, and its token there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EpollEntry {
+    pub(crate) worker: usize,
+    pub(crate) token: Token,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
     pub(crate) speech: Speech,
@@ -46,7 +53,7 @@ pub(crate) struct Socket {
     /// It belongs to a session that moves bytes.
     pub(crate) is_in_use: bool,
     /// How it is registered.
-    pub(crate) registered: Option<(Token, Interest)>,
+    pub(crate) registered: Option<(EpollEntry, Interest)>,
     /// The session's other socket.
     pub(crate) across: Option<SocketId>,
     /// Sent by the peer, and how much of it has been received.
@@ -183,7 +190,7 @@ impl Socket {
 
     /// The event, if one is due. Linux looks at the socket when it is asked (`fresh`).
     pub(crate) fn take_event(&mut self, fresh: bool) -> Option<(Token, Readiness)> {
-        let (token, interest) = self.registered?;
+        let (entry, interest) = self.registered?;
         let edge = self.edge.take()?;
         let mut event = if fresh { self.state() } else { edge };
         if interest == Interest::Muted {
@@ -193,7 +200,7 @@ impl Socket {
             event.read_closed &= hung_up;
         }
         event.urgent &= interest == Interest::All;
-        (event != Readiness::default()).then_some((token, event))
+        (event != Readiness::default()).then_some((entry.token, event))
     }
 
     pub(crate) fn arrive(&mut self, count: u64, urgent: bool) {
@@ -262,7 +269,7 @@ impl Socket {
     }
 
     /// A reset comes while splice(2) sends in parts: the error went with the part that it stopped,
-    /// and nobody is told of it again.
+    /// and no later call reports it.
     pub(crate) fn reset_unheard(&mut self) {
         if !self.reset {
             self.reset = true;

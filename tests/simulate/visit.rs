@@ -23,9 +23,13 @@ pub(crate) struct Visit {
     pub(crate) number: Option<u64>,
     /// When it was first seen to move bytes.
     pub(crate) served: Option<Tick>,
-    /// When its bytes last moved, as far as it has come to that.
+    /// When its bytes last moved; `None` before they may.
     pub(crate) active: Option<Tick>,
     pub(crate) has_lingered: bool,
+    /// The worker in whose accept queue it waited.
+    pub(crate) knocked_at: usize,
+    /// Another worker serves it.
+    pub(crate) was_handed_over: bool,
     /// Bytes that were spliced.
     pub(crate) spliced: u64,
     /// Connections to backends that were begun for it and lasted until the turn was over.
@@ -35,10 +39,12 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) fn new(socket: SocketId, opening: Opening) -> Self {
+    pub(crate) fn new(socket: SocketId, opening: Opening, knocked_at: usize) -> Self {
         Self {
             socket,
             opening,
+            knocked_at,
+            was_handed_over: false,
             accepted: None,
             served: None,
             number: None,
@@ -51,9 +57,10 @@ impl Visit {
         }
     }
 
-    /// Takes in how its session stands after a turn.
-    pub(crate) fn see(&mut self, session: &Session<Scripted>, now: Tick) {
+    /// Takes in how its session stands after a turn of this worker.
+    pub(crate) fn see(&mut self, session: &Session<Scripted>, worker: usize, now: Tick) {
         self.accepted.get_or_insert(now);
+        self.was_handed_over = worker != self.knocked_at;
         self.number = Some(session.number());
         let backend = session.backend_socket().map(|socket| socket.id);
         self.attempts += usize::from(backend.is_some() && backend != self.backend);

@@ -122,6 +122,17 @@ impl<'a> Crate<'a> {
     }
 }
 
+/// Each file with the files that it uses, by paths from the root of the repository.
+pub(crate) fn files_used(sources: &[Source]) -> Vec<(String, Vec<String>)> {
+    let whole = Crate::of(sources);
+    let path = |module: &Vec<String>| whole.modules.get(module).map(|source| source.path.clone());
+    let uses = whole.uses();
+    let files = uses.iter().filter_map(|(module, targets)| {
+        Some((path(module)?, targets.iter().filter_map(path).collect()))
+    });
+    files.collect()
+}
+
 /// Those that can be reached from `start`, which is among them only if there is a way back.
 fn reached(uses: &Uses, start: &[String]) -> BTreeSet<Vec<String>> {
     let mut found = BTreeSet::new();

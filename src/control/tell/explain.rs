@@ -312,7 +312,7 @@ impl ExplainedWords<'_> {
         let Some(pool) = self.pool() else { return "the pool is gone".to_owned() };
         let panic = if pool.state.is_panicking() { ", verdicts ignored (panic)" } else { "" };
         let said = match choice.pick.by {
-            By::Nobody => "no backend can serve".to_owned(),
+            By::Nothing => "no backend can serve".to_owned(),
             By::Maglev => {
                 let slot = choice.pick.slot().unwrap_or_default();
                 let tables = [&pool.primary, &pool.backup].map(|group| &group.balance);

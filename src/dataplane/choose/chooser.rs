@@ -1,8 +1,8 @@
 //! Which backend a client gets: asks the pool's policy.
 //!
-//! Primaries first, then backups, each without those that were tried already; only when no
-//! other is left is one tried again. A chosen backend has a place claimed for the session. Which
-//! member of a group it is, and which are passed over, is found in [`super::picker`].
+//! Primaries first, then backups, each without those that were tried already; only when no other
+//! is left is one tried again. A place is claimed at the chosen backend. Which members of a group
+//! can serve, and which are passed over, is found in [`super::picker`].
 
 use std::sync::Arc;
 
@@ -17,8 +17,7 @@ use crate::shared::{
     Backend, Balance, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool, PoolId, Sticky,
 };
 
-use super::asking::{Asking, weight_in};
-use super::picker::{Picker, Which, Within};
+use super::picker::{Asking, Picker, Which, Within, weight_in};
 
 /// A backend on which a place is claimed, and how it was chosen.
 pub(crate) type Chosen<'a> = (&'a Backend, Pick);
@@ -63,7 +62,7 @@ impl Chooser {
     }
 
     /// The backend that the client had before, if it can serve; else another, which is remembered
-    /// from then on. One that is only full keeps its clients; a backup never has any.
+    /// from then on. A full backend stays remembered, a backup never is.
     #[inline(never)]
     fn choose_again<'a>(
         &mut self,

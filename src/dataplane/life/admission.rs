@@ -1,4 +1,4 @@
-//! Whether a client may come in: access lists, then what its listener limits, cheapest first.
+//! Whether the limit of a listener lets a client in, and where its session is counted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,28 +15,14 @@ use crate::shared::{Limit, LimitDecision, Listener, ListenerId, RefuseReason, Sn
 
 use super::next::Refusal;
 
-/// What a limit says: where the session was counted, and why it should be refused.
+/// The answer of a limit: where the session was counted, and why it should be refused.
 struct LimitAnswer {
     counted: Option<Counted>,
     refusal: Option<Refusal>,
 }
 
-/// Asks what concerns the client. On success it is counted wherever it has to be.
-pub(crate) fn admit_client<K: Kernel>(
-    desk: &Desk<K>,
-    listener: &Listener,
-    client: Option<IpAddr>,
-) -> Result<Admitted, Refusal> {
-    if !listener.access.admits(client) {
-        return Err(RefuseReason::Access.into());
-    }
-    match &listener.limit {
-        Some(limit) => within_limit(desk, listener, limit, client),
-        None => Ok(Admitted::default()),
-    }
-}
-
-fn within_limit<K: Kernel>(
+/// Asks the limit of a listener. On success the client is counted wherever it has to be.
+pub(super) fn within_limit<K: Kernel>(
     desk: &Desk<K>,
     listener: &Listener,
     limit: &Limit,
@@ -117,7 +103,7 @@ pub(crate) fn recount(
     }
 }
 
-/// What a client is refused for that is over this limit.
+/// The reason for which a client over this limit is refused.
 pub(crate) fn refused_for(over: Over) -> RefuseReason {
     match over {
         Over::Rate => RefuseReason::Limit,

@@ -1,19 +1,24 @@
 //! A client has been accepted: may it come in?
 //!
-//! Peers that have to say who their client is are let in as far as their PROXY header; the client
-//! is judged once it is known ([`super::read`]).
+//! Access lists are asked first, then what the listener limits, then whether there is a place:
+//! the cheapest question first. Peers that have to send a PROXY header are let in as far as that
+//! header; their client is judged once it is known ([`super::read`]).
+
+use std::net::IpAddr;
 
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
+use crate::dataplane::session::first_bytes::Reading;
+use crate::dataplane::session::stage::Stage;
 use crate::dataplane::session::{Admitted, Session};
 use crate::policy::client::Client;
-use crate::shared::{Listener, RefuseReason};
+use crate::shared::{Listener, RefuseReason, Snapshot};
 
+use super::admission;
 use super::next::{Next, Refusal};
-use super::{admission, places, read};
 
 /// Judges a client on arrival, cheapest question first. On success every place is claimed. `None`:
-/// a PROXY header has to say first who the client is.
+/// a PROXY header has to name the client first.
 ///
 /// # Errors
 /// Why it is turned away.
@@ -26,13 +31,13 @@ pub(crate) fn judge<K: Kernel>(
     let admitted = match &listener.accept_proxy {
         Some(rule) if rule.is_from(client) => None,
         Some(rule) if !rule.is_direct_else => return Err(RefuseReason::ProxyHeader.into()),
-        _ => Some(admission::admit_client(desk, listener, client.ip())?),
+        _ => Some(admit_client(desk, listener, client.ip())?),
     };
-    places::claim(desk.snapshot(), listener)?;
+    claim(desk.snapshot(), listener)?;
     Ok(admitted)
 }
 
-/// Where a session begins whose client was let in, or has yet to say who it is.
+/// What comes first for a session whose client was let in, or has yet to be named by a header.
 pub(crate) fn begin<K: Kernel>(
     session: &mut Session<K>,
     desk: &Desk<K>,
@@ -42,6 +47,36 @@ pub(crate) fn begin<K: Kernel>(
     if is_admitted && listener.routing.is_none() {
         return Next::Connect;
     }
-    session.stage = read::begin(listener, is_admitted, desk.now);
+    session.stage = Stage::Reading(Box::new(Reading::new(listener, is_admitted, desk.now)));
     Next::Read
+}
+
+/// Takes a place for a session, of the process and of the listener.
+///
+/// # Errors
+/// The reason to turn the client away, when there is none.
+fn claim(snapshot: &Snapshot, listener: &Listener) -> Result<(), RefuseReason> {
+    if !snapshot.sessions.claim(snapshot.sessions_max) {
+        return Err(RefuseReason::MaxSessions);
+    }
+    if !listener.state.active.claim(listener.sessions_max) {
+        snapshot.sessions.release();
+        return Err(RefuseReason::MaxSessions);
+    }
+    Ok(())
+}
+
+/// Asks what concerns the client. On success it is counted wherever it has to be.
+pub(crate) fn admit_client<K: Kernel>(
+    desk: &Desk<K>,
+    listener: &Listener,
+    client: Option<IpAddr>,
+) -> Result<Admitted, Refusal> {
+    if !listener.access.admits(client) {
+        return Err(RefuseReason::Access.into());
+    }
+    match &listener.limit {
+        Some(limit) => admission::within_limit(desk, listener, limit, client),
+        None => Ok(Admitted::default()),
+    }
 }

@@ -3,29 +3,70 @@
 //! What the client says meanwhile stays in its socket, unless it was asked for. A failed attempt
 //! goes on to another backend; nothing has been sent by then, so nothing can be repeated.
 
+use std::io;
 use std::time::Duration;
 
-use crate::dataplane::choose::asking::{Asking, PassedOver};
+use crate::dataplane::choose::picker::{Asking, PassedOver};
 use crate::dataplane::desk::Desk;
-use crate::dataplane::kernel::Kernel;
+use crate::dataplane::kernel::{Dial, Kernel};
 use crate::dataplane::session::Session;
 use crate::dataplane::session::first_bytes::Greeting;
-use crate::dataplane::session::handshake::{Handshake, may_retry};
 use crate::dataplane::session::stage::Stage;
 use crate::dataplane::stream::Readiness;
 use crate::dataplane::stream::wire::Side;
 use crate::policy::client::Client;
 use crate::policy::first_bytes::proxy_header::{self, Ends, Statement};
 use crate::shared::{Address, BackendId, ConnectFailure, RefuseReason};
+use crate::sys::socket::ConnectStatus;
 
+use super::failure_evidence;
 use super::next::Next;
-use super::source::{self, NotBegun};
-use super::{failure_evidence, places};
+use super::source::{self, Caller, NotBegun};
+
+/// How an attempt stands after an event.
+#[derive(Debug)]
+enum Handshake {
+    /// As before.
+    Waits,
+    /// As before, and what the event said of the backend's socket is not to be believed.
+    Unproven,
+    /// It is done.
+    Done,
+    /// It failed.
+    Failed(io::Error),
+    /// The client is gone.
+    Abandoned,
+}
+
+impl Handshake {
+    /// Judges an event. Plainly writable is connected; anything else is proven by asking, since
+    /// some kernels report HUP while the handshake still runs.
+    fn judge(
+        side: Side,
+        readiness: Readiness,
+        ask: impl FnOnce() -> Option<ConnectStatus>,
+    ) -> Self {
+        match side {
+            Side::Client if readiness.error => return Self::Abandoned,
+            Side::Client => return Self::Waits,
+            Side::Backend => {}
+        }
+        if readiness.writable && !readiness.error && !readiness.read_closed {
+            return Self::Done;
+        }
+        match ask() {
+            Some(ConnectStatus::Established) => Self::Done,
+            Some(ConnectStatus::Pending) => Self::Unproven,
+            Some(ConnectStatus::Failed(error)) => Self::Failed(error),
+            None => Self::Waits,
+        }
+    }
+}
 
 /// The first attempt of a client, which does not overtake those that wait.
 pub(crate) fn first<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
     let pool = desk.snapshot().pool(session.place.pool);
-    if pool.is_some_and(|pool| places::has_line(pool)) {
+    if pool.is_some_and(|pool| pool.has_line()) {
         return Next::LineUp;
     }
     attempt(session, desk)
@@ -51,11 +92,11 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
         session.place.backend = Some(backend);
         let greeting = prepare_greeting(session, desk);
         session.stage = Stage::Connecting { since: desk.now, greeting };
-        let mut begun = source::connect(session, desk);
+        let mut begun = dial(session, desk);
         // A client that was refused gives way to one that was admitted.
         if matches!(begun, Err(NotBegun::Exhausted)) && crate::dataplane::held::room::give_way(desk)
         {
-            begun = source::connect(session, desk);
+            begun = dial(session, desk);
         }
         match begun {
             Ok(socket) => {
@@ -68,6 +109,25 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
                     return next;
                 }
             }
+        }
+    }
+}
+
+/// Starts to connect the backend on which a place is claimed.
+fn dial<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Result<K::Socket, NotBegun> {
+    let snapshot = desk.snapshot.current();
+    let Some(backend) = session.backend(snapshot) else {
+        return Err(NotBegun::Failed(ConnectFailure::Other));
+    };
+    let listener = snapshot.listener(session.place.listener);
+    let user_timeout = listener.and_then(|listener| listener.user_timeout);
+    let dial = Dial { from: None, user_timeout };
+    match &backend.source {
+        None => desk.kernel.connect(&backend.address, dial).map_err(|why| NotBegun::of(&why)),
+        Some(rule) => {
+            let (worker, now_us) = (desk.books.number, desk.now.micros());
+            let caller = Caller { kernel: &mut desk.kernel, worker, now_us };
+            source::connect_from(session, caller, backend, rule, dial)
         }
     }
 }
@@ -123,7 +183,7 @@ fn attempt_failed<K: Kernel>(
     let backend = claimed.and_then(|id| snapshot.backend(id))?;
     backend.state.counters(desk.books.number).failed_for(failure).add(1);
     failure_evidence::not_connected(backend, failure);
-    places::release_backend(backend);
+    backend.release_place();
     let pool = snapshot.pool(session.place.pool);
     let speaks = failure.is_of_the_backend() && !failure_evidence::is_ours(backend, failure);
     if backend.measured && speaks {
@@ -145,7 +205,7 @@ fn attempt_failed<K: Kernel>(
 #[cold]
 fn why_none<K: Kernel>(session: &Session<K>, desk: &Desk<K>) -> Next {
     let pool = desk.snapshot().pool(session.place.pool);
-    if pool.is_some_and(|pool| places::is_only_full(pool)) {
+    if pool.is_some_and(|pool| pool.is_only_full()) {
         Next::LineUp
     } else {
         Next::refuse(RefuseReason::NoBackend)
@@ -198,4 +258,9 @@ fn ends<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Ends> {
 
 fn micros(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whether another backend is to be tried once `failed` have failed.
+fn may_retry(failed: usize, retries: u32) -> bool {
+    failed <= retries as usize
 }

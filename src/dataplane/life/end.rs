@@ -1,15 +1,23 @@
-//! How a session ends: finished, timed out, drained; counted once, and one line in the log. How
-//! clients are turned away is in [`super::refuse`].
+//! How a session ends: finished, timed out, drained; its places are given back, and the log gets
+//! its line. How clients are turned away is in [`super::refuse`].
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
+use crate::dataplane::session::stage::Stage;
 use crate::dataplane::stream::wire::Side;
 use crate::dataplane::stream::{End, Reset};
 use crate::dataplane::wires::Wires;
-use crate::shared::{CloseReason, SESSION_SECONDS};
+use crate::policy::client::Client;
+use crate::shared::{
+    Backend, CloseReason, Detail, EndCode, Generation, Listener, Obstacle, PathKind, Pick,
+    SESSION_SECONDS, SessionRecord, Snapshot,
+};
 
-use super::{failure_evidence, places, record};
+use super::failure_evidence;
 
 /// Ends a session that is in the table no more. Its sockets are closed last.
 pub(crate) fn end<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, end: End) {
@@ -34,7 +42,160 @@ pub(crate) fn end<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, end: E
         counters.session_seconds.record(elapsed, &SESSION_SECONDS);
         desk.handover.learn(session.place.listener, elapsed);
     }
-    let record = record::of_session(&session, desk, end.reason.code());
-    places::release(&mut session, desk);
-    record::write(desk, record);
+    let record = record_of(&session, desk, end.reason.code());
+    release(&mut session, desk);
+    write_record(desk, record);
+}
+
+/// Gives every place of a session back, and its place in a line.
+pub(crate) fn release<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) {
+    let snapshot = desk.snapshot();
+    drop(session.place.counted.take());
+    snapshot.sessions.release();
+    if let Some(backend) = session.backend(snapshot) {
+        backend.release_place();
+    }
+    leave_line(snapshot, session);
+    if let Some(listener) = snapshot.listener(session.place.listener) {
+        listener.state.active.release();
+    }
+}
+
+fn leave_line<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) {
+    if !matches!(session.stage, Stage::Waiting { .. }) {
+        return;
+    }
+    if let Some(pool) = snapshot.pool(session.place.pool)
+        && pool.state.line.leave(session.place.number)
+    {
+        // It may have been called to a place that it leaves to the next.
+        pool.state.line.place_is_free();
+    }
+}
+
+/// The record of a session that ends now; `None` while nothing is logged. To be made before its
+/// places are given back.
+pub(crate) fn record_of<K: Kernel>(
+    session: &Session<K>,
+    desk: &Desk<K>,
+    code: EndCode,
+) -> Option<SessionRecord> {
+    if !desk.books.log.is_on() {
+        return None;
+    }
+    let snapshot = desk.snapshot();
+    let listener = snapshot.listener(session.place.listener)?;
+    let last_tried = || session.tried().last().and_then(|id| snapshot.backend(*id));
+    let [to_backend, to_client] = session.stream.delivered();
+    let mut times = session.times;
+    if let Stage::Waiting { since } = session.stage {
+        times.waited(desk.now.since(since));
+    }
+    let queue_ms = times.waited_ms.map(u64::from);
+    let until_connected = times
+        .connected
+        .map(|at| whole_ms(at.since(times.opened)).saturating_sub(queue_ms.unwrap_or_default()));
+    let was_read = matches!(session.stage, Stage::Reading(_));
+    Some(SessionRecord {
+        pool: snapshot.pool(session.place.pool).filter(|_| !was_read).cloned(),
+        backend: session.backend(snapshot).or_else(last_tried).cloned(),
+        pick: session.place.pick,
+        skipped: skipped(session, snapshot),
+        bytes_to_backend: to_backend.0 + to_backend.1,
+        bytes_to_client: to_client.0 + to_client.1,
+        queue_ms,
+        connect_ms: until_connected,
+        total_ms: whole_ms(desk.now.since(times.opened)),
+        path: session.stream.path(),
+        detail: detail_of(session),
+        ..blank(
+            Subject {
+                number: session.place.number,
+                listener,
+                client: session.client,
+                generation: session.place.generation,
+            },
+            code,
+        )
+    })
+}
+
+/// The record of a client that was never admitted; `None` while nothing is logged.
+pub(crate) fn record_of_newcomer<K: Kernel>(
+    desk: &mut Desk<K>,
+    listener: &Arc<Listener>,
+    client: Client,
+    code: EndCode,
+) -> Option<SessionRecord> {
+    if !desk.books.log.is_on() {
+        return None;
+    }
+    let generation = desk.snapshot().generation;
+    let number = desk.books.next_number();
+    Some(blank(Subject { number, listener, client, generation }, code))
+}
+
+/// Sends a record to the log, if there is one.
+pub(crate) fn write_record<K: Kernel>(desk: &Desk<K>, record: Option<SessionRecord>) {
+    if let Some(record) = record {
+        desk.books.log.write(desk.kernel.time_of_day(), record);
+    }
+}
+
+/// What every line of the log names.
+struct Subject<'a> {
+    number: u64,
+    listener: &'a Arc<Listener>,
+    client: Client,
+    generation: Generation,
+}
+
+/// A record of which nothing else is known yet.
+fn blank(subject: Subject<'_>, code: EndCode) -> SessionRecord {
+    SessionRecord {
+        session: subject.number,
+        listener: Arc::clone(subject.listener),
+        pool: None,
+        backend: None,
+        pick: Pick::default(),
+        skipped: Box::default(),
+        client: subject.client,
+        bytes_to_backend: 0,
+        bytes_to_client: 0,
+        queue_ms: None,
+        connect_ms: None,
+        total_ms: 0,
+        path: PathKind::Copy,
+        generation: subject.generation,
+        term: code.term,
+        reason: code.words,
+        detail: Detail::None,
+    }
+}
+
+/// The backends that were passed over, as far as they are still known.
+fn skipped<K: Kernel>(
+    session: &Session<K>,
+    snapshot: &Snapshot,
+) -> Box<[(Arc<Backend>, Obstacle)]> {
+    let Some(its) = &session.particulars else { return Box::default() };
+    let named = its.skipped.iter().map(|skip| Some((snapshot.backend(skip.backend)?, skip)));
+    named.flatten().map(|(backend, skip)| (Arc::clone(backend), skip.why)).collect()
+}
+
+fn detail_of<K: Kernel>(session: &Session<K>) -> Detail {
+    let malformed = session.particulars.as_ref().and_then(|its| its.malformed);
+    match (session.place.observed, malformed, session.failure()) {
+        (Some(observed), _, _) => Detail::Observed(observed),
+        (None, Some(malformed), _) => Detail::Header(malformed),
+        (None, None, Some(failure)) if session.times.connected.is_none() => {
+            Detail::Attempts(session.tried().len(), failure)
+        }
+        _ => Detail::None,
+    }
+}
+
+/// Whole milliseconds.
+pub(crate) fn whole_ms(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,9 +1,9 @@
-//! What sessions say of the health of their backend, for outlier ejection.
+//! What sessions tell of the health of their backend, for outlier ejection.
 //!
 //! A backend that cannot be connected, or that resets or closes a new connection before its first
 //! byte, has failed; its first byte is a success. A client that leaves says nothing, and neither
 //! does silence: in some protocols it is the client's turn, in some the server never speaks. Only
-//! atomics of the backend are touched; who is ejected is for the control plane.
+//! atomics of the backend are touched; ejecting it is for the control plane.
 
 use std::time::Duration;
 

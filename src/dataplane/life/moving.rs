@@ -18,7 +18,7 @@ use crate::sys::socket::KeepaliveOptions;
 use super::failure_evidence;
 use super::next::Next;
 
-/// The backend is connected and knows who comes: bytes may move.
+/// The backend is connected and has its PROXY header, if it wants one: bytes may move.
 pub(crate) fn begin<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next {
     let Some(backend) = session.backend(desk.snapshot.current()) else { return Next::Wait };
     let counters = backend.state.counters(desk.books.number);

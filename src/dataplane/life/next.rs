@@ -27,7 +27,7 @@ pub(crate) enum Next {
     TryLine,
     /// The backend is connected: send it the header that it has to get first.
     Greet,
-    /// The backend is connected and knows who comes: bytes may move.
+    /// The backend is connected and has its PROXY header, if it wants one: bytes may move.
     Move,
     /// Turn the client away.
     Refuse(Refusal),

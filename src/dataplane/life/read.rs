@@ -1,14 +1,13 @@
 //! What is read of a session before there is a backend for it.
 //!
-//! From peers that have to say who their client is, the PROXY header: only then is the client
-//! judged, by the address that was claimed. Where the pool or the hash depends on what the client
-//! says, as many of its bytes as decide that. The places of a session are taken before, so what
+//! From peers of `accept_proxy`, the PROXY header: only then is the client judged, by the address
+//! that the header names. Where the pool or the hash depends on what the client says, as many of
+//! its bytes as decide that. The places of a session are taken before, so what
 //! waits here is bounded like everything else. Bytes that are not the header's are held and go to
-//! the backend unaltered. Sessions of listeners that want nothing of this never come here.
+//! the backend unaltered. Sessions of listeners that need none of this never come here.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use crate::dataplane::choose::routing::{self, Way};
 use crate::dataplane::clock::Tick;
@@ -20,19 +19,8 @@ use crate::dataplane::session::stage::Stage;
 use crate::policy::first_bytes::proxy_header::{self, Header, V2_BYTES_MAX};
 use crate::shared::{Listener, RefuseReason, Snapshot};
 
-use super::admission;
+use super::arrive;
 use super::next::Next;
-
-/// The stage of a session of which something has to be read.
-#[cold]
-pub(crate) fn begin(listener: &Listener, is_admitted: bool, now: Tick) -> Stage {
-    let header = listener.accept_proxy.as_ref().map(|rule| rule.timeout);
-    let words = listener.routing.as_ref().map(|routing| routing.timeout);
-    let (awaited, timeout) =
-        if is_admitted { (Awaited::Words, words) } else { (Awaited::Header, header) };
-    let timeout = timeout.unwrap_or(Duration::ZERO);
-    Stage::Reading(Box::new(Reading::new(awaited, timeout, now)))
-}
 
 /// Reads until there is enough, or nothing more for now. It ends: what is read is bounded.
 #[cold]
@@ -122,7 +110,7 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
     let Some(listener) = desk.snapshot().listener(session.place.listener) else {
         return Some(Next::GONE);
     };
-    match admission::admit_client(desk, listener, session.client.ip()) {
+    match arrive::admit_client(desk, listener, session.client.ip()) {
         Err(refusal) => return Some(Next::Refuse(refusal)),
         Ok(admitted) => {
             session.place.counted = admitted.counted;

@@ -16,8 +16,8 @@ use crate::shared::{
     ConnectFailure, EndCode, LimitAction, Listener, Protocol, RefuseReason, SessionRecord,
 };
 
+use super::end;
 use super::next::Refusal;
-use super::{places, record};
 
 /// What a client that is turned away gets.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ pub(crate) fn newcomer<K: Kernel>(
     listener.state.counters(desk.books.number).refused_for(reason).add(1);
     match farewell(refusal, listener) {
         Farewell::Stay(stay) => {
-            let record = record::of_newcomer(desk, listener, client, reason.code());
+            let record = end::record_of_newcomer(desk, listener, client, reason.code());
             let held = HeldClient::new(socket, Arc::clone(listener), stay, desk.now);
             return room::hold(desk, held.with_record(record), &[]);
         }
@@ -67,8 +67,8 @@ pub(crate) fn newcomer<K: Kernel>(
         Farewell::Reset => desk.kernel.reset_on_close(&socket),
     }
     drop(socket);
-    let record = record::of_newcomer(desk, listener, client, reason.code());
-    record::write(desk, record);
+    let record = end::record_of_newcomer(desk, listener, client, reason.code());
+    end::write_record(desk, record);
 }
 
 /// Turns away a client that has a place but could not be served. Its session is in the table no
@@ -99,12 +99,12 @@ pub(crate) fn session<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, re
         (Farewell::Close, _) => {
             close_orderly(desk, &session.client_socket);
             let record = release(&mut session, desk, code);
-            record::write(desk, record);
+            end::write_record(desk, record);
         }
         _ => {
             desk.kernel.reset_on_close(&session.client_socket);
             let record = release(&mut session, desk, code);
-            record::write(desk, record);
+            end::write_record(desk, record);
         }
     }
 }
@@ -115,8 +115,8 @@ fn release<K: Kernel>(
     desk: &Desk<K>,
     code: EndCode,
 ) -> Option<SessionRecord> {
-    let record = record::of_session(session, desk, code);
-    places::release(session, desk);
+    let record = end::record_of(session, desk, code);
+    end::release(session, desk);
     record
 }
 

@@ -1,12 +1,10 @@
-//! Starting to connect: from wherever the kernel has it come from, or from the addresses of the
-//! pool in turn, or from the client's own.
+//! Starting to connect from an address of the pool, taken in turn, or from the client's own.
 //!
 //! A port is taken when a connect begins and is the session's until its end. What goes wrong
 //! here is this host's lack, not the backend's.
 
 use std::io::{self, ErrorKind};
 
-use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::{Dial, Kernel, is_exhaustion};
 use crate::dataplane::session::Session;
 use crate::policy::client::Client;
@@ -24,46 +22,25 @@ pub(super) enum NotBegun {
 impl NotBegun {
     const NO_SOURCE: Self = Self::Failed(ConnectFailure::NoSource);
 
+    /// Of an error by which a connect did not begin.
     #[cold]
-    fn of(why: &Unconnected) -> Self {
+    pub(super) fn of(why: &Unconnected) -> Self {
         let (Unconnected::Unbound(error) | Unconnected::Failed(error)) = why;
         if is_exhaustion(error) { Self::Exhausted } else { Self::Failed(ConnectFailure::of(error)) }
     }
 }
 
 /// The worker that connects, and when.
-struct Caller<'a, K> {
-    kernel: &'a mut K,
-    worker: usize,
-    now_us: u64,
+pub(super) struct Caller<'a, K> {
+    pub(super) kernel: &'a mut K,
+    pub(super) worker: usize,
+    pub(super) now_us: u64,
 }
 
-/// Starts to connect the backend on which a place is claimed.
-pub(super) fn connect<K: Kernel>(
-    session: &mut Session<K>,
-    desk: &mut Desk<K>,
-) -> Result<K::Socket, NotBegun> {
-    let snapshot = desk.snapshot.current();
-    let Some(backend) = session.backend(snapshot) else {
-        return Err(NotBegun::Failed(ConnectFailure::Other));
-    };
-    let listener = snapshot.listener(session.place.listener);
-    let user_timeout = listener.and_then(|listener| listener.user_timeout);
-    let dial = Dial { from: None, user_timeout };
-    match &backend.source {
-        None => desk.kernel.connect(&backend.address, dial).map_err(|why| NotBegun::of(&why)),
-        Some(rule) => {
-            let (worker, now_us) = (desk.books.number, desk.now.micros());
-            let caller = Caller { kernel: &mut desk.kernel, worker, now_us };
-            connect_from(session, caller, backend, rule, dial)
-        }
-    }
-}
-
-/// Starts to connect a backend whose connections come from somewhere in particular.
+/// Starts to connect a backend for which the pool says where connections come from.
 #[cold]
 #[inline(never)]
-fn connect_from<K: Kernel>(
+pub(super) fn connect_from<K: Kernel>(
     session: &mut Session<K>,
     caller: Caller<'_, K>,
     backend: &Backend,

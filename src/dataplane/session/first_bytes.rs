@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::dataplane::clock::Tick;
+use crate::shared::Listener;
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +32,15 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Nothing has come yet.
+    /// Nothing has come yet from a client of this listener, which was admitted already or has to
+    /// name its client first.
     #[must_use]
-    pub const fn new(awaited: Awaited, timeout: Duration, now: Tick) -> Self {
+    pub fn new(listener: &Listener, is_admitted: bool, now: Tick) -> Self {
+        let header = listener.accept_proxy.as_ref().map(|rule| rule.timeout);
+        let words = listener.routing.as_ref().map(|routing| routing.timeout);
+        let (awaited, timeout) =
+            if is_admitted { (Awaited::Words, words) } else { (Awaited::Header, header) };
+        let timeout = timeout.unwrap_or(Duration::ZERO);
         Self { awaited, bytes: Vec::new(), has_ended: false, since: now, timeout }
     }
 }

@@ -101,7 +101,7 @@ pub enum Due {
 }
 
 impl Bounds {
-    /// No time for anything: what a stage does not ask for may be left at this.
+    /// No time for anything: a stage may leave what it does not ask for at this.
     pub const NONE: Self = Self {
         reading: Duration::ZERO,
         queue: Duration::ZERO,
@@ -131,7 +131,7 @@ impl Stage {
         Self::Connecting { since: now, greeting: None }
     }
 
-    /// The backend is connected and knows who comes: bytes may move from now on.
+    /// The backend is connected and has its PROXY header, if it wants one: bytes may move.
     #[must_use]
     pub const fn moving(now: Tick) -> Self {
         Self::Moving(Moving { active: now, has_keepalive: false })

@@ -22,7 +22,7 @@ const LARGE_READ_BYTES: usize = 32 * 1024;
 /// Fills smaller than this, twice in a row, switch it back to copying.
 const SMALL_FILL_BYTES: usize = 8 * 1024;
 /// How many in a row.
-const STREAK: u8 = 2;
+const IN_A_ROW: u8 = 2;
 
 /// How an attempt to move bytes ended.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub struct Relay<P> {
     held: Held<P>,
     state: State,
     path: PathKind,
-    streak: u8,
+    in_a_row: u8,
     copied: u64,
     spliced: u64,
 }
@@ -92,7 +92,7 @@ impl<P: Holds> Relay<P> {
     #[must_use]
     pub fn new(splice: SpliceMode) -> Self {
         let path = if splice == SpliceMode::Always { PathKind::Splice } else { PathKind::Copy };
-        Self { held: Held::Nothing, state: State::Open, path, streak: 0, copied: 0, spliced: 0 }
+        Self { held: Held::Nothing, state: State::Open, path, in_a_row: 0, copied: 0, spliced: 0 }
     }
 
     /// Keeps bytes that were received before there was a target.
@@ -344,13 +344,13 @@ impl<P: Holds> Relay<P> {
     fn choose_path(&mut self, for_splice: bool) {
         let wanted = if for_splice { PathKind::Splice } else { PathKind::Copy };
         if wanted == self.path {
-            self.streak = 0;
+            self.in_a_row = 0;
             return;
         }
-        self.streak += 1;
-        if self.streak == STREAK {
+        self.in_a_row += 1;
+        if self.in_a_row == IN_A_ROW {
             self.path = wanted;
-            self.streak = 0;
+            self.in_a_row = 0;
         }
     }
 

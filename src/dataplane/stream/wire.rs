@@ -11,9 +11,9 @@ use crate::sys::splice::Pipe;
 /// One end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Who connected to us.
+    /// The host that connected to the listener.
     Client = 0,
-    /// Whom we connected to.
+    /// The server that the worker connected to.
     Backend = 1,
 }
 
@@ -61,7 +61,7 @@ pub trait Wire {
     /// As [`Wire::send`].
     fn send_last(&mut self, to: Side, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Fills an empty pipe from one side with at most so many bytes; 0 is end of stream.
+    /// Fills an empty pipe from one side with at most `most` bytes; 0 is end of stream.
     ///
     /// # Errors
     /// `WouldBlock` when nothing has come.
