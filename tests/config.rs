@@ -149,34 +149,16 @@ fn full_toml_names_every_key() {
             }
         }
     }
-    for key in keys::all() {
-        let table = match key.table {
-            keys::KeyTable::Global | keys::KeyTable::Log => "global",
-            keys::KeyTable::Admin => "admin",
-            keys::KeyTable::Listener
-            | keys::KeyTable::AcceptProxy
-            | keys::KeyTable::Keepalive
-            | keys::KeyTable::Bandwidth => "listener",
-            keys::KeyTable::Route => "listener.route",
-            keys::KeyTable::Peek => "listener.peek",
-            keys::KeyTable::Limit | keys::KeyTable::LimitKey => "listener.limit",
-            keys::KeyTable::Pool
-            | keys::KeyTable::HashPrefix
-            | keys::KeyTable::Queue
-            | keys::KeyTable::Sticky
-            | keys::KeyTable::Backend => "pool",
-            keys::KeyTable::Health => "pool.health",
-            keys::KeyTable::Outlier => "pool.outlier",
-            keys::KeyTable::File | keys::KeyTable::Defaults => continue,
+    for (table, key) in keys::all() {
+        // The table with a header of its own in which it stands.
+        let inside = match table.title.rsplit_once('[') {
+            Some((_, header)) => header.trim_end_matches(']'),
+            None => "pool.NAME",
         };
-        let is_table = matches!(key.name, "limit" | "health" | "outlier" | "route" | "peek");
-        let wanted = (table.to_owned(), key.name.to_owned());
-        assert!(
-            is_table || named.contains(&wanted),
-            "full.toml lacks {} of {}",
-            key.name,
-            key.table
-        );
+        let inside = inside.split('.').step_by(2).collect::<Vec<_>>().join(".");
+        let has_header = key.shape.table().is_some_and(|table| table.title.starts_with('['));
+        let wanted = (inside, key.name.to_owned());
+        assert!(has_header || named.contains(&wanted), "full.toml lacks {} of {table}", key.name);
     }
 }
 
@@ -199,12 +181,10 @@ fn the_documentation_agrees_with_the_table_of_keys() {
         if line.starts_with('#') {
             heading = line.trim_start_matches('#').trim();
         }
-        let of_heading = |key: &&&keys::Key| key.table.to_string() == heading;
-        let all: Vec<&keys::Key> = keys::all().collect();
         let row = cells(line).and_then(|cells| {
             let name = cells[0].trim_end_matches('`');
-            let key = all.iter().filter(of_heading).find(|key| key.name == name)?;
-            Some((cells, *key))
+            let table = keys::tables().into_iter().find(|table| table.title == heading)?;
+            Some((cells, table.keys.iter().find(|key| key.name == name)?))
         });
         let Some((cells, key)) = row else {
             written.push_str(line);
@@ -234,7 +214,7 @@ fn the_documentation_agrees_with_the_table_of_keys() {
 fn the_documentation_says_beside_what_a_key_counts() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let text = fs::read_to_string(file).unwrap();
-    for key in keys::all() {
+    for (_, key) in keys::all() {
         let row = format!("| `{}` | {} |", key.name, key.type_cell());
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&row)).collect();
         for companion in key.companions {
@@ -303,9 +283,9 @@ fn defaults_are_inherited_and_overridden() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid/defaults.toml");
     let config = config_of(&file);
     let [first, second] = config.listeners.as_slice() else { panic!("two listeners") };
-    assert_eq!(first.idle_timeout.as_secs(), 3600);
-    assert_eq!(second.idle_timeout.as_secs(), 300);
-    assert_eq!((first.keepalive.idle.as_secs(), first.keepalive.count), (30, 9));
+    assert_eq!(first.terms.idle_timeout.as_secs(), 3600);
+    assert_eq!(second.terms.idle_timeout.as_secs(), 300);
+    assert_eq!((first.terms.keepalive.idle.as_secs(), first.terms.keepalive.count), (30, 9));
     assert_eq!(first.limit.as_ref().map(|limit| limit.burst), Some(50));
     assert_eq!(second.limit.as_ref().map(|limit| limit.burst), Some(10));
     let path = |index: usize| match &config.pools[index].health.as_ref().unwrap().probe {

@@ -158,8 +158,8 @@ fn it_refuses_wrong_types_and_unknown_keys() {
 #[test]
 fn every_key_has_a_description_and_a_default_that_it_admits() {
     let schema = config::schema();
-    for key in keys::all() {
-        let of_key = &schema["$defs"][format!("{:?}", key.table)]["properties"][key.name];
+    for (table, key) in keys::all() {
+        let of_key = &schema["$defs"][table.name]["properties"][key.name];
         assert!(of_key["description"].as_str().unwrap().len() > 10, "{} {of_key}", key.name);
         let Some(default) = of_key.get("default") else { continue };
         let wrong = violations(of_key, &schema, default, key.name);

@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -133,4 +134,21 @@ fn choices_end() {
         proxy.tell(backend, "ready");
     }
     assert!(served(&proxy, 5) != "b3" && served(&proxy, 1) != "b3");
+}
+
+// If this fails, `check` says of a `hash_key` beside `sticky` that it counts, and users behind one
+// address share a backend all the same.
+#[test]
+fn clients_are_known_by_what_they_say() {
+    let backends = named(2);
+    let setup = pool_of(&backends, "size = 1024").pool("hash_key = \"http-header X-User\"");
+    let proxy = setup.start();
+    let served_as = |user: &str| {
+        let mut stream = connect_from((client(1), 0), proxy.address()).unwrap();
+        stream.write_all(format!("GET / HTTP/1.1\r\nX-User: {user}\r\n\r\n").as_bytes()).unwrap();
+        read_line(&mut stream).unwrap()
+    };
+    let homes = ["ann", "bob", "cat", "dan"].map(served_as);
+    assert_eq!(homes, ["b1", "b2", "b1", "b2"]);
+    assert_eq!(["dan", "cat", "bob", "ann"].map(served_as), ["b2", "b1", "b2", "b1"]);
 }

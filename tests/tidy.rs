@@ -13,6 +13,8 @@
 mod names;
 #[path = "tidy/plainest.rs"]
 mod plainest;
+#[path = "tidy/reach.rs"]
+mod reach;
 #[path = "tidy/reading.rs"]
 mod reading;
 #[path = "tidy/structure.rs"]
@@ -264,6 +266,65 @@ fn no_parameter_is_several() {
     hold(names::parameters_in_disguise);
 }
 
+/// Most files of `src/` that a new balance algorithm, a new kind of probe and a new key touch.
+const BALANCE_FILES_MAX: usize = 5;
+const PROBE_FILES_MAX: usize = 6;
+const KEY_FILES_MAX: usize = 3;
+/// Keys that act in one place and whose name means nothing else.
+const KEYS_SAMPLED: &[&str] = &[
+    "drain_timeout",
+    "shutdown_delay",
+    "hash_seed",
+    "fast_open",
+    "defer_accept",
+    "mptcp",
+    "max_bytes",
+    "hash_prefix",
+    "fast_interval",
+    "rise",
+    "fall",
+    "down_backoff",
+    "consecutive_failures",
+    "max_ejected",
+];
+
+/// If it fails, a key, a kind of probe or a balance algorithm stands in more places than the
+/// recipes of CONTRIBUTING.md say, and the next one is forgotten in one of them.
+#[test]
+fn one_addition_touches_few_files() {
+    let sources = sources(&[".rs"]);
+    let files = reach::naming_files(&sources);
+    let mut wrong = Vec::new();
+    let mut hold = |names: &[&str], most: usize| {
+        let files = reach::that_name(&files, names);
+        assert!(files.len() >= 2, "{names:?} is named in {files:?} only");
+        if files.len() > most {
+            wrong.push(format!("{names:?}: {most} files allowed, named in {files:?}"));
+        }
+    };
+    for names in [
+        ["LeastLatency", "least-latency", "least_latency"],
+        ["LeastConnections", "least-connections", "least_connections"],
+        ["RandomTwo", "random-two", "random_two"],
+    ] {
+        hold(&names, BALANCE_FILES_MAX);
+    }
+    hold(&["SendExpect", "send-expect", "send_expect"], PROBE_FILES_MAX);
+    for key in KEYS_SAMPLED {
+        hold(&[key], KEY_FILES_MAX);
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// If it fails, a value of a key cannot be written, and is shown as an empty word.
+#[test]
+fn every_term_has_a_word() {
+    let terms: Vec<Source> = sources(&[".rs"]);
+    let terms = terms.iter().filter(|source| source.path.starts_with("src/"));
+    let wrong: Vec<String> = terms.flat_map(reach::terms_without_a_word).collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
 /// If it fails, what serves knows of faults that only tests need.
 #[test]
 fn no_fault_of_a_test_is_in_what_serves() {
@@ -487,6 +548,31 @@ fn a_wrong_list_of_the_plainest_session_is_seen() {
     let many = (0..17).map(|number| format!("{number}. `policy/a.rs`\n"));
     let many = plainest::Plainest::of(&format!("### What to read\n{}", many.collect::<String>()));
     assert!(plainest(&many, &files(""))[0].starts_with("17 files to read"));
+}
+
+/// If it fails, a file that names a key, or a term without a word, goes unseen.
+#[test]
+fn names_and_words_are_seen() {
+    let files = [
+        Source::new("src/a.rs", "const A: &str = \"some_key\";"),
+        Source::new("src/b.rs", "fn f(it: It) { it.some_key }"),
+        Source::new("src/some_key.rs", ""),
+        Source::new(
+            "src/c.rs",
+            "// some_key\nfn some_key_max() {}\n#[cfg(test)]\nmod tests {\n    some_key\n}",
+        ),
+        Source::new("tests/d.rs", "some_key"),
+    ];
+    let files = reach::naming_files(&files);
+    let named = reach::that_name(&files, &["some_key"]);
+    assert_eq!(named, ["src/a.rs", "src/b.rs", "src/some_key.rs"]);
+    let term = |words: &str| {
+        format!(
+            "enum T {{\n    /// One.\n    One,\n    Two,\n}}\nimpl Word for T {{ {words} }}\n}}"
+        )
+    };
+    let (bad, good) = (term("(\"one\", Self::One)"), term("Self::One, Self::Two"));
+    tried(reach::terms_without_a_word, "src/a.rs", &bad, &good, &["no word for T::Two"]);
 }
 
 /// If it fails, names and parameters are not looked at.

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::de::DeValue;
 
-use super::Address;
+use crate::policy::terms::Address;
+
 use super::file::{Value, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;
@@ -228,7 +229,7 @@ pub(super) fn overlaps(left: &Address, right: &Address) -> bool {
     }
 }
 
-/// The same of two IP addresses with their ports; port 0 is in nobody's way.
+/// Whether two IP addresses with their ports are in each other's way; port 0 never is.
 pub(crate) fn is_in_the_way(left: SocketAddr, right: SocketAddr) -> bool {
     let (one, other) = (left.ip().to_canonical(), right.ip().to_canonical());
     let takes_all = one.is_unspecified() || other.is_unspecified();

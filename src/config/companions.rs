@@ -1,22 +1,32 @@
 //! Keys that count only beside certain values of others, as the table of keys says.
 
+use toml::de::DeValue;
+
 use super::file::{Section, Value, quoted};
-use super::keys::{self, Companion, IfIdle, Key, Shape, Values};
+use super::key::{Companion, IfIdle, Key, Shape, Values};
 use super::report::{Finding, Report};
 
 /// Reports every key of a table that is given, means something, and does not count beside what it
-/// stands, where the table of keys has such keys refused.
-pub(super) fn refuse_idle(section: &Section<'_>, report: &mut Report<'_>) {
+/// stands, as its row says.
+pub(super) fn report_idle(section: &Section<'_>, report: &mut Report<'_>) {
     if section.partial {
         return;
     }
-    for key in keys::of(section.table) {
-        let refused = key.companions.iter().filter(|it| it.if_idle == IfIdle::Refused);
-        let Some(companion) = refused.into_iter().find(|it| !counts(section, it)) else { continue };
+    // What `[defaults]` gives to all may be meant for others: a warning is about the table itself.
+    let own: Vec<String> = section.entries().into_iter().map(|(value, _)| value.name).collect();
+    for key in section.table.keys() {
+        let mut companions = key.companions.iter().filter(|it| it.if_idle != IfIdle::Kept);
+        let Some(companion) = companions.find(|it| !counts(section, it)) else { continue };
         let Some(value) = section.get(key.name) else { continue };
+        if report.has_error_at(&value.place) {
+            continue;
+        }
         let is_off = value.text().is_some_and(|text| key.is_default(text));
-        if !is_off && !report.has_error_at(&value.place) {
-            refuse(section, key, companion, &value, report);
+        match companion.if_idle {
+            IfIdle::Refused if is_off => {}
+            IfIdle::Refused => refuse(section, key, companion, &value, report),
+            IfIdle::Warned if own.contains(&value.name) => warn(section, companion, &value, report),
+            IfIdle::Warned | IfIdle::Kept => {}
         }
     }
 }
@@ -37,11 +47,33 @@ fn counts(section: &Section<'_>, companion: &Companion) -> bool {
 /// The word that a key has, in the file or by default; `None` if it is no known word.
 fn effective_word<'s>(section: &Section<'s>, name: &str) -> Option<&'s str> {
     let key = section.key(name)?;
-    let Shape::Word(words) = key.shape else { return None };
-    match section.get(name) {
-        Some(value) => value.text().filter(|text| words().contains(text)),
-        None => key.default_text(),
+    let Some(value) = section.get(name) else { return key.default_text() };
+    match (key.shape, value.data) {
+        (Shape::Word(words), _) => value.text().filter(|text| words().contains(text)),
+        (Shape::Boolean, DeValue::Boolean(true)) => Some("true"),
+        (Shape::Boolean, DeValue::Boolean(false)) => Some("false"),
+        _ => None,
     }
+}
+
+/// A word as the file has it beside its key.
+fn assigned(key: Option<&Key>, word: &str) -> String {
+    key.map_or_else(String::new, |key| match key.is_quoted(word) {
+        true => format!("{} = {}", key.name, quoted(word)),
+        false => format!("{} = {word}", key.name),
+    })
+}
+
+fn warn(section: &Section<'_>, companion: &Companion, value: &Value<'_>, report: &mut Report<'_>) {
+    let (name, other) = (&value.name, section.key(companion.key));
+    let beside = effective_word(section, companion.key).unwrap_or_default();
+    let beside = assigned(other, beside);
+    let finding = Finding::new(format!("`{name}` has no effect beside `{beside}`"));
+    let remedy = match companion.values {
+        Values::Among([word, ..]) => format!("write `{}` to have it used", assigned(other, word)),
+        _ => format!("choose another `{}`", companion.key),
+    };
+    report.warning(&value.place, finding.hint(format!("{remedy}, or remove `{name}`")));
 }
 
 fn refuse(

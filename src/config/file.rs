@@ -8,9 +8,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Key, KeyTable, Shape};
+use super::key::{Key, KeyTable, Shape};
 use super::report::{FilePlace, Finding, Report};
-use super::suggest::{foreign_key, nearest};
 
 /// One value with its place and the name messages call it by.
 #[derive(Debug, Clone)]
@@ -110,7 +109,7 @@ struct Layer<'t> {
 #[derive(Debug, Clone)]
 pub(super) struct Section<'t> {
     /// Where its keys stand in the table of keys.
-    pub(super) table: KeyTable,
+    pub(super) table: &'static KeyTable,
     layers: Vec<Layer<'t>>,
     /// True for `[defaults]` read by itself: nothing is required and nothing is compared.
     pub(super) partial: bool,
@@ -118,20 +117,20 @@ pub(super) struct Section<'t> {
 
 impl<'t> Section<'t> {
     /// The section of a value, if that is a table.
-    pub(super) fn of(value: &Value<'t>, table: KeyTable) -> Option<Self> {
+    pub(super) fn of(value: &Value<'t>, table: &'static KeyTable) -> Option<Self> {
         let DeValue::Table(entries) = value.data else { return None };
         let layers = vec![Layer { entries, header: value.place.clone() }];
         Some(Self { table, layers, partial: false })
     }
 
     /// The root of a document.
-    pub(super) fn root(entries: &'t DeTable<'t>) -> Self {
+    pub(super) fn root(entries: &'t DeTable<'t>, table: &'static KeyTable) -> Self {
         let header = FilePlace { span: 0..0, path: String::new() };
-        Self { table: KeyTable::File, layers: vec![Layer { entries, header }], partial: false }
+        Self { table, layers: vec![Layer { entries, header }], partial: false }
     }
 
     /// A table that is not in the file: every key has its default.
-    pub(super) fn absent(table: KeyTable) -> Self {
+    pub(super) fn absent(table: &'static KeyTable) -> Self {
         Self { table, layers: Vec::new(), partial: false }
     }
 
@@ -142,13 +141,13 @@ impl<'t> Section<'t> {
     }
 
     /// `[defaults]` read by itself, as one of the tables it stands for.
-    pub(super) fn as_partial(&self, table: KeyTable) -> Self {
+    pub(super) fn as_partial(&self, table: &'static KeyTable) -> Self {
         Self { table, layers: self.layers.clone(), partial: true }
     }
 
     /// The row of a key of this table.
     pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
-        keys::find(self.table, name)
+        self.table.find(name)
     }
 
     /// Where the table itself begins.
@@ -181,17 +180,14 @@ impl<'t> Section<'t> {
     /// when it is switched off.
     pub(super) fn open(&self, name: &str, report: &mut Report<'_>) -> Option<Section<'t>> {
         let (table, can_be_off) = match self.key(name)?.shape {
-            Shape::KeyTable(table) => (table, false),
+            Shape::Table(table) => (table, false),
             Shape::TableOrFalse(table) => (table, true),
             _ => return None,
         };
         let mut layers = Vec::new();
         for value in self.layers.iter().filter_map(|layer| layer.get(name)) {
             match (Section::of(&value, table), value.data) {
-                (Some(section), _) => {
-                    section.refuse_unknown(report);
-                    layers.extend(section.layers);
-                }
+                (Some(section), _) => layers.extend(section.layers),
                 // Off, whatever [defaults] says behind it.
                 (None, DeValue::Boolean(false)) if can_be_off => {
                     if self.partial {
@@ -210,23 +206,17 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// Opens a table inside this one; where it is not in the file every key has its default.
+    pub(super) fn open_or_absent(&self, name: &str, report: &mut Report<'_>) -> Section<'t> {
+        let table = self.key(name).and_then(|key| key.shape.table()).unwrap_or(self.table);
+        self.open(name, report).unwrap_or(Section::absent(table))
+    }
+
     /// The keys of the table itself, in the order of the file.
     pub(super) fn entries(&self) -> Vec<(Value<'t>, Range<usize>)> {
         let mut entries = self.layers.first().map_or_else(Vec::new, Layer::entries);
         entries.sort_by_key(|(_, key)| key.start);
         entries
-    }
-
-    /// Reports the keys of the table itself that do not belong there.
-    pub(super) fn refuse_unknown(&self, report: &mut Report<'_>) {
-        let table = self.table;
-        for (value, span) in self.entries() {
-            let name = value.name.as_str();
-            let place = FilePlace { span, path: value.place.path.clone() };
-            if keys::find(table, name).is_none() {
-                report.error(&place, unknown_key(name, table, &self.header()));
-            }
-        }
     }
 }
 
@@ -299,47 +289,9 @@ pub(super) fn shown(word: &str) -> String {
     out
 }
 
-/// A key that does not belong into `table`.
-fn unknown_key(name: &str, table: KeyTable, header: &FilePlace) -> Finding {
-    let known: Vec<&str> = keys::of(table).map(|key| key.name).collect();
-    let elsewhere: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
-    let foreign = foreign_key(name).iter().copied().find(|ours| known.contains(ours));
-    let near = foreign.or_else(|| nearest(name, known.iter().copied()));
-    let hint = match (near, elsewhere.is_empty()) {
-        (Some(near), true) => format!("did you mean `{near}`?"),
-        (Some(near), false) => {
-            format!("`{name}` belongs in {}; did you mean `{near}`?", join_or(&elsewhere))
-        }
-        (None, false) => format!("`{name}` belongs in {}", join_or(&elsewhere)),
-        (None, true) => {
-            far_away(name).unwrap_or_else(|| format!("its keys are {}", known.join(", ")))
-        }
-    };
-    let expected = if known.len() <= 6 {
-        let list: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
-        join_or(&list)
-    } else {
-        format!("a key of {table}")
-    };
-    let holder = match table {
-        KeyTable::Backend => table.to_string(),
-        _ => format!("[{}]", shown(&header.path)),
-    };
-    Finding::new(format!("unknown key `{}` in {holder}", shown(name))).expected(expected).hint(hint)
-}
-
-/// A proposal from any table, for a word that is near to nothing here.
-fn far_away(name: &str) -> Option<String> {
-    let foreign = foreign_key(name).first().copied();
-    let all = keys::all().map(|key| key.name);
-    let near = foreign.or_else(|| nearest(name, all))?;
-    let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
-    Some(format!("did you mean `{near}` of {}?", join_or(&tables)))
-}
-
 /// What to say about something else where a table belongs: `or_false` is what stands there, where
 /// `false` could.
-fn no_table(name: &str, table: KeyTable, or_false: Option<&DeValue<'_>>) -> Finding {
+fn no_table(name: &str, table: &KeyTable, or_false: Option<&DeValue<'_>>) -> Finding {
     let sample = sample_table(name, table);
     let finding = Finding::new(format!("`{name}` must be a table"));
     let Some(data) = or_false else { return finding.expected(sample) };
@@ -359,23 +311,12 @@ fn nothing_to_turn_off(name: &str) -> Finding {
         .hint("`false` belongs into a listener or pool, to turn off what [defaults] gives")
 }
 
-/// How an inline table of that name is written.
-fn sample_table(name: &str, table: KeyTable) -> String {
-    let sample = match table {
-        KeyTable::Log => "log = { level = \"info\" }",
-        KeyTable::Keepalive => "keepalive = { idle = \"60s\" }",
-        KeyTable::Bandwidth => "bandwidth = { down = \"1MiB/s\" }",
-        KeyTable::AcceptProxy => "accept_proxy = { from = [\"10.0.0.0/8\"] }",
-        KeyTable::Peek => "peek = { timeout = \"3s\" }",
-        KeyTable::LimitKey => "key = { v4 = 32, v6 = 64 }",
-        KeyTable::Sticky => "sticky = { for = \"1h\" }",
-        KeyTable::Queue => "queue = { max = 100, timeout = \"10s\" }",
-        KeyTable::HashPrefix => "hash_prefix = { v4 = 32, v6 = 128 }",
-        KeyTable::Limit => "limit = { rate = \"100/s\" }",
-        KeyTable::Health => "health = { probe = \"tcp\" }",
-        _ => return format!("a table `{name}`"),
-    };
-    format!("a table such as `{sample}`")
+/// How a table of that name is written as a value.
+fn sample_table(name: &str, table: &KeyTable) -> String {
+    match table.sample {
+        "" => format!("a table `{name}`"),
+        sample => format!("a table such as `{sample}`"),
+    }
 }
 
 /// `a`, `a or b`, `a, b or c`.

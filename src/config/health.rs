@@ -1,24 +1,228 @@
-//! `[pool.NAME.health]`: from the table to a [`Health`].
+//! `[pool.NAME.health]`: active probes. What one kind of probe asks is read in a file of its own.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::policy::first_bytes::request_head::is_token;
-use crate::policy::terms::Word;
+use crate::policy::first_bytes::proxy_header::ProxyVersion;
+use crate::policy::terms::{Address, Word};
 
-use super::Address;
-use super::file::{Field, Section, Value, quoted, shown};
-use super::keys::{Companion, Values};
-use super::payload::payload;
-use super::report::{Finding, Report};
-use super::scalar;
-use super::tls_probe;
+use super::bounds::{LONGEST, SHORTEST};
+use super::companions::report_idle;
+use super::entries::Entries;
+use super::file::{Section, shown};
+use super::http_probe::{PATH_BYTES_MAX, host, method, path, show_statuses, statuses};
+use super::key::{Companion, IfIdle, Key, KeyTable, Shape, Values, words};
+use super::payload::{PAYLOAD_MAX, escaped, expectation, payload};
+use super::report::{FilePlace, Finding, Report};
+use super::tls_probe::{Trust, compare_name};
 use super::units::show_duration;
-use super::unix::compare_port;
-use super::words::{InitialVerdict, ProbeKind};
-use super::{Health, Probe};
 
-/// Longest path and query of a request; the HTTP client takes 65,534.
-const PATH_LENGTH_MAX: usize = 4096;
+const WITH_HTTP: &[Companion] = &[with_probe(&["http"])];
+const WITH_HTTP_OR_TLS: &[Companion] = &[with_probe(&["http", "tls"])];
+const WITH_SEND_EXPECT: &[Companion] = &[with_probe(&["send-expect"])];
+const WITH_TLS: &[Companion] = &[with_probe(&["tls"])];
+const WITH_VERIFY: &[Companion] =
+    &[with_probe(&["tls"]), Companion::new("verify", Values::Among(&["true"]), IfIdle::Warned)];
+
+const fn with_probe(kinds: &'static [&'static str]) -> Companion {
+    Companion::new("probe", Values::Among(kinds), IfIdle::Warned)
+}
+
+/// Keys of `[pool.NAME.health]`.
+pub(super) static HEALTH: KeyTable = KeyTable {
+    name: "Health",
+    title: "[pool.NAME.health]",
+    sample: "health = { probe = \"tcp\" }",
+    keys: &[
+        Key::new("probe", Shape::Word(words::<ProbeKind>))
+            .default("tcp")
+            .reload("now")
+            .means("What one probe does."),
+        Key::new("path", Shape::TextOf("text", 1, PATH_BYTES_MAX))
+            .default("/health")
+            .note(
+                "; begins with `/`; spaces, `<`, `>`, `#` and what is not ASCII \
+                   percent-encoded, the backtick before `?` and `\"` after it too",
+            )
+            .reload("now")
+            .beside(WITH_HTTP)
+            .means("http: path and query to ask for."),
+        Key::new("host", Shape::Text("text"))
+            .or_else("the backend's address; `localhost` on a Unix socket")
+            .note("tls: a name, or an IP address")
+            .reload("now")
+            .beside(WITH_HTTP_OR_TLS)
+            .means("http: Host header."),
+        Key::new("method", Shape::Text("text"))
+            .default("GET")
+            .note("a method without a body, not CONNECT")
+            .reload("now")
+            .beside(WITH_HTTP)
+            .means("http: the method of the request."),
+        Key::new("status", Shape::List("list"))
+            .default("[\"200\"]")
+            .note("`\"100\"` to `\"599\"`, or ranges such as `\"200-299\"`")
+            .reload("now")
+            .beside(WITH_HTTP)
+            .means("http: good answers."),
+        Key::new("send", Shape::TextOf("bytes", 0, PAYLOAD_MAX))
+            .default("PING\\r\\n")
+            .reload("now")
+            .beside(WITH_SEND_EXPECT)
+            .means("send-expect: what is sent first; `\"\"` for servers that speak first."),
+        Key::new("expect", Shape::TextOf("bytes", 1, PAYLOAD_MAX))
+            .default("+PONG")
+            .reload("now")
+            .beside(WITH_SEND_EXPECT)
+            .means("send-expect: what the answer has to hold, anywhere in its first 64 KiB."),
+        Key::new("verify", Shape::Boolean)
+            .default("false")
+            .reload("now")
+            .beside(WITH_TLS)
+            .means("tls: whether the certificate is checked."),
+        Key::new("ca", Shape::Text("path"))
+            .or_else("the system's roots")
+            .note("absolute")
+            .reload("now")
+            .beside(WITH_VERIFY)
+            .means(
+                "tls, with `verify`: a PEM file of the certificates to trust instead: of \
+                    authorities, or the servers' own.",
+            ),
+        Key::new("port", Shape::Count(1, 65_535))
+            .or_else("the backend's port")
+            .reload("now")
+            .means("Which port is asked, by every kind of probe."),
+        Key::new("interval", Shape::Duration(SHORTEST, LONGEST)).default("5s").reload("now").means(
+            "From the start of one probe to the start of the next, ±10 %, while the verdict \
+                    is settled.",
+        ),
+        Key::new("fast_interval", Shape::Duration(SHORTEST, LONGEST))
+            .default("1s")
+            .reload("now")
+            .means(
+                "Time between probes while a verdict is changing; never longer than `interval`.",
+            ),
+        Key::new("timeout", Shape::Duration(SHORTEST, LONGEST))
+            .default("2s")
+            .reload("now")
+            .means("How long one probe may take."),
+        Key::new("rise", Shape::Count(1, 1_000))
+            .default("2")
+            .reload("now")
+            .means("Passes in a row until a backend is up."),
+        Key::new("fall", Shape::Count(1, 1_000))
+            .default("3")
+            .reload("now")
+            .means("Failures in a row until it is down."),
+        Key::new("down_backoff", Shape::Duration(SHORTEST, LONGEST))
+            .default("30s")
+            .reload("now")
+            .means(
+                "Longest time between probes of a backend that is down: from `fast_interval` \
+                    upwards, at random, doubling.",
+            ),
+        Key::new("initial", Shape::Word(words::<InitialVerdict>))
+            .default("up")
+            .reload("new backends")
+            .means("Verdict before the first probe has ended."),
+    ],
+    also: &[],
+};
+/// `[pool.NAME.health]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// What one probe does.
+    pub probe: Probe,
+    /// The port it asks; `None` is the backend's own.
+    pub port: Option<u16>,
+    /// Time between probes of a backend whose verdict is settled.
+    pub interval: Duration,
+    /// Time between probes while a verdict is changing.
+    pub fast_interval: Duration,
+    /// Bound on one probe.
+    pub timeout: Duration,
+    /// Passes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+    /// Longest time between probes of a backend that is down.
+    pub down_backoff: Duration,
+    /// The verdict before the first probe has ended: true is up.
+    pub initial_up: bool,
+    /// The PROXY header that a probe begins with: the pool's.
+    pub send_proxy: Option<ProxyVersion>,
+    /// Addresses that a probe may come from: the pool's.
+    pub source: Vec<IpAddr>,
+}
+
+/// What one probe does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Connects.
+    Tcp,
+    /// Makes an HTTP/1.1 request and looks at the status.
+    Http {
+        /// `GET`, `HEAD` or another method without a body.
+        method: String,
+        /// Path and query, beginning with a slash.
+        path: String,
+        /// Host header; `None` is the backend's address.
+        host: Option<String>,
+        /// Inclusive ranges of accepted status codes.
+        status: Vec<(u16, u16)>,
+    },
+    /// Makes a TLS handshake.
+    Tls {
+        /// The name to ask for and to check, or an IP address that is only checked; `None` is the
+        /// backend's address, which is not asked for.
+        host: Option<String>,
+        /// Whose certificates are good.
+        trust: Trust,
+    },
+    /// Sends bytes, and waits until the answer holds others.
+    SendExpect {
+        /// May be empty: then the server speaks first.
+        send: Vec<u8>,
+        /// At least one byte.
+        expect: Vec<u8>,
+    },
+}
+
+/// `probe` of `health`, without what belongs to each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProbeKind {
+    /// Connects.
+    Tcp,
+    /// Makes a request over HTTP.
+    Http,
+    /// Sends bytes and expects others.
+    SendExpect,
+    /// Makes a TLS handshake.
+    Tls,
+}
+
+impl Word for ProbeKind {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tcp", Self::Tcp),
+        ("http", Self::Http),
+        ("send-expect", Self::SendExpect),
+        ("tls", Self::Tls),
+    ];
+}
+
+/// `initial` of `health`: the verdict before the first probe has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InitialVerdict {
+    /// The backend serves.
+    Up,
+    /// It waits for its probes.
+    Down,
+}
+
+impl Word for InitialVerdict {
+    const WORDS: &'static [(&'static str, Self)] = &[("up", Self::Up), ("down", Self::Down)];
+}
 
 /// Reads the probes of a pool, if it has any; `unix` is a backend of it that has no port.
 pub(super) fn health(
@@ -35,6 +239,7 @@ pub(super) fn health(
     if let (Some(place), Some(unix)) = (port.place(), unix) {
         compare_port(place, unix, report);
     }
+    let initial = section.word_or_default::<InitialVerdict>("initial", report);
     Some(Health {
         probe: probe(section, unix, report),
         port: port.value().and_then(|port| u16::try_from(port).ok()),
@@ -44,8 +249,7 @@ pub(super) fn health(
         rise: section.count32_or_default("rise", report),
         fall: section.count32_or_default("fall", report),
         down_backoff: section.duration_or_default("down_backoff", report),
-        initial_up: section.word_or_default::<InitialVerdict>("initial", report)
-            == InitialVerdict::Up,
+        initial_up: initial == InitialVerdict::Up,
         send_proxy: None,
         source: Vec::new(),
     })
@@ -53,80 +257,28 @@ pub(super) fn health(
 
 /// Reads what a probe does. The keys of every kind are checked in any case.
 fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>) -> Probe {
-    let kind = section.word::<ProbeKind>("probe", report);
+    let kind = section.word_or_default::<ProbeKind>("probe", report);
     let host = section.read("host", report, host);
     let http = Probe::Http {
-        method: section.read("method", report, method).or(section.default_text("method")),
-        path: section.read("path", report, path).or(section.default_text("path")),
+        method: section.read_or_default("method", report, method),
+        path: section.read_or_default("path", report, path),
         host: host.clone().value(),
-        status: section
-            .read("status", report, |value, report| {
-                if value.elements().is_some_and(|elements| elements.is_empty()) {
-                    let finding = Finding::new("`status` is empty: no answer would pass");
-                    report.error(&value.place, finding.expected("codes such as [\"200\"]"));
-                    return None;
-                }
-                scalar::list(value, "[\"200-299\"]", report, status)
-            })
-            .or(vec![(200, 200)]),
+        status: section.read_or_default("status", report, statuses),
     };
     let send_expect = Probe::SendExpect {
-        send: section.read("send", report, payload).or(b"PING\r\n".to_vec()),
-        expect: section.read("expect", report, expectation).or(b"+PONG".to_vec()),
+        send: section.read_or_default("send", report, payload),
+        expect: section.read_or_default("expect", report, expectation),
     };
-    let tls = tls_probe::Keys::read(section, report);
-    let kind = match kind {
-        Field::Given(kind, _) => kind,
-        Field::Absent => ProbeKind::Tcp,
-        Field::Bad => return Probe::Tcp,
-    };
-    warn_unused(section, kind, report);
+    let trust = Trust::read(section, report);
+    report_idle(section, report);
     match kind {
         ProbeKind::Tcp => Probe::Tcp,
         ProbeKind::Http => http,
-        ProbeKind::Tls => tls.probe(section, host, unix, report),
+        ProbeKind::Tls => {
+            compare_name(section, &host, unix, report);
+            Probe::Tls { host: host.value(), trust }
+        }
         ProbeKind::SendExpect => send_expect,
-    }
-}
-
-/// What has to be in the answer: one byte at least.
-fn expectation(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<u8>> {
-    let bytes = payload(value, report)?;
-    if !bytes.is_empty() {
-        return Some(bytes);
-    }
-    let finding = Finding::new("`expect` is empty: every answer would pass")
-        .expected("a part of a good answer such as \"+PONG\"")
-        .hint("`probe = \"tcp\"` only connects");
-    report.error(&value.place, finding);
-    None
-}
-
-/// Warns about keys of another kind of probe in the very table that makes this one.
-fn warn_unused(section: &Section<'_>, kind: ProbeKind, report: &mut Report<'_>) {
-    if section.partial {
-        return;
-    }
-    for (value, _) in section.entries() {
-        let name = value.name.as_str();
-        let idle = section
-            .key(name)
-            .into_iter()
-            .flat_map(|key| key.companions)
-            .find(|companion| companion.key == "probe" && !companion.admits(kind.word()));
-        let Some(Companion { values: Values::Among([word, ..]), .. }) = idle else { continue };
-        let does = match kind {
-            ProbeKind::Tcp => "this probe only connects",
-            ProbeKind::Http => "this probe makes a request over HTTP",
-            ProbeKind::Tls => "this probe only makes a TLS handshake",
-            ProbeKind::SendExpect => "this probe sends and expects bytes",
-        };
-        let finding = Finding::new(format!("`{name}` has no effect: {does}"));
-        let hint = match *word {
-            "http" => "add `probe = \"http\"` to make a request".to_owned(),
-            word => format!("write `probe = \"{word}\"` to have it used"),
-        };
-        report.warning(&value.place, finding.hint(hint));
     }
 }
 
@@ -151,80 +303,49 @@ fn compare_timeout(
     report.warning(&place, finding);
 }
 
-/// An HTTP method: a token of RFC 9110.
-fn method(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
-    const EXPECTED: &str = "a method without a body, such as \"GET\" or \"HEAD\"";
-    let text = scalar::string(value, EXPECTED, report)?;
-    let finding = if !text.bytes().all(is_token) {
-        Finding::new(format!("`{}` is no HTTP method", shown(&text))).expected(EXPECTED)
-    } else if text == "CONNECT" {
-        Finding::new("a probe cannot CONNECT").expected(EXPECTED)
-    } else {
-        return Some(text);
-    };
-    report.error(&value.place, finding);
-    None
+/// Checks that probes do not ask for a port where backends have none.
+fn compare_port(port: &FilePlace, address: &Address, report: &mut Report<'_>) {
+    let address = shown(&address.to_string());
+    let finding = Finding::new(format!("`port` has no meaning for backend `{address}`"))
+        .expected("no `port`, or backends with IP addresses")
+        .hint("put what is probed over TCP into a pool of its own");
+    report.error(port, finding);
 }
 
-/// Path and query of a request.
-fn path(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
-    const EXPECTED: &str = "a path such as \"/health\"";
-    let text = scalar::string(value, EXPECTED, report)?;
-    let finding = if !text.starts_with('/') {
-        Finding::new("`path` does not begin with `/`")
-            .expected(EXPECTED)
-            .hint(format!("write `path = {}`", quoted(&format!("/{text}"))))
-    } else if let Some(letter) = unfit_for_a_request_line(&text) {
-        let mut bytes = [0; 4];
-        let bytes = letter.encode_utf8(&mut bytes).bytes();
-        let encoded: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
-        Finding::new(format!("`path` holds `{letter}`, which has to be encoded there"))
-            .expected(EXPECTED)
-            .hint(format!("write {encoded} for it"))
-    } else if text.len() > PATH_LENGTH_MAX {
-        Finding::new("`path` is too long").expected(format!("at most {PATH_LENGTH_MAX} bytes"))
-    } else {
-        return Some(text);
-    };
-    report.error(&value.place, finding);
-    None
-}
-
-/// The first character that the client of the probes would not send as it is.
-fn unfit_for_a_request_line(text: &str) -> Option<char> {
-    let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    let unfit = |text: &str, also: &str| {
-        text.chars().find(|letter| !letter.is_ascii_graphic() || also.contains(*letter))
-    };
-    unfit(path, "<>`#").or_else(|| unfit(query, "<>\"#"))
-}
-
-/// Value of a Host header.
-fn host(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
-    const EXPECTED: &str = "a host such as \"www.example.com\"";
-    let text = scalar::string(value, EXPECTED, report)?;
-    if text.chars().all(|letter| letter.is_ascii_graphic() && letter != '/') {
-        return Some(text);
+impl Health {
+    /// Its keys as `evenkeel config` shows them.
+    pub(super) fn entries(&self) -> Entries {
+        let initial = if self.initial_up { InitialVerdict::Up } else { InitialVerdict::Down };
+        self.probe
+            .entries()
+            .given(self.port, |out, port| out.plain("port", port))
+            .duration("interval", self.interval)
+            .duration("fast_interval", self.fast_interval)
+            .duration("timeout", self.timeout)
+            .plain("rise", self.rise)
+            .plain("fall", self.fall)
+            .duration("down_backoff", self.down_backoff)
+            .word("initial", initial)
     }
-    let finding = Finding::new(format!("`{}` is no value of a Host header", shown(&text)));
-    report.error(&value.place, finding.expected(EXPECTED));
-    None
 }
 
-/// One status code or an inclusive range.
-fn status(value: &Value<'_>, report: &mut Report<'_>) -> Option<(u16, u16)> {
-    const EXPECTED: &str = "a status such as \"200\" or a range such as \"200-299\"";
-    let text = scalar::string(value, EXPECTED, report)?;
-    let code =
-        |text: &str| text.trim().parse::<u16>().ok().filter(|code| (100..=599).contains(code));
-    let (low, high) = text.split_once('-').unwrap_or((&text, &text));
-    let finding = match (code(low), code(high)) {
-        (Some(low), Some(high)) if low <= high => return Some((low, high)),
-        (Some(_), Some(_)) => Finding::new(format!("`{}` runs backwards", shown(&text)))
-            .hint(format!("write \"{}-{}\"", high.trim(), low.trim())),
-        _ => Finding::new(format!("`{}` is no HTTP status", shown(&text)))
-            .hint("codes run from 100 to 599"),
-    };
-    report.error(&value.place, finding.expected(EXPECTED));
-    None
+impl Probe {
+    fn entries(&self) -> Entries {
+        let out = |kind: ProbeKind| Entries::default().word("probe", kind);
+        match self {
+            Self::Tcp => out(ProbeKind::Tcp),
+            Self::Http { method, path, host, status } => out(ProbeKind::Http)
+                .text("path", path)
+                .given(host.as_ref(), |out, host| out.text("host", host))
+                .text("method", method)
+                .list("status", &show_statuses(status)),
+            Self::Tls { host, trust } => out(ProbeKind::Tls)
+                .given(host.as_ref(), |out, host| out.text("host", host))
+                .plain("verify", *trust != Trust::Unchecked)
+                .given(trust.file(), |out, ca| out.text("ca", ca.to_string_lossy())),
+            Self::SendExpect { send, expect } => out(ProbeKind::SendExpect)
+                .plain("send", format!("'{}'", escaped(send)))
+                .plain("expect", format!("'{}'", escaped(expect))),
+        }
+    }
 }

@@ -1,90 +1,67 @@
 //! The one table of every key of the file format.
 //!
-//! A row says all there is to know of a key: where it stands, what may be written, what counts
-//! without it, when a reload counts, what it means and beside what it counts. Readers take bounds
-//! and defaults from here; `check` takes what does not go together; the schema is made of it, and
-//! `configs/full.toml` and `docs/configuration.md` are tested against it.
+//! A row says all there is to know of a key: what may be written, what counts without it, when a
+//! reload counts, what it means and beside what it counts. The rows of a table stand in the file
+//! that reads and shows it. Readers take bounds and defaults from them; `check` takes what does not
+//! go together; the schema is made of them, and `configs/full.toml` and `docs/configuration.md` are
+//! tested against them.
 
-mod bounds;
-mod key;
-mod listener;
-mod pool;
-mod process;
-
-pub use key::{
+pub use super::key::{
     Argument, Companion, Default, IfIdle, Key, KeyTable, RATE_PER_SECOND_MAX, Shape, Values,
+};
+use super::listener::LISTENER;
+use super::pool::POOL;
+use super::process::{ADMIN, GLOBAL};
+
+/// The file itself; it holds tables only.
+pub static FILE: KeyTable = KeyTable {
+    name: "File",
+    title: "the file",
+    sample: "",
+    keys: &[
+        Key::new("global", Shape::Table(&GLOBAL)),
+        Key::new("admin", Shape::Table(&ADMIN)),
+        Key::new("defaults", Shape::Table(&DEFAULTS)),
+        Key::new("listener", Shape::Named(&LISTENER)),
+        Key::new("pool", Shape::Named(&POOL)),
+    ],
+    also: &[],
+};
+
+/// `[defaults]`: every key of a listener or a pool.
+pub static DEFAULTS: KeyTable = KeyTable {
+    name: "Defaults",
+    title: "[defaults]",
+    sample: "",
+    keys: &[],
+    also: &[&LISTENER, &POOL],
 };
 
 /// Tables that have keys of their own, in the order of the documentation.
-pub const TABLES: &[KeyTable] = &[
-    KeyTable::Global,
-    KeyTable::Log,
-    KeyTable::Admin,
-    KeyTable::Listener,
-    KeyTable::AcceptProxy,
-    KeyTable::Route,
-    KeyTable::Peek,
-    KeyTable::Keepalive,
-    KeyTable::Bandwidth,
-    KeyTable::Limit,
-    KeyTable::LimitKey,
-    KeyTable::Pool,
-    KeyTable::HashPrefix,
-    KeyTable::Sticky,
-    KeyTable::Queue,
-    KeyTable::Backend,
-    KeyTable::Health,
-    KeyTable::Outlier,
-];
-
-/// The keys that stand in a table, in the order of the documentation; of `[defaults]` those of a
-/// listener and of a pool.
-pub fn of(table: KeyTable) -> impl Iterator<Item = &'static Key> {
-    let [first, second] = match table {
-        KeyTable::Defaults => [listener::LISTENER, pool::POOL],
-        table => [rows(table), &[]],
-    };
-    first.iter().chain(second)
+#[must_use]
+pub fn tables() -> Vec<&'static KeyTable> {
+    let mut tables = Vec::new();
+    add_below(&FILE, &mut tables);
+    tables
 }
 
-fn rows(table: KeyTable) -> &'static [Key] {
-    match table {
-        // Both have no keys of their own.
-        KeyTable::File | KeyTable::Defaults => &[],
-        KeyTable::Global => process::GLOBAL,
-        KeyTable::Log => process::LOG,
-        KeyTable::Admin => process::ADMIN,
-        KeyTable::Listener => listener::LISTENER,
-        KeyTable::AcceptProxy => listener::ACCEPT_PROXY,
-        KeyTable::Route => listener::ROUTE,
-        KeyTable::Peek => listener::PEEK,
-        KeyTable::Keepalive => listener::KEEPALIVE,
-        KeyTable::Bandwidth => listener::BANDWIDTH,
-        KeyTable::Limit => listener::LIMIT,
-        KeyTable::LimitKey => listener::LIMIT_KEY,
-        KeyTable::Pool => pool::POOL,
-        KeyTable::HashPrefix => pool::HASH_PREFIX,
-        KeyTable::Sticky => pool::STICKY,
-        KeyTable::Queue => pool::QUEUE,
-        KeyTable::Backend => pool::BACKEND,
-        KeyTable::Health => pool::HEALTH,
-        KeyTable::Outlier => pool::OUTLIER,
+fn add_below(table: &'static KeyTable, tables: &mut Vec<&'static KeyTable>) {
+    for inner in table.keys.iter().filter_map(|key| key.shape.table()) {
+        if !inner.keys.is_empty() {
+            tables.push(inner);
+        }
+        add_below(inner, tables);
     }
 }
 
-/// Every key, in the order of the documentation.
-pub fn all() -> impl Iterator<Item = &'static Key> {
-    TABLES.iter().flat_map(|table| of(*table))
-}
-
-/// The key called `name` in `table`.
-pub fn find(table: KeyTable, name: &str) -> Option<&'static Key> {
-    of(table).find(|key| key.name == name)
+/// Every key with the table it stands in, in the order of the documentation.
+pub fn all() -> impl Iterator<Item = (&'static KeyTable, &'static Key)> {
+    tables().into_iter().flat_map(|table| table.keys.iter().map(move |key| (table, key)))
 }
 
 /// The tables in which a key called `name` may be written.
-pub fn tables_with(name: &str) -> impl Iterator<Item = KeyTable> {
-    all().filter(move |key| key.name == name).map(|key| key.table)
+pub fn tables_with(name: &str) -> impl Iterator<Item = &'static KeyTable> {
+    all().filter(move |(_, key)| key.name == name).map(|(table, _)| table)
 }
 
 #[cfg(test)]
@@ -94,28 +71,21 @@ mod tests {
     /// If a key were both a listener's and a pool's, `[defaults]` would not know whose it is.
     #[test]
     fn listener_and_pool_keys_differ() {
-        for key in of(KeyTable::Listener) {
-            assert!(find(KeyTable::Pool, key.name).is_none(), "{} is ambiguous", key.name);
+        for key in LISTENER.keys {
+            assert!(POOL.find(key.name).is_none(), "{} is ambiguous", key.name);
         }
     }
 
-    /// If a row stood twice, turning it on would change only one of them.
+    /// If a row or a table stood twice, turning it on would change only one of them.
     #[test]
-    fn no_key_stands_twice() {
-        for key in all() {
-            let rows = all().filter(|other| other.table == key.table && other.name == key.name);
-            assert_eq!(rows.count(), 1, "{} in {}", key.name, key.table);
+    fn no_key_and_no_table_stands_twice() {
+        for (table, key) in all() {
+            let rows = table.keys.iter().filter(|other| other.name == key.name);
+            assert_eq!(rows.count(), 1, "{} in {table}", key.name);
         }
-    }
-
-    /// If it fails, a key is found in another table than the one it says.
-    #[test]
-    fn a_key_stands_in_the_table_it_names() {
-        for table in TABLES {
-            assert!(of(*table).count() > 0, "{table} has no key");
-            for key in of(*table) {
-                assert_eq!(key.table, *table, "{}", key.name);
-            }
+        for table in tables() {
+            let same = tables().into_iter().filter(|other| other.name == table.name);
+            assert_eq!(same.count(), 1, "{table}");
         }
     }
 
@@ -123,9 +93,9 @@ mod tests {
     /// have.
     #[test]
     fn companions_are_keys_of_the_same_table_with_those_values() {
-        for key in all() {
+        for (table, key) in all() {
             for companion in key.companions {
-                let other = find(key.table, companion.key);
+                let other = table.find(companion.key);
                 let other = other.unwrap_or_else(|| panic!("{} of {}", companion.key, key.name));
                 let (Values::Among(values) | Values::Except(values)) = companion.values else {
                     continue;

@@ -1,21 +1,139 @@
-//! `[listener.NAME.limit]`: from the table to a [`LimitConfig`].
+//! `[listener.NAME.limit]`: admission per client.
 
 use std::time::Duration;
 
-use super::companions::refuse_idle;
+use ipnet::IpNet;
+
+use crate::policy::balance::hash::Prefix;
+use crate::policy::terms::{LimitAction, Protocol, Word};
+
+use super::bounds::{CLIENTS_MAX, CLIENTS_MIN, U32_MAX};
+use super::companions::report_idle;
+use super::entries::Entries;
 use super::file::{Field, Section};
-use super::keys::Shape;
+use super::key::{Companion, IfIdle, Key, KeyTable, Shape, Values, words};
 use super::network;
+use super::prefix::{self, LIMIT_KEY, prefix};
 use super::report::{FilePlace, Finding, Report};
-use super::units::{show_duration, show_rate};
-use super::words::LimitMode;
-use super::{EventRate, LimitAction, LimitAlgorithm, LimitConfig, Prefix, Protocol};
+use super::units::{EventRate, show_duration, show_rate};
 
 /// Time a spent budget may take to come back: what the limiter's clock can hold.
 const HORIZON: Duration = Duration::from_secs(30 * 86_400);
 
 /// Most that is counted in one window: what the limiter's word has room for.
 const WINDOW_COUNT_MAX: u64 = 100_000;
+
+/// Only a token bucket has a burst, and that of its rate.
+const WITH_TOKEN_BUCKET: &[Companion] = &[
+    Companion::new("algorithm", Values::Among(&["token-bucket"]), IfIdle::Refused),
+    Companion::new("rate", Values::Any, IfIdle::Refused),
+];
+
+/// Keys of `[listener.NAME.limit]`.
+pub(super) static LIMIT: KeyTable = KeyTable {
+    name: "Limit",
+    title: "[listener.NAME.limit]",
+    sample: "limit = { rate = \"100/s\" }",
+    keys: &[
+        Key::new("algorithm", Shape::Word(words::<LimitAlgorithm>))
+            .default("token-bucket")
+            .means("How `rate` and `listener_rate` are measured."),
+        Key::new("rate", Shape::Rate)
+            .or_else("no bound")
+            .note("; in windows up to 100,000 in each period")
+            .means("Connections per time and client."),
+        Key::new("burst", Shape::Count(1, U32_MAX))
+            .or_else("the number of `rate`")
+            .note("; the whole burst must be back within 30 days")
+            .beside(WITH_TOKEN_BUCKET)
+            .means("`token-bucket` only: connections a quiet client may make at once."),
+        Key::new("max_concurrent", Shape::Count(1, U32_MAX))
+            .or_else("no bound")
+            .means("Open sessions per client."),
+        Key::new("key", Shape::Table(&LIMIT_KEY))
+            .or_else("see below")
+            .means("What counts as one client."),
+        Key::new("action", Shape::Word(words::<LimitAction>))
+            .or_else("`\"reset\"`; `\"reply\"` where `protocol` is `\"http\"`")
+            .means(
+                "What a client over its limit gets: RST; FIN; an HTTP answer, where `protocol` \
+                    is `\"tcp\"` the same as `\"close\"`; silence and then RST.",
+            ),
+        Key::new("mode", Shape::Word(words::<LimitMode>)).default("enforce").means(
+            "`\"observe\"`: count what would be refused \
+                    (`evenkeel_limit_decisions_total{decision=\"would_refuse\"}`) and let it \
+                    through.",
+        ),
+        Key::new("exempt", Shape::List("networks"))
+            .default("[]")
+            .means("Never limited, never counted, by `listener_rate` neither."),
+        Key::new("table_size", Shape::Count(CLIENTS_MIN, CLIENTS_MAX))
+            .default("65536")
+            .means("Clients whose rate is remembered, 8 bytes each, rounded up to a power of two."),
+        Key::new("listener_rate", Shape::Rate)
+            .or_else("no bound")
+            .note("; in windows up to 100,000 in each period")
+            .means("Connections per time of all clients together, exact over all workers."),
+    ],
+    also: &[],
+};
+/// `[listener.NAME.limit]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitConfig {
+    /// How rates are measured.
+    pub algorithm: LimitAlgorithm,
+    /// Connections per time and client.
+    pub rate: Option<EventRate>,
+    /// Connections a quiet client may make at once; of a token bucket.
+    pub burst: u32,
+    /// Open sessions per client.
+    pub max_concurrent: Option<u32>,
+    /// Prefix lengths that count as one client.
+    pub key: Prefix,
+    /// What a client over its limit gets.
+    pub action: LimitAction,
+    /// Count and log only, let through.
+    pub observe: bool,
+    /// Networks that are never limited.
+    pub exempt: Vec<IpNet>,
+    /// Clients in the table (fixed memory, 8 bytes each).
+    pub table_size: u32,
+    /// Connections per time of all clients together.
+    pub listener_rate: Option<EventRate>,
+}
+
+/// How the rates of a limit are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitAlgorithm {
+    /// A burst at once, then evenly.
+    TokenBucket,
+    /// About as many as the rate says in any period.
+    SlidingWindow,
+    /// So many in a period that begins with the first.
+    FixedWindow,
+}
+
+impl Word for LimitAlgorithm {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("token-bucket", Self::TokenBucket),
+        ("sliding-window", Self::SlidingWindow),
+        ("fixed-window", Self::FixedWindow),
+    ];
+}
+
+/// `mode` of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LimitMode {
+    /// Clients over it are turned away.
+    Enforce,
+    /// They are counted and let through.
+    Observe,
+}
+
+impl Word for LimitMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("enforce", Self::Enforce), ("observe", Self::Observe)];
+}
 
 /// Reads the limit of a listener, if it has one. Where clients speak HTTP they are told of it
 /// unless the file says otherwise.
@@ -33,7 +151,7 @@ pub(super) fn limit(
     let max_concurrent = section.count32("max_concurrent", report);
     if !section.partial {
         require_something(section, report);
-        refuse_idle(section, report);
+        report_idle(section, report);
         if algorithm == LimitAlgorithm::TokenBucket {
             check_burst(&rate, &burst, report);
         }
@@ -112,13 +230,21 @@ fn check_horizon(rate: EventRate, burst: u32, place: &FilePlace, report: &mut Re
     report.error(place, finding);
 }
 
-/// Reads a table of prefix lengths.
-pub(super) fn prefix(section: &Section<'_>, name: &str, report: &mut Report<'_>) -> Prefix {
-    let shape = section.key(name).map(|key| key.shape);
-    let Some(Shape::KeyTable(table)) = shape else { return Prefix::WHOLE };
-    let section = section.open(name, report).unwrap_or(Section::absent(table));
-    Prefix {
-        v4: section.length_or_default("v4", report),
-        v6: section.length_or_default("v6", report),
+impl LimitConfig {
+    /// Its keys as `evenkeel config` shows them.
+    pub(super) fn entries(&self) -> Entries {
+        let has_burst = self.algorithm == LimitAlgorithm::TokenBucket && self.rate.is_some();
+        let mode = if self.observe { LimitMode::Observe } else { LimitMode::Enforce };
+        Entries::default()
+            .word("algorithm", self.algorithm)
+            .given(self.rate, |out, rate| out.text("rate", show_rate(rate)))
+            .given(has_burst.then_some(self.burst), |out, burst| out.plain("burst", burst))
+            .given(self.max_concurrent, |out, most| out.plain("max_concurrent", most))
+            .table("key", &prefix::entries(self.key))
+            .word("action", self.action)
+            .word("mode", mode)
+            .list("exempt", &self.exempt)
+            .plain("table_size", self.table_size)
+            .given(self.listener_rate, |out, rate| out.text("listener_rate", show_rate(rate)))
     }
 }

@@ -1,19 +1,160 @@
-//! `[listener.NAME]`: from the table to a [`ListenerConfig`].
+//! `[listener.NAME]`: where clients connect, and on what terms.
 
-use super::Address;
-use super::accept_proxy::accept_proxy;
-use super::address::{Purpose, address, is_same, overlaps};
-use super::bind::Bind;
-use super::file::{Section, join_or, shown};
-use super::keys::KeyTable;
-use super::limit::limit;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::policy::session_terms::ListenerTerms;
+use crate::policy::terms::{Address, Peek, Protocol};
+
+use super::accept_proxy::{ACCEPT_PROXY, AcceptProxyConfig, accept_proxy};
+use super::bandwidth::{self, BANDWIDTH, bandwidth};
+use super::bind::{Bind, bind};
+use super::bounds::{LONGEST, SESSIONS_MAX, SHORTEST};
+use super::entries::Entries;
+use super::file::{Section, bare_or_quoted, join_or, shown};
+use super::keepalive::{self, KEEPALIVE, keepalive};
+use super::key::{Key, KeyTable, Shape, words};
+use super::limit::{LIMIT, LimitConfig, limit};
 use super::named_pool::{NO_POOL, named_pool};
 use super::network;
-use super::report::{FilePlace, Finding, Report};
-use super::route::{peek, routes};
-use super::scalar;
-use super::unix;
-use super::{Bandwidth, Keepalive, ListenerConfig, size};
+use super::peek::{self, PEEK, peek};
+use super::report::{Finding, Report};
+use super::route::{ROUTE, RouteConfig, routes};
+
+/// The kernel keeps TCP_USER_TIMEOUT in milliseconds of 31 bits.
+const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
+
+/// Options of a TCP socket that listens.
+const OF_TCP: [&str; 3] = ["fast_open", "defer_accept", "mptcp"];
+
+/// Keys of `[listener.NAME]`.
+pub(super) static LISTENER: KeyTable = KeyTable {
+    name: "Listener",
+    title: "[listener.NAME]",
+    sample: "",
+    keys: &[
+        Key::new("bind", Shape::List("addresses"))
+            .note("at least one")
+            .reload(
+                "new addresses are opened before the swap; gone ones are emptied and closed \
+                     after it",
+            )
+            .means("Where to accept."),
+        Key::new("pool", Shape::Text("name"))
+            .note("a `[pool.NAME]`")
+            .means("Where its sessions go, those that no route sends elsewhere."),
+        Key::new("protocol", Shape::Word(words::<Protocol>))
+            .default("tcp")
+            .means("What clients speak."),
+        Key::new("idle_timeout", Shape::Duration(SHORTEST, LONGEST))
+            .default("10m")
+            .reload("now, noticed within 17 s")
+            .means("End a session when no byte was delivered in either direction for this long."),
+        Key::new("half_closed_timeout", Shape::Duration(SHORTEST, LONGEST))
+            .default("1m")
+            .reload("now, noticed within 17 s")
+            .means(
+                "End a session when no byte was delivered for this long once one side has sent \
+                 EOF.",
+            ),
+        Key::new("max_sessions", Shape::Count(1, SESSIONS_MAX))
+            .or_else("no bound of its own")
+            .means("Sessions of this listener at once."),
+        Key::new("backlog", Shape::Count(1, 65_535)).default("4096").reload("now").means(
+            "Length of the kernel's accept queue, for each worker; a Unix socket has one for \
+                    all.",
+        ),
+        Key::new("allow", Shape::List("networks"))
+            .default("[]")
+            .means("Networks that may connect; empty is all."),
+        Key::new("deny", Shape::List("networks"))
+            .default("[]")
+            .means("Networks that may not connect; wins over `allow`."),
+        Key::new("accept_proxy", Shape::Table(&ACCEPT_PROXY))
+            .or_else("no peers")
+            .means("Peers that begin with a PROXY header, see below."),
+        Key::new("max_lifetime", Shape::Duration(SHORTEST, LONGEST))
+            .or_else("for ever")
+            .reload("now, noticed within 17 s")
+            .means(
+                "Reset a session, both sides, once it has lasted this long, whatever it does \
+                    (reason `max_lifetime`).",
+            ),
+        Key::new("keepalive", Shape::Table(&KEEPALIVE))
+            .or_else("see below")
+            .means("TCP keepalive of both sockets."),
+        Key::new("user_timeout", Shape::Duration(SHORTEST, USER_TIMEOUT_MAX))
+            .or_else("the kernel's")
+            .means(
+                "`TCP_USER_TIMEOUT` of both sockets: give up when sent bytes stay unacknowledged \
+                    for this long.",
+            ),
+        Key::new("fast_open", Shape::Boolean)
+            .default("false")
+            .reload("now")
+            .means("Accept data in the SYN (queue of 256)."),
+        Key::new("defer_accept", Shape::Boolean)
+            .default("false")
+            .reload("now")
+            .means("`TCP_DEFER_ACCEPT`: accept only once the client has sent something."),
+        Key::new("mptcp", Shape::Boolean)
+            .default("false")
+            .reload("restart, for an address that is listened on")
+            .means("Accept Multipath TCP."),
+        Key::new("bandwidth", Shape::TableOrFalse(&BANDWIDTH))
+            .or_else("no bound")
+            .reload("now")
+            .means(
+                "How fast the bytes of each session go, see \
+                 [below](#bandwidth-of-listenername).",
+            ),
+        Key::new("route", Shape::Tables(&ROUTE))
+            .or_else("none")
+            .means("Other pools for some clients, see [below](#listenernameroute)."),
+        Key::new("peek", Shape::Table(&PEEK))
+            .or_else("see below")
+            .means("How long to wait for what routes and hashes need."),
+        Key::new("limit", Shape::TableOrFalse(&LIMIT))
+            .or_else("no limit")
+            .means("Admission per client, see [below](#listenernamelimit)."),
+    ],
+    also: &[],
+};
+/// `[listener.NAME]`: addresses that accept, and what happens to clients that connect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerConfig {
+    /// Its name in the file.
+    pub name: String,
+    /// Addresses to accept on; port 0 lets the kernel choose. Never empty, no duplicates.
+    pub bind: Vec<Address>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// Other pools, for clients that the first matching route sends there.
+    pub routes: Vec<RouteConfig>,
+    /// How what the client says first is looked at, where a route or a hash needs it.
+    pub peek: Peek,
+    /// What holds for each of its sessions.
+    pub terms: ListenerTerms,
+    /// Sessions this listener will hold at once.
+    pub max_sessions: Option<u64>,
+    /// Length of the kernel's accept queue, per worker.
+    pub backlog: u32,
+    /// Networks that may connect; empty is all.
+    pub allow: Vec<IpNet>,
+    /// Networks that may not; wins over `allow`.
+    pub deny: Vec<IpNet>,
+    /// Peers that have to begin with a PROXY header; `None` is none.
+    pub accept_proxy: Option<AcceptProxyConfig>,
+    /// Accept TCP Fast Open.
+    pub fast_open: bool,
+    /// TCP_DEFER_ACCEPT: wake up only when the client has sent something.
+    pub defer_accept: bool,
+    /// Accept Multipath TCP.
+    pub mptcp: bool,
+    /// Admission per client.
+    pub limit: Option<LimitConfig>,
+}
 
 /// Reads one listener; `pools` are the names it may choose from.
 pub(super) fn listener(
@@ -23,56 +164,39 @@ pub(super) fn listener(
     report: &mut Report<'_>,
 ) -> (ListenerConfig, Vec<Bind>) {
     let binds = bind(name, section, report);
-    let protocol = section.word_or_default("protocol", report);
+    let terms = terms(section, report);
     let listener = ListenerConfig {
         name: name.to_owned(),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
         pool: pool(name, section, pools, report),
         routes: routes(section, pools, report),
         peek: peek(section, report),
-        protocol,
-        idle_timeout: section.duration_or_default("idle_timeout", report),
-        half_closed_timeout: section.duration_or_default("half_closed_timeout", report),
-        max_lifetime: section.duration("max_lifetime", report).value(),
         max_sessions: section.count("max_sessions", report).value(),
         backlog: section.count32_or_default("backlog", report),
         allow: network::list(section, "allow", report).or(Vec::new()),
         deny: network::list(section, "deny", report).or(Vec::new()),
         accept_proxy: accept_proxy(section, report),
-        keepalive: keepalive(section, report),
-        user_timeout: section.duration("user_timeout", report).value(),
         fast_open: section.boolean_or_default("fast_open", report),
         defer_accept: section.boolean_or_default("defer_accept", report),
         mptcp: section.boolean_or_default("mptcp", report),
-        bandwidth: bandwidth(section, report),
-        limit: limit(section, protocol, report),
+        limit: limit(section, terms.protocol, report),
+        terms,
     };
     compare_access(&listener, section, report);
-    unix::compare_listener(&listener, section, &binds, report);
+    compare_unix(&listener, section, &binds, report);
     (listener, binds)
 }
 
-/// Reads `bind`, which is required.
-fn bind(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Bind> {
-    const SAMPLE: &str = "[\"0.0.0.0:5432\"]";
-    let field = section.read("bind", report, |value, report| {
-        if value.elements().is_some_and(|elements| elements.is_empty()) {
-            let finding = Finding::new("`bind` is empty");
-            report.error(&value.place, finding.expected("at least one address to accept on"));
-            return None;
-        }
-        scalar::list(value, SAMPLE, report, |value, report| {
-            let address = address(value, Purpose::Accept, report)?;
-            Some(Bind { address, place: value.place.clone(), listener: name.to_owned() })
-        })
-    });
-    if field.is_absent() && !section.partial {
-        let finding = Finding::new(format!("listener `{}` has no `bind`", shown(name)))
-            .expected("the addresses to accept on")
-            .hint(format!("add `bind = {SAMPLE}`"));
-        report.error(&section.header(), finding);
+fn terms(section: &Section<'_>, report: &mut Report<'_>) -> ListenerTerms {
+    ListenerTerms {
+        protocol: section.word_or_default("protocol", report),
+        idle_timeout: section.duration_or_default("idle_timeout", report),
+        half_closed_timeout: section.duration_or_default("half_closed_timeout", report),
+        max_lifetime: section.duration("max_lifetime", report).value(),
+        keepalive: keepalive(section, report),
+        user_timeout: section.duration("user_timeout", report).value(),
+        bandwidth: bandwidth(section, report),
     }
-    field.or(Vec::new())
 }
 
 /// Reads `pool`, which is required, and finds it among `pools`; [`NO_POOL`] after an error.
@@ -92,32 +216,6 @@ fn pool(name: &str, section: &Section<'_>, pools: &[String], report: &mut Report
     field.or(NO_POOL)
 }
 
-/// Reads `keepalive`.
-fn keepalive(section: &Section<'_>, report: &mut Report<'_>) -> Keepalive {
-    const WHY: &str = "the kernel counts keepalive in seconds";
-    let section = section.open("keepalive", report).unwrap_or(Section::absent(KeyTable::Keepalive));
-    Keepalive {
-        idle: section.whole_seconds("idle", WHY, report),
-        interval: section.whole_seconds("interval", WHY, report),
-        count: section.count32_or_default("count", report),
-    }
-}
-
-/// Reads `bandwidth`.
-fn bandwidth(section: &Section<'_>, report: &mut Report<'_>) -> Bandwidth {
-    let Some(section) = section.open("bandwidth", report) else {
-        return Bandwidth::default();
-    };
-    let up = size::per_second(&section, "up", report);
-    let down = size::per_second(&section, "down", report);
-    if up.is_absent() && down.is_absent() && !section.partial {
-        let finding = Finding::new("`bandwidth` bounds nothing");
-        let finding = finding.expected("`up`, `down` or both, such as `down = \"1MiB/s\"`");
-        report.error(&section.header(), finding);
-    }
-    Bandwidth { up: up.value(), down: down.value() }
-}
-
 /// Warns when `deny` leaves nothing of `allow`.
 fn compare_access(listener: &ListenerConfig, section: &Section<'_>, report: &mut Report<'_>) {
     if section.partial || !network::covers_all(&listener.deny, &listener.allow) {
@@ -125,7 +223,7 @@ fn compare_access(listener: &ListenerConfig, section: &Section<'_>, report: &mut
     }
     let Some(allow) = section.get("allow") else { return };
     let name = shown(&listener.name);
-    let mut finding = Finding::new(format!("nobody may connect to listener `{name}`"))
+    let mut finding = Finding::new(format!("listener `{name}` admits no client"))
         .hint("`deny` wins over `allow` and covers all of it");
     if let Some(deny) = section.get("deny") {
         finding = finding.beside(&deny.place, "covers every allowed network");
@@ -133,39 +231,86 @@ fn compare_access(listener: &ListenerConfig, section: &Section<'_>, report: &mut
     report.warning(&allow.place, finding);
 }
 
-/// Checks that no two sockets ask for the same address.
-pub(super) fn compare_binds(
+/// Warns where a listener on a Unix socket does something else than what it seems to.
+fn compare_unix(
+    listener: &ListenerConfig,
+    section: &Section<'_>,
     binds: &[Bind],
-    http: Option<(Address, &FilePlace)>,
     report: &mut Report<'_>,
 ) {
-    for (index, bind) in binds.iter().enumerate() {
-        let earlier = binds.iter().take(index);
-        if let Some(first) = earlier
-            .filter(|first| overlaps(&first.address, &bind.address))
-            .min_by_key(|first| first.place.span.start)
-        {
-            let owner = shown(&first.listener);
-            let line = report.line(&first.place);
-            let message = if !is_same(&first.address, &bind.address) {
-                format!("`{}` overlaps with `{}`", bind.address, first.address)
-            } else if first.listener == bind.listener {
-                format!("`{}` is bound twice", bind.address)
-            } else {
-                format!("`{}` is already bound by listener `{owner}`", bind.address)
-            };
-            let finding = Finding::new(message)
-                .hint(format!("the first is in line {line}; keep one of them"))
-                .beside(&first.place, "first bound here");
-            report.error(&bind.place, finding);
+    let is_unix = |bind: &&Bind| bind.address.is_unix();
+    let Some(bind) = binds.iter().find(is_unix).filter(|_| !section.partial) else { return };
+    let address = shown(&bind.address.to_string());
+    let proxies = listener.accept_proxy.as_ref();
+    if proxies.is_some_and(|rule| !rule.from_unix && !rule.is_direct_else) {
+        let mut finding = Finding::new(format!("every peer of `{address}` is refused"))
+            .expected("`\"unix:\"` among those that `accept_proxy` takes a header from")
+            .hint("add \"unix:\" to `from`, or write `others = \"direct\"`");
+        if let Some(rule) = section.get("accept_proxy") {
+            finding = finding.beside(&rule.place, "names networks only");
+        }
+        report.warning(&bind.place, finding);
+    } else if !listener.allow.is_empty() && proxies.is_none_or(|rule| !rule.from_unix) {
+        let mut finding = Finding::new(format!("every client of `{address}` is refused"))
+            .hint("a peer on a Unix socket has no address and is in no network of `allow`");
+        if let Some(allow) = section.get("allow") {
+            finding = finding.beside(&allow.place, "admits networks only");
+        }
+        report.warning(&bind.place, finding);
+    }
+    if binds.iter().all(|bind| is_unix(&bind)) {
+        let given = [listener.fast_open, listener.defer_accept, listener.mptcp];
+        for (name, _) in OF_TCP.into_iter().zip(given).filter(|(_, given)| *given) {
+            let Some(value) = section.get(name) else { continue };
+            let finding = Finding::new(format!("`{name}` has no effect on Unix sockets"))
+                .hint(format!("write `{name} = false` for listener `{}`", shown(&listener.name)));
+            report.warning(&value.place, finding);
         }
     }
-    let Some((address, place)) = http else { return };
-    if let Some(bind) = binds.iter().find(|bind| overlaps(&bind.address, &address)) {
-        let owner = shown(&bind.listener);
-        let finding = Finding::new(format!("`{address}` is already bound by listener `{owner}`"))
-            .hint("give the admin page a port of its own")
-            .beside(&bind.place, "first bound here");
-        report.error(place, finding);
+}
+
+impl ListenerConfig {
+    /// Its tables as `evenkeel config` shows them; `pool_name` knows the name of a pool by its
+    /// index.
+    pub(super) fn shown<'p>(&self, pool_name: impl Fn(usize) -> &'p str) -> String {
+        let name = bare_or_quoted(&self.name);
+        let mut out = self.entries(pool_name(self.pool)).below(&format!("[listener.{name}]"));
+        if let Some(limit) = &self.limit {
+            out += &limit.entries().below(&format!("[listener.{name}.limit]"));
+        }
+        out += &peek::entries(self.peek).below(&format!("[listener.{name}.peek]"));
+        for route in &self.routes {
+            let entries = route.entries(pool_name(route.pool));
+            out += &entries.below(&format!("[[listener.{name}.route]]"));
+        }
+        out
+    }
+
+    fn entries(&self, pool: &str) -> Entries {
+        let ListenerTerms { protocol, idle_timeout, half_closed_timeout, .. } = self.terms;
+        let ListenerTerms { max_lifetime, keepalive, user_timeout, bandwidth, .. } = self.terms;
+        let bandwidth = bandwidth::entries(bandwidth);
+        Entries::default()
+            .list("bind", &self.bind)
+            .text("pool", pool)
+            .word("protocol", protocol)
+            .duration("idle_timeout", idle_timeout)
+            .duration("half_closed_timeout", half_closed_timeout)
+            .given(max_lifetime, |out, most| out.duration("max_lifetime", most))
+            .given(self.max_sessions, |out, most| out.plain("max_sessions", most))
+            .plain("backlog", self.backlog)
+            .list("allow", &self.allow)
+            .list("deny", &self.deny)
+            .given(self.accept_proxy.as_ref(), |out, rule| {
+                out.table("accept_proxy", &rule.entries())
+            })
+            .table("keepalive", &keepalive::entries(keepalive))
+            .given(user_timeout, |out, most| out.duration("user_timeout", most))
+            .plain("fast_open", self.fast_open)
+            .plain("defer_accept", self.defer_accept)
+            .plain("mptcp", self.mptcp)
+            .given((!bandwidth.is_empty()).then_some(bandwidth), |out, rates| {
+                out.table("bandwidth", &rates)
+            })
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a configuration file: a bounded number of bytes, and without waiting for anybody.
+//! Reading a configuration file: a bounded number of bytes, and without waiting for a writer.
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read};
@@ -17,12 +17,12 @@ const LENGTH_MAX: u64 = 128 << 20;
 /// [`render`](super::render).
 ///
 /// A file that cannot be read is one problem like any other. So is a pipe or a device: the process
-/// would stand still until somebody writes to it, and could not read it a second time.
+/// would stand still until there is a writer, and could not read it a second time.
 pub fn load(file: &Path) -> (Parsed, String) {
     parsed(file, read_again(file))
 }
 
-/// The same for a file that is read once, by somebody who can stop waiting: a pipe will do.
+/// Reads and parses a file that is read once, for a caller that may wait: a pipe will do.
 pub fn load_once(file: &Path) -> (Parsed, String) {
     parsed(file, read(file, OFlags::empty()))
 }
@@ -73,7 +73,7 @@ impl Unreadable {
         let hint = match error.kind() {
             ErrorKind::NotFound => "name another file with `-c FILE`, or create this one",
             ErrorKind::PermissionDenied => {
-                "run as a user who may read it, or change its mode or owner"
+                "run as a user with the right to read it, or change its mode or owner"
             }
             ErrorKind::IsADirectory => "name a file in it with `-c FILE`",
             ErrorKind::InvalidInput => {

@@ -1,7 +1,7 @@
 //! Networks in CIDR notation and lists of them.
 //!
-//! A bare address stands for itself alone. Host bits are dropped, with a warning, because whoever
-//! wrote them meant another network or another prefix.
+//! A bare address stands for itself alone. Host bits are dropped, with a warning: another
+//! network or another prefix was meant.
 
 use std::net::IpAddr;
 
@@ -73,9 +73,9 @@ mod tests {
         covers_all(&read(deny), &read(allow))
     }
 
-    /// If it fails, a listener that lets nobody in goes unnoticed, or a good one is accused.
+    /// If it fails, a listener that admits no client goes unnoticed, or a good one is accused.
     #[test]
-    fn an_allow_list_that_lets_nobody_in_is_found() {
+    fn an_allow_list_that_admits_no_client_is_found() {
         assert!(covered(&["10.0.0.0/8"], &["10.1.0.0/16", "10.2.3.4/32"]));
         assert!(covered(&["10.0.0.0/9", "10.128.0.0/9"], &["10.0.0.0/8"]));
         assert!(!covered(&["10.0.0.0/8"], &["10.1.0.0/16", "192.168.0.0/16"]));

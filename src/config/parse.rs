@@ -7,19 +7,24 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::Address;
+use crate::policy::terms::Address;
+
+use super::backend::{compare_with_admin, compare_with_binds};
+use super::between::{compare_clients, compare_hashes, warn_unused};
+use super::bind::{compare_admin_socket, compare_binds};
 use super::file::{Section, Value, join, shown};
+use super::key::KeyTable;
 use super::key_path::KeyPath;
-use super::keys::{self, KeyTable};
-use super::listener::{compare_binds, listener};
-use super::pool::{check_name, compare_with_admin, compare_with_binds, pool};
+use super::keys::{self, DEFAULTS, FILE};
+use super::listener::{LISTENER, listener};
+use super::model::Config;
+use super::name::check_name;
+use super::pool::{POOL, pool};
 use super::problem::{Problem, Severity};
-use super::process::{admin, global};
+use super::process::{ADMIN, GLOBAL, admin, global};
 use super::report::{FilePlace, Finding, Report, Spot, Spots};
-use super::source;
 use super::suggest::nearest;
-use super::unix;
-use super::{Config, ListenerConfig, PoolConfig};
+use super::unknown::refuse_unknown;
 
 /// Names of the tables a file consists of, as messages show them.
 const TOP: &[(&str, &str)] = &[
@@ -98,7 +103,7 @@ pub fn parse(text: &str, file: &Path) -> Parsed {
         None => {
             let root = root.into_inner();
             collect_spots(&root, "", &report, &mut spots);
-            Some(document(&Section::root(&root), &mut report))
+            Some(document(&Section::root(&root, &FILE), &mut report))
         }
     };
     let config = config.filter(|_| !report.has_errors());
@@ -121,9 +126,7 @@ pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, String> {
         let path = socket.get_ref().as_str().map(PathBuf::from);
         return path.map(Some).ok_or_else(|| "`socket` of [admin] is no string".to_owned());
     }
-    if let Some(name) =
-        admin.keys().find(|name| keys::find(KeyTable::Admin, name.get_ref()).is_none())
-    {
+    if let Some(name) = admin.keys().find(|name| ADMIN.find(name.get_ref()).is_none()) {
         return Err(format!(
             "[admin] has no `socket`, but an unknown key `{}`",
             shown(name.get_ref())
@@ -200,25 +203,35 @@ struct Tables<'t> {
     has_strangers: bool,
 }
 
+impl<'t> Tables<'t> {
+    fn all(&self) -> impl Iterator<Item = &Section<'t>> {
+        let single = [&self.global, &self.admin, &self.defaults];
+        let named = self.listeners.iter().chain(&self.pools);
+        single.into_iter().flatten().chain(named.map(|(_, section)| section))
+    }
+}
+
 /// Reads a whole document.
 fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     let tables = open_tables(root, report);
     let names: Vec<String> = tables.pools.iter().map(|(name, _)| name.clone()).collect();
+    for section in tables.all() {
+        refuse_unknown(section, report);
+    }
     if let Some(defaults) = &tables.defaults {
-        defaults.refuse_unknown(report);
-        listener("", &defaults.as_partial(KeyTable::Listener), &names, report);
-        pool("", &defaults.as_partial(KeyTable::Pool), report);
+        listener("", &defaults.as_partial(&LISTENER), &names, report);
+        pool("", &defaults.as_partial(&POOL), report);
     }
     let (admin, http_place) = admin(tables.admin.as_ref(), report);
+    let absent = Section::absent(&GLOBAL);
     let mut config = Config {
-        global: global(tables.global.as_ref(), report),
+        global: global(tables.global.as_ref().unwrap_or(&absent), report),
         admin,
         listeners: Vec::new(),
         pools: Vec::new(),
     };
     let mut binds = Vec::new();
     for (name, section) in &tables.listeners {
-        section.refuse_unknown(report);
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, bound) = listener(name, &section, &names, report);
         config.listeners.push(read);
@@ -226,9 +239,8 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     }
     let http = config.admin.http.map(Address::Ip).zip(http_place.as_ref());
     compare_binds(&binds, http, report);
-    unix::compare_admin_socket(&binds, &config.admin.socket, report);
+    compare_admin_socket(&binds, &config.admin.socket, report);
     for (name, section) in &tables.pools {
-        section.refuse_unknown(report);
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, members) = pool(name, &section, report);
         compare_with_binds(&members, &binds, report);
@@ -240,35 +252,11 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
             .expected("at least one [listener.NAME] and one [pool.NAME]");
         report.error_in_file("listener", finding);
     }
-    unix::compare_hashes(&config.listeners, &config.pools, &binds, report);
-    source::compare_clients(&config.listeners, &config.pools, &binds, report);
-    warn_unused_pools(&config.listeners, &config.pools, &tables.pools, report);
+    compare_hashes(&config.listeners, &config.pools, &binds, report);
+    compare_clients(&config.listeners, &config.pools, &binds, report);
+    let headers: Vec<FilePlace> = tables.pools.iter().map(|(_, pool)| pool.header()).collect();
+    warn_unused(&config.listeners, &config.pools, &headers, report);
     config
-}
-
-/// Warns about pools that no listener sends anybody to.
-fn warn_unused_pools(
-    listeners: &[ListenerConfig],
-    pools: &[PoolConfig],
-    sections: &Named<'_>,
-    report: &mut Report<'_>,
-) {
-    let used: Vec<usize> = listeners
-        .iter()
-        .flat_map(|listener| listener.routes.iter().map(|route| route.pool).chain([listener.pool]))
-        .collect();
-    let is_unclear = used.iter().any(|pool| *pool >= pools.len());
-    if listeners.is_empty() || is_unclear {
-        return;
-    }
-    for (index, (pool, (_, section))) in pools.iter().zip(sections).enumerate() {
-        if !used.contains(&index) {
-            let name = shown(&pool.name);
-            let finding = Finding::new(format!("no listener uses pool `{name}`"))
-                .hint(format!("write `pool = \"{name}\"` in a listener, or remove the table"));
-            report.warning(&section.header(), finding);
-        }
-    }
 }
 
 /// Sorts the top of the file into tables; reports what does not belong there.
@@ -277,15 +265,15 @@ fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
     for (value, key) in root.entries() {
         let place = FilePlace { span: key, path: value.place.path.clone() };
         let section = |table| Section::of(&value, table);
-        match (value.name.as_str(), section(KeyTable::File)) {
-            ("global", Some(_)) => tables.global = section(KeyTable::Global),
-            ("admin", Some(_)) => tables.admin = section(KeyTable::Admin),
-            ("defaults", Some(_)) => tables.defaults = section(KeyTable::Defaults),
+        match (value.name.as_str(), section(&FILE)) {
+            ("global", Some(_)) => tables.global = section(&GLOBAL),
+            ("admin", Some(_)) => tables.admin = section(&ADMIN),
+            ("defaults", Some(_)) => tables.defaults = section(&DEFAULTS),
             ("listener", Some(parent)) => {
-                tables.listeners = named(KeyTable::Listener, &parent, report);
+                tables.listeners = named(&LISTENER, &parent, report);
                 tables.has_strangers |= tables.listeners.is_empty();
             }
-            ("pool", Some(parent)) => tables.pools = named(KeyTable::Pool, &parent, report),
+            ("pool", Some(parent)) => tables.pools = named(&POOL, &parent, report),
             _ => {
                 tables.has_strangers = true;
                 report.error(&place, stranger(&value));
@@ -296,8 +284,8 @@ fn open_tables<'t>(root: &Section<'t>, report: &mut Report<'_>) -> Tables<'t> {
 }
 
 /// The tables `[KIND.NAME]`, in the order of the file.
-fn named<'t>(table: KeyTable, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
-    let kind = if table == KeyTable::Listener { "listener" } else { "pool" };
+fn named<'t>(table: &'static KeyTable, parent: &Section<'t>, report: &mut Report<'_>) -> Named<'t> {
+    let kind = if table.is(&LISTENER) { "listener" } else { "pool" };
     let mut tables = Vec::new();
     let mut has_nameless = false;
     for (value, key) in parent.entries() {

@@ -34,6 +34,19 @@ pub(super) fn payload(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<
     None
 }
 
+/// What has to be in the answer: one byte at least.
+pub(super) fn expectation(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<u8>> {
+    let bytes = payload(value, report)?;
+    if !bytes.is_empty() {
+        return Some(bytes);
+    }
+    let finding = Finding::new("`expect` is empty: every answer would pass")
+        .expected("a part of a good answer such as \"+PONG\"")
+        .hint("`probe = \"tcp\"` only connects");
+    report.error(&value.place, finding);
+    None
+}
+
 /// The bytes that a text stands for.
 ///
 /// # Errors

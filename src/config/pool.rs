@@ -1,29 +1,174 @@
-//! `[pool.NAME]` and its `backends`: from the table to a [`PoolConfig`].
+//! `[pool.NAME]`: interchangeable servers, and how one is chosen and connected.
 
-use std::collections::HashMap;
+use std::net::IpAddr;
 
-use super::Address;
-use super::address::{Purpose, address, reaches};
-use super::balance::{load_factor, on_down, queue, sticky};
-use super::companions::refuse_idle;
-use crate::policy::balance::maglev::{TABLE_SIZE_MAX, is_prime};
+use crate::policy::balance::BalanceAlgorithm;
+use crate::policy::balance::hash::Prefix;
+use crate::policy::balance::maglev::TABLE_SIZE_MAX;
+use crate::policy::balance::source::SOURCES_MAX;
+use crate::policy::first_bytes::proxy_header::ProxyVersion;
+use crate::policy::session_terms::PoolTerms;
+use crate::policy::terms::Address;
 
-use super::bind::Bind;
-use super::file::{Section, Value, shown};
-use super::health::health;
-use super::keys::KeyTable;
-use super::limit::prefix;
-use super::member::Member;
-use super::outlier::outlier;
-use super::report::{FilePlace, Finding, Report};
-use super::route::hash_key;
-use super::scalar;
+use super::backend::{BACKEND, BackendConfig, Member, backends};
+use super::bounds::{LONGEST, SHORTEST, ZERO};
+use super::companions::report_idle;
+use super::entries::Entries;
+use super::file::{Section, bare_or_quoted};
+use super::hash::{HashKey, HashKeyForm, hash_key, load_factor, table_size};
+use super::health::{HEALTH, Health, health};
+use super::key::{Argument, Companion, IfIdle, Key, KeyTable, Shape, Values, words};
+use super::on_down::{OnDownConfig, OnDownForm, on_down};
+use super::outlier::{self, OUTLIER, outlier};
+use super::prefix::{self, HASH_PREFIX, prefix};
+use super::queue::{self, QUEUE, queue};
+use super::report::Report;
 use super::source::{compare_source, source};
-use super::unix;
-use super::{Admin, BackendConfig, OnDownConfig, PoolConfig};
+use super::sticky::{STICKY, StickyConfig, sticky};
+use super::units::show_thousandths;
 
-/// Longest name of a pool, listener or backend.
-const NAME_LENGTH_MAX: usize = 128;
+/// What of a client is hashed: for the table of maglev, or to know the client again.
+const WITH_HASH: &[Companion] =
+    &[Companion::new("balance", MAGLEV, IfIdle::Kept).or_beside("sticky")];
+const WITH_MAGLEV_TABLE: &[Companion] = &[Companion::new("balance", MAGLEV, IfIdle::Kept)];
+const WITH_MAGLEV: &[Companion] = &[Companion::new("balance", MAGLEV, IfIdle::Refused)];
+const NOT_WITH_FIRST: &[Companion] =
+    &[Companion::new("balance", Values::Except(&["first"]), IfIdle::Refused)];
+
+const MAGLEV: Values = Values::Among(&["maglev"]);
+
+/// Keys of `[pool.NAME]`.
+pub(super) static POOL: KeyTable = KeyTable {
+    name: "Pool",
+    title: "[pool.NAME]",
+    sample: "",
+    keys: &[
+        Key::new("balance", Shape::Word(words::<BalanceAlgorithm>))
+            .default("maglev")
+            .means("How a backend is chosen."),
+        Key::new("hash_key", Shape::WordWith(words::<HashKeyForm>, Argument::Name))
+            .default("client-ip")
+            .beside(WITH_HASH)
+            .means("What `maglev` hashes."),
+        Key::new("hash_prefix", Shape::Table(&HASH_PREFIX))
+            .or_else("see below")
+            .beside(WITH_HASH)
+            .means("How much of the address is hashed, with `maglev` and for `sticky`."),
+        Key::new("table_size", Shape::Count(2, TABLE_SIZE_MAX as u64))
+            .default("65537")
+            .note("; a prime above the number of backends")
+            .beside(WITH_MAGLEV_TABLE)
+            .means("Slots of the `maglev` table, 2 bytes each."),
+        Key::new("load_factor", Shape::Factor(1_000, 100_000))
+            .or_else("no bound")
+            .beside(WITH_MAGLEV)
+            .means(
+                "`maglev` only: pass over a backend that has more than this times its share, by \
+                    weight, of the sessions of all that could serve, rounded up.",
+            ),
+        Key::new("sticky", Shape::TableOrFalse(&STICKY))
+            .or_else("nothing is remembered")
+            .means("Send a client where it was sent before, see [below](#sticky-of-poolname)."),
+        Key::new("backends", Shape::StringsOrTables(&BACKEND))
+            .note("at least one; names and addresses once each")
+            .reload("new ones serve at once; sessions of gone ones go on")
+            .means("Addresses, or tables as below."),
+        Key::new("connect_timeout", Shape::Duration(SHORTEST, LONGEST))
+            .default("3s")
+            .reload("now")
+            .means("How long one attempt to connect may take."),
+        Key::new("retries", Shape::Count(0, 100)).default("2").reload("now").means(
+            "Further attempts after a failed one, each on another backend while there is \
+                    one, then again on those tried.",
+        ),
+        Key::new("queue", Shape::Table(&QUEUE))
+            .or_else("no client waits")
+            .reload("new; a longer or shorter `timeout` now")
+            .means(
+                "What a client does while every backend is full, see \
+                    [below](#queue-of-poolname).",
+            ),
+        Key::new("send_proxy", Shape::Word(words::<ProxyVersion>))
+            .or_else("none")
+            .reload("new; the next probe")
+            .means(
+                "Begin each connection to a backend with a PROXY protocol header that names the \
+                    client and where it connected to.",
+            ),
+        Key::new("source", Shape::ListUpTo("list", SOURCES_MAX))
+            .or_else("the kernel chooses")
+            .note(
+                " IP addresses of this host, without ports; not with `transparent` or \
+                   Unix sockets",
+            )
+            .reload("new; the next probe")
+            .means(
+                "Connect to backends from these addresses, in turn, see \
+                    [below](#source-and-transparent).",
+            ),
+        Key::new("transparent", Shape::Boolean)
+            .default("false")
+            .note("not with `source` or Unix sockets")
+            .means(
+                "Connect to backends from the client's own address, so that they see it without \
+                    a header.",
+            ),
+        Key::new("slow_start", Shape::Duration(ZERO, LONGEST))
+            .default("0s")
+            .reload("now")
+            .beside(NOT_WITH_FIRST)
+            .means(
+                "The share of a backend that comes up, or that a reload adds, grows along a line \
+                    over this time, in 256 steps from nearly nothing.",
+            ),
+        Key::new("panic_threshold", Shape::Percent).default("0%").reload("now").means(
+            "When at most this share of the pool's backends is healthy, those that probes or \
+                    sessions took out are tried again.",
+        ),
+        Key::new("on_down", Shape::WordWith(words::<OnDownForm>, Argument::Rate))
+            .default("keep")
+            .note(" (any rate)")
+            .reload("now")
+            .means("What happens to sessions of a backend that its probes take down."),
+        Key::new("health", Shape::TableOrFalse(&HEALTH))
+            .or_else("no probes")
+            .reload("now")
+            .means("Active probes, see [below](#poolnamehealth)."),
+        Key::new("outlier", Shape::TableOrFalse(&OUTLIER))
+            .or_else("no ejections")
+            .reload("now")
+            .means("Ejection by what sessions meet, see [below](#poolnameoutlier)."),
+    ],
+    also: &[],
+};
+/// `[pool.NAME]`: interchangeable servers and how one is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolConfig {
+    /// Its name in the file.
+    pub name: String,
+    /// How a backend is chosen.
+    pub balance: BalanceAlgorithm,
+    /// What is hashed by `maglev`.
+    pub hash_key: HashKey,
+    /// Prefix lengths kept before hashing.
+    pub hash_prefix: Prefix,
+    /// Slots of the Maglev table; prime, more than the number of backends, at most 5,000,011.
+    pub table_size: u32,
+    /// A client is sent where it was sent before, for a while; `None`: the choice is made anew.
+    pub sticky: Option<StickyConfig>,
+    /// At least one; names and addresses are unique within the pool.
+    pub backends: Vec<BackendConfig>,
+    /// What holds for each session that goes there.
+    pub terms: PoolTerms,
+    /// Addresses to connect from, used in turn, no two the same; empty: the kernel chooses.
+    pub source: Vec<IpAddr>,
+    /// Connect from the client's own address. Not together with `source`.
+    pub transparent: bool,
+    /// What happens to sessions of a backend that goes down.
+    pub on_down: OnDownConfig,
+    /// Active probes; `None` when the table is absent.
+    pub health: Option<Health>,
+}
 
 /// Reads one pool.
 pub(super) fn pool(
@@ -32,35 +177,44 @@ pub(super) fn pool(
     report: &mut Report<'_>,
 ) -> (PoolConfig, Vec<Member>) {
     let members = backends(name, section, report);
-    let mut pool = PoolConfig {
+    let terms = terms(section, report);
+    let source = source(section, report);
+    let mut health = health(section, unix_backend(&members), report);
+    if let Some(health) = &mut health {
+        health.send_proxy = terms.send_proxy;
+        health.source.clone_from(&source);
+    }
+    let pool = PoolConfig {
         name: name.to_owned(),
         balance: section.word_or_default("balance", report),
         hash_key: hash_key(section, report),
         hash_prefix: prefix(section, "hash_prefix", report),
         table_size: table_size(section, members.len(), report),
-        load_factor: load_factor(section, report),
         sticky: sticky(section, report),
         backends: members.iter().map(|member| member.backend.clone()).collect(),
+        terms,
+        source,
+        transparent: section.boolean_or_default("transparent", report),
+        on_down: section.read_or_default("on_down", report, on_down),
+        health,
+    };
+    compare_source(section, &pool.source, pool.transparent, &members, report);
+    report_idle(section, report);
+    (pool, members)
+}
+
+fn terms(section: &Section<'_>, report: &mut Report<'_>) -> PoolTerms {
+    let slow_start = section.duration_or_default("slow_start", report);
+    PoolTerms {
         connect_timeout: section.duration_or_default("connect_timeout", report),
         retries: section.count32_or_default("retries", report),
         send_proxy: section.word("send_proxy", report).value(),
-        source: source(section, report),
-        transparent: section.boolean_or_default("transparent", report),
         queue: queue(section, report),
-        slow_start: Some(section.duration_or_default("slow_start", report))
-            .filter(|time| !time.is_zero()),
+        load_factor: load_factor(section, report),
+        slow_start: Some(slow_start).filter(|time| !time.is_zero()),
         panic_threshold: section.percent_or_default("panic_threshold", report),
-        on_down: section.read("on_down", report, on_down).or(OnDownConfig::Keep),
-        health: health(section, unix_backend(&members), report),
         outlier: outlier(section, report),
-    };
-    if let Some(health) = &mut pool.health {
-        health.send_proxy = pool.send_proxy;
-        health.source.clone_from(&pool.source);
     }
-    compare_source(section, &pool.source, pool.transparent, &members, report);
-    refuse_idle(section, report);
-    (pool, members)
 }
 
 /// The first address that has no port.
@@ -69,210 +223,79 @@ fn unix_backend(members: &[Member]) -> Option<&Address> {
     addresses.find(|address| matches!(address, Address::Unix(_)))
 }
 
-/// Reads `backends`, which is required.
-fn backends(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Member> {
-    const SAMPLE: &str = "[\"10.0.0.11:5432\", \"10.0.0.12:5432\"]";
-    let field = section.read("backends", report, |value, report| {
-        if value.elements().is_some_and(|elements| elements.is_empty()) {
-            let finding = Finding::new("`backends` is empty")
-                .expected("at least one address to connect to")
-                .hint(format!("write `backends = {SAMPLE}`"));
-            report.error(&value.place, finding);
-            return None;
+impl PoolConfig {
+    /// What of a client is hashed, for the table of `maglev` or to know the client again; `None`
+    /// where nothing is.
+    #[must_use]
+    pub fn hashed(&self) -> Option<&HashKey> {
+        let is_hashed = self.balance == BalanceAlgorithm::Maglev || self.sticky.is_some();
+        is_hashed.then_some(&self.hash_key)
+    }
+
+    /// Its tables as `evenkeel config` shows them.
+    pub(super) fn shown(&self) -> String {
+        let name = bare_or_quoted(&self.name);
+        let mut out = self.entries().below(&format!("[pool.{name}]"));
+        if let Some(health) = &self.health {
+            out += &health.entries().below(&format!("[pool.{name}.health]"));
         }
-        scalar::list(value, SAMPLE, report, member)
-    });
-    if field.is_absent() && !section.partial {
-        let finding = Finding::new(format!("pool `{}` has no `backends`", shown(name)))
-            .expected("the addresses of its servers")
-            .hint(format!("add `backends = {SAMPLE}`"));
-        report.error(&section.header(), finding);
-    }
-    let members = field.or(Vec::new());
-    compare_members(&members, report);
-    members
-}
-
-/// Reads one backend: an address, or a table with one.
-fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
-    if let Some(text) = value.text() {
-        let address = address(value, Purpose::Connect, report)?;
-        if !unix::check_as_name(text, &value.place, report) {
-            return None;
+        if let Some(rules) = self.terms.outlier {
+            out += &outlier::entries(rules).below(&format!("[pool.{name}.outlier]"));
         }
-        let backend = backend(text.to_owned(), address);
-        return Some(Member { backend, place: value.place.clone() });
+        out
     }
-    let Some(section) = Section::of(value, KeyTable::Backend) else {
-        let expected = "an address such as \"10.0.0.11:5432\", or a table with `address`";
-        scalar::wrong_type(value, expected, None, report);
-        return None;
-    };
-    section.refuse_unknown(report);
-    let address = section.read("address", report, |value, report| {
-        let address = address(value, Purpose::Connect, report)?;
-        Some((address, value.text().unwrap_or("").to_owned()))
-    });
-    if address.is_absent() {
-        let finding = Finding::new("a backend without `address`")
-            .expected("`address = \"10.0.0.11:5432\"` in it");
-        report.error(&value.place, finding);
-    }
-    let place = address.place().cloned();
-    let own_address = section.get("address");
-    let given = section.read("name", report, |value, report| {
-        let name = scalar::string(value, "a name such as \"b2\"", report)?;
-        // What it would be called anyway: that of a Unix socket has slashes.
-        if own_address.as_ref().is_some_and(|address| address.text() == Some(&name)) {
-            return unix::check_as_name(&name, &value.place, report).then_some(name);
-        }
-        check_name(&name, &value.place, report).then_some(name)
-    });
-    let weight = section.count32_or_default("weight", report);
-    let backup = section.boolean_or_default("backup", report);
-    let max_sessions = section.count32("max_sessions", report).value();
-    let drain = section.boolean_or_default("drain", report);
-    let (address, text) = address.value()?;
-    let place = place.unwrap_or_else(|| value.place.clone());
-    if given.is_absent() && !unix::check_as_name(&text, &place, report) {
-        return None;
-    }
-    let name = given.or(text);
-    let backend = BackendConfig { name, address, weight, backup, max_sessions, drain };
-    Some(Member { backend, place })
-}
 
-/// A backend of which only the address is known.
-fn backend(name: String, address: Address) -> BackendConfig {
-    BackendConfig { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
-}
-
-/// Checks that a name can stand in commands (`POOL/BACKEND`), paths, logs and metrics.
-pub(super) fn check_name(name: &str, place: &FilePlace, report: &mut Report<'_>) -> bool {
-    let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '/';
-    let wrong = if name.is_empty() {
-        "a name cannot be empty".to_owned()
-    } else if name.len() > NAME_LENGTH_MAX {
-        "this name is too long".to_owned()
-    } else if name.chars().any(is_odd) {
-        format!("`{}` cannot be a name", shown(name))
-    } else {
-        return true;
-    };
-    let finding = Finding::new(wrong).expected(format!(
-        "1 to {NAME_LENGTH_MAX} bytes without `/`, spaces or control characters"
-    ));
-    report.error(place, finding);
-    false
-}
-
-/// Names and addresses are unique within a pool.
-fn compare_members(members: &[Member], report: &mut Report<'_>) {
-    let mut addresses = HashMap::new();
-    let mut names = HashMap::new();
-    for (index, member) in members.iter().enumerate() {
-        let by_address = *addresses.entry(&member.backend.address).or_insert(index);
-        let by_name = *names.entry(&member.backend.name).or_insert(index);
-        let first = by_address.min(by_name);
-        if first == index {
-            continue;
-        }
-        let first = &members[first];
-        let message = if first.backend.address == member.backend.address {
-            format!("backend `{}` stands twice in this pool", member.backend.address)
-        } else {
-            format!("two backends of this pool are called `{}`", shown(&member.backend.name))
-        };
-        let hint = if first.backend.address == member.backend.address {
-            "for a larger share give it a `weight`"
-        } else {
-            "give each a `name` of its own"
-        };
-        let finding = Finding::new(message).hint(hint).beside(&first.place, "first given here");
-        report.error(&member.place, finding);
-    }
-}
-
-/// Reads `table_size`: prime and larger than the number of backends.
-fn table_size(section: &Section<'_>, backends: usize, report: &mut Report<'_>) -> u32 {
-    let size = section.count32_or_default("table_size", report);
-    let place = section.get("table_size").map(|value| value.place);
-    if place.as_ref().is_some_and(|place| report.has_error_at(place)) {
-        return size;
-    }
-    let place = place.or_else(|| section.get("backends").map(|value| value.place));
-    let Some(place) = place else { return size };
-    if !is_prime(size) {
-        let finding = Finding::new(format!("`table_size` {size} is no prime number"))
-            .expected("a prime number")
-            .hint(format!("the nearest are {}", nearest_primes(size)));
-        report.error(&place, finding);
-    } else if usize::try_from(size).is_ok_and(|size| size <= backends) {
-        let finding =
-            Finding::new(format!("a `table_size` of {size} is too small for {backends} backends"))
-                .expected("a prime number larger than the number of backends")
-                .hint("about a hundred slots per backend keep the shares within 1 %");
-        report.error(&place, finding);
-    }
-    size
-}
-
-/// The primes below and above a number, within what is allowed.
-fn nearest_primes(number: u32) -> String {
-    let below = (2..number).rev().find(|number| is_prime(*number));
-    let above = (number..=TABLE_SIZE_MAX).find(|number| is_prime(*number));
-    let both: Vec<String> = below.iter().chain(&above).map(u32::to_string).collect();
-    both.join(" and ")
-}
-
-/// Checks that no backend is one of our own listeners.
-pub(super) fn compare_with_binds(members: &[Member], binds: &[Bind], report: &mut Report<'_>) {
-    for member in members {
-        let address = &member.backend.address;
-        let own = binds.iter().find(|bind| reaches(address, &bind.address));
-        let Some(bind) = own else { continue };
-        let owner = shown(&bind.listener);
-        let finding = Finding::new(format!("backend `{address}` is our own listener `{owner}`"))
-            .expected("the address of another server")
-            .hint("every session would connect back to this process, over and over")
-            .beside(&bind.place, "accepts there");
-        report.error(&member.place, finding);
-    }
-}
-
-/// Checks that no backend is what this process is commanded and watched by.
-pub(super) fn compare_with_admin(members: &[Member], admin: &Admin, report: &mut Report<'_>) {
-    let page = admin.http.map(Address::Ip);
-    for member in members {
-        let address = &member.backend.address;
-        let (own, hint) = if matches!(address, Address::Unix(path) if **path == *admin.socket) {
-            ("socket", "whoever may connect to a listener could command this process")
-        } else if page.as_ref().is_some_and(|page| reaches(address, page)) {
-            ("page", "whoever may connect to a listener could watch this process")
-        } else {
-            continue;
-        };
-        let finding = Finding::new(format!("backend `{address}` is our own admin {own}"))
-            .expected("the address of another server")
-            .hint(hint);
-        report.error(&member.place, finding);
+    fn entries(&self) -> Entries {
+        let PoolTerms { connect_timeout, retries, send_proxy, queue, .. } = self.terms;
+        let PoolTerms { load_factor, slow_start, panic_threshold, .. } = self.terms;
+        let line = |backend: &BackendConfig| format!("  {},\n", backend.entries().in_line());
+        let backends: String = self.backends.iter().map(line).collect();
+        let source = (!self.source.is_empty()).then_some(&self.source);
+        Entries::default()
+            .word("balance", self.balance)
+            .text("hash_key", &self.hash_key)
+            .table("hash_prefix", &prefix::entries(self.hash_prefix))
+            .plain("table_size", self.table_size)
+            .given(load_factor, |out, factor| out.plain("load_factor", show_thousandths(factor)))
+            .given(self.sticky, |out, sticky| out.table("sticky", &sticky.entries()))
+            .plain("backends", format!("[\n{backends}]"))
+            .duration("connect_timeout", connect_timeout)
+            .plain("retries", retries)
+            .given(send_proxy, |out, version| out.word("send_proxy", version))
+            .given(source, |out, source| out.list("source", source))
+            .plain("transparent", self.transparent)
+            .given(queue, |out, queue| out.table("queue", &queue::entries(queue)))
+            .given(slow_start, |out, time| out.duration("slow_start", time))
+            .text("panic_threshold", format!("{panic_threshold}%"))
+            .text("on_down", self.on_down)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    /// If it fails, good table sizes are refused or bad ones accepted.
+    use super::*;
+    use crate::config::parse;
+
+    /// If it fails, `check` says of a `hash_key` that it counts where nothing is hashed, or the
+    /// other way round.
     #[test]
-    fn primes_are_told_apart() {
-        for prime in [2, 3, 251, 65_537, 655_373, TABLE_SIZE_MAX] {
-            assert!(is_prime(prime), "{prime}");
+    fn what_is_hashed_is_what_the_row_says() {
+        let [companion] = POOL.find("hash_key").unwrap().companions else {
+            panic!("one companion")
+        };
+        for word in words::<BalanceAlgorithm>() {
+            for sticky in ["", "sticky = {}"] {
+                let text = format!(
+                    "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[pool.p]\n\
+                     backends = [\"127.0.0.1:2\"]\nbalance = \"{word}\"\n{sticky}\n"
+                );
+                let config = parse(&text, Path::new("a.toml")).config.unwrap();
+                let is_beside = companion.or_beside == Some("sticky") && !sticky.is_empty();
+                let counts = companion.admits(word) || is_beside;
+                assert_eq!(config.pools[0].hashed().is_some(), counts, "{word} {sticky}");
+            }
         }
-        for composite in [0, 1, 4, 65_536, 65_535, 5_000_009] {
-            assert!(!is_prime(composite), "{composite}");
-        }
-        assert_eq!(nearest_primes(65_536), "65521 and 65537");
-        assert_eq!(nearest_primes(4), "3 and 5");
     }
 }

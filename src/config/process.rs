@@ -1,31 +1,203 @@
 //! `[global]` and `[admin]`: what concerns the process as a whole.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::terms::{SpliceMode, Word};
 
 use super::address::{Purpose, socket};
-
-use super::file::{Field, Section};
-use super::keys::KeyTable;
+use super::bounds::{LONGEST, SECOND, SESSIONS_MAX, ZERO};
+use super::entries::Entries;
+use super::file::{Field, Section, Value, quoted};
+use super::key::{Key, KeyTable, Shape, words};
 use super::report::{FilePlace, Finding, Report};
 use super::scalar;
 use super::unix::{PATH_LENGTH_MAX, PREFIX};
-use super::{Admin, Global, Log};
 
-/// Longest path a Unix socket may have.
-const SOCKET_LENGTH_MAX: usize = PATH_LENGTH_MAX;
+/// Largest seed that every TOML reader understands.
+const SEED_MAX: u64 = i64::MAX as u64;
+
+/// Keys of `[global]`.
+pub(super) static GLOBAL: KeyTable = KeyTable {
+    name: "Global",
+    title: "[global]",
+    sample: "",
+    keys: &[
+        Key::new("workers", Shape::AutoOrCount(1, 256))
+            .default("auto")
+            .reload("restart")
+            .means("Threads that move bytes."),
+        Key::new("max_sessions", Shape::AutoOrCount(1, SESSIONS_MAX))
+            .default("auto")
+            .means("Sessions the process holds at once; more are refused (`max_sessions`)."),
+        Key::new("pin_workers", Shape::Boolean)
+            .default("false")
+            .reload("restart")
+            .means("Bind worker N to the N-th CPU it may use."),
+        Key::new("drain_timeout", Shape::Duration(ZERO, LONGEST))
+            .default("5m")
+            .reload("now")
+            .means("When stopping: how long sessions may go on before they are reset."),
+        Key::new("shutdown_delay", Shape::Duration(ZERO, LONGEST))
+            .default("0s")
+            .reload("now")
+            .means(
+                "When stopping: `/readyz` says 503 but connections are still accepted for this \
+                    long, so that whatever routes here can notice.",
+            ),
+        Key::new("splice", Shape::Word(words::<SpliceMode>))
+            .default("auto")
+            .reload("now; `\"always\"` new")
+            .means("Move bytes through a kernel pipe instead of a buffer."),
+        Key::new("spin", Shape::Duration(ZERO, SECOND)).default("0us").reload("restart").means(
+            "Wait busily for up to this long before sleeping, while recent waits were about \
+                    as short: lower latency for a client that talks all the time (try `\"50us\"`).",
+        ),
+        Key::new("hash_seed", Shape::Count(0, SEED_MAX))
+            .default("0")
+            .means("Seed of the Maglev hash."),
+        Key::new("log", Shape::Table(&LOG))
+            .or_else("see below")
+            .reload("now")
+            .means("What is logged."),
+    ],
+    also: &[],
+};
+/// Keys of `log`.
+pub(super) static LOG: KeyTable = KeyTable {
+    name: "Log",
+    title: "`log` of [global]",
+    sample: "log = { level = \"info\" }",
+    keys: &[
+        Key::new("level", Shape::Word(words::<LogLevel>))
+            .default("info")
+            .reload("now")
+            .means("Least important event that is written."),
+        Key::new("format", Shape::Word(words::<LogFormat>))
+            .default("auto")
+            .reload("now")
+            .means("How a line looks."),
+        Key::new("sessions", Shape::Boolean)
+            .default("true")
+            .reload("now")
+            .means("One line for each session when it ends, and for each refused connection."),
+    ],
+    also: &[],
+};
+/// Keys of `[admin]`.
+pub(super) static ADMIN: KeyTable = KeyTable {
+    name: "Admin",
+    title: "[admin]",
+    sample: "",
+    keys: &[
+        Key::new("socket", Shape::TextOf("absolute path", 1, PATH_LENGTH_MAX))
+            .default("/run/evenkeel/admin.sock")
+            .reload("restart")
+            .means("Control socket, mode 0600: a program that may open it controls the process."),
+        Key::new("http", Shape::Text("IP address"))
+            .or_else("off")
+            .reload("restart")
+            .means("Read-only page over TCP: `/`, `/metrics`, `/v1/status`, `/livez`, `/readyz`."),
+    ],
+    also: &[],
+};
+/// `[global]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Global {
+    /// Data-plane threads; `None` is "auto": as many as CPUs this process may use.
+    pub workers: Option<usize>,
+    /// Sessions the process will hold at once; `None` is "auto": from limits of the process.
+    pub max_sessions: Option<u64>,
+    /// Bind worker N to the N-th CPU this process may use.
+    pub pin_workers: bool,
+    /// How long a stopping process waits for its sessions before it resets them.
+    pub drain_timeout: Duration,
+    /// How long a stopping process still accepts while it already reports "not ready".
+    pub shutdown_delay: Duration,
+    /// When bytes are spliced instead of copied.
+    pub splice: SpliceMode,
+    /// How long a worker polls without sleeping before it blocks.
+    pub spin: Duration,
+    /// Seed of the stable hash; the same on every node that must agree.
+    pub hash_seed: u64,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// `log = { ... }` of `[global]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The least important event that is still written.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Whether each session writes one line when it ends.
+    pub sessions: bool,
+}
+
+/// Importance of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Failures the operator must act on.
+    Error,
+    /// State changes.
+    Warn,
+    /// Starts, stops, reloads.
+    Info,
+    /// One line and more per session.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Word for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for a terminal, JSON otherwise.
+    Auto,
+    /// `key=value` pairs.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Word for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Path of the Unix control socket.
+    pub socket: PathBuf,
+    /// True when the file names the socket: failing to make it is then fatal, else a warning.
+    pub socket_required: bool,
+    /// Address of the read-only HTTP page; `None` is off.
+    pub http: Option<SocketAddr>,
+}
 
 impl Default for Admin {
     fn default() -> Self {
-        let socket = Section::absent(KeyTable::Admin).default_text("socket");
+        let socket = Section::absent(&ADMIN).default_text("socket");
         Self { socket: PathBuf::from(socket), socket_required: false, http: None }
     }
 }
 
 /// Reads `[global]`.
-pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> Global {
-    let absent = Section::absent(KeyTable::Global);
-    let section = section.unwrap_or(&absent);
-    section.refuse_unknown(report);
+pub(super) fn global(section: &Section<'_>, report: &mut Report<'_>) -> Global {
     let workers = section.auto_or_count("workers", report);
     Global {
         workers: workers.and_then(|count| usize::try_from(count).ok()),
@@ -40,9 +212,8 @@ pub(super) fn global(section: Option<&Section<'_>>, report: &mut Report<'_>) -> 
     }
 }
 
-/// Reads `log` of `[global]`.
 fn log(section: &Section<'_>, report: &mut Report<'_>) -> Log {
-    let section = section.open("log", report).unwrap_or(Section::absent(KeyTable::Log));
+    let section = section.open_or_absent("log", report);
     Log {
         level: section.word_or_default("level", report),
         format: section.word_or_default("format", report),
@@ -57,7 +228,6 @@ pub(super) fn admin(
 ) -> (Admin, Option<FilePlace>) {
     let mut admin = Admin::default();
     let Some(section) = section else { return (admin, None) };
-    section.refuse_unknown(report);
     if let Some(socket) = section.read("socket", report, socket_path).value() {
         admin.socket = socket;
         admin.socket_required = true;
@@ -69,7 +239,7 @@ pub(super) fn admin(
 }
 
 /// An absolute path that fits into a socket's address.
-fn socket_path(value: &super::file::Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
+fn socket_path(value: &Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     const EXPECTED: &str = "an absolute path such as \"/run/evenkeel/admin.sock\"";
     let text = scalar::string(value, EXPECTED, report)?;
     let finding = if !text.starts_with('/') {
@@ -79,12 +249,46 @@ fn socket_path(value: &super::file::Value<'_>, report: &mut Report<'_>) -> Optio
             Some(path) => finding.hint(format!("write \"{path}\"")),
             None => finding,
         }
-    } else if text.len() > SOCKET_LENGTH_MAX {
+    } else if text.len() > PATH_LENGTH_MAX {
         Finding::new("`socket` is too long")
-            .expected(format!("a path of at most {SOCKET_LENGTH_MAX} bytes"))
+            .expected(format!("a path of at most {PATH_LENGTH_MAX} bytes"))
     } else {
         return Some(PathBuf::from(text));
     };
     report.error(&value.place, finding);
     None
+}
+
+impl Global {
+    /// Its keys as `evenkeel config` shows them.
+    pub(super) fn entries(&self) -> Entries {
+        let Log { level, format, sessions } = self.log;
+        let log = Entries::default().word("level", level).word("format", format);
+        Entries::default()
+            .plain("workers", auto(self.workers))
+            .plain("max_sessions", auto(self.max_sessions))
+            .plain("pin_workers", self.pin_workers)
+            .duration("drain_timeout", self.drain_timeout)
+            .duration("shutdown_delay", self.shutdown_delay)
+            .word("splice", self.splice)
+            .duration("spin", self.spin)
+            .plain("hash_seed", self.hash_seed)
+            .table("log", &log.plain("sessions", sessions))
+    }
+}
+
+impl Admin {
+    /// Its keys as `evenkeel config` shows them. The default socket is a comment, because naming it
+    /// makes it required.
+    pub(super) fn entries(&self) -> Entries {
+        let name = if self.socket_required { "socket" } else { "# socket" };
+        Entries::default()
+            .text(name, self.socket.to_string_lossy())
+            .given(self.http, |out, http| out.text("http", http))
+    }
+}
+
+/// A number, or "auto".
+fn auto<T: Display>(value: Option<T>) -> String {
+    value.map_or(quoted("auto"), |value| value.to_string())
 }

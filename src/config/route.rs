@@ -1,22 +1,52 @@
-//! `[[listener.NAME.route]]`, `[listener.NAME.peek]` and `hash_key`: what clients say first.
+//! `[[listener.NAME.route]]`: other pools for some clients.
 
-use crate::policy::first_bytes::request_head::is_token;
-use crate::policy::terms::Word;
+use ipnet::IpNet;
 
+use super::entries::Entries;
 use super::file::{Section, Value, shown};
-use super::keys::KeyTable;
+use super::key::{Key, KeyTable, Shape};
 use super::named_pool::{NO_POOL, named_pool};
 use super::network;
 use super::report::{Finding, Report};
 use super::scalar;
-use super::size;
-use super::words::{HashKeyForm, OnPeekTimeout};
-use super::{HashKey, Peek, RouteConfig};
 
 /// Longest name of a protocol (RFC 7301).
 const PROTOCOL_BYTES_MAX: usize = 255;
 /// Longest host name.
 const NAME_BYTES_MAX: usize = 253;
+
+/// Keys of `[[listener.NAME.route]]`.
+pub(super) static ROUTE: KeyTable = KeyTable {
+    name: "Route",
+    title: "[[listener.NAME.route]]",
+    sample: "",
+    keys: &[
+        Key::new("sni", Shape::ListOf("list", 1, NAME_BYTES_MAX))
+            .or_else("any")
+            .note("; names, `*.` only in front")
+            .means("Server names, in any case."),
+        Key::new("alpn", Shape::ListOf("list", 1, PROTOCOL_BYTES_MAX))
+            .or_else("any")
+            .means("One of these protocols is offered."),
+        Key::new("client", Shape::List("networks")).or_else("any").means("Networks of the client."),
+        Key::new("pool", Shape::Text("name"))
+            .note("a `[pool.NAME]`")
+            .means("Where these sessions go."),
+    ],
+    also: &[],
+};
+/// `[[listener.NAME.route]]`: everything that is not empty has to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Server names of TLS, in lower case; `*.` in front is every depth below.
+    pub sni: Vec<String>,
+    /// Protocols that TLS offers (ALPN).
+    pub alpn: Vec<String>,
+    /// Networks of the client.
+    pub client: Vec<IpNet>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+}
 
 /// Reads the routes of a listener; `pools` are the names they may choose from.
 pub(super) fn routes(
@@ -36,11 +66,10 @@ pub(super) fn routes(
 }
 
 fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option<RouteConfig> {
-    let Some(section) = Section::of(value, KeyTable::Route) else {
+    let Some(section) = Section::of(value, &ROUTE) else {
         scalar::wrong_type(value, "a table [[listener.NAME.route]]", None, report);
         return None;
     };
-    section.refuse_unknown(report);
     let (names, protocols) = ("[\"*.example.com\"]", "[\"h2\"]");
     let sni = section
         .read("sni", report, |value, report| scalar::list(value, names, report, server_name));
@@ -56,7 +85,7 @@ fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option
     if sni.is_absent() && alpn.is_absent() && client.is_absent() {
         let finding = Finding::new("this route asks for nothing")
             .expected("`sni`, `alpn` or `client`")
-            .hint("who matches no route goes to the listener's own `pool`");
+            .hint("clients that match no route go to the listener's own `pool`");
         report.error(&value.place, finding);
     }
     for name in ["sni", "alpn", "client"] {
@@ -111,46 +140,16 @@ fn protocol(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
     None
 }
 
-/// Reads `peek`.
-pub(super) fn peek(listener: &Section<'_>, report: &mut Report<'_>) -> Peek {
-    let section = listener.open("peek", report).unwrap_or(Section::absent(KeyTable::Peek));
-    let on_timeout = section.word_or_default::<OnPeekTimeout>("on_timeout", report);
-    Peek {
-        timeout: section.duration_or_default("timeout", report),
-        max_bytes: size::bytes_or_default(&section, "max_bytes", report),
-        is_default_else: on_timeout == OnPeekTimeout::Default,
-    }
-}
-
-/// Reads `hash_key`.
-pub(super) fn hash_key(section: &Section<'_>, report: &mut Report<'_>) -> HashKey {
-    let field = section.read("hash_key", report, |value, report| {
-        if let Some(text @ ("http-header" | "http-cookie")) = value.text().map(str::trim) {
-            let finding = Finding::new(format!("`hash_key = \"{text}\"` does not say which one"))
-                .expected(format!("\"{text} NAME\""));
-            report.error(&value.place, finding);
-            return None;
+impl RouteConfig {
+    /// Its keys as `evenkeel config` shows them; `pool` is the name of its pool.
+    pub(super) fn entries(&self, pool: &str) -> Entries {
+        let Self { sni, alpn, client, pool: _ } = self;
+        let mut out = Entries::default();
+        for (key, words) in [("sni", sni), ("alpn", alpn)] {
+            out =
+                out.given((!words.is_empty()).then_some(words), |out, words| out.list(key, words));
         }
-        let form = scalar::word(value, HashKeyForm::WORDS, report)?;
-        let name = value.text().and_then(|text| text.split_once(' ')).map_or("", |(_, name)| name);
-        Some(match form {
-            HashKeyForm::ClientIp => HashKey::ClientIp,
-            HashKeyForm::ClientIpPort => HashKey::ClientIpPort,
-            HashKeyForm::Sni => HashKey::Sni,
-            HashKeyForm::Header => HashKey::HttpHeader(token(name, value, report)?),
-            HashKeyForm::Cookie => HashKey::HttpCookie(token(name, value, report)?),
-        })
-    });
-    field.or(HashKey::ClientIp)
-}
-
-/// The name of a header or a cookie (RFC 9110, section 5.6.2).
-fn token(name: &str, value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
-    if !name.is_empty() && name.bytes().all(is_token) {
-        return Some(name.to_owned());
+        out.given((!client.is_empty()).then_some(client), |out, list| out.list("client", list))
+            .text("pool", pool)
     }
-    let message = format!("`{}` is no name of a header or a cookie", shown(name));
-    let finding = Finding::new(message).expected("one name, as in \"http-header X-User\"");
-    report.error(&value.place, finding);
-    None
 }

@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::policy::terms::Word;
-
-use super::EventRate;
-use super::file::{Field, Section, Value, join_or, quoted, shown};
-use super::keys::{RATE_PER_SECOND_MAX, Shape};
+use super::file::{Value, join_or, quoted, shown};
+use super::key::RATE_PER_SECOND_MAX;
 use super::report::{Finding, Report};
 use super::suggest::{foreign_value, nearest};
-use super::units;
+use super::units::{self, EventRate};
 
 /// Words of the format with what they mean. A word that ends in a space begins a value that has an
 /// argument.
@@ -286,124 +283,4 @@ pub(super) fn list<'t, T>(
     };
     let read: Vec<Option<T>> = elements.iter().map(|element| convert(element, report)).collect();
     read.into_iter().collect()
-}
-
-/// Reading a key of a table: bounds and default are those of its row in the table of keys.
-impl<'t> Section<'t> {
-    /// The default of a key that has one.
-    fn default_of<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        parse(self.key(name)?.default_text()?)
-    }
-
-    /// A duration within bounds.
-    pub(super) fn duration(&self, name: &str, report: &mut Report<'_>) -> Field<Duration> {
-        let bounds = match self.key(name).map(|key| key.shape) {
-            Some(Shape::Duration(from, to) | Shape::WholeSeconds(from, to)) => from..=to,
-            _ => Duration::ZERO..=Duration::MAX,
-        };
-        self.read(name, report, |value, report| duration(value, bounds, report))
-    }
-
-    /// The value of the key, or its default where the file has none that is valid.
-    pub(super) fn duration_or_default(&self, name: &str, report: &mut Report<'_>) -> Duration {
-        let default = || self.default_of(name, |text| units::duration(text).ok());
-        self.duration(name, report).value().or_else(default).unwrap_or_default()
-    }
-
-    /// A duration of whole seconds within bounds, or its default; `hint` says why there are no
-    /// parts of a second.
-    pub(super) fn whole_seconds(
-        &self,
-        name: &str,
-        hint: &str,
-        report: &mut Report<'_>,
-    ) -> Duration {
-        let default = self.default_of(name, |text| units::duration(text).ok()).unwrap_or_default();
-        let Field::Given(read, place) = self.duration(name, report) else { return default };
-        if read.subsec_nanos() == 0 {
-            return read;
-        }
-        let finding = Finding::new(format!("`{name}` must be whole seconds"))
-            .expected(format!("a duration such as \"{}\"", units::show_duration(default)));
-        report.error(&place, finding.hint(hint));
-        default
-    }
-
-    fn count_bounds(&self, name: &str) -> RangeInclusive<u64> {
-        match self.key(name).map(|key| key.shape) {
-            Some(Shape::Count(from, to) | Shape::AutoOrCount(from, to)) => from..=to,
-            _ => 0..=u64::MAX,
-        }
-    }
-
-    /// A whole number within bounds.
-    pub(super) fn count(&self, name: &str, report: &mut Report<'_>) -> Field<u64> {
-        let bounds = self.count_bounds(name);
-        self.read(name, report, |value, report| count(value, bounds, report))
-    }
-
-    /// The value of the key, or its default where the file has none that is valid.
-    pub(super) fn count_or_default(&self, name: &str, report: &mut Report<'_>) -> u64 {
-        let default = || self.default_of(name, |text| text.parse().ok());
-        self.count(name, report).value().or_else(default).unwrap_or_default()
-    }
-
-    /// A whole number within bounds of 32 bits.
-    pub(super) fn count32(&self, name: &str, report: &mut Report<'_>) -> Field<u32> {
-        self.count(name, report).map(|read| u32::try_from(read).unwrap_or(u32::MAX))
-    }
-
-    /// The value of the key, or its default where the file has none that is valid.
-    pub(super) fn count32_or_default(&self, name: &str, report: &mut Report<'_>) -> u32 {
-        u32::try_from(self.count_or_default(name, report)).unwrap_or(u32::MAX)
-    }
-
-    /// The length of a prefix, or its default.
-    pub(super) fn length_or_default(&self, name: &str, report: &mut Report<'_>) -> u8 {
-        u8::try_from(self.count_or_default(name, report)).unwrap_or(u8::MAX)
-    }
-
-    /// A whole number within bounds; `None` is "auto", which is the default.
-    pub(super) fn auto_or_count(&self, name: &str, report: &mut Report<'_>) -> Option<u64> {
-        let bounds = self.count_bounds(name);
-        self.read(name, report, |value, report| auto_or_count(value, bounds, report)).or(None)
-    }
-
-    /// `true` or `false`.
-    pub(super) fn boolean(&self, name: &str, report: &mut Report<'_>) -> Field<bool> {
-        self.read(name, report, boolean)
-    }
-
-    /// The value of the key, or its default where the file has none that is valid.
-    pub(super) fn boolean_or_default(&self, name: &str, report: &mut Report<'_>) -> bool {
-        let default = || self.default_of(name, |text| text.parse().ok());
-        self.boolean(name, report).value().or_else(default).unwrap_or_default()
-    }
-
-    /// A rate.
-    pub(super) fn rate(&self, name: &str, report: &mut Report<'_>) -> Field<EventRate> {
-        self.read(name, report, rate)
-    }
-
-    /// A percentage, or its default.
-    pub(super) fn percent_or_default(&self, name: &str, report: &mut Report<'_>) -> u8 {
-        let default = || self.default_of(name, |text| units::percent(text).ok());
-        self.read(name, report, percent).value().or_else(default).unwrap_or_default()
-    }
-
-    /// One word of those that a term has.
-    pub(super) fn word<T: Word>(&self, name: &str, report: &mut Report<'_>) -> Field<T> {
-        self.read(name, report, |value, report| word(value, T::WORDS, report))
-    }
-
-    /// The value of the key, or its default where the file has none that is valid.
-    pub(super) fn word_or_default<T: Word>(&self, name: &str, report: &mut Report<'_>) -> T {
-        let default = || self.default_of(name, T::of_word);
-        self.word(name, report).value().or_else(default).unwrap_or(T::WORDS[0].1)
-    }
-
-    /// The path of a probe, the name of a method: text with a default.
-    pub(super) fn default_text(&self, name: &str) -> String {
-        self.default_of(name, |text| Some(text.to_owned())).unwrap_or_default()
-    }
 }

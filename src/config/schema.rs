@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, Default, Key, KeyTable, Shape, TABLES, Values};
+use super::backend::BACKEND;
+use super::key::{Default, Key, KeyTable, Shape, Values};
+use super::keys::{self, DEFAULTS, FILE};
+use super::route::ROUTE;
 
 /// Patterns of strings that carry a unit: what [`super::units`] reads.
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*(d|h|min|m|s|ms|us|µs|μs)\s*)+$";
@@ -17,40 +20,30 @@ const BANDWIDTH: &str = r"^\s*[0-9]+\s*(B|KiB|MiB|GiB)\s*/s$";
 /// The schema of a configuration file.
 #[must_use]
 pub fn schema() -> Value {
-    let mut definitions: Map<String, Value> =
-        TABLES.iter().map(|table| (definition(*table), of_table(*table))).collect();
-    definitions.insert(definition(KeyTable::Defaults), of_table(KeyTable::Defaults));
-    let named = |table| json!({ "type": "object", "additionalProperties": reference(table) });
+    let tables = keys::tables().into_iter().chain([&DEFAULTS]);
+    let definitions: Map<String, Value> =
+        tables.map(|table| (table.name.to_owned(), of_table(table))).collect();
+    let properties: Map<String, Value> =
+        FILE.keys.iter().map(|key| (key.name.to_owned(), of_shape(key.shape, &FILE))).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "evenkeel",
         "description": "Configuration of evenkeel, a Layer-4 TCP load balancer.",
         "type": "object",
-        "properties": {
-            "global": reference(KeyTable::Global),
-            "admin": reference(KeyTable::Admin),
-            "defaults": reference(KeyTable::Defaults),
-            "listener": named(KeyTable::Listener),
-            "pool": named(KeyTable::Pool),
-        },
+        "properties": properties,
         "required": ["listener"],
         "additionalProperties": false,
         "$defs": definitions,
     })
 }
 
-/// What a table is called among the definitions.
-fn definition(table: KeyTable) -> String {
-    format!("{table:?}")
+fn reference(table: &KeyTable) -> Value {
+    json!({ "$ref": format!("#/$defs/{}", table.name) })
 }
 
-fn reference(table: KeyTable) -> Value {
-    json!({ "$ref": format!("#/$defs/{}", definition(table)) })
-}
-
-fn of_table(table: KeyTable) -> Value {
+fn of_table(table: &KeyTable) -> Value {
     let properties: Map<String, Value> =
-        keys::of(table).map(|key| (key.name.to_owned(), of_key(key, table))).collect();
+        table.keys().map(|key| (key.name.to_owned(), of_key(key, table))).collect();
     let mut schema = json!({
         "type": "object",
         "title": table.to_string(),
@@ -58,14 +51,14 @@ fn of_table(table: KeyTable) -> Value {
         "additionalProperties": false,
     });
     // Elsewhere `[defaults]` may have what is required.
-    if matches!(table, KeyTable::Route | KeyTable::Backend) {
-        let required = keys::of(table).filter(|key| key.default == Default::Required);
+    if table.is(&ROUTE) || table.is(&BACKEND) {
+        let required = table.keys().filter(|key| key.default == Default::Required);
         schema["required"] = required.map(|key| key.name).collect();
     }
     schema
 }
 
-fn of_key(key: &Key, inside: KeyTable) -> Value {
+fn of_key(key: &Key, inside: &KeyTable) -> Value {
     let mut schema = of_shape(key.shape, inside);
     schema["description"] = describe(key).into();
     if let Some(text) = key.default_text() {
@@ -75,7 +68,7 @@ fn of_key(key: &Key, inside: KeyTable) -> Value {
     schema
 }
 
-fn of_shape(shape: Shape, inside: KeyTable) -> Value {
+fn of_shape(shape: Shape, inside: &KeyTable) -> Value {
     let integer = |from, to| json!({ "type": "integer", "minimum": from, "maximum": to });
     let pattern = |pattern: &str| json!({ "type": "string", "pattern": pattern });
     match shape {
@@ -101,15 +94,20 @@ fn of_shape(shape: Shape, inside: KeyTable) -> Value {
             });
             json!({ "anyOf": forms.collect::<Vec<_>>() })
         }
-        Shape::Text(_) => json!({ "type": "string" }),
-        Shape::List(_) => json!({ "type": "array", "items": { "type": "string" } }),
-        Shape::Backends => {
-            let entry = json!({ "anyOf": [{ "type": "string" }, reference(KeyTable::Backend)] });
+        Shape::Text(_) | Shape::TextOf(..) => json!({ "type": "string" }),
+        Shape::List(_) | Shape::ListUpTo(..) | Shape::ListOf(..) => {
+            json!({ "type": "array", "items": { "type": "string" } })
+        }
+        Shape::StringsOrTables(table) => {
+            let entry = json!({ "anyOf": [{ "type": "string" }, reference(table)] });
             json!({ "type": "array", "items": entry, "minItems": 1 })
         }
-        Shape::KeyTable(table) => reference(table),
+        Shape::Table(table) => reference(table),
+        Shape::Named(table) => {
+            json!({ "type": "object", "additionalProperties": reference(table) })
+        }
         // There is nothing to turn off in [defaults] itself.
-        Shape::TableOrFalse(table) if inside == KeyTable::Defaults => reference(table),
+        Shape::TableOrFalse(table) if inside.is(&DEFAULTS) => reference(table),
         Shape::TableOrFalse(table) => json!({ "anyOf": [{ "const": false }, reference(table)] }),
         Shape::Tables(table) => json!({ "type": "array", "items": reference(table) }),
     }

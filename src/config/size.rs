@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use super::file::{Field, Section, Value, shown};
-use super::keys::Shape;
+use super::key::Shape;
 use super::report::{Finding, Report};
 use super::scalar;
 use super::units;

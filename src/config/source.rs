@@ -2,16 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::Address;
 use crate::policy::balance::source::SOURCES_MAX;
+use crate::policy::terms::Address;
 
-use super::bind::Bind;
+use super::backend::Member;
 use super::file::{Section, Value, quoted, shown};
-use super::member::Member;
 use super::report::{Finding, Report};
 use super::scalar;
 use super::unix::PREFIX;
-use super::{ListenerConfig, PoolConfig};
 
 const SAMPLE: &str = "[\"10.0.0.5\", \"10.0.0.6\"]";
 const EXPECTED: &str = "an IP address of this host such as \"10.0.0.5\"";
@@ -141,53 +139,5 @@ pub(super) fn compare_source(
             report.error(&member.place, finding);
             return;
         }
-    }
-}
-
-/// Warns where a transparent pool cannot serve those who connect to an address.
-pub(super) fn compare_clients(
-    listeners: &[ListenerConfig],
-    pools: &[PoolConfig],
-    binds: &[Bind],
-    report: &mut Report<'_>,
-) {
-    for bind in binds {
-        let Some(listener) = listeners.iter().find(|it| it.name == bind.listener) else { continue };
-        let claims = listener.accept_proxy.as_ref();
-        let is_claimed = match &bind.address {
-            Address::Ip(_) => claims.is_some(),
-            Address::Unix(_) => claims.is_some_and(|rule| rule.from_unix),
-        };
-        let used = listener.routes.iter().map(|route| route.pool).chain([listener.pool]);
-        let mut unfit = used.filter_map(|pool| pools.get(pool)).filter(|pool| {
-            let mut backends = pool.backends.iter().map(|backend| &backend.address);
-            // One with Unix sockets has been refused already.
-            let is_fit =
-                |to: &Address| matches!(to, Address::Unix(_)) || has_family(&bind.address, to);
-            pool.transparent && !backends.any(is_fit)
-        });
-        let Some(pool) = unfit.next().filter(|_| !is_claimed) else { continue };
-        let (address, name) = (shown(&bind.address.to_string()), shown(&pool.name));
-        let why = match &bind.address {
-            Address::Unix(_) => "its peers have none".to_owned(),
-            Address::Ip(ip) if ip.is_ipv4() => "it has no IPv4 backend".to_owned(),
-            Address::Ip(_) => "it has no IPv6 backend".to_owned(),
-        };
-        let message = format!("pool `{name}` can serve no client of `{address}`");
-        let finding = Finding::new(message).hint(format!(
-            "it is `transparent`, which takes the client's address, and {why}; send them to \
-             another pool"
-        ));
-        report.warning(&bind.place, finding);
-    }
-}
-
-/// Whether a client of `bind` has an address by which `backend` can be connected.
-fn has_family(bind: &Address, backend: &Address) -> bool {
-    match (bind, backend) {
-        (Address::Ip(bind), Address::Ip(backend)) => {
-            bind.ip().to_canonical().is_ipv4() == backend.ip().to_canonical().is_ipv4()
-        }
-        _ => false,
     }
 }

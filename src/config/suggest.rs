@@ -85,7 +85,7 @@ mod tests {
     /// Keys of ours, too, in another table than the one where others have them.
     const OURS_ELSEWHERE: &[&str] = &["port"];
 
-    /// If it fails, somebody is sent to a key that does not exist, or away from one that does.
+    /// If it fails, an operator is sent to a key that does not exist, or away from one that does.
     #[test]
     fn proposals_are_keys_and_foreign_words_are_not() {
         for (word, ours) in KEYS {

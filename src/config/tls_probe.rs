@@ -1,81 +1,80 @@
 //! The keys of `probe = "tls"`: the name to ask for, and whose certificates are good.
 //!
-//! Purely by what is written: the file of `ca` is read by who makes the probes.
+//! Purely by what is written: `control` reads the file of `ca`.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::Address;
+use toml::de::DeValue;
+
+use crate::policy::terms::Address;
+
 use super::file::{Field, Section, Value, quoted, shown};
 use super::report::{Finding, Report};
 use super::scalar;
-use super::{Probe, Trust};
 
 /// Longest name of a host, and longest part of one between dots (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Keys that no other probe has.
-pub(super) struct Keys {
-    verify: Field<bool>,
-    ca: Field<PathBuf>,
+/// Whose certificates a TLS probe takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Any: certificates are not checked.
+    Unchecked,
+    /// Those of the system's roots.
+    System,
+    /// Those of the certificates in this file; an absolute path.
+    File(PathBuf),
 }
 
-impl Keys {
-    /// Reads them, whatever kind of probe they stand beside.
+impl Trust {
+    /// Reads `verify` and `ca`.
     pub(super) fn read(section: &Section<'_>, report: &mut Report<'_>) -> Self {
-        Self { verify: section.boolean("verify", report), ca: section.read("ca", report, file) }
+        let verify = section.boolean_or_default("verify", report);
+        match section.read("ca", report, file).value() {
+            _ if !verify => Self::Unchecked,
+            Some(ca) => Self::File(ca),
+            None => Self::System,
+        }
     }
 
-    /// The probe they make, with its `host`; `unix` is a backend that has no address to check.
-    pub(super) fn probe(
-        self,
-        section: &Section<'_>,
-        host: Field<String>,
-        unix: Option<&Address>,
-        report: &mut Report<'_>,
-    ) -> Probe {
-        if let Field::Given(host, place) = &host
-            && !is_server_name(host)
-        {
-            report.error(place, no_server_name(host));
+    /// The file of certificates.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Unchecked | Self::System => None,
         }
-        if let (Field::Given(true, place), Some(unix)) = (&self.verify, unix)
-            && host.is_absent()
-        {
-            let finding = Finding::new(format!(
-                "backend `{}` has no address that a certificate could be for",
-                shown(&unix.to_string())
-            ));
-            let finding = finding
-                .expected("`host` beside `verify`")
-                .hint("write the name in the certificate: `host = \"www.example.com\"`");
-            report.error(place, finding);
-        }
-        let trust = match (&self.verify, self.ca) {
-            (Field::Given(true, _), Field::Given(ca, _)) => Trust::File(ca),
-            (Field::Given(true, _), _) => Trust::System,
-            (Field::Absent, Field::Given(..)) | (Field::Given(false, _), Field::Given(..)) => {
-                warn_unchecked(section, report);
-                Trust::Anybody
-            }
-            _ => Trust::Anybody,
-        };
-        Probe::Tls { host: host.value(), trust }
     }
 }
 
-/// Warns where a table names authorities and has nothing checked by them.
-fn warn_unchecked(section: &Section<'_>, report: &mut Report<'_>) {
-    // What [defaults] gives to all may be meant for others.
-    let own = section.entries().into_iter().find(|(value, _)| value.name == "ca");
-    let Some((ca, _)) = own.filter(|_| !section.partial) else { return };
-    let finding = Finding::new("`ca` has no effect: without `verify` every certificate passes")
-        .hint("write `verify = true` beside it to have certificates checked");
-    report.warning(&ca.place, finding);
+/// Checks the name that a TLS probe asks for and checks; `unix` is a backend that has no address
+/// to check instead.
+pub(super) fn compare_name(
+    section: &Section<'_>,
+    host: &Field<String>,
+    unix: Option<&Address>,
+    report: &mut Report<'_>,
+) {
+    if let Field::Given(host, place) = host
+        && !is_server_name(host)
+    {
+        report.error(place, no_server_name(host));
+    }
+    let verify = section.get("verify").filter(|value| matches!(value.data, DeValue::Boolean(true)));
+    if let (Some(verify), Some(unix), true) = (verify, unix, host.is_absent()) {
+        let finding = Finding::new(format!(
+            "backend `{}` has no address that a certificate could be for",
+            shown(&unix.to_string())
+        ));
+        let finding = finding
+            .expected("`host` beside `verify`")
+            .hint("write the name in the certificate: `host = \"www.example.com\"`");
+        report.error(&verify.place, finding);
+    }
 }
 
-/// An absolute path: relative to what would depend on who starts the process.
+/// An absolute path: a relative one would depend on where the process starts.
 fn file(value: &Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     const EXPECTED: &str = "an absolute path such as \"/etc/evenkeel/ca.pem\"";
     let text = scalar::string(value, EXPECTED, report)?;
@@ -101,7 +100,7 @@ fn is_server_name(text: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // Else it could be taken for an IPv4 address by who reads it.
+    // Else its reader could take it for an IPv4 address.
     let last = text.rsplit('.').next().unwrap_or_default();
     let ends_in_number = last.chars().all(|letter| letter.is_ascii_digit())
         || last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")).is_some_and(is_hexadecimal);

@@ -6,7 +6,14 @@
 
 use std::time::Duration;
 
-use super::EventRate;
+/// `count` events per `period`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventRate {
+    /// Events; at least 1.
+    pub count: u64,
+    /// 1 s, 1 min, 1 h or 1 d.
+    pub period: Duration,
+}
 
 /// Units of a duration, large to small, in nanoseconds.
 const DURATION_UNITS: &[(&str, u64)] = &[
@@ -135,7 +142,7 @@ pub fn rate(text: &str) -> Result<EventRate, String> {
     rate_behind("", text, "leave the key out for no limit")
 }
 
-/// The same where words stand before the rate; `none` tells how to say that there is none.
+/// Reads a rate behind other words; `none` tells how to say that there is none.
 ///
 /// # Errors
 /// The remedy, to be shown as a hint.

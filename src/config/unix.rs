@@ -1,15 +1,14 @@
-//! Unix sockets in the file: their paths, and what does not go with them.
+//! Paths of Unix sockets in the file.
 //!
 //! Purely by what is written: whether a directory is there is found out when it is opened.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Address;
-use super::bind::Bind;
-use super::file::{Section, Value, quoted, shown};
+use crate::policy::terms::Address;
+
+use super::file::{Value, quoted, shown};
 use super::report::{FilePlace, Finding, Report};
-use super::{BalanceAlgorithm, HashKey, ListenerConfig, PoolConfig};
 
 /// What comes before the path of a Unix socket.
 pub(super) const PREFIX: &str = Address::UNIX_PREFIX;
@@ -18,9 +17,6 @@ pub(super) const PREFIX: &str = Address::UNIX_PREFIX;
 pub(super) const PATH_LENGTH_MAX: usize = 107;
 
 const EXPECTED: &str = "an absolute path such as \"unix:/run/app.sock\"";
-
-/// Options of a TCP socket that listens.
-const OF_TCP: [&str; 3] = ["fast_open", "defer_accept", "mptcp"];
 
 /// Reads what follows `unix:`.
 pub(super) fn socket_path(
@@ -33,7 +29,7 @@ pub(super) fn socket_path(
         Finding::new("`unix:` has no path")
     } else if text.starts_with(['@', '\0']) {
         Finding::new(format!("`{whole}` is no path; abstract sockets are not supported"))
-            .hint("name a file: its directory and its mode say who may connect")
+            .hint("name a file: its directory and its mode say which programs may connect")
     } else if !text.starts_with('/') {
         Finding::new(format!("`{whole}` is no absolute path"))
             .hint(format!("write {}", quoted(&format!("{PREFIX}/{text}"))))
@@ -72,105 +68,6 @@ pub(super) fn check_as_name(text: &str, place: &FilePlace, report: &mut Report<'
         report.error(place, finding);
     }
     is_fit
-}
-
-/// Warns where a listener on a Unix socket does something else than what it seems to.
-pub(super) fn compare_listener(
-    listener: &ListenerConfig,
-    section: &Section<'_>,
-    binds: &[Bind],
-    report: &mut Report<'_>,
-) {
-    let is_unix = |bind: &&Bind| matches!(bind.address, Address::Unix(_));
-    let Some(bind) = binds.iter().find(is_unix).filter(|_| !section.partial) else { return };
-    let address = shown(&bind.address.to_string());
-    let proxies = listener.accept_proxy.as_ref();
-    if proxies.is_some_and(|rule| !rule.from_unix && !rule.is_direct_else) {
-        let mut finding = Finding::new(format!("every peer of `{address}` is refused"))
-            .expected("`\"unix:\"` among those that `accept_proxy` takes a header from")
-            .hint("add \"unix:\" to `from`, or write `others = \"direct\"`");
-        if let Some(rule) = section.get("accept_proxy") {
-            finding = finding.beside(&rule.place, "names networks only");
-        }
-        report.warning(&bind.place, finding);
-    } else if !listener.allow.is_empty() && proxies.is_none_or(|rule| !rule.from_unix) {
-        let mut finding = Finding::new(format!("every client of `{address}` is refused"))
-            .hint("a peer on a Unix socket has no address and is in no network of `allow`");
-        if let Some(allow) = section.get("allow") {
-            finding = finding.beside(&allow.place, "admits networks only");
-        }
-        report.warning(&bind.place, finding);
-    }
-    if binds.iter().all(|bind| is_unix(&bind)) {
-        let given = [listener.fast_open, listener.defer_accept, listener.mptcp];
-        for (name, _) in OF_TCP.into_iter().zip(given).filter(|(_, given)| *given) {
-            let Some(value) = section.get(name) else { continue };
-            let finding = Finding::new(format!("`{name}` has no effect on Unix sockets"))
-                .hint(format!("write `{name} = false` for listener `{}`", shown(&listener.name)));
-            report.warning(&value.place, finding);
-        }
-    }
-}
-
-/// Warns where all clients of a Unix socket go to one backend because it is chosen by an address.
-pub(super) fn compare_hashes(
-    listeners: &[ListenerConfig],
-    pools: &[PoolConfig],
-    binds: &[Bind],
-    report: &mut Report<'_>,
-) {
-    for bind in binds.iter().filter(|bind| matches!(bind.address, Address::Unix(_))) {
-        let Some(listener) = listeners.iter().find(|it| it.name == bind.listener) else { continue };
-        if listener.accept_proxy.as_ref().is_some_and(|rule| rule.from_unix) {
-            continue;
-        }
-        let routes = listener.routes.iter().filter(|route| route.client.is_empty());
-        let used = routes.map(|route| route.pool).chain([listener.pool]);
-        let Some((pool, how)) = used.filter_map(|pool| all_to_one(pools.get(pool)?)).next() else {
-            continue;
-        };
-        let (address, name) = (shown(&bind.address.to_string()), shown(&pool.name));
-        let message = format!("all clients of `{address}` go to one backend of pool `{name}`");
-        let finding = Finding::new(message).hint(format!(
-            "they have no address and {how}; write `balance = \"round-robin\"` or \
-             \"least-connections\" there, without `sticky`"
-        ));
-        report.warning(&bind.place, finding);
-    }
-}
-
-/// A pool that sends clients without an address to the same backend, and why.
-fn all_to_one(pool: &PoolConfig) -> Option<(&PoolConfig, &'static str)> {
-    let has_choice = pool.backends.iter().filter(|it| !it.backup && it.weight > 0).count() > 1;
-    if !has_choice || !matches!(pool.hash_key, HashKey::ClientIp | HashKey::ClientIpPort) {
-        return None;
-    }
-    match (pool.balance, pool.sticky) {
-        (BalanceAlgorithm::Maglev, _) => Some((pool, "\"maglev\" hashes it")),
-        (_, Some(_)) => Some((pool, "`sticky` knows them by it")),
-        _ => None,
-    }
-}
-
-/// Checks that probes do not ask for a port where backends have none.
-pub(super) fn compare_port(port: &FilePlace, address: &Address, report: &mut Report<'_>) {
-    let address = shown(&address.to_string());
-    let finding = Finding::new(format!("`port` has no meaning for backend `{address}`"))
-        .expected("no `port`, or backends with IP addresses")
-        .hint("put what is probed over TCP into a pool of its own");
-    report.error(port, finding);
-}
-
-/// Checks that the control socket is not a listener's.
-pub(super) fn compare_admin_socket(binds: &[Bind], socket: &Path, report: &mut Report<'_>) {
-    let is_it = |bind: &&Bind| matches!(&bind.address, Address::Unix(path) if **path == *socket);
-    for bind in binds.iter().filter(is_it) {
-        let address = shown(&bind.address.to_string());
-        let finding = Finding::new(format!("`{address}` is the admin socket"))
-            .expected("a path of its own")
-            .hint("choose another path for the listener, or for `socket` of [admin]");
-        report.error(&bind.place, finding);
-    }
 }
 
 #[cfg(test)]

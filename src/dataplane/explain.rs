@@ -200,7 +200,11 @@ fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> Cho
     let skipped =
         skipped.filter_map(|skip| Some((snapshot.backend(skip.backend)?.clone(), skip.why)));
     ChoiceSaid {
-        is_certain: pick.is_some_and(|pick| matches!(pick.by, By::Maglev | By::First | By::Sticky)),
+        is_certain: pick.is_some_and(|pick| match pick.by {
+            By::Balance(algorithm) => algorithm.is_certain(),
+            By::Sticky => true,
+            By::Nothing => false,
+        }),
         backend: backend.and_then(|chosen| snapshot.backend(chosen.id).cloned()),
         pick: pick.unwrap_or_default(),
         skipped: skipped.collect(),

@@ -247,7 +247,8 @@ impl<K: Kernel> Session<K> {
 
     fn bandwidth(&self, snapshot: &Snapshot) -> Option<Rates> {
         let listener = snapshot.listener(self.place.listener)?;
-        listener.bandwidth.iter().any(Option::is_some).then_some(listener.bandwidth)
+        let rates = listener.terms.bandwidth;
+        rates.iter().any(Option::is_some).then_some(rates)
     }
 
     /// The bounds of its stage; where a reload has taken their owner away there is no time left.
@@ -257,9 +258,9 @@ impl<K: Kernel> Session<K> {
         }
         let Some(listener) = snapshot.listener(self.place.listener) else { return Bounds::NONE };
         Bounds {
-            idle: listener.idle_timeout,
-            half_closed: listener.half_closed_timeout,
-            last: listener.max_lifetime.map(|most| self.last(most)),
+            idle: listener.terms.idle_timeout,
+            half_closed: listener.terms.half_closed_timeout,
+            last: listener.terms.max_lifetime.map(|most| self.last(most)),
             ..Bounds::NONE
         }
     }
@@ -272,8 +273,8 @@ impl<K: Kernel> Session<K> {
         let Some(pool) = snapshot.pool(self.place.pool) else {
             return Bounds { reading, ..Bounds::NONE };
         };
-        let queue = pool.queue.map_or(Duration::ZERO, |queue| queue.timeout);
-        Bounds { reading, queue, connect: pool.connect_timeout, ..Bounds::NONE }
+        let queue = pool.terms.queue.map_or(Duration::ZERO, |queue| queue.timeout);
+        Bounds { reading, queue, connect: pool.terms.connect_timeout, ..Bounds::NONE }
     }
 
     /// When a session that may last for `most` ends: the same whenever it is asked.

@@ -14,7 +14,8 @@ pub mod pace;
 
 // Who connects: an address, or a peer on a Unix socket.
 pub mod client;
-// Terms that the configuration writes and the planes obey.
+// Terms that the configuration writes and the planes obey, and those that hold for each session.
+pub mod session_terms;
 pub mod terms;
 // Atomics and a mutex that loom can replace.
 pub(crate) mod sync;

@@ -96,6 +96,17 @@ pub struct Queue {
     pub timeout: Duration,
 }
 
+/// How what clients say first is looked at, where a route or a hash needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// How long the client may take to say enough.
+    pub timeout: Duration,
+    /// Bytes looked at, at most.
+    pub max_bytes: u32,
+    /// Then: true is the listener's pool, false is a refusal.
+    pub is_default_else: bool,
+}
+
 /// When a session may move bytes by splice(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpliceMode {

@@ -17,6 +17,7 @@ mod source;
 mod stats;
 mod waiting;
 
+pub use crate::policy::balance::Balance;
 pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use failure_evidence::FailureEvidence;
@@ -27,8 +28,8 @@ pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    AcceptProxy, Backend, Balance, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool,
-    Routing, Snapshot, Sticky,
+    AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool, Routing,
+    Snapshot, Sticky,
 };
 pub use source::{Source, SourcePort, SourceRule, Sources, Spill};
 pub use stats::{

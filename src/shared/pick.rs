@@ -1,6 +1,9 @@
 //! How a session came to its backend, and which were passed over on the way, for the session log
 //! and `evenkeel explain`.
 
+use crate::policy::balance::BalanceAlgorithm;
+use crate::policy::terms::Word;
+
 use super::ids::BackendId;
 
 /// How many backends that were passed over are kept of one session; a log line names no more.
@@ -12,20 +15,8 @@ pub enum By {
     /// Nothing has decided yet.
     #[default]
     Nothing,
-    /// The client's slot in a Maglev table, or one after it.
-    Maglev,
-    /// The turn of a worker.
-    RoundRobin,
-    /// Fewest sessions for its weight.
-    LeastConnections,
-    /// Of two drawn by chance the one where sessions wait less.
-    LeastLatency,
-    /// Of two drawn by chance the one with fewer sessions for its weight.
-    RandomTwo,
-    /// Chance.
-    Random,
-    /// The order of the file.
-    First,
+    /// The pool's algorithm; `maglev` by the client's slot, or one after it.
+    Balance(BalanceAlgorithm),
     /// What the client had before.
     Sticky,
 }
@@ -33,16 +24,10 @@ pub enum By {
 impl By {
     /// The value of `balance`, or `sticky`; `None` when nothing has decided.
     #[must_use]
-    pub const fn word(self) -> Option<&'static str> {
+    pub fn word(self) -> Option<&'static str> {
         match self {
             Self::Nothing => None,
-            Self::Maglev => Some("maglev"),
-            Self::RoundRobin => Some("round-robin"),
-            Self::LeastConnections => Some("least-connections"),
-            Self::LeastLatency => Some("least-latency"),
-            Self::RandomTwo => Some("random-two"),
-            Self::Random => Some("random"),
-            Self::First => Some("first"),
+            Self::Balance(algorithm) => Some(algorithm.word()),
             Self::Sticky => Some("sticky"),
         }
     }
@@ -67,13 +52,13 @@ impl Pick {
     /// By the table in which the client has this slot.
     #[must_use]
     pub const fn in_table(slot: u32) -> Self {
-        Self { by: By::Maglev, slot }
+        Self { by: By::Balance(BalanceAlgorithm::Maglev), slot }
     }
 
     /// The client's own slot; `None` when no table was asked.
     #[must_use]
     pub fn slot(self) -> Option<u32> {
-        (self.by == By::Maglev).then_some(self.slot)
+        (self.by == By::Balance(BalanceAlgorithm::Maglev)).then_some(self.slot)
     }
 }
 
@@ -159,7 +144,7 @@ mod tests {
     fn a_pick_is_small_and_slots_belong_to_tables() {
         assert_eq!(size_of::<Pick>(), 8);
         assert_eq!(Pick::in_table(7).slot(), Some(7));
-        assert_eq!(Pick::new(By::Random).slot(), None);
+        assert_eq!(Pick::new(By::Balance(BalanceAlgorithm::Random)).slot(), None);
         assert_eq!(Pick::default().by.word(), None);
     }
 }

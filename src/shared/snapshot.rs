@@ -13,15 +13,13 @@ use crate::policy::admit::admission::Rules;
 use crate::policy::admit::limiter::{LimitKey, Limiter};
 use crate::policy::admit::meter::Meter;
 use crate::policy::admit::shared_rate::SharedRate;
+use crate::policy::balance::Balance;
 use crate::policy::balance::hash::Prefix;
-use crate::policy::balance::maglev::Maglev;
 use crate::policy::balance::sticky::Memory;
 use crate::policy::client::Client;
-use crate::policy::first_bytes::proxy_header::ProxyVersion;
 use crate::policy::first_bytes::route::Route;
-use crate::policy::health::outlier;
-use crate::policy::pace::pacer::Rates;
-use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
+use crate::policy::session_terms::{ListenerTerms, PoolTerms};
+use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
 use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
@@ -97,14 +95,8 @@ pub struct Listener {
     pub addresses: Vec<Address>,
     /// Where its sessions go.
     pub pool: PoolId,
-    /// What clients speak, as far as refusals go.
-    pub protocol: Protocol,
-    /// Bound on silence in both directions.
-    pub idle_timeout: Duration,
-    /// Bound on silence once one side has sent EOF.
-    pub half_closed_timeout: Duration,
-    /// How long a session may last, spread by a tenth either way; `None` is for ever.
-    pub max_lifetime: Option<Duration>,
+    /// What holds for each of its sessions.
+    pub terms: ListenerTerms,
     /// Sessions it may hold at once.
     pub sessions_max: u64,
     /// Which clients may connect.
@@ -115,12 +107,6 @@ pub struct Listener {
     pub routing: Option<Routing>,
     /// Admission per client.
     pub limit: Option<Limit>,
-    /// Keepalive of the backend's socket (the client's inherits it from the listening socket).
-    pub keepalive: Keepalive,
-    /// TCP_USER_TIMEOUT of the backend's socket.
-    pub user_timeout: Option<Duration>,
-    /// What each of its sessions may take from its client and from its backend.
-    pub bandwidth: Rates,
     /// What stays over reloads.
     pub state: Arc<ListenerState>,
 }
@@ -151,12 +137,8 @@ impl AcceptProxy {
 pub struct Routing {
     /// The first that matches counts, else the listener's pool.
     pub routes: Vec<Route<PoolId>>,
-    /// Bound on the bytes that decide.
-    pub timeout: Duration,
-    /// How many may be looked at.
-    pub bytes_max: usize,
-    /// A client that does not say enough goes to the listener's pool, instead of being refused.
-    pub is_default_else: bool,
+    /// Bounds on the bytes that decide.
+    pub peek: Peek,
 }
 
 /// Admission per client, and of all clients together.
@@ -215,25 +197,10 @@ pub struct Pool {
     pub primary: Group,
     /// Those that serve when no primary can.
     pub backup: Group,
-    /// Bound on one connection attempt.
-    pub connect_timeout: Duration,
-    /// Further attempts.
-    pub retries: u32,
-    /// The PROXY header that backends get before the client's bytes.
-    pub send_proxy: Option<ProxyVersion>,
-    /// How many clients may wait for a place, and how long; `None`: no client waits.
-    pub queue: Option<Queue>,
-    /// In per cent, see [`crate::policy::balance::panic_mode`].
-    pub panic_threshold: u8,
-    /// In thousandths, see [`crate::policy::balance::bounded_load`]; `None` is no bound.
-    pub load_factor: Option<u32>,
-    /// In microseconds, see [`crate::policy::balance::slow_start`]; `None`: a share is whole at
-    /// once.
-    pub slow_start_us: Option<u64>,
+    /// What holds for each session that goes there.
+    pub terms: PoolTerms,
     /// What happens to sessions of a backend that goes down.
     pub on_down: OnDown,
-    /// When backends are ejected; `None` is never.
-    pub outlier: Option<outlier::EjectionRules>,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -247,14 +214,14 @@ impl Pool {
     /// Whether clients wait for a place here: a new one has to line up behind them.
     #[must_use]
     pub fn has_line(&self) -> bool {
-        self.queue.is_some() && !self.state.line.is_empty()
+        self.terms.queue.is_some() && !self.state.line.is_empty()
     }
 
     /// Whether clients may wait here, and a backend could serve once it has a place.
     #[must_use]
     pub fn is_only_full(&self) -> bool {
         let panicking = self.state.is_panicking();
-        self.queue.is_some() && self.backends().any(|backend| backend.is_usable(panicking))
+        self.terms.queue.is_some() && self.backends().any(|backend| backend.is_usable(panicking))
     }
 }
 
@@ -311,27 +278,6 @@ pub struct Group {
     pub members: Vec<Arc<Backend>>,
     /// How one is chosen.
     pub balance: Balance,
-}
-
-/// How a group chooses.
-#[derive(Debug)]
-pub enum Balance {
-    /// Consistent hashing.
-    Maglev(Maglev),
-    /// In turn; each worker keeps its own turn.
-    RoundRobin(Vec<u32>),
-    /// Fewest sessions for its weight.
-    LeastConnections(Vec<u32>),
-    /// Two by chance, of which the one where sessions wait less.
-    LeastLatency(Vec<u32>),
-    /// Two by chance, of which the one with fewer sessions for its weight.
-    RandomTwo(Vec<u32>),
-    /// One by chance.
-    Random(Vec<u32>),
-    /// The first that can serve.
-    First,
-    /// No member to choose.
-    Empty,
 }
 
 /// One server.

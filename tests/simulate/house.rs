@@ -11,6 +11,8 @@ use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
 use evenkeel::policy::client::Client;
 use evenkeel::policy::first_bytes::route::{Names, Route};
+use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
+use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
     HashPlan, Keepalive, Limit, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
@@ -24,7 +26,7 @@ use super::setting::{CONNECT_TIMEOUT, Change, READING_TIMEOUT, RETRIES, Setting}
 /// Ports of each address that connections may come from.
 const SOURCE_PORTS: u32 = 2;
 /// Bytes of a client that are looked at before it has a backend.
-const LOOKED_AT_MAX: usize = 300;
+const LOOKED_AT_MAX: u32 = 300;
 
 /// What all snapshots of a schedule share.
 #[derive(Debug)]
@@ -172,15 +174,17 @@ impl House {
             sticky: None,
             primary: Group { members, balance },
             backup: Group { members: Vec::new(), balance: Balance::Empty },
-            connect_timeout: CONNECT_TIMEOUT,
-            retries: RETRIES,
-            send_proxy: setting.send_proxy,
-            queue: setting.queue,
-            panic_threshold: 0,
-            load_factor: None,
-            slow_start_us: None,
+            terms: PoolTerms {
+                connect_timeout: CONNECT_TIMEOUT,
+                retries: RETRIES,
+                send_proxy: setting.send_proxy,
+                queue: setting.queue,
+                load_factor: None,
+                slow_start: None,
+                panic_threshold: 0,
+                outlier: None,
+            },
             on_down: setting.on_down,
-            outlier: None,
             state: Arc::clone(&self.pools[which]),
         }
     }
@@ -197,10 +201,15 @@ impl House {
             name: String::new(),
             addresses: vec![self.address()],
             pool: PoolId::new(pool as u32),
-            protocol: setting.protocol,
-            idle_timeout: idle,
-            half_closed_timeout: half_closed,
-            max_lifetime: setting.lifetime,
+            terms: ListenerTerms {
+                protocol: setting.protocol,
+                idle_timeout: idle,
+                half_closed_timeout: half_closed,
+                max_lifetime: setting.lifetime,
+                keepalive: Keepalive { idle: second, interval: second, count: 3 },
+                user_timeout: None,
+                bandwidth: setting.bandwidth,
+            },
             sessions_max: setting.listener_max,
             access: self.access(),
             accept_proxy: setting.accept_proxy.map(|is_direct_else| AcceptProxy {
@@ -211,9 +220,6 @@ impl House {
             }),
             routing: setting.routing.map(|is_default_else| routing(pool, is_default_else)),
             limit: self.limit(),
-            keepalive: Keepalive { idle: second, interval: second, count: 3 },
-            user_timeout: None,
-            bandwidth: setting.bandwidth,
             state: Arc::clone(&self.listeners[which]),
         }
     }
@@ -266,9 +272,7 @@ fn routing(pool: usize, is_default_else: bool) -> Routing {
     let target = PoolId::new(pool as u32);
     Routing {
         routes: vec![Route { names, protocols: None, clients: None, target }],
-        timeout: READING_TIMEOUT,
-        bytes_max: LOOKED_AT_MAX,
-        is_default_else,
+        peek: Peek { timeout: READING_TIMEOUT, max_bytes: LOOKED_AT_MAX, is_default_else },
     }
 }
 

@@ -314,11 +314,11 @@ fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
     ListenOptions {
         backlog: listener.backlog,
         keepalive: KeepaliveOptions {
-            idle: listener.keepalive.idle,
-            interval: listener.keepalive.interval,
-            count: listener.keepalive.count,
+            idle: listener.terms.keepalive.idle,
+            interval: listener.terms.keepalive.interval,
+            count: listener.terms.keepalive.count,
         },
-        user_timeout: listener.user_timeout,
+        user_timeout: listener.terms.user_timeout,
         fast_open: listener.fast_open,
         defer_accept: listener.defer_accept,
         mptcp: listener.mptcp,

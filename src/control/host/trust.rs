@@ -121,7 +121,7 @@ impl Maker<'_> {
             }
         };
         let roots = match trust {
-            Trust::Anybody => Ok(None),
+            Trust::Unchecked => Ok(None),
             Trust::System => self.system().map(Some).map_err(|wrong| (place("verify"), wrong)),
             Trust::File(file) => {
                 Roots::of_file(file).map(Some).map_err(|wrong| (place("ca"), wrong))

@@ -4,6 +4,7 @@
 //! (sessions, counters, verdicts, limiter table), so nothing that lives is lost by a reload. What
 //! is gone keeps its place until no worker can use it any more.
 
+mod choosing;
 pub(crate) mod inputs;
 mod limits;
 
@@ -15,14 +16,11 @@ use crate::config;
 use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::meter::Meter;
-use crate::policy::balance::maglev::Maglev;
-use crate::policy::balance::sticky::{Memory, SECONDS_MAX};
 use crate::policy::first_bytes::route::{Names, Route};
-use crate::policy::health::outlier;
 use crate::shared::{
-    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, HashedWords, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState,
-    Routing, Snapshot, Source, SourceRule, Sources, SpliceMode, Sticky,
+    AcceptProxy, Address, Backend, BackendId, BackendState, Gauge, Generation, HashPlan, Listener,
+    ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, Routing, Snapshot, Source,
+    SourceRule, Sources, SpliceMode,
 };
 
 /// The snapshot before the first configuration.
@@ -62,10 +60,10 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
     };
     let pool_ids = builder.add_pools()?;
     let (listeners, open) = builder.listeners(&pool_ids);
-    let has_bandwidth = listeners.iter().flatten().any(|listener| {
-        let Listener { bandwidth, .. } = &**listener;
-        bandwidth.iter().any(Option::is_some)
-    });
+    let has_bandwidth = listeners
+        .iter()
+        .flatten()
+        .any(|listener| listener.terms.bandwidth.iter().any(Option::is_some));
     Ok(Snapshot {
         generation: Generation(inputs.previous.generation.0 + 1),
         listeners,
@@ -201,7 +199,7 @@ impl Builder<'_> {
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
         let hash = HashPlan {
-            said: hashed_words(pool),
+            said: choosing::hashed_words(pool),
             prefix: pool.hash_prefix,
             with_port: pool.hash_key == config::HashKey::ClientIpPort,
             seed,
@@ -209,25 +207,14 @@ impl Builder<'_> {
         Ok(Pool {
             id,
             name: pool.name.clone(),
-            sticky: pool.sticky.map(|wanted| sticky(wanted, &hash, previous, self.inputs.seeds[0])),
+            sticky: pool
+                .sticky
+                .map(|wanted| choosing::sticky(wanted, &hash, previous, self.inputs.seeds[0])),
             hash,
-            primary: group(pool, primary, seed)?,
-            backup: group(pool, backup, seed)?,
-            connect_timeout: pool.connect_timeout,
-            retries: pool.retries,
-            send_proxy: pool.send_proxy,
-            queue: pool.queue,
-            panic_threshold: pool.panic_threshold,
-            load_factor: pool.load_factor,
-            slow_start_us: pool
-                .slow_start
-                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            primary: choosing::group(pool, primary, seed)?,
+            backup: choosing::group(pool, backup, seed)?,
+            terms: pool.terms,
             on_down: on_down(pool.on_down),
-            outlier: pool.outlier.as_ref().map(|outlier| outlier::EjectionRules {
-                consecutive_failures: outlier.consecutive_failures,
-                eject: outlier.eject,
-                max_ejected_percent: outlier.max_ejected,
-            }),
             state: slot.state,
         })
     }
@@ -266,8 +253,8 @@ impl Builder<'_> {
             sessions_max: backend.max_sessions,
             backup: backend.backup,
             source: source.map(Box::new),
-            line: pool.queue.map(|_| Arc::clone(&slot.state.line)),
-            measured: pool.balance == config::BalanceAlgorithm::LeastLatency,
+            line: pool.terms.queue.map(|_| Arc::clone(&slot.state.line)),
+            measured: pool.balance.measures(),
             state,
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
@@ -289,7 +276,7 @@ impl Builder<'_> {
         Some(SourceRule::Sources(Sources::new(list, self.inputs.source_ports, self.inputs.workers)))
     }
 
-    /// The same address towards the same address is the same source, whichever pool has it.
+    /// An address of ours towards one backend address is one source, whichever pool has it.
     fn source(&mut self, own: IpAddr, to: SocketAddr) -> Arc<Source> {
         let same = |old: &&Arc<Source>| old.address() == own && old.backend() == to;
         if let Some(known) = self.sources.iter().find(same) {
@@ -330,7 +317,7 @@ impl Builder<'_> {
     /// What is looked at, unless the listener alone decides.
     fn routing(&self, listener: &config::ListenerConfig, pools: &[PoolId]) -> Option<Routing> {
         let is_hashed = |pool: usize| {
-            self.config.pools.get(pool).is_some_and(|pool| hashed_words(pool).is_some())
+            self.config.pools.get(pool).is_some_and(|pool| choosing::hashed_words(pool).is_some())
         };
         if listener.routes.is_empty() && !is_hashed(listener.pool) {
             return None;
@@ -343,12 +330,7 @@ impl Builder<'_> {
             clients: (!route.client.is_empty()).then(|| NetSet::new(&route.client)),
             target: pools.get(route.pool).copied().unwrap_or(PoolId::new(0)),
         };
-        Some(Routing {
-            routes: listener.routes.iter().map(route).collect(),
-            timeout: listener.peek.timeout,
-            bytes_max: listener.peek.max_bytes as usize,
-            is_default_else: listener.peek.is_default_else,
-        })
+        Some(Routing { routes: listener.routes.iter().map(route).collect(), peek: listener.peek })
     }
 
     fn listener(&self, listener: &config::ListenerConfig, slot: &ListenerSlot<'_>) -> Listener {
@@ -362,10 +344,7 @@ impl Builder<'_> {
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,
-            protocol: listener.protocol,
-            idle_timeout: listener.idle_timeout,
-            half_closed_timeout: listener.half_closed_timeout,
-            max_lifetime: listener.max_lifetime,
+            terms: listener.terms,
             sessions_max: listener.max_sessions.unwrap_or(u64::MAX),
             access: AccessList::new(&listener.allow, &listener.deny),
             accept_proxy: listener.accept_proxy.as_ref().map(|rule| AcceptProxy {
@@ -378,48 +357,9 @@ impl Builder<'_> {
             limit: listener.limit.as_ref().map(|limit| {
                 limits::limit(self.inputs, limit, known.and_then(|old| old.limit.as_ref()))
             }),
-            keepalive: listener.keepalive,
-            user_timeout: listener.user_timeout,
-            bandwidth: [listener.bandwidth.up, listener.bandwidth.down],
             state,
         }
     }
-}
-
-/// What a pool hashes of what clients say; nothing where nothing is hashed.
-fn hashed_words(pool: &config::PoolConfig) -> Option<HashedWords> {
-    if pool.balance != config::BalanceAlgorithm::Maglev {
-        return None;
-    }
-    match &pool.hash_key {
-        config::HashKey::ClientIp | config::HashKey::ClientIpPort => None,
-        config::HashKey::Sni => Some(HashedWords::ServerName),
-        config::HashKey::HttpHeader(name) => Some(HashedWords::Header(name.as_str().into())),
-        config::HashKey::HttpCookie(name) => Some(HashedWords::Cookie(name.as_str().into())),
-    }
-}
-
-/// What is remembered stays as long as it means the same: the same size, the same idea of one
-/// client.
-fn sticky(
-    wanted: config::StickyConfig,
-    hash: &HashPlan,
-    previous: Option<&Arc<Pool>>,
-    random_seed: u64,
-) -> Sticky {
-    let known = previous.and_then(|pool| Some((&pool.hash, pool.sticky.as_ref()?)));
-    let client = |plan: &HashPlan| (plan.said.clone(), plan.prefix, plan.with_port);
-    let memory = match known {
-        Some((plan, old)) if old.size == wanted.size && client(plan) == client(hash) => {
-            Arc::clone(&old.memory)
-        }
-        Some((_, old)) => {
-            Arc::new(Memory::new(wanted.size, random_seed).counting_on_from(&old.memory))
-        }
-        None => Arc::new(Memory::new(wanted.size, random_seed)),
-    };
-    let seconds = u32::try_from(wanted.time.as_secs()).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
-    Sticky { memory, seconds, size: wanted.size }
 }
 
 fn on_down(order: config::OnDownConfig) -> OnDown {
@@ -431,32 +371,4 @@ fn on_down(order: config::OnDownConfig) -> OnDown {
             Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
         }
     }
-}
-
-fn group(
-    pool: &config::PoolConfig,
-    members: Vec<Arc<Backend>>,
-    seed: u64,
-) -> Result<Group, String> {
-    let weights = || members.iter().map(|backend| backend.weight).collect::<Vec<u32>>();
-    let balance = if members.iter().all(|backend| backend.weight == 0) {
-        Balance::Empty
-    } else {
-        match pool.balance {
-            config::BalanceAlgorithm::RoundRobin => Balance::RoundRobin(weights()),
-            config::BalanceAlgorithm::LeastConnections => Balance::LeastConnections(weights()),
-            config::BalanceAlgorithm::LeastLatency => Balance::LeastLatency(weights()),
-            config::BalanceAlgorithm::RandomTwo => Balance::RandomTwo(weights()),
-            config::BalanceAlgorithm::Random => Balance::Random(weights()),
-            config::BalanceAlgorithm::First => Balance::First,
-            config::BalanceAlgorithm::Maglev => {
-                let list: Vec<(&str, u32)> =
-                    members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();
-                let table = Maglev::new(&list, pool.table_size, seed)
-                    .map_err(|error| format!("pool {}: {error}", pool.name))?;
-                Balance::Maglev(table)
-            }
-        }
-    };
-    Ok(Group { members, balance })
 }

@@ -14,7 +14,9 @@ use crate::config::units::show_duration;
 use crate::dataplane::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question};
 use crate::policy::admit::access::Access;
 use crate::policy::admit::meter::LEFT_MAX;
+use crate::policy::balance::BalanceAlgorithm;
 use crate::policy::client::Client;
+use crate::policy::terms::Word;
 use crate::shared::{
     Backend, Balance, By, Limit, Listener, Obstacle, Pool, RefuseReason, Snapshot,
 };
@@ -313,7 +315,7 @@ impl ExplainedWords<'_> {
         let panic = if pool.state.is_panicking() { ", verdicts ignored (panic)" } else { "" };
         let said = match choice.pick.by {
             By::Nothing => "no backend can serve".to_owned(),
-            By::Maglev => {
+            By::Balance(BalanceAlgorithm::Maglev) => {
                 let slot = choice.pick.slot().unwrap_or_default();
                 let tables = [&pool.primary, &pool.backup].map(|group| &group.balance);
                 let of = tables.into_iter().find_map(|balance| match balance {
@@ -322,12 +324,7 @@ impl ExplainedWords<'_> {
                 });
                 format!("maglev, slot {slot} of {}", of.unwrap_or_default())
             }
-            By::RoundRobin => "round-robin, each worker takes its own turns".to_owned(),
-            By::LeastConnections => "least-connections, of equals each in turn".to_owned(),
-            By::LeastLatency => "least-latency, the better of two drawn by chance".to_owned(),
-            By::RandomTwo => "random-two, the better of two drawn by chance".to_owned(),
-            By::Random => "random, by chance".to_owned(),
-            By::First => "first, in the order of the file".to_owned(),
+            By::Balance(algorithm) => format!("{}, {}", algorithm.word(), algorithm.explained()),
             By::Sticky => "sticky, where it was before".to_owned(),
         };
         said + panic

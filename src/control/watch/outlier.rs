@@ -42,7 +42,7 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
             let is_same = |known: &JudgedBackend| Arc::ptr_eq(&known.state, &backend.state);
             let known = before.remove(&backend.id).filter(is_same);
             match known {
-                Some(known) if pool.outlier.is_some() => {
+                Some(known) if pool.terms.outlier.is_some() => {
                     judged.insert(backend.id, known);
                     continue;
                 }
@@ -52,7 +52,7 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
                 }
                 _ => {}
             }
-            if pool.outlier.is_some() {
+            if pool.terms.outlier.is_some() {
                 // What was counted while it was not judged says nothing about now.
                 backend.state.failure_evidence.clear();
                 let state = Arc::clone(&backend.state);
@@ -83,7 +83,7 @@ fn judge_all(plane: &Plane) {
     let snapshot = plane.publisher.latest();
     let mut judged = plane.outliers.judged.lock();
     for pool in snapshot.pools.iter().flatten() {
-        let Some(rules) = &pool.outlier else { continue };
+        let Some(rules) = &pool.terms.outlier else { continue };
         for backend in pool.backends() {
             let Some(known) = judged.get_mut(&backend.id) else { continue };
             if known.history.is_due(now) {

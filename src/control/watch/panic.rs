@@ -25,7 +25,7 @@ pub(super) struct PanicChange {
 pub(super) fn decide_panic(pool: &Pool) -> Option<PanicChange> {
     let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
     let healthy = wanted.iter().filter(|backend| backend.state.is_healthy()).count();
-    let panicking = is_panicking(healthy, wanted.len(), pool.panic_threshold);
+    let panicking = is_panicking(healthy, wanted.len(), pool.terms.panic_threshold);
     let was_panicking = pool.state.set_panicking(panicking);
     (was_panicking != panicking).then_some(PanicChange { panicking, healthy, wanted: wanted.len() })
 }

@@ -46,7 +46,7 @@ fn tell_verdict(pool: &Pool, backend: &Backend, up: bool, reason: &str) {
 /// Has the sessions of a backend that went down reset, if its pool says so. A pool that panics
 /// because of its threshold does not believe the verdict.
 fn end_sessions_of(plane: &Plane, backend: &Backend, pool: &Pool) {
-    let is_doubted = pool.panic_threshold > 0 && pool.state.is_panicking();
+    let is_doubted = pool.terms.panic_threshold > 0 && pool.state.is_panicking();
     if pool.on_down == OnDown::Keep || is_doubted {
         return;
     }

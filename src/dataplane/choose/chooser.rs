@@ -11,10 +11,10 @@ use ahash::AHashMap;
 use crate::policy::balance::hash::{client_key, key_without_address};
 use crate::policy::balance::least_connections::MemberLoad;
 use crate::policy::balance::round_robin::RoundRobin;
-use crate::policy::balance::{least_connections, least_latency, random};
+use crate::policy::balance::{Balance, BalanceAlgorithm, least_connections, least_latency, random};
 use crate::policy::client::Client;
 use crate::shared::{
-    Backend, Balance, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool, PoolId, Sticky,
+    Backend, By, Claim, Generation, Group, HashPlan, Obstacle, Pick, Pool, PoolId, Sticky,
 };
 
 use super::picker::{Asking, Picker, Which, Within, weight_in};
@@ -147,11 +147,11 @@ impl Chooser {
     }
 
     fn pick(&mut self, picker: &Picker<'_>) -> Option<(u16, Pick)> {
-        match picker.pool.slow_start_us {
+        match picker.pool.terms.slow_start {
             None => self.pick_by(picker, None),
-            Some(ramp_us) => {
+            Some(ramp) => {
                 let mut weights = std::mem::take(&mut self.weights);
-                picker.weigh(ramp_us, &mut weights);
+                picker.weigh(ramp, &mut weights);
                 let picked = self.pick_by(picker, Some(&weights));
                 self.weights = weights;
                 picked
@@ -164,12 +164,12 @@ impl Chooser {
     /// hold.
     fn pick_by(&mut self, picker: &Picker<'_>, now: Option<&[u32]>) -> Option<(u16, Pick)> {
         let eligible = |member: u16| picker.is_eligible(member);
-        let by = |by: By| move |member: u16| (member, Pick::new(by));
+        let by = |algorithm| move |member: u16| (member, Pick::new(By::Balance(algorithm)));
         match &picker.group.balance {
             Balance::Maglev(table) => {
                 let Asking { client, key, .. } = picker.asking;
                 let key = key.unwrap_or_else(|| hash_of(&picker.pool.hash, client));
-                let choice = match (now, picker.pool.load_factor) {
+                let choice = match (now, picker.pool.terms.load_factor) {
                     (None, None) => table.pick(key, eligible),
                     (weights, load_factor) => {
                         picker.pick_within(table, key, Within { weights, load_factor })
@@ -183,36 +183,36 @@ impl Chooser {
                     None => turn.pick(eligible),
                     Some(now) => turn.pick_by(|member, _| weight_in(now, member), eligible),
                 };
-                member.map(by(By::RoundRobin))
+                member.map(by(BalanceAlgorithm::RoundRobin))
             }
             Balance::LeastConnections(weights) => {
                 let mut loads = std::mem::take(&mut self.loads);
                 picker.weigh_loads(now.unwrap_or(weights), &mut loads);
                 let member = least_connections::pick(self.turn(picker, weights), &mut loads);
                 self.loads = loads;
-                member.map(by(By::LeastConnections))
+                member.map(by(BalanceAlgorithm::LeastConnections))
             }
             Balance::LeastLatency(weights) => {
                 let weights = now.unwrap_or(weights);
                 let burden = |member: u16| picker.burden(member);
                 let random = [fastrand::u64(..), fastrand::u64(..), fastrand::u64(..)];
                 let member = least_latency::pick(weights, burden, eligible, random);
-                member.map(by(By::LeastLatency))
+                member.map(by(BalanceAlgorithm::LeastLatency))
             }
             Balance::RandomTwo(weights) => {
                 let weights = now.unwrap_or(weights);
                 let load = |member: u16| picker.load(member);
                 let random = [fastrand::u64(..), fastrand::u64(..), fastrand::u64(..)];
                 let member = random::pick_two(weights, load, eligible, random);
-                member.map(by(By::RandomTwo))
+                member.map(by(BalanceAlgorithm::RandomTwo))
             }
             Balance::Random(weights) => {
                 let member = random::pick(now.unwrap_or(weights), eligible, fastrand::u64(..));
-                member.map(by(By::Random))
+                member.map(by(BalanceAlgorithm::Random))
             }
             Balance::First => {
                 let count = u16::try_from(picker.group.members.len()).unwrap_or(u16::MAX);
-                (0..count).find(|member| eligible(*member)).map(by(By::First))
+                (0..count).find(|member| eligible(*member)).map(by(BalanceAlgorithm::First))
             }
             Balance::Empty => None,
         }

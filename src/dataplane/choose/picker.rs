@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::policy::balance::bounded_load::LoadBound;
 use crate::policy::balance::least_connections::MemberLoad;
@@ -109,7 +110,8 @@ impl Picker<'_> {
     }
 
     /// The weights of the moment: those of backends that came up a short while ago are reduced.
-    pub(super) fn weigh(&self, ramp_us: u64, weights: &mut Vec<u32>) {
+    pub(super) fn weigh(&self, ramp: Duration, weights: &mut Vec<u32>) {
+        let ramp_us = u64::try_from(ramp.as_micros()).unwrap_or(u64::MAX);
         let now_us = self.asking.now_us;
         weights.clear();
         weights.extend(self.group.members.iter().map(|backend| {

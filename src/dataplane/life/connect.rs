@@ -120,7 +120,7 @@ fn dial<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Result<K::So
         return Err(NotBegun::Failed(ConnectFailure::Other));
     };
     let listener = snapshot.listener(session.place.listener);
-    let user_timeout = listener.and_then(|listener| listener.user_timeout);
+    let user_timeout = listener.and_then(|listener| listener.terms.user_timeout);
     let dial = Dial { from: None, user_timeout };
     match &backend.source {
         None => desk.kernel.connect(&backend.address, dial).map_err(|why| NotBegun::of(&why)),
@@ -187,7 +187,7 @@ fn attempt_failed<K: Kernel>(
     let pool = snapshot.pool(session.place.pool);
     let speaks = failure.is_of_the_backend() && !failure_evidence::is_ours(backend, failure);
     if backend.measured && speaks {
-        let timeout = pool.map_or(Duration::ZERO, |pool| pool.connect_timeout);
+        let timeout = pool.map_or(Duration::ZERO, |pool| pool.terms.connect_timeout);
         backend.state.observe_latency(micros(timeout), desk.now.micros());
     }
     session.backend_socket = None;
@@ -196,7 +196,7 @@ fn attempt_failed<K: Kernel>(
     its.source_port = None;
     its.tried.push(backend.id);
     its.failure = Some(failure);
-    let retries = pool.map_or(0, |pool| pool.retries);
+    let retries = pool.map_or(0, |pool| pool.terms.retries);
     let may = may_retry(its.tried.len(), retries);
     (!may).then(|| Next::refuse(RefuseReason::NoBackend))
 }
@@ -237,7 +237,7 @@ fn choose<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<Bac
 /// The header for the attempt that begins, if the pool's backends want one. A reload before it is
 /// sent changes nothing any more.
 fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Box<Greeting>> {
-    let version = desk.snapshot().pool(session.place.pool)?.send_proxy?;
+    let version = desk.snapshot().pool(session.place.pool)?.terms.send_proxy?;
     let number = session.place.number.to_string();
     let statement = Statement {
         ends: ends(session, desk),

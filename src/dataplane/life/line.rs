@@ -29,7 +29,7 @@ pub(crate) fn join<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next 
     let worker: Arc<dyn Callable> = Arc::<Bell>::clone(&desk.bell);
     let token = Addressed::Session(session.key, Side::Client).token().0 as u64;
     let waiting = Waiting { number: session.place.number, token, worker };
-    if !pool.state.line.join(waiting, pool.queue.map_or(0, |queue| queue.max)) {
+    if !pool.state.line.join(waiting, pool.terms.queue.map_or(0, |queue| queue.max)) {
         return Next::refuse(RefuseReason::NoBackend);
     }
     session.stage = Stage::Waiting { since: desk.now };
@@ -83,7 +83,7 @@ pub(crate) fn event<K: Kernel>(
 #[cold]
 pub(crate) fn look<K: Kernel>(session: &Session<K>, desk: &Desk<K>) -> Next {
     match desk.snapshot().pool(session.place.pool) {
-        Some(pool) if pool.queue.is_some() => Next::TryLine,
+        Some(pool) if pool.terms.queue.is_some() => Next::TryLine,
         // A reload has taken the queue, or the pool, away.
         _ => Next::refuse(RefuseReason::NoBackend),
     }

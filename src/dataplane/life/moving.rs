@@ -115,9 +115,9 @@ pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) ->
         && !session.backend(snapshot).is_some_and(|backend| backend.address.is_unix())
     {
         let options = KeepaliveOptions {
-            idle: listener.keepalive.idle,
-            interval: listener.keepalive.interval,
-            count: listener.keepalive.count,
+            idle: listener.terms.keepalive.idle,
+            interval: listener.terms.keepalive.interval,
+            count: listener.terms.keepalive.count,
         };
         desk.kernel.set_keepalive(socket, &options);
     }

@@ -76,7 +76,7 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
         return Some(Next::GONE);
     };
     let client = session.client.ip();
-    let most = listener.routing.as_ref().map_or(0, |routing| routing.bytes_max);
+    let most = listener.routing.as_ref().map_or(0, |routing| routing.peek.max_bytes as usize);
     let way = match routing::find(snapshot, listener, client, &reading.bytes) {
         Some(way) => way,
         None if reading.has_ended || reading.bytes.len() >= most => {
@@ -120,7 +120,7 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
     if let Stage::Reading(reading) = &mut session.stage {
         let routing = listener.routing.as_ref();
         reading.awaited = Awaited::Words;
-        reading.timeout = routing.map_or(reading.timeout, |routing| routing.timeout);
+        reading.timeout = routing.map_or(reading.timeout, |routing| routing.peek.timeout);
         reading.since = desk.now;
     }
     None
@@ -151,7 +151,7 @@ fn bytes_max(reading: &Reading, listener: Option<&Listener>) -> usize {
         return V2_BYTES_MAX;
     }
     let routing = listener.and_then(|listener| listener.routing.as_ref());
-    routing.map_or(V2_BYTES_MAX, |routing| routing.bytes_max)
+    routing.map_or(V2_BYTES_MAX, |routing| routing.peek.max_bytes as usize)
 }
 
 /// Goes on to a backend with what has been read.
@@ -173,7 +173,7 @@ fn late_way(
     bytes: &[u8],
 ) -> Result<Way, RefuseReason> {
     match &listener.routing {
-        Some(routing) if !routing.is_default_else => Err(RefuseReason::Peek),
+        Some(routing) if !routing.peek.is_default_else => Err(RefuseReason::Peek),
         _ => Ok(routing::give_up(listener, client, bytes)),
     }
 }

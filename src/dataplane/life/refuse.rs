@@ -29,7 +29,7 @@ enum Farewell {
 
 fn farewell(refusal: Refusal, listener: &Listener) -> Farewell {
     use RefuseReason as Why;
-    let is_http = listener.protocol == Protocol::Http;
+    let is_http = listener.terms.protocol == Protocol::Http;
     match refusal.reason {
         Why::Limit | Why::Concurrent | Why::ListenerRate => {
             match listener.limit.as_ref().map(|limit| limit.action) {

@@ -37,7 +37,7 @@ impl Reading {
     #[must_use]
     pub fn new(listener: &Listener, is_admitted: bool, now: Tick) -> Self {
         let header = listener.accept_proxy.as_ref().map(|rule| rule.timeout);
-        let words = listener.routing.as_ref().map(|routing| routing.timeout);
+        let words = listener.routing.as_ref().map(|routing| routing.peek.timeout);
         let (awaited, timeout) =
             if is_admitted { (Awaited::Words, words) } else { (Awaited::Header, header) };
         let timeout = timeout.unwrap_or(Duration::ZERO);

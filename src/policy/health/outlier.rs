@@ -22,7 +22,7 @@ pub struct EjectionRules {
     /// How long the first ejection lasts.
     pub eject: Duration,
     /// Most backends out at once, in per cent of those an operator lets serve.
-    pub max_ejected_percent: u8,
+    pub max_ejected: u8,
 }
 
 /// How a pool stands, of the backends that an operator lets serve.
@@ -47,7 +47,7 @@ impl EjectionRules {
     #[must_use]
     pub fn has_room(&self, pool: PoolHealth) -> bool {
         let out = pool.ejected.saturating_add(1);
-        let most = pool.total.saturating_mul(usize::from(self.max_ejected_percent));
+        let most = pool.total.saturating_mul(usize::from(self.max_ejected));
         out.saturating_mul(100) <= most && pool.healthy > 1
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn rules(percent: u8) -> EjectionRules {
-        EjectionRules { consecutive_failures: 5, eject: 30 * SECOND, max_ejected_percent: percent }
+        EjectionRules { consecutive_failures: 5, eject: 30 * SECOND, max_ejected: percent }
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn encode_latencies(
     snapshot: &Snapshot,
     now_us: u64,
 ) -> fmt::Result {
-    let help = "Time to connect, as balance = \"least-latency\" sees it";
+    let help = "Time to connect, as the pool's balance sees it";
     let mut family = gauge(encoder, "evenkeel_backend_latency_seconds", help)?;
     for backend in backends(snapshot) {
         let latency = backend.state.latency().time_at(now_us);

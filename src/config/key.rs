@@ -4,78 +4,47 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::units::{self, show_duration};
 use crate::policy::terms::Word;
 
-/// A table of the file, as the reader meets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyTable {
-    /// The file itself; it holds tables only.
-    File,
-    /// `[global]`.
-    Global,
-    /// `log` of `[global]`.
-    Log,
-    /// `[admin]`.
-    Admin,
-    /// `[defaults]`: every key of a listener or a pool.
-    Defaults,
-    /// `[listener.NAME]`.
-    Listener,
-    /// `accept_proxy` of a listener.
-    AcceptProxy,
-    /// `[[listener.NAME.route]]`.
-    Route,
-    /// `[listener.NAME.peek]`.
-    Peek,
-    /// `keepalive` of a listener.
-    Keepalive,
-    /// `bandwidth` of a listener.
-    Bandwidth,
-    /// `[listener.NAME.limit]`.
-    Limit,
-    /// `key` of a limit.
-    LimitKey,
-    /// `[pool.NAME]`.
-    Pool,
-    /// `hash_prefix` of a pool.
-    HashPrefix,
-    /// `sticky` of a pool.
-    Sticky,
-    /// `queue` of a pool.
-    Queue,
-    /// One entry of `backends`.
-    Backend,
-    /// `[pool.NAME.health]`.
-    Health,
-    /// `[pool.NAME.outlier]`.
-    Outlier,
+use super::units;
+
+/// A table of the file: what messages call it, and its keys.
+#[derive(Debug)]
+pub struct KeyTable {
+    /// What the schema calls it.
+    pub name: &'static str,
+    /// What messages and the documentation call it.
+    pub title: &'static str,
+    /// How it may be written as a value; empty where that is never proposed.
+    pub sample: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [Key],
+    /// Tables whose keys may stand in it too.
+    pub also: &'static [&'static KeyTable],
+}
+
+impl KeyTable {
+    /// The keys that may stand in it, in the order of the documentation.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.keys.iter().chain(self.also.iter().flat_map(|table| table.keys))
+    }
+
+    /// The key with this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+
+    /// Whether `other` is this very table.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
 }
 
 impl fmt::Display for KeyTable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::File => "the file",
-            Self::Global => "[global]",
-            Self::Log => "`log` of [global]",
-            Self::Admin => "[admin]",
-            Self::Defaults => "[defaults]",
-            Self::Listener => "[listener.NAME]",
-            Self::AcceptProxy => "`accept_proxy` of [listener.NAME]",
-            Self::Route => "[[listener.NAME.route]]",
-            Self::Peek => "[listener.NAME.peek]",
-            Self::Keepalive => "`keepalive` of [listener.NAME]",
-            Self::Bandwidth => "`bandwidth` of [listener.NAME]",
-            Self::Limit => "[listener.NAME.limit]",
-            Self::LimitKey => "`key` of [listener.NAME.limit]",
-            Self::Pool => "[pool.NAME]",
-            Self::HashPrefix => "`hash_prefix` of [pool.NAME]",
-            Self::Sticky => "`sticky` of [pool.NAME]",
-            Self::Queue => "`queue` of [pool.NAME]",
-            Self::Backend => "an entry of `backends`",
-            Self::Health => "[pool.NAME.health]",
-            Self::Outlier => "[pool.NAME.outlier]",
-        })
+        out.write_str(self.title)
     }
 }
 
@@ -108,16 +77,24 @@ pub enum Shape {
     WordWith(fn() -> Vec<&'static str>, Argument),
     /// A string, and what the documentation calls it.
     Text(&'static str),
+    /// A string of at least and at most this many bytes.
+    TextOf(&'static str, usize, usize),
     /// An array of strings, and what the documentation calls it.
     List(&'static str),
-    /// Backends: an array of strings and tables.
-    Backends,
+    /// An array of at most this many strings.
+    ListUpTo(&'static str, usize),
+    /// An array of strings of at least and at most this many bytes each.
+    ListOf(&'static str, usize, usize),
     /// A table.
-    KeyTable(KeyTable),
+    Table(&'static KeyTable),
     /// A table, or `false` to have none although `[defaults]` gives one.
-    TableOrFalse(KeyTable),
+    TableOrFalse(&'static KeyTable),
     /// An array of tables.
-    Tables(KeyTable),
+    Tables(&'static KeyTable),
+    /// An array of strings and tables.
+    StringsOrTables(&'static KeyTable),
+    /// Tables of any names.
+    Named(&'static KeyTable),
 }
 
 /// What stands behind a word.
@@ -150,6 +127,19 @@ impl Argument {
 }
 
 impl Shape {
+    /// The table whose keys stand in a value.
+    #[must_use]
+    pub fn table(self) -> Option<&'static KeyTable> {
+        match self {
+            Self::Table(table)
+            | Self::TableOrFalse(table)
+            | Self::Tables(table)
+            | Self::StringsOrTables(table)
+            | Self::Named(table) => Some(table),
+            _ => None,
+        }
+    }
+
     /// A value to propose, as TOML has it; empty where none is better than another.
     #[must_use]
     pub fn sample(self) -> &'static str {
@@ -235,8 +225,6 @@ impl Companion {
 /// One key of one table.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// The table it sits in.
-    pub table: KeyTable,
     /// Its name.
     pub name: &'static str,
     /// What may be written, with the bounds.
@@ -254,9 +242,8 @@ pub struct Key {
 }
 
 impl Key {
-    pub(super) const fn new(table: KeyTable, name: &'static str, shape: Shape) -> Self {
+    pub(super) const fn new(name: &'static str, shape: Shape) -> Self {
         Self {
-            table,
             name,
             shape,
             default: Default::Required,
@@ -316,114 +303,21 @@ impl Key {
         }
     }
 
-    /// The column "type" of the documentation.
-    #[must_use]
-    pub fn type_cell(&self) -> &'static str {
-        match self.shape {
-            Shape::Boolean => "boolean",
-            Shape::Count(..) => "count",
-            Shape::AutoOrCount(..) => "count or `\"auto\"`",
-            Shape::Factor(..) => "float",
-            Shape::Duration(..) | Shape::WholeSeconds(..) => "duration",
-            Shape::Rate => "rate",
-            Shape::Percent => "percentage",
-            Shape::Size(..) => "size",
-            Shape::Bandwidth(..) => "bandwidth",
-            Shape::Word(_) | Shape::WordWith(..) => "word",
-            Shape::Text(what) | Shape::List(what) => what,
-            Shape::Backends => "list",
-            Shape::KeyTable(_) => "table",
-            Shape::TableOrFalse(_) => "table or `false`",
-            Shape::Tables(_) => "tables",
-        }
-    }
-
-    /// The column "default" of the documentation.
-    #[must_use]
-    pub fn default_cell(&self) -> String {
-        match self.default {
-            Default::Required => "required".to_owned(),
-            Default::Is(text) if self.is_quoted(text) => format!("`\"{text}\"`"),
-            Default::Is(text) => format!("`{text}`"),
-            Default::Else(what) => what.to_owned(),
-        }
-    }
-
     /// Whether a value is a string of TOML.
     #[must_use]
     pub fn is_quoted(&self, text: &str) -> bool {
         match self.shape {
-            Shape::Boolean | Shape::Count(..) | Shape::Factor(..) | Shape::List(_) => false,
+            Shape::Boolean
+            | Shape::Count(..)
+            | Shape::Factor(..)
+            | Shape::List(_)
+            | Shape::ListUpTo(..)
+            | Shape::ListOf(..) => false,
             Shape::AutoOrCount(..) => text == "auto",
             _ => true,
         }
     }
-
-    /// The column "bounds" of the documentation.
-    #[must_use]
-    pub fn bounds_cell(&self) -> String {
-        let own = match self.shape {
-            Shape::Count(from, to) | Shape::AutoOrCount(from, to) => {
-                format!("{} to {}", grouped(from), grouped(to))
-            }
-            Shape::Factor(from, to) => {
-                let [from, to] = [from, to].map(units::show_thousandths);
-                format!("{from} to {to}, three digits behind the point")
-            }
-            Shape::Duration(from, to) => {
-                format!("{} to {}", show_duration(from), show_duration(to))
-            }
-            Shape::WholeSeconds(from, to) => {
-                let in_whole = ", whole seconds";
-                format!("{} to {}{in_whole}", show_duration(from), show_duration(to))
-            }
-            Shape::Rate => format!("up to {}/s", grouped(RATE_PER_SECOND_MAX)),
-            Shape::Size(from, to) => {
-                format!("{} to {}", units::show_size(from), units::show_size(to))
-            }
-            Shape::Bandwidth(from, to) => {
-                format!("{}/s to {}/s", units::show_size(from), units::show_size(to))
-            }
-            Shape::Word(words) => listed(&words(), ""),
-            Shape::WordWith(words, argument) => listed(&words(), argument.placeholder()),
-            _ => String::new(),
-        };
-        match (own.is_empty(), self.note.is_empty()) {
-            (_, true) => own,
-            (true, false) => self.note.to_owned(),
-            (false, false) => format!("{own}{}", self.note),
-        }
-    }
-}
-
-/// Words as the documentation lists them.
-fn listed(words: &[&str], argument: &str) -> String {
-    let shown = words.iter().map(|word| match word.strip_suffix(' ') {
-        Some(bare) => format!("`\"{bare} {argument}\"`"),
-        None => format!("`\"{word}\"`"),
-    });
-    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// Most events per second that a rate may stand for.
 pub const RATE_PER_SECOND_MAX: u64 = 100_000;
-
-/// A number as the documentation writes it.
-fn grouped(number: u64) -> String {
-    const WORD_MAX: u64 = u32::MAX as u64;
-    const LONG_MAX: u64 = i64::MAX as u64;
-    match number {
-        WORD_MAX => return "2^32 - 1".to_owned(),
-        LONG_MAX => return "2^63 - 1".to_owned(),
-        _ => {}
-    }
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
