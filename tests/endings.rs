@@ -175,7 +175,7 @@ fn a_backend_that_comes_up_keeps_what_is_left() {
 
 // If this fails, probes that cannot be right cut off every client at once.
 #[test]
-fn a_pool_that_doubts_its_probes_resets_nobody() {
+fn a_pool_that_doubts_its_probes_resets_no_session() {
     let (setup, _backends, is_well) = pair("reset");
     let proxy = setup.pool("panic_threshold = \"50%\"").start();
     let mut kept = clients(&proxy, 3);

@@ -3,7 +3,7 @@
 //! The control plane tells every worker of the death at once, with one pace for all of them. Each
 //! notes its sessions of that backend and resets them, a bounded number in a turn, as the pool's
 //! `on_down` says *now*: a reload can stop it, and so does the backend when it comes up again.
-//! Sessions that begin later, in a pool that panics, are not concerned.
+//! Sessions that begin later, in a pool that panics, stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,15 +29,15 @@ pub(super) struct ResetOnDown(Vec<Doomed>);
 #[derive(Debug)]
 struct Doomed {
     backend: BackendId,
-    /// By which another backend that is given the id is told apart.
+    /// Tells this backend apart from another one that gets its id later.
     state: Arc<BackendState>,
     keys: Vec<SlotKey>,
     pace: Arc<SharedRate>,
-    /// When the next may be reset.
+    /// When the next session may be reset.
     next: Tick,
 }
 
-/// What may be done to the next session.
+/// Whether the next session may be reset.
 enum Leave {
     Now,
     At(Tick),
@@ -74,7 +74,7 @@ impl ResetOnDown {
         }
     }
 
-    /// Resets as many as may be reset by now.
+    /// Resets the sessions whose time has come.
     #[cold]
     pub(super) fn run<K: Kernel>(&mut self, sessions: &mut Sessions<K>) {
         let now = sessions.desk.now;

@@ -275,8 +275,8 @@ impl<P: Holds> Stream<P> {
         }
     }
 
-    /// One side has sent EOF and takes no more: the other got all its bytes, in the kernel, while
-    /// what it still sends goes nowhere. Closed with that unread, or receiving it once closed, a
+    /// One side has sent EOF and takes no more. The kernel holds all its bytes for the other side,
+    /// whose own bytes go nowhere any more. Closed with that unread, or receiving it once closed, a
     /// socket sends a reset and drops what is not acknowledged (RFC 2525, section 2.17).
     fn must_linger<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
         let is_stranded =

@@ -25,13 +25,13 @@ impl EndCode {
 pub enum RefuseReason {
     /// The client connects more often than its limit allows.
     Limit,
-    /// The client has as many sessions as it may.
+    /// The client has all the sessions that it may have.
     Concurrent,
     /// All clients of the listener together connect more often than its limit allows.
     ListenerRate,
     /// The client's address is not admitted.
     Access,
-    /// The process or the listener holds as many sessions as it may.
+    /// The process or the listener holds all the sessions that it may hold.
     MaxSessions,
     /// The process has no descriptor or no kernel memory left.
     Descriptors,
@@ -128,7 +128,7 @@ pub enum HeldOutcome {
     Left,
     /// It was kept waiting for the full time, and reset.
     Tarpitted,
-    /// As many were held as may be: it was reset at once.
+    /// The room for held clients was full: it was reset at once.
     NoRoom,
     /// It was reset for a stop, a reload, or want of descriptors.
     GivenUp,

@@ -24,7 +24,7 @@ pub(super) fn not_connected(backend: &Backend, failure: ConnectFailure) {
     }
 }
 
-/// Whether an attempt failed for what this host lacks: a port, an address, or the capability to
+/// Whether an attempt failed for want of something on this host: a port, an address, or the capability to
 /// connect from an address of others.
 pub(super) fn is_ours(backend: &Backend, failure: ConnectFailure) -> bool {
     match failure {

@@ -90,7 +90,7 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
     }
 }
 
-/// Stops to hear of arrivals at one side.
+/// Stops the events of arrivals at one side.
 #[cold]
 pub(crate) fn mute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, side: Side) {
     let token = Addressed::Session(session.key, side).token();
@@ -101,7 +101,7 @@ pub(crate) fn mute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, side
     if let Some(socket) = socket
         && session.stream.mute(side)
     {
-        // If this fails the side is heard still, which costs wake-ups and nothing else.
+        // If this fails the side still raises events, which costs wake-ups and nothing else.
         let _is_muted = desk.kernel.mute(socket, token);
     }
 }
@@ -124,8 +124,8 @@ pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) ->
     Next::Rearm
 }
 
-/// Hears of everything again at the sides where that is due; false when the kernel does not let it:
-/// the session would never hear of its bytes.
+/// Asks for every event again at the sides where that is due; false when the kernel refuses: the
+/// session would never learn of its bytes.
 #[cold]
 fn unmute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
     for side in SIDES {
