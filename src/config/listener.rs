@@ -50,14 +50,14 @@ pub(super) static LISTENER: KeyTable = KeyTable {
         Key::new("idle_timeout", Shape::Duration(SHORTEST, LONGEST))
             .default("10m")
             .reload("now, noticed within 17 s")
-            .means("End a session when no byte was delivered in either direction for this long."),
+            .means(
+                "Reset a session when no byte was delivered in either direction, and neither peer \
+                 has acknowledged any, for this long.",
+            ),
         Key::new("half_closed_timeout", Shape::Duration(SHORTEST, LONGEST))
             .default("1m")
             .reload("now, noticed within 17 s")
-            .means(
-                "End a session when no byte was delivered for this long once one side has sent \
-                 EOF.",
-            ),
+            .means("The same once one side has sent EOF."),
         Key::new("max_sessions", Shape::Count(1, SESSIONS_MAX))
             .or_else("no bound of its own")
             .means("Sessions of this listener at once."),
@@ -78,17 +78,17 @@ pub(super) static LISTENER: KeyTable = KeyTable {
             .or_else("for ever")
             .reload("now, noticed within 17 s")
             .means(
-                "Reset a session, both sides, once it has lasted this long, whatever it does \
-                    (reason `max_lifetime`).",
+                "Reset a session once it has lasted this long: at its first moment of rest, or a \
+                 quarter of this later, at most 30 s, whatever it does.",
             ),
         Key::new("keepalive", Shape::Table(&KEEPALIVE))
             .or_else("see below")
             .means("TCP keepalive of both sockets."),
         Key::new("user_timeout", Shape::Duration(SHORTEST, USER_TIMEOUT_MAX))
-            .or_else("the kernel's")
+            .or_else("`idle` + `interval` × `count` of `keepalive`")
             .means(
-                "`TCP_USER_TIMEOUT` of both sockets: give up when sent bytes stay unacknowledged \
-                    for this long.",
+                "`TCP_USER_TIMEOUT` of both sockets: give a peer up when sent bytes stay \
+                 unacknowledged, or it takes none, for this long.",
             ),
         Key::new("fast_open", Shape::Boolean)
             .default("false")

@@ -21,7 +21,7 @@ pub struct ListenerTerms {
     pub max_lifetime: Option<Duration>,
     /// TCP keepalive of both sockets.
     pub keepalive: Keepalive,
-    /// TCP_USER_TIMEOUT of both sockets; `None` is the kernel's.
+    /// TCP_USER_TIMEOUT of both sockets; `None` follows from `keepalive`.
     pub user_timeout: Option<Duration>,
     /// What a session may take from its client and from its backend, in bytes a second.
     pub bandwidth: Rates,

@@ -87,6 +87,16 @@ pub struct Keepalive {
     pub count: u32,
 }
 
+impl Keepalive {
+    /// How long a silent peer that is gone keeps its connection: `idle`, and `count` times `interval`.
+    /// At most 24 days, which TCP_USER_TIMEOUT can say.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        const MOST: Duration = Duration::from_secs(24 * 86_400);
+        self.idle.saturating_add(self.interval.saturating_mul(self.count)).min(MOST)
+    }
+}
+
 /// How clients wait while every backend is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {

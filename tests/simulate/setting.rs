@@ -200,6 +200,15 @@ impl Setting {
         [self.idle.max(idle), self.half_closed.max(half_closed)]
     }
 
+    /// The shortest silence that any of the snapshots of the schedule allows.
+    pub(crate) fn shortest(&self) -> [Duration; 2] {
+        if self.change != Some(Change::Timeouts) {
+            return [self.idle, self.half_closed];
+        }
+        let [idle, half_closed] = self.other_timeouts();
+        [self.idle.min(idle), self.half_closed.min(half_closed)]
+    }
+
     /// Silence both ways and of one side, under the snapshot that changes them.
     pub(crate) fn other_timeouts(&self) -> [Duration; 2] {
         [self.idle / 2, self.half_closed * 2]

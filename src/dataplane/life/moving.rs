@@ -63,6 +63,7 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
     if before != after {
         if let Some(moving) = session.stage.moving_mut() {
             moving.active = desk.now;
+            moving.is_asked = before[0] != after[0];
         }
         count_bytes(snapshot, session, desk.books.number, before);
         failure_evidence::delivered(snapshot, session, before);
@@ -106,7 +107,7 @@ pub(crate) fn mute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, side
     }
 }
 
-/// Sets keepalive on the backend's socket.
+/// Sets keepalive on the backend's socket, and the TCP_USER_TIMEOUT that follows from it.
 #[cold]
 pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Next {
     let snapshot = desk.snapshot.current();
@@ -119,7 +120,10 @@ pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) ->
             interval: listener.terms.keepalive.interval,
             count: listener.terms.keepalive.count,
         };
-        desk.kernel.set_keepalive(socket, &options);
+        // One that is configured was set before the connect.
+        let terms = &listener.terms;
+        let derived = terms.user_timeout.is_none().then(|| terms.keepalive.patience());
+        desk.kernel.set_keepalive(socket, &options, derived);
     }
     Next::Rearm
 }
