@@ -97,6 +97,22 @@ fn a_cut_download_is_not_complete() {
     }
 }
 
+// If this fails, an operator of quiet pools gets resets instead of the FIN that was asked for.
+#[test]
+fn a_quiet_session_may_end_with_fin() {
+    let (backend, told) = uploads();
+    let listener = "idle_timeout = \"200ms\"\non_idle = \"close\"";
+    let proxy = Setup::of(&[&backend]).listener(listener).start();
+    let mut client = connect(proxy.address());
+    client.write_all(&stream::bytes(1, 10_000)).unwrap();
+    let (received, end) = told.recv_timeout(PATIENCE).unwrap();
+    end.unwrap();
+    assert_eq!(received, 10_000);
+    let (_, end) = stream::receive(&mut client, 2);
+    end.unwrap();
+    closed(&proxy, "idle_timeout");
+}
+
 // If this fails, a peer that has everything and the other side's FIN is told that it was cut off.
 #[test]
 fn a_complete_stream_is_not_reset() {

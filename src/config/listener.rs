@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::session_terms::ListenerTerms;
-use crate::policy::terms::{Address, Peek, Protocol};
+use crate::policy::terms::{Address, OnIdle, Peek, Protocol};
 
 use super::accept_proxy::{ACCEPT_PROXY, AcceptProxyConfig, accept_proxy};
 use super::bandwidth::{self, BANDWIDTH, bandwidth};
@@ -58,6 +58,10 @@ pub(super) static LISTENER: KeyTable = KeyTable {
             .default("1m")
             .reload("now, noticed within 17 s")
             .means("The same once one side has sent EOF."),
+        Key::new("on_idle", Shape::Word(words::<OnIdle>))
+            .default("reset")
+            .reload("now")
+            .means("How `idle_timeout` ends a session of which nothing is on its way."),
         Key::new("max_sessions", Shape::Count(1, SESSIONS_MAX))
             .or_else("no bound of its own")
             .means("Sessions of this listener at once."),
@@ -192,6 +196,7 @@ fn terms(section: &Section<'_>, report: &mut Report<'_>) -> ListenerTerms {
         protocol: section.word_or_default("protocol", report),
         idle_timeout: section.duration_or_default("idle_timeout", report),
         half_closed_timeout: section.duration_or_default("half_closed_timeout", report),
+        on_idle: section.word_or_default("on_idle", report),
         max_lifetime: section.duration("max_lifetime", report).value(),
         keepalive: keepalive(section, report),
         user_timeout: section.duration("user_timeout", report).value(),
@@ -287,7 +292,7 @@ impl ListenerConfig {
     }
 
     fn entries(&self, pool: &str) -> Entries {
-        let ListenerTerms { protocol, idle_timeout, half_closed_timeout, .. } = self.terms;
+        let ListenerTerms { protocol, idle_timeout, half_closed_timeout, on_idle, .. } = self.terms;
         let ListenerTerms { max_lifetime, keepalive, user_timeout, bandwidth, .. } = self.terms;
         let bandwidth = bandwidth::entries(bandwidth);
         Entries::default()
@@ -296,6 +301,7 @@ impl ListenerConfig {
             .word("protocol", protocol)
             .duration("idle_timeout", idle_timeout)
             .duration("half_closed_timeout", half_closed_timeout)
+            .word("on_idle", on_idle)
             .given(max_lifetime, |out, most| out.duration("max_lifetime", most))
             .given(self.max_sessions, |out, most| out.plain("max_sessions", most))
             .plain("backlog", self.backlog)

@@ -146,6 +146,20 @@ impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
 }
 
+/// How silence ends a session of which nothing is on its way and neither side has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIdle {
+    /// TCP reset, once bytes have moved.
+    Reset,
+    /// FIN.
+    Close,
+}
+
+impl Word for OnIdle {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("reset", Self::Reset), ("close", Self::Close)];
+}
+
 /// How a client over its limit is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitAction {

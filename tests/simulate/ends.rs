@@ -3,6 +3,7 @@
 
 use evenkeel::dataplane::stream::wire::Side;
 use evenkeel::policy::client::Client;
+use evenkeel::policy::terms::OnIdle;
 use evenkeel::shared::{
     CloseReason, Detail, EndCode, HeldOutcome, LimitAction, OnDown, Protocol, RefuseReason,
     SessionRecord,
@@ -142,6 +143,11 @@ impl EndOf<'_> {
         let client = self.client();
         let is_silence = matches!(reason, CloseReason::Idle | CloseReason::HalfClosed);
         let is_mute = is_silence && client.got() == 0 && backend.got() == 0;
+        let is_moved = client.got() == backend.taken() && backend.got() == client.taken();
+        let closes = reason == CloseReason::Idle
+            && self.house.setting.on_idle == OnIdle::Close
+            && is_moved
+            && self.visit.cut.is_none();
         let has_waited = self.visit.cut.is_some_and(|cut| cut.until <= self.network.now);
         for (to, source, target) in [("client", backend, client), ("backend", client, backend)] {
             if target.reset {
@@ -154,7 +160,7 @@ impl EndOf<'_> {
                 }
             }
             let was_told_all = source.peer_finished && target.shut;
-            if target.resets_on_close == (was_told_all || is_mute) {
+            if target.resets_on_close == (was_told_all || is_mute || closes) {
                 let (shut, resets) = (target.shut, target.resets_on_close);
                 problems.push(format!("{to}: the end of a cut, FIN {shut}, reset {resets}"));
             }

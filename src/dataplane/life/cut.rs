@@ -15,6 +15,7 @@ use crate::dataplane::session::stage::{CutOff, OldAge, Stage};
 use crate::dataplane::stream::wire::{SIDES, Side, Wire};
 use crate::dataplane::stream::{End, Reset};
 use crate::dataplane::wires::Wires;
+use crate::policy::terms::OnIdle;
 use crate::shared::CloseReason;
 
 use super::next::Next;
@@ -44,9 +45,28 @@ pub(crate) fn silent<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) ->
             return Next::Rearm;
         }
     }
-    // Peers that never said anything have nothing that could look complete.
-    let reset = if session.stream.has_moved() { session.stream.cut_off() } else { Reset::None };
+    let reset =
+        if may_close(session, desk, reason, held) { Reset::None } else { session.stream.cut_off() };
     begin(session, desk, End { reason, reset })
+}
+
+/// Whether silence may end it with FIN: its peers never said anything, so there is nothing that could
+/// look complete, or its listener wants that for sessions of which nothing is on its way.
+fn may_close<K: Kernel>(
+    session: &Session<K>,
+    desk: &Desk<K>,
+    reason: CloseReason,
+    held: [usize; 2],
+) -> bool {
+    let stream = &session.stream;
+    if !stream.has_moved() {
+        return true;
+    }
+    let listener = desk.snapshot().listener(session.place.listener);
+    listener.is_some_and(|its| its.terms.on_idle == OnIdle::Close)
+        && reason == CloseReason::Idle
+        && held == [0, 0]
+        && SIDES.into_iter().all(|side| stream.held(side) == 0)
 }
 
 /// The session has lasted for as long as may be: it ends once it is at rest.
