@@ -81,6 +81,10 @@ impl Wire for Pairs {
         0
     }
 
+    fn take_error(&mut self, _: Side) -> Option<io::Error> {
+        None
+    }
+
     fn lend_pipe(&mut self) -> Option<Pipe> {
         self.idle.pop().or_else(|| Pipe::new(Capacity::Wide).ok())
     }

@@ -9,13 +9,16 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually};
+use parking_lot::Mutex;
+use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually, within};
 
 const PROBES: &str = "[pool.back.health]\nprobe = \"http\"\ninterval = \"40ms\"\n\
                       fast_interval = \"20ms\"\ndown_backoff = \"40ms\"";
@@ -109,6 +112,75 @@ fn a_quiet_session_ends_by_its_lifetime_too() {
     assert_eq!(patient.sessions(), 1);
 }
 
+/// Requests by their number: those that the server has read, and those whose answer came back.
+#[derive(Default)]
+struct Requests {
+    read: Mutex<BTreeSet<u32>>,
+    answered: Mutex<BTreeSet<u32>>,
+}
+
+/// Answers each request of a connection after a while, in two parts.
+fn unhurried(requests: &Arc<Requests>) -> Backend {
+    let requests = Arc::clone(requests);
+    Backend::serving(move |mut stream, _| {
+        loop {
+            let mut number = [0; 4];
+            stream.read_exact(&mut number)?;
+            requests.read.lock().insert(u32::from_be_bytes(number));
+            pass(Duration::from_millis(40));
+            stream.write_all(b"an ")?;
+            pass(Duration::from_millis(5));
+            stream.write_all(b"answer")?;
+        }
+    })
+}
+
+/// Asks again and again on one connection, with a pause after each answer, until that is reset.
+fn ask_until_reset(mut client: TcpStream, numbers: std::ops::Range<u32>, requests: &Requests) {
+    for number in numbers {
+        let asked = client.write_all(&number.to_be_bytes());
+        let mut answer = [0; 9];
+        match asked.and_then(|()| client.read_exact(&mut answer)) {
+            Ok(()) => assert_eq!(&answer, b"an answer"),
+            Err(error) => {
+                assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe));
+                return;
+            }
+        }
+        requests.answered.lock().insert(number);
+        pass(Duration::from_millis(200));
+    }
+    panic!("its session is never reset");
+}
+
+/// Lets time pass.
+fn pass(time: Duration) {
+    let _never = within(time, || None::<()>);
+}
+
+// If this fails, a session that is too old is reset in the middle of a request although it would
+// have been at rest a moment later.
+#[test]
+fn no_request_is_lost_to_a_lifetime() {
+    const CLIENTS: u32 = 100;
+    const EACH: u32 = 1000;
+    let requests = Arc::<Requests>::default();
+    let backend = unhurried(&requests);
+    let proxy = Setup::of(&[&backend]).listener("max_lifetime = \"4s\"").start();
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (client, requests) = (connect(proxy.address()), &requests);
+            let numbers = number * EACH..(number + 1) * EACH;
+            scope.spawn(move || ask_until_reset(client, numbers, requests));
+        }
+    });
+    let labels = [("reason", "max_lifetime")];
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &labels, CLIENTS.into());
+    let (read, answered) = (requests.read.lock(), requests.answered.lock());
+    let lost: Vec<_> = read.difference(&answered).collect();
+    assert!(lost.is_empty() && answered.len() > 500, "{lost:?} of {}", read.len());
+}
+
 // If this fails, clients hang on a backend that is gone although they should be told, or clients of
 // others are cut off with them.
 #[test]
@@ -175,7 +247,7 @@ fn a_backend_that_comes_up_keeps_what_is_left() {
 
 // If this fails, probes that cannot be right cut off every client at once.
 #[test]
-fn a_pool_that_doubts_its_probes_resets_nobody() {
+fn a_pool_that_doubts_its_probes_resets_no_session() {
     let (setup, _backends, is_well) = pair("reset");
     let proxy = setup.pool("panic_threshold = \"50%\"").start();
     let mut kept = clients(&proxy, 3);

@@ -210,6 +210,10 @@ impl Wire for Script {
         0
     }
 
+    fn take_error(&mut self, _: Side) -> Option<io::Error> {
+        None
+    }
+
     fn shutdown_write(&mut self, to: Side) -> io::Result<()> {
         let source = &self.sockets[to.other() as usize];
         assert!(source.fin, "a FIN that neither side sent");

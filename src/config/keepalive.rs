@@ -8,7 +8,7 @@ use super::bounds::SECOND;
 use super::entries::Entries;
 use super::file::Section;
 use super::key::{Key, KeyTable, Shape};
-use super::report::Report;
+use super::report::{Finding, Report};
 
 /// Longest time that the kernel takes for keepalive.
 const KERNEL_SECONDS_MAX: Duration = Duration::from_secs(32_767);
@@ -35,6 +35,16 @@ pub(super) static KEEPALIVE: KeyTable = KeyTable {
 pub(super) fn keepalive(listener: &Section<'_>, report: &mut Report<'_>) -> Keepalive {
     const WHY: &str = "the kernel counts keepalive in seconds";
     let section = listener.open_or_absent("keepalive", report);
+    let is_overruled = listener.get("user_timeout").is_some() && !listener.partial;
+    if let Some((count, _)) = section.entries().into_iter().find(|(it, _)| it.name == "count")
+        && is_overruled
+    {
+        let finding = Finding::new("`keepalive.count` has no effect beside `user_timeout`").hint(
+            "the kernel gives a silent peer up at the first packet that is unanswered after \
+             `user_timeout`; remove one of them",
+        );
+        report.warning(&count.place, finding);
+    }
     Keepalive {
         idle: section.whole_seconds("idle", WHY, report),
         interval: section.whole_seconds("interval", WHY, report),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::session_terms::ListenerTerms;
-use crate::policy::terms::{Address, Peek, Protocol};
+use crate::policy::terms::{Address, OnIdle, Peek, Protocol};
 
 use super::accept_proxy::{ACCEPT_PROXY, AcceptProxyConfig, accept_proxy};
 use super::bandwidth::{self, BANDWIDTH, bandwidth};
@@ -50,14 +50,18 @@ pub(super) static LISTENER: KeyTable = KeyTable {
         Key::new("idle_timeout", Shape::Duration(SHORTEST, LONGEST))
             .default("10m")
             .reload("now, noticed within 17 s")
-            .means("End a session when no byte was delivered in either direction for this long."),
+            .means(
+                "Reset a session when no byte was delivered in either direction, and neither peer \
+                 has acknowledged any, for this long.",
+            ),
         Key::new("half_closed_timeout", Shape::Duration(SHORTEST, LONGEST))
             .default("1m")
             .reload("now, noticed within 17 s")
-            .means(
-                "End a session when no byte was delivered for this long once one side has sent \
-                 EOF.",
-            ),
+            .means("The same once one side has sent EOF."),
+        Key::new("on_idle", Shape::Word(words::<OnIdle>))
+            .default("reset")
+            .reload("now")
+            .means("How `idle_timeout` ends a session of which nothing is on its way."),
         Key::new("max_sessions", Shape::Count(1, SESSIONS_MAX))
             .or_else("no bound of its own")
             .means("Sessions of this listener at once."),
@@ -78,17 +82,18 @@ pub(super) static LISTENER: KeyTable = KeyTable {
             .or_else("for ever")
             .reload("now, noticed within 17 s")
             .means(
-                "Reset a session, both sides, once it has lasted this long, whatever it does \
-                    (reason `max_lifetime`).",
+                "Reset a session once it has lasted this long: at its first moment of rest, or a \
+                 quarter of this later, at most 30 s, whatever it does.",
             ),
         Key::new("keepalive", Shape::Table(&KEEPALIVE))
             .or_else("see below")
             .means("TCP keepalive of both sockets."),
         Key::new("user_timeout", Shape::Duration(SHORTEST, USER_TIMEOUT_MAX))
-            .or_else("the kernel's")
+            .or_else("`idle` + `interval` × `count` of `keepalive`")
             .means(
-                "`TCP_USER_TIMEOUT` of both sockets: give up when sent bytes stay unacknowledged \
-                    for this long. The kernel has none for a client that speaks Multipath TCP.",
+                "`TCP_USER_TIMEOUT` of both sockets: give a peer up when sent bytes stay \
+                 unacknowledged, or it takes none, for this long. The kernel has none for a client \
+                 that speaks Multipath TCP.",
             ),
         Key::new("fast_open", Shape::Boolean).default("false").reload("now").means(
             "Accept data in the SYN (queue of 256). The host has to allow it to servers: bit 2 \
@@ -202,6 +207,7 @@ fn terms(section: &Section<'_>, report: &mut Report<'_>) -> ListenerTerms {
         protocol: section.word_or_default("protocol", report),
         idle_timeout: section.duration_or_default("idle_timeout", report),
         half_closed_timeout: section.duration_or_default("half_closed_timeout", report),
+        on_idle: section.word_or_default("on_idle", report),
         max_lifetime: section.duration("max_lifetime", report).value(),
         keepalive: keepalive(section, report),
         user_timeout: section.duration("user_timeout", report).value(),
@@ -297,7 +303,7 @@ impl ListenerConfig {
     }
 
     fn entries(&self, pool: &str) -> Entries {
-        let ListenerTerms { protocol, idle_timeout, half_closed_timeout, .. } = self.terms;
+        let ListenerTerms { protocol, idle_timeout, half_closed_timeout, on_idle, .. } = self.terms;
         let ListenerTerms { max_lifetime, keepalive, user_timeout, bandwidth, .. } = self.terms;
         let bandwidth = bandwidth::entries(bandwidth);
         Entries::default()
@@ -306,6 +312,7 @@ impl ListenerConfig {
             .word("protocol", protocol)
             .duration("idle_timeout", idle_timeout)
             .duration("half_closed_timeout", half_closed_timeout)
+            .word("on_idle", on_idle)
             .given(max_lifetime, |out, most| out.duration("max_lifetime", most))
             .given(self.max_sessions, |out, most| out.plain("max_sessions", most))
             .plain("backlog", self.backlog)

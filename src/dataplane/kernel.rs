@@ -176,9 +176,14 @@ pub trait Kernel: fmt::Debug {
     /// Makes the coming close send a reset.
     fn reset_on_close(&mut self, socket: &Self::Socket);
 
-    /// Sets keepalive. A socket that has just been reset refuses it, and its session ends by
-    /// itself.
-    fn set_keepalive(&mut self, socket: &Self::Socket, options: &KeepaliveOptions);
+    /// Sets keepalive, and TCP_USER_TIMEOUT if there is one. A socket that has just been reset
+    /// refuses them, and its session ends by itself.
+    fn set_keepalive(
+        &mut self,
+        socket: &Self::Socket,
+        options: &KeepaliveOptions,
+        user_timeout: Option<Duration>,
+    );
 
     /// Lets the kernel keep at most this many bytes of what the peer sends, or the least it can.
     fn shrink_receive_buffer(&mut self, socket: &Self::Socket, bytes: usize);

@@ -204,8 +204,13 @@ impl Kernel for Linux {
         socket::reset_on_close(socket.as_fd());
     }
 
-    fn set_keepalive(&mut self, socket: &OwnedFd, options: &KeepaliveOptions) {
-        let _reset = socket::set_keepalive(socket.as_fd(), options);
+    fn set_keepalive(
+        &mut self,
+        socket: &OwnedFd,
+        options: &KeepaliveOptions,
+        user_timeout: Option<Duration>,
+    ) {
+        let _reset = socket::set_keepalive(socket.as_fd(), options, user_timeout);
     }
 
     fn shrink_receive_buffer(&mut self, socket: &OwnedFd, bytes: usize) {

@@ -3,8 +3,9 @@
 //! The control plane tells every worker of the death at once, with one pace for all of them. Each
 //! notes its sessions of that backend and resets them, a bounded number in a turn, as the pool's
 //! `on_down` says *now*: a reload can stop it, and so does the backend when it comes up again.
-//! Sessions that begin later, in a pool that panics, are not concerned.
+//! Sessions that begin later, in a pool that panics, stay.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use crate::shared::{BackendId, BackendState, CloseReason, OnDown, Snapshot};
 
 use super::clock::Tick;
 use super::kernel::Kernel;
-use super::session::stage::Stage;
+use super::session::stage::{REST_LOOK, Stage};
 use super::sessions::Sessions;
 use super::slots::SlotKey;
 
 /// Sessions looked at in one turn.
 const LOOKS_PER_TURN: usize = 256;
+/// How long a pace spares sessions that are not at rest.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What one worker has left to reset.
 #[derive(Debug, Default)]
@@ -29,15 +32,17 @@ pub(super) struct ResetOnDown(Vec<Doomed>);
 #[derive(Debug)]
 struct Doomed {
     backend: BackendId,
-    /// By which another backend that is given the id is told apart.
+    /// Tells this backend apart from another one that gets its id later.
     state: Arc<BackendState>,
-    keys: Vec<SlotKey>,
+    keys: VecDeque<SlotKey>,
     pace: Arc<SharedRate>,
-    /// When the next may be reset.
+    /// Until then a pace takes sessions that are at rest.
+    latest: Tick,
+    /// When the next session may be reset.
     next: Tick,
 }
 
-/// What may be done to the next session.
+/// Whether the next session may be reset.
 enum Leave {
     Now,
     At(Tick),
@@ -70,11 +75,12 @@ impl ResetOnDown {
         // An earlier death of the same backend: its sessions are among these.
         self.0.retain(|doomed| doomed.backend != backend);
         if !keys.is_empty() {
-            self.0.push(Doomed { backend, state, keys, pace, next: sessions.desk.now });
+            let (next, latest) = (sessions.desk.now, sessions.desk.now.after(GRACE));
+            self.0.push(Doomed { backend, state, keys: keys.into(), pace, latest, next });
         }
     }
 
-    /// Resets as many as may be reset by now.
+    /// Resets the sessions whose time has come.
     #[cold]
     pub(super) fn run<K: Kernel>(&mut self, sessions: &mut Sessions<K>) {
         let now = sessions.desk.now;
@@ -85,25 +91,38 @@ impl ResetOnDown {
 impl Doomed {
     /// Resets some; whether there are more.
     fn reset_some<K: Kernel>(&mut self, sessions: &mut Sessions<K>) -> bool {
-        for _ in 0..LOOKS_PER_TURN {
-            let Some(&key) = self.keys.last() else { return false };
+        let now = sessions.desk.now;
+        let mut is_any_at_rest = false;
+        for _ in 0..self.keys.len().min(LOOKS_PER_TURN) {
+            let Some(key) = self.keys.pop_front() else { return false };
             if !is_moving_to(sessions, key, self.backend) {
-                self.keys.pop();
                 continue;
             }
-            match self.may_reset(sessions.desk.snapshot(), sessions.desk.now) {
-                Leave::Now => {
-                    self.keys.pop();
-                    sessions.end(key, CloseReason::BackendDown);
-                }
+            if self.is_paced(sessions.desk.snapshot()) && !sessions.is_at_rest(key, self.latest) {
+                self.keys.push_back(key);
+                continue;
+            }
+            is_any_at_rest = true;
+            match self.may_reset(sessions.desk.snapshot(), now) {
+                Leave::Now => sessions.cut(key, CloseReason::BackendDown),
                 Leave::At(next) => {
+                    self.keys.push_front(key);
                     self.next = next;
                     return true;
                 }
                 Leave::Never => return false,
             }
         }
+        if !is_any_at_rest {
+            self.next = now.after(REST_LOOK);
+        }
         !self.keys.is_empty()
+    }
+
+    /// Whether it may take its time.
+    fn is_paced(&self, snapshot: &Snapshot) -> bool {
+        let pool = snapshot.backend(self.backend).and_then(|down| snapshot.pool(down.pool));
+        pool.is_some_and(|pool| matches!(pool.on_down, OnDown::Pace(_)))
     }
 
     fn may_reset(&self, snapshot: &Snapshot, now: Tick) -> Leave {

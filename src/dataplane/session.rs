@@ -27,11 +27,15 @@ use super::stream::Stream;
 use super::stream::pacing::{Allowances, Pacing, Spent};
 
 use self::particulars::Particulars;
-use self::stage::{Bounds, Due, Stage};
+use self::stage::{Bounds, Due, OldAge, Stage};
 
 /// How far a session's longest life differs from the configured one, in per cent: those that began
 /// together do not end, and come back, together.
 const LIFETIME_SPREAD: u8 = 10;
+/// For how much longer one that is not at rest may last: this part of its longest life, and no more
+/// than this time.
+const LIFETIME_GRACE_PART: u32 = 4;
+const LIFETIME_GRACE_MAX: Duration = Duration::from_secs(30);
 
 /// One session.
 #[derive(Debug)]
@@ -260,7 +264,7 @@ impl<K: Kernel> Session<K> {
         Bounds {
             idle: listener.terms.idle_timeout,
             half_closed: listener.terms.half_closed_timeout,
-            last: listener.terms.max_lifetime.map(|most| self.last(most)),
+            lifetime: listener.terms.max_lifetime.map(|most| self.lifetime(most)),
             ..Bounds::NONE
         }
     }
@@ -278,9 +282,10 @@ impl<K: Kernel> Session<K> {
     }
 
     /// When a session that may last for `most` ends: the same whenever it is asked.
-    fn last(&self, most: Duration) -> Tick {
+    fn lifetime(&self, most: Duration) -> OldAge {
         let chance = attempt_key(self.place.number, 1, 0);
-        self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance))
+        let over = self.times.opened.after(jitter(most, LIFETIME_SPREAD, chance));
+        OldAge { over, latest: over.after((most / LIFETIME_GRACE_PART).min(LIFETIME_GRACE_MAX)) }
     }
 }
 

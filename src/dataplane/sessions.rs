@@ -5,16 +5,17 @@ use std::sync::Arc;
 use crate::shared::{Callable, CloseReason, ConnectFailure, Listener, Pool, RefuseReason};
 
 use super::bell::Bell;
+use super::clock::Tick;
 use super::command::Arrival;
 use super::desk::Desk;
 use super::kernel::Kernel;
 use super::life::next::Next;
-use super::life::{admission, arrive, connect, end, greet, line, moving, read, refuse};
+use super::life::{admission, arrive, connect, cut, end, greet, line, moving, read, refuse};
 use super::session::stage::{Due, Stage};
 use super::session::{Place, Session, Times};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::stream::wire::Side;
-use super::stream::{End, News, Readiness, Reset, Stream};
+use super::stream::{News, Readiness, Stream};
 
 /// The sessions of one worker, with the desk at which their lives are decided.
 #[derive(Debug)]
@@ -145,7 +146,7 @@ impl<K: Kernel> Sessions<K> {
             let Some(key) = self.desk.ready.pop_front() else { return };
             let Some(session) = self.table.get_mut(key) else { continue };
             session.queued = false;
-            if session.stage.is_opening() {
+            if !session.stage.has_stream() {
                 continue;
             }
             let next = moving::advance(session, &mut self.desk);
@@ -168,7 +169,7 @@ impl<K: Kernel> Sessions<K> {
     fn timer_fired(&mut self, key: SlotKey) {
         let now = self.desk.now;
         let Some(session) = self.table.get_mut(key) else { return };
-        if session.resume(now) {
+        if session.resume(now) && session.stage.has_stream() {
             let next = moving::advance(session, &mut self.desk);
             self.act(key, next);
         }
@@ -181,21 +182,31 @@ impl<K: Kernel> Sessions<K> {
             Due::Ask => line::look(session, desk),
             Due::NoPlace => Next::refuse(RefuseReason::NoBackend),
             Due::Look => moving::advance(session, desk),
-            Due::End(end) => Next::End(end),
+            Due::Flush => cut::flush(session, desk),
+            Due::Silent => cut::silent(session, desk),
+            Due::Aged(life) => cut::aged(session, desk, life),
             Due::Keepalive => moving::keep_alive(session, desk),
         };
         self.act(key, next);
     }
 
-    /// Ends a session.
-    pub(super) fn end(&mut self, key: SlotKey, reason: CloseReason) {
-        self.act(key, Next::End(End { reason, reset: Reset::Both }));
+    /// Ends a session, once the kernel has delivered what it holds.
+    pub(super) fn cut(&mut self, key: SlotKey, reason: CloseReason) {
+        let Some(session) = self.table.get_mut(key) else { return };
+        let next = cut::cut(session, &mut self.desk, reason);
+        self.act(key, next);
+    }
+
+    /// Whether the end of a session would cut nothing off; at `latest` it may.
+    pub(super) fn is_at_rest(&mut self, key: SlotKey, latest: Tick) -> bool {
+        let session = self.table.get(key);
+        session.is_none_or(|session| cut::is_at_rest(session, &mut self.desk, latest))
     }
 
     /// Resets every session.
     pub(super) fn reset_all(&mut self) {
         for key in self.table.keys() {
-            self.end(key, CloseReason::Drain);
+            self.cut(key, CloseReason::Drain);
         }
     }
 
@@ -300,6 +311,6 @@ fn opening_event<K: Kernel>(
         Stage::Waiting { .. } => line::event(session, desk, readiness),
         Stage::Connecting { .. } => connect::event(session, desk, side, readiness),
         Stage::Greeting { .. } => greet::event(side, readiness.error),
-        Stage::Moving(_) | Stage::Lingering(_) => Next::Wait,
+        Stage::Moving(_) | Stage::Lingering(_) | Stage::Cut(_) => Next::Wait,
     }
 }

@@ -256,7 +256,7 @@ impl<P: Holds> Stream<P> {
                         busy = true;
                         continue;
                     }
-                    Flow::SourceFailed(_) => self.source_failed(from, turn.wire),
+                    Flow::SourceFailed(error) => self.source_failed(from, &error, turn.wire),
                     Flow::TargetFailed(error) => self.target_failed(from, &error, turn.wire),
                 }
                 changed = true;
@@ -269,14 +269,14 @@ impl<P: Holds> Stream<P> {
         busy |= self.discard_the_unheard(turn);
         match self.end() {
             Some(_) if self.must_linger(turn) => Standing::Lingering,
-            Some(end) => Standing::Over(end),
+            Some(end) => Standing::Over(self.with_blame(end, turn.wire)),
             None if busy => Standing::Busy,
             None => Standing::Waiting,
         }
     }
 
-    /// One side has sent EOF and takes no more: the other got all its bytes, in the kernel, while
-    /// what it still sends goes nowhere. Closed with that unread, or receiving it once closed, a
+    /// One side has sent EOF and takes no more. The kernel holds all its bytes for the other side,
+    /// whose own bytes go nowhere any more. Closed with that unread, or receiving it once closed, a
     /// socket sends a reset and drops what is not acknowledged (RFC 2525, section 2.17).
     fn must_linger<W: Wire<Pipe = P>>(&mut self, turn: &mut Turn<'_, W>) -> bool {
         let is_stranded =
@@ -313,10 +313,16 @@ impl<P: Holds> Stream<P> {
             match turn.wire.receive(side, turn.scratch) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ports.port(side).readable = false;
+                    return false;
+                }
+                ended => {
                     // Its error is taken with that: the next write says EPIPE, which ends a session
                     // whose other side is gone in the same way.
-                    self.ports.port(side).readable = false;
+                    let port = self.ports.port(side);
+                    port.readable = false;
+                    port.unanswered |= ended.is_err_and(|error| is_unanswered(&error));
                     return false;
                 }
             }
@@ -324,19 +330,23 @@ impl<P: Holds> Stream<P> {
         true
     }
 
-    /// How silence ends it: with FIN, but a side that has not received everything sees a reset. A
-    /// clean end would be a lie.
+    /// The sides that have to see a reset when evenkeel ends the session by itself: each one that
+    /// has not been given its peer's FIN. A FIN of our own would call a cut stream complete.
     #[must_use]
-    pub fn silence_end(&self) -> End {
-        let reason =
-            if self.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
-        let reset = match (self.held(Side::Client) > 0, self.held(Side::Backend) > 0) {
-            (false, false) => Reset::None,
-            (true, false) => Reset::One(Side::Backend),
-            (false, true) => Reset::One(Side::Client),
-            (true, true) => Reset::Both,
-        };
-        End { reason, reset }
+    pub fn cut_off(&self) -> Reset {
+        match [Side::Client, Side::Backend].map(|from| self.relay(from).is_finished()) {
+            [true, true] => Reset::None,
+            [true, false] => Reset::One(Side::Client),
+            [false, true] => Reset::One(Side::Backend),
+            [false, false] => Reset::Both,
+        }
+    }
+
+    /// Whether a byte of either side has been delivered, or is held to be.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        let is_held = |from| self.held(from) > 0;
+        self.delivered() != [(0, 0); 2] || is_held(Side::Client) || is_held(Side::Backend)
     }
 
     /// Gives back what the session borrowed; call once, at its end.
@@ -384,7 +394,8 @@ impl<P: Holds> Stream<P> {
     }
 
     /// `from` was reset: its bytes still go, nothing goes to it any more.
-    fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, wire: &mut W) {
+    fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) {
+        self.ports.port(from).unanswered |= is_unanswered(error);
         self.aborted_by.get_or_insert(from);
         self.relay_mut(from).abort();
         self.relay_mut(from.other()).break_off(wire);
@@ -395,6 +406,7 @@ impl<P: Holds> Stream<P> {
         let target = self.ports.port(from.other());
         target.readable = true;
         target.over = true;
+        target.unanswered |= is_unanswered(error);
         // EPIPE: it had sent FIN before the reset, so its own stream ended cleanly.
         target.reset |=
             !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected);
@@ -404,10 +416,7 @@ impl<P: Holds> Stream<P> {
 
     fn end(&self) -> Option<End> {
         if let Some(side) = self.aborted_by {
-            let reason = match side {
-                Side::Client => CloseReason::ClientReset,
-                Side::Backend => CloseReason::BackendReset,
-            };
+            let reason = self.failure_of(side);
             return (self.relay(side).held() == 0).then_some(End { reason, reset: Reset::Both });
         }
         if !(self.to_backend.is_over() && self.to_client.is_over()) {
@@ -416,10 +425,46 @@ impl<P: Holds> Stream<P> {
         let reason = if self.to_backend.has_ended() && self.to_client.has_ended() {
             CloseReason::Done
         } else if self.to_client.has_ended() {
-            CloseReason::BackendReset
+            self.failure_of(Side::Backend)
         } else {
-            CloseReason::ClientReset
+            self.failure_of(Side::Client)
         };
         Some(End { reason, reset: Reset::None })
     }
+
+    /// The same end, with an error taken into account that no call has reported: of a side to which
+    /// nothing went any more.
+    fn with_blame<W: Wire<Pipe = P>>(&mut self, end: End, wire: &mut W) -> End {
+        let side = match end.reason {
+            CloseReason::ClientReset => Side::Client,
+            CloseReason::BackendReset => Side::Backend,
+            _ => return end,
+        };
+        self.ports.port(side).unanswered =
+            wire.take_error(side).is_some_and(|error| is_unanswered(&error));
+        End { reason: self.failure_of(side), ..end }
+    }
+
+    /// Why a session ends whose one side has failed.
+    fn failure_of(&self, side: Side) -> CloseReason {
+        match (side, self.port(side).unanswered) {
+            (Side::Client, false) => CloseReason::ClientReset,
+            (Side::Client, true) => CloseReason::ClientTimeout,
+            (Side::Backend, false) => CloseReason::BackendReset,
+            (Side::Backend, true) => CloseReason::BackendTimeout,
+        }
+    }
+}
+
+/// Whether an error of a socket says that its peer did not answer: ETIMEDOUT, or what an ICMP message
+/// gave as the reason why nothing arrives (EHOSTUNREACH, ENETUNREACH and others; tcp(7), ip(7)). The
+/// peer's own ends are the others.
+fn is_unanswered(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sys::socket::ConnectStatus;
+
 use super::kernel::Kernel;
 use super::stream::wire::{Side, Wire};
 
@@ -51,6 +53,13 @@ impl<K: Kernel> Wire for Wires<'_, K> {
 
     fn unacknowledged(&mut self, to: Side) -> usize {
         self.kernel.unacknowledged(self.socket(to))
+    }
+
+    fn take_error(&mut self, side: Side) -> Option<io::Error> {
+        match self.kernel.connect_status(self.socket(side)) {
+            ConnectStatus::Failed(error) => Some(error),
+            ConnectStatus::Pending | ConnectStatus::Established => None,
+        }
     }
 
     fn lend_pipe(&mut self) -> Option<K::Pipe> {

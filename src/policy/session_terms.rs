@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::policy::first_bytes::proxy_header::ProxyVersion;
 use crate::policy::health::outlier::EjectionRules;
 use crate::policy::pace::pacer::Rates;
-use crate::policy::terms::{Keepalive, Protocol, Queue};
+use crate::policy::terms::{Keepalive, OnIdle, Protocol, Queue};
 
 /// What a listener's table says that holds for each of its sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,11 +17,13 @@ pub struct ListenerTerms {
     pub idle_timeout: Duration,
     /// The same once one side has sent EOF.
     pub half_closed_timeout: Duration,
+    /// How the first of these ends a session at rest.
+    pub on_idle: OnIdle,
     /// A session ends after this, spread by a tenth either way; `None` is never.
     pub max_lifetime: Option<Duration>,
     /// TCP keepalive of both sockets.
     pub keepalive: Keepalive,
-    /// TCP_USER_TIMEOUT of both sockets; `None` is the kernel's.
+    /// TCP_USER_TIMEOUT of both sockets; `None` follows from `keepalive`.
     pub user_timeout: Option<Duration>,
     /// What a session may take from its client and from its backend, in bytes a second.
     pub bandwidth: Rates,

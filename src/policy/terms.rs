@@ -87,6 +87,16 @@ pub struct Keepalive {
     pub count: u32,
 }
 
+impl Keepalive {
+    /// How long a silent peer that is gone keeps its connection: `idle`, and `count` times `interval`.
+    /// At most 24 days, which TCP_USER_TIMEOUT can say.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        const MOST: Duration = Duration::from_secs(24 * 86_400);
+        self.idle.saturating_add(self.interval.saturating_mul(self.count)).min(MOST)
+    }
+}
+
 /// How clients wait while every backend is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
@@ -134,6 +144,20 @@ pub enum Protocol {
 
 impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+}
+
+/// How silence ends a session of which nothing is on its way and neither side has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIdle {
+    /// TCP reset, once bytes have moved.
+    Reset,
+    /// FIN.
+    Close,
+}
+
+impl Word for OnIdle {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("reset", Self::Reset), ("close", Self::Close)];
 }
 
 /// How a client over its limit is turned away.

@@ -59,6 +59,7 @@ impl Symptom {
             Self::Connect(failure) => failure.index(),
             Self::Reset => ConnectFailure::ALL.len(),
             Self::Closed => ConnectFailure::ALL.len() + 1,
+            Self::Unanswered => ConnectFailure::ALL.len() + 2,
         };
         u8::try_from(index).unwrap_or(u8::MAX)
     }
@@ -68,7 +69,8 @@ impl Symptom {
         match ConnectFailure::ALL.get(index) {
             Some(failure) => Self::Connect(*failure),
             None if index == ConnectFailure::ALL.len() => Self::Reset,
-            None => Self::Closed,
+            None if index == ConnectFailure::ALL.len() + 1 => Self::Closed,
+            None => Self::Unanswered,
         }
     }
 }
@@ -101,7 +103,8 @@ mod tests {
     fn every_symptom_is_remembered_as_itself() {
         // If this fails, the log gives a wrong reason for an ejection.
         let connects = ConnectFailure::ALL.map(Symptom::Connect);
-        for symptom in connects.into_iter().chain([Symptom::Reset, Symptom::Closed]) {
+        let others = [Symptom::Reset, Symptom::Closed, Symptom::Unanswered];
+        for symptom in connects.into_iter().chain(others) {
             let evidence = FailureEvidence::default();
             evidence.failed(symptom);
             assert_eq!(evidence.symptom(), symptom);

@@ -25,13 +25,13 @@ impl EndCode {
 pub enum RefuseReason {
     /// The client connects more often than its limit allows.
     Limit,
-    /// The client has as many sessions as it may.
+    /// The client has all the sessions that it may have.
     Concurrent,
     /// All clients of the listener together connect more often than its limit allows.
     ListenerRate,
     /// The client's address is not admitted.
     Access,
-    /// The process or the listener holds as many sessions as it may.
+    /// The process or the listener holds all the sessions that it may hold.
     MaxSessions,
     /// The process has no descriptor or no kernel memory left.
     Descriptors,
@@ -128,7 +128,7 @@ pub enum HeldOutcome {
     Left,
     /// It was kept waiting for the full time, and reset.
     Tarpitted,
-    /// As many were held as may be: it was reset at once.
+    /// The room for held clients was full: it was reset at once.
     NoRoom,
     /// It was reset for a stop, a reload, or want of descriptors.
     GivenUp,
@@ -192,6 +192,10 @@ pub enum CloseReason {
     ClientReset,
     /// The backend reset the connection.
     BackendReset,
+    /// The kernel gave the client up: it did not acknowledge what it was sent, or answer keepalive.
+    ClientTimeout,
+    /// The kernel gave the backend up, for the same.
+    BackendTimeout,
     /// The client went away while the backend was being connected.
     ClientGone,
     /// No byte in either direction for `idle_timeout`.
@@ -216,10 +220,12 @@ impl CloseReason {
     }
 
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
+        Self::ClientTimeout,
+        Self::BackendTimeout,
         Self::ClientGone,
         Self::Idle,
         Self::HalfClosed,
@@ -242,6 +248,8 @@ impl CloseReason {
             Self::Done => "done",
             Self::ClientReset => "client_reset",
             Self::BackendReset => "backend_reset",
+            Self::ClientTimeout => "client_timeout",
+            Self::BackendTimeout => "backend_timeout",
             Self::ClientGone => "client_gone",
             Self::Idle => "idle_timeout",
             Self::HalfClosed => "half_closed_timeout",
@@ -260,7 +268,8 @@ impl CloseReason {
             Self::ClientReset => "CD",
             Self::BackendReset => "SD",
             Self::ClientGone => "CC",
-            Self::Idle | Self::HalfClosed => "cD",
+            Self::Idle | Self::HalfClosed | Self::ClientTimeout => "cD",
+            Self::BackendTimeout => "sD",
             Self::Lifetime | Self::Drain => "KD",
             Self::BackendDown => "DD",
             Self::Internal => "ID",
@@ -274,6 +283,8 @@ impl CloseReason {
             Self::Done => "closed by both sides",
             Self::ClientReset => "client reset the connection",
             Self::BackendReset => "backend reset the connection",
+            Self::ClientTimeout => "client did not answer",
+            Self::BackendTimeout => "backend did not answer",
             Self::ClientGone => "client left during the connect",
             Self::Idle => "idle_timeout reached",
             Self::HalfClosed => "half_closed_timeout reached",
@@ -407,6 +418,8 @@ pub enum Symptom {
     Reset,
     /// It closed a new connection before its first byte.
     Closed,
+    /// It did not answer a new connection's first bytes.
+    Unanswered,
 }
 
 impl Symptom {
@@ -417,6 +430,7 @@ impl Symptom {
             Self::Connect(failure) => failure.words(),
             Self::Reset => "reset before its first byte",
             Self::Closed => "closed before its first byte",
+            Self::Unanswered => "did not answer",
         }
     }
 }

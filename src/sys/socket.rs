@@ -242,12 +242,21 @@ pub(super) fn start(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Sets keepalive on a connected socket.
+/// Sets keepalive on a connected socket, and TCP_USER_TIMEOUT if there is one.
 ///
 /// # Errors
 /// As setsockopt(2).
-pub fn set_keepalive(socket: BorrowedFd<'_>, options: &KeepaliveOptions) -> io::Result<()> {
-    socket2::SockRef::from(&socket).set_tcp_keepalive(&options.to_socket2())
+pub fn set_keepalive(
+    socket: BorrowedFd<'_>,
+    options: &KeepaliveOptions,
+    user_timeout: Option<Duration>,
+) -> io::Result<()> {
+    let socket = socket2::SockRef::from(&socket);
+    socket.set_tcp_keepalive(&options.to_socket2())?;
+    match user_timeout {
+        Some(timeout) => socket.set_tcp_user_timeout(Some(timeout)),
+        None => Ok(()),
+    }
 }
 
 /// How a connection attempt stands.
@@ -385,6 +394,20 @@ mod tests {
         };
         assert_eq!(result, 0, "{}", io::Error::last_os_error());
         value
+    }
+
+    // If this fails, a backend that is gone while bytes are on their way to it keeps its sessions
+    // until `idle_timeout`: the kernel sends it no keepalive.
+    #[test]
+    fn keepalive_brings_a_user_timeout() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let sockets = listen(address, 1, &options(false)).unwrap();
+        let socket = connect(local_address(sockets[0].as_fd()).unwrap(), None).unwrap();
+        let keepalive = options(false).keepalive;
+        for (timeout, wanted) in [(None, 0), (Some(Duration::from_secs(3)), 3000), (None, 3000)] {
+            set_keepalive(socket.as_fd(), &keepalive, timeout).unwrap();
+            assert_eq!(tcp_option(&socket, libc::TCP_USER_TIMEOUT), wanted);
+        }
     }
 
     // If this fails, what a reload switches off stays on until a restart.

@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cuts;
 mod http;
 mod identity;
 mod iperf;

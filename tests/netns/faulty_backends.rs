@@ -270,8 +270,64 @@ fn a_backends_host_vanishes() {
     );
     assert!(end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
     assert!(elapsed < Duration::from_secs(6));
+    assert_blamed(&proxy, "backend_timeout", ("sD", "backend did not answer"));
     drop(client);
     books.close(&proxy);
+}
+
+/// One session has ended, for this reason, in the metric and in the log.
+#[track_caller]
+fn assert_blamed(proxy: &Proxy, label: &str, (term, words): (&str, &str)) {
+    proxy.wait_for_metric("evenkeel_sessions_closed_total", &[("reason", label)], 1.0);
+    let lines = proxy.wait_for_session_lines(1);
+    assert_eq!((&lines[0]["term"], &lines[0]["reason"]), (&term.into(), &words.into()));
+}
+
+/// If it fails, a backend that is gone without a word is said to have reset its sessions.
+#[test]
+fn a_backend_that_acknowledges_nothing_did_not_answer() {
+    let net = Net::new(Link::PLAIN);
+    let _backend = Actor::start(&net, net.backend(1), Habit::Listens);
+    let listener = "user_timeout = \"1s\"\nidle_timeout = \"1h\"";
+    let proxy = net.evenkeel(&[1], Keys { listener, ..Keys::default() });
+    let books = Books::open(&proxy);
+    let mut client = net.on(Side::Client, || try_connect(proxy.address()).unwrap());
+    proxy.wait_for_sessions(1);
+    net.drop_arriving(Side::Backend, "tcp dport 8001");
+    client.write_all(b"are you there?").unwrap();
+    let (_, end) = drink(&mut client, 1);
+    show(
+        "everything to the backend dropped, user_timeout 1 s, client sends",
+        "reset; \"backend did not answer\"",
+        &format!("{end:?}"),
+    );
+    assert!(end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    assert_blamed(&proxy, "backend_timeout", ("sD", "backend did not answer"));
+    drop(client);
+    books.close(&proxy);
+}
+
+/// If it fails, a client that is gone keeps its session for `idle_timeout` while its backend sends:
+/// the kernel sends no keepalive as long as bytes are unacknowledged.
+#[test]
+fn a_client_vanishes_in_a_download() {
+    let net = Net::new(Link::PLAIN);
+    let _backend = Actor::start(&net, net.backend(1), Habit::Pours);
+    let listener = "idle_timeout = \"1h\"\n\
+                    keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }";
+    let proxy = net.evenkeel(&[1], Keys { listener, ..Keys::default() });
+    let mut client = net.on(Side::Client, || try_connect(proxy.address()).unwrap());
+    client.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    net.drop_arriving(Side::Client, "tcp sport 7000");
+    let gone = Instant::now();
+    let ended = within(PATIENCE, || (proxy.sessions() == 0).then(|| gone.elapsed()));
+    show(
+        "everything to a client dropped in a download, keepalive 1 s, twice 1 s",
+        "noticed after about 3 s",
+        &format!("{ended:?}"),
+    );
+    assert!(ended.is_some_and(|elapsed| elapsed < Duration::from_secs(10)));
+    assert_blamed(&proxy, "client_timeout", ("cD", "client did not answer"));
 }
 
 /// If it fails, a silent host that is gone is never noticed.
@@ -293,6 +349,7 @@ fn keepalive_finds_a_host_that_is_gone() {
         &format!("{ended:?}"),
     );
     assert!(ended.is_some_and(|elapsed| elapsed < Duration::from_secs(8)));
+    assert_blamed(&proxy, "client_timeout", ("cD", "client did not answer"));
     drop(client);
     eventually("the backend's side is closed too", PATIENCE, || {
         (proxy.metric("evenkeel_backend_sessions_active", &[]) < 0.5).then_some(())

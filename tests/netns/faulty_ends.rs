@@ -274,7 +274,7 @@ fn clients_that_leave_during_the_connect() {
 fn a_client_that_never_reads() {
     let net = Net::new(Link::PLAIN);
     let _backend = Actor::start(&net, net.backend(1), Habit::Pours);
-    let proxy = net.evenkeel(&[1], Keys { listener: "idle_timeout = \"2s\"", ..Keys::default() });
+    let proxy = net.evenkeel(&[1], Keys { listener: "idle_timeout = \"1s\"", ..Keys::default() });
     let books = Books::open(&proxy);
     let mut client = net.on(Side::Client, || try_connect(proxy.address()).unwrap());
     proxy.wait_for_sessions(1);
@@ -284,7 +284,7 @@ fn a_client_that_never_reads() {
     let mut got = Vec::new();
     let end = client.read_to_end(&mut got).map_err(|error| error.kind());
     show(
-        "client never reads, idle_timeout 2 s",
+        "client never reads, idle_timeout 1 s",
         "ended, and not with a clean end",
         &format!("{} bytes, {end:?}", got.len()),
     );
@@ -300,7 +300,7 @@ fn a_reset_while_held_up() {
         let listener = net.on(Side::Backend, || listen(net.backend(1), 64));
         let keys = Keys {
             global: &format!("splice = \"{splice}\""),
-            listener: "idle_timeout = \"3s\"",
+            listener: "idle_timeout = \"1s\"",
             ..Keys::default()
         };
         let proxy = net.evenkeel(&[1], keys);
@@ -314,7 +314,7 @@ fn a_reset_while_held_up() {
         let mut got = Vec::new();
         let end = backend.read_to_end(&mut got).map_err(|error| error.kind());
         show(
-            &format!("backend does not read; client resets; idle_timeout 3 s; splice {splice}"),
+            &format!("backend does not read; client resets; idle_timeout 1 s; splice {splice}"),
             "bytes read before the reset wait for the backend, until the idle timer; then a reset",
             &format!("{ended:?} later; the backend got {} of {sent} bytes, {end:?}", got.len()),
         );

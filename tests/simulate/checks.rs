@@ -6,6 +6,7 @@ use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::session::Session;
 use evenkeel::dataplane::session::stage::{Bounds, Stage};
 use evenkeel::dataplane::stream::wire::Side;
+use evenkeel::shared::CloseReason;
 
 use super::kernel::Scripted;
 use super::network::Network;
@@ -17,6 +18,8 @@ pub(crate) const SIDES: [Side; 2] = [Side::Client, Side::Backend];
 
 /// Two ticks of the wheel: one that rounds up, one in which the turn comes.
 pub(crate) const LATE_MAX: Duration = Duration::from_micros(2 << 14);
+/// The longest time that passes between two turns while peers act.
+const STEP_MAX: Duration = Duration::from_millis(60);
 /// How often a client that waits in line looks by itself.
 pub(crate) const LINE_LOOK: Duration = Duration::from_millis(500);
 
@@ -42,6 +45,7 @@ impl<'a> Look<'a> {
         look.progress();
         look.bandwidth();
         look.silence();
+        look.cut();
         look.opening();
         look.problems
     }
@@ -147,15 +151,40 @@ impl<'a> Look<'a> {
         let bounds = Bounds { idle, half_closed, ..Bounds::NONE };
         let due = bounds.silence_deadline(self.session.stream(), moving.active);
         self.due("silent", Some(due));
+        // A first look may find that a peer has read something, or not know; a second one knows.
+        let still_since = self.visit.served.map(|served| served.max(self.visit.still_since));
+        if self.session.pacing().is_none() {
+            let twice =
+                |since| bounds.silence_deadline(self.session.stream(), since).after(STEP_MAX);
+            let due = still_since
+                .map(|since| bounds.silence_deadline(self.session.stream(), twice(since)));
+            self.due("still", due);
+        }
         if let Some(lifetime) = self.setting.lifetime.filter(|_| self.is_moving()) {
             // One that has come to move bytes only then ends at once.
-            let due = self.opened().after(lifetime * 11 / 10);
+            let due = self.opened().after(lifetime * 11 / 10 + lifetime / 4 + STEP_MAX * 2);
             self.due("lives", self.visit.served.map(|served| due.max(served)));
         }
         let attempt = self.socket(Side::Backend).map(|backend| backend.attempt);
         if attempt != Some(Attempt::Established) {
             let session = self.session;
             self.problems.push(format!("in use before its handshake is done: {session:?}"));
+        }
+    }
+
+    /// Silence is what ends a session, not slowness: a peer for which the kernel holds bytes has
+    /// read none for long. And what is cut waits for a bounded time.
+    fn cut(&mut self) {
+        let Stage::Cut(cut) = self.session.stage() else { return };
+        self.due("cut", Some(cut.until));
+        let [idle, half_closed] = self.setting.shortest();
+        let silence = match cut.end.reason {
+            CloseReason::Idle => idle,
+            CloseReason::HalfClosed => half_closed.min(idle),
+            _ => return,
+        };
+        if self.visit.left_when_cut.is_some_and(|read_at| read_at.after(silence) > cut.since) {
+            self.problems.push(format!("a slow peer is taken for silent: {:?}", self.visit));
         }
     }
 
@@ -167,7 +196,7 @@ impl<'a> Look<'a> {
             Stage::Connecting { since, .. } | Stage::Greeting { since, .. } => {
                 Some(since.after(CONNECT_TIMEOUT))
             }
-            Stage::Moving(_) | Stage::Lingering(_) => None,
+            Stage::Moving(_) | Stage::Lingering(_) | Stage::Cut(_) => None,
         };
         let what = match self.session.stage() {
             Stage::Connecting { .. } => "a handshake waited for",

@@ -3,6 +3,7 @@
 
 use evenkeel::dataplane::stream::wire::Side;
 use evenkeel::policy::client::Client;
+use evenkeel::policy::terms::OnIdle;
 use evenkeel::shared::{
     CloseReason, Detail, EndCode, HeldOutcome, LimitAction, OnDown, Protocol, RefuseReason,
     SessionRecord,
@@ -100,21 +101,23 @@ impl EndOf<'_> {
         if backend.wants_greeting {
             problems.push("served before its backend had its PROXY header".into());
         }
-        match reason {
+        let setting = &self.house.setting;
+        let has_happened = match reason {
             CloseReason::Done
             | CloseReason::ClientReset
             | CloseReason::BackendReset
-            | CloseReason::Idle
-            | CloseReason::HalfClosed => self.told(reason, backend, problems),
-            CloseReason::Lifetime if self.house.setting.lifetime.is_some() => self.cut(problems),
-            CloseReason::Drain if self.happened.has_reset_all => self.cut(problems),
-            CloseReason::BackendDown
-                if self.happened.was_down && self.house.setting.on_down != OnDown::Keep =>
-            {
-                self.cut(problems);
-            }
-            _ => problems.push("nothing of that kind has happened".into()),
+            | CloseReason::ClientTimeout
+            | CloseReason::BackendTimeout => return self.told(reason, backend, problems),
+            CloseReason::Idle | CloseReason::HalfClosed => true,
+            CloseReason::Lifetime => setting.lifetime.is_some(),
+            CloseReason::Drain => self.happened.has_reset_all,
+            CloseReason::BackendDown => self.happened.was_down && setting.on_down != OnDown::Keep,
+            CloseReason::ClientGone | CloseReason::Internal => false,
+        };
+        if !has_happened {
+            problems.push("nothing of that kind has happened".into());
         }
+        self.cut(reason, backend, problems);
     }
 
     /// Of a session that never had a backend there is little to say.
@@ -134,11 +137,37 @@ impl EndOf<'_> {
         }
     }
 
-    /// An end that is the worker's own: both peers see that it is none of theirs.
-    fn cut(&self, problems: &mut Vec<String>) {
-        for socket in [Some(self.client()), self.backend()].into_iter().flatten() {
-            if !socket.resets_on_close && !socket.reset {
-                problems.push("cut off, and looks like a clean end".into());
+    /// An end that is the worker's own: a peer that was not given the other's FIN sees a reset, and
+    /// what the kernel held for it has arrived by then, unless it took too long.
+    fn cut(&self, reason: CloseReason, backend: &Socket, problems: &mut Vec<String>) {
+        let client = self.client();
+        let is_silence = matches!(reason, CloseReason::Idle | CloseReason::HalfClosed);
+        let is_mute = is_silence && client.got() == 0 && backend.got() == 0;
+        let is_moved = client.got() == backend.taken() && backend.got() == client.taken();
+        let closes = reason == CloseReason::Idle
+            && self.house.setting.on_idle == OnIdle::Close
+            && is_moved
+            && self.visit.cut.is_none();
+        let has_waited = self.visit.cut.is_some_and(|cut| cut.until <= self.network.now);
+        for (to, source, target) in [("client", backend, client), ("backend", client, backend)] {
+            if target.reset {
+                continue;
+            }
+            if reason == CloseReason::Lifetime && !self.is_overdue() {
+                let is_at_rest = source.got() == target.taken() && self.visit.cut.is_none();
+                if !is_at_rest {
+                    problems.push(format!("bytes for the {to} are cut off by age, with time left"));
+                }
+            }
+            let was_told_all = source.peer_finished && target.shut;
+            if target.resets_on_close == (was_told_all || is_mute || closes) {
+                let (shut, resets) = (target.shut, target.resets_on_close);
+                problems.push(format!("{to}: the end of a cut, FIN {shut}, reset {resets}"));
+            }
+            let is_down = reason == CloseReason::BackendDown && to == "backend";
+            if target.resets_on_close && target.buffered > 0 && !has_waited && !is_down {
+                let buffered = target.buffered;
+                problems.push(format!("reset, with {buffered} bytes for the {to} in the kernel"));
             }
         }
     }
@@ -147,7 +176,6 @@ impl EndOf<'_> {
     /// is told by a reset; and the close itself loses nothing.
     fn told(&self, reason: CloseReason, backend: &Socket, problems: &mut Vec<String>) {
         let client = self.client();
-        let is_silence = matches!(reason, CloseReason::Idle | CloseReason::HalfClosed);
         let resets_both = client.resets_on_close && backend.resets_on_close;
         for from in SIDES {
             let (source, target) = match from {
@@ -162,7 +190,7 @@ impl EndOf<'_> {
                 problems.push(format!("the last bytes for {to:?} go with the reset of {from:?}"));
             }
             let complete = source.peer_finished && target.taken() == source.meant();
-            if !is_told && !complete && !is_silence {
+            if !is_told && !complete {
                 problems.push(format!("{to:?} sees a clean end, {from:?} meant none"));
             }
             if !is_told && target.taken() != source.got() {
@@ -172,16 +200,33 @@ impl EndOf<'_> {
             if is_aborted(reason, from) && resets_both && target.taken() != source.meant() {
                 problems.push(format!("bytes that {from:?} sent before its reset are lost"));
             }
-            if !is_silence && !is_told && target.waiting() > 0 && target.buffered > 0 {
+            if !is_told && target.waiting() > 0 && target.buffered > 0 {
                 let buffered = target.buffered;
                 problems.push(format!("closed, with {buffered} bytes for {to:?} at risk"));
             }
         }
-        let is_clean = !client.reset && !backend.reset && !is_silence;
+        let is_blamed = match reason {
+            CloseReason::ClientReset => client.reset && !client.unanswered,
+            CloseReason::BackendReset => backend.reset && !backend.unanswered,
+            CloseReason::ClientTimeout => client.unanswered,
+            CloseReason::BackendTimeout => backend.unanswered,
+            _ => true,
+        };
+        if !is_blamed {
+            problems.push("the wrong side, or fault, is blamed".into());
+        }
+        let is_clean = !client.reset && !backend.reset;
         let resets = client.resets_on_close || backend.resets_on_close;
         if is_clean && (reason != CloseReason::Done || resets) {
             problems.push(format!("no peer has reset it, but it ends with {reason:?}"));
         }
+    }
+
+    /// Whether there was no time left for the end of a session that is too old.
+    fn is_overdue(&self) -> bool {
+        let lifetime = self.house.setting.lifetime.unwrap_or_default();
+        let opened = self.visit.accepted.unwrap_or(self.network.now);
+        opened.after(lifetime * 9 / 10 + lifetime / 4) <= self.network.now
     }
 
     fn refused(&self, reason: RefuseReason, problems: &mut Vec<String>) {
@@ -290,6 +335,8 @@ impl EndOf<'_> {
         let has_retried = is_served && self.visit.attempts > 1;
         for (is_so, what) in [
             (self.visit.has_lingered, ", lingered"),
+            (self.visit.was_looked_into, ", looked into"),
+            (self.visit.cut.is_some(), ", flushed"),
             (self.visit.spliced > 0, ", spliced"),
             (self.client().speech.header > 0 && is_served, ", header"),
             (was_greeted && is_served, ", greeted"),
@@ -308,7 +355,7 @@ impl EndOf<'_> {
 /// Whether a session says that this side was reset before its stream was over.
 fn is_aborted(reason: CloseReason, from: Side) -> bool {
     match from {
-        Side::Client => reason == CloseReason::ClientReset,
-        Side::Backend => reason == CloseReason::BackendReset,
+        Side::Client => matches!(reason, CloseReason::ClientReset | CloseReason::ClientTimeout),
+        Side::Backend => matches!(reason, CloseReason::BackendReset | CloseReason::BackendTimeout),
     }
 }

@@ -205,6 +205,7 @@ impl House {
                 protocol: setting.protocol,
                 idle_timeout: idle,
                 half_closed_timeout: half_closed,
+                on_idle: setting.on_idle,
                 max_lifetime: setting.lifetime,
                 keepalive: Keepalive { idle: second, interval: second, count: 3 },
                 user_timeout: None,

@@ -11,6 +11,7 @@ use super::socket::{Attempt, SocketId};
 /// Peers read and finish, handshakes succeed.
 pub(crate) fn heal(network: &mut Network, client: SocketId) {
     let backend = network.sockets[client].across;
+    let now = network.now;
     for id in [Some(client), backend].into_iter().flatten() {
         let socket = &mut network.sockets[id];
         if socket.closed {
@@ -21,7 +22,7 @@ pub(crate) fn heal(network: &mut Network, client: SocketId) {
         }
         socket.stalled = false;
         socket.capacity = 300_000;
-        socket.peer_reads(u64::MAX);
+        socket.peer_reads(u64::MAX, now);
         let unsaid = socket.speech.opening().saturating_sub(socket.sent);
         socket.arrive(unsaid, false);
         socket.finish();
@@ -45,6 +46,7 @@ pub(crate) fn disturb(network: &mut Network, client: SocketId, large: bool) {
     let id = if is_client { Some(client) } else { backend };
     let Some(id) = id.filter(|id| !network.sockets[*id].closed) else { return };
     network.trace(|| format!("{id}: {action} {amount}"));
+    let now = network.now;
     let socket = &mut network.sockets[id];
     // A backend acts only once it is connected.
     if socket.attempt != Attempt::Established {
@@ -57,7 +59,7 @@ pub(crate) fn disturb(network: &mut Network, client: SocketId, large: bool) {
             let may = socket.address.is_some() && socket.received >= socket.speech.header;
             socket.arrive(amount, may);
         }
-        41..78 if !socket.stalled => socket.peer_reads(amount),
+        41..78 if !socket.stalled => socket.peer_reads(amount, now),
         78..82 => socket.finish(),
         82..85 => socket.fail(match kind {
             0 => ErrorKind::TimedOut,

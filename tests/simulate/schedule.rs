@@ -275,6 +275,7 @@ impl Run {
         // It takes microseconds until a worker that has been woken runs.
         let most = if self.workers.iter().any(Seat::is_rung) { 1 } else { most };
         self.now = self.now.after(Duration::from_micros(pause.min(most)));
+        network.now = self.now;
         let index = open[network.random.usize(..open.len())];
         peers::disturb(network, self.visits[index].socket, self.plan.large);
     }
@@ -285,7 +286,10 @@ impl Run {
             self.now = self.now.after(Duration::from_micros(1));
         } else if self.plan.silent {
             let longest = setting.idle.max(setting.half_closed);
-            self.now = self.now.after((longest / 8).min(Duration::from_secs(3)));
+            let next = self.now.after((longest / 8).min(Duration::from_secs(3)));
+            // Nothing but a timer wakes a worker, which does so in time.
+            let due = self.workers.iter().filter_map(Seat::next_due).min();
+            self.now = due.map_or(next, |due| due.min(next)).max(self.now);
             return;
         }
         // A session that waits for bandwidth does so for longer than all else takes.
@@ -298,6 +302,7 @@ impl Run {
         if stays && open.iter().all(is_held) {
             self.now = self.now.after(Duration::from_millis(500));
         }
+        network.now = self.now;
         for index in open {
             let socket = self.visits[*index].socket;
             if !(stays && network.sockets[socket].is_held()) {
@@ -411,7 +416,7 @@ impl Run {
             let Some(visit) = self.visits.iter_mut().find(|visit| visit.socket == client) else {
                 continue;
             };
-            visit.see(session, number, self.now);
+            visit.see(session, number, network);
             for id in [Some(client), backend].into_iter().flatten() {
                 network.sockets[id].is_in_use = visit.served.is_some();
             }

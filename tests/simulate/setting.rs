@@ -7,6 +7,7 @@ use std::time::Duration;
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::first_bytes::proxy_header::ProxyVersion;
 use evenkeel::policy::pace::pacer::Rates;
+use evenkeel::policy::terms::OnIdle;
 use evenkeel::shared::{LimitAction, OnDown, Protocol, Queue, SpliceMode};
 
 /// How long one connection attempt may take.
@@ -60,6 +61,7 @@ pub(crate) struct Setting {
     pub(crate) scratch: usize,
     pub(crate) idle: Duration,
     pub(crate) half_closed: Duration,
+    pub(crate) on_idle: OnIdle,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) bandwidth: Rates,
     pub(crate) protocol: Protocol,
@@ -103,6 +105,7 @@ impl Setting {
             scratch: [64, 4096, 65_536][random.usize(..3)],
             idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
             half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
+            on_idle: OnIdle::Reset,
             lifetime: None,
             bandwidth: [(); 2]
                 .map(|()| NonZeroU64::new([0, 0, 0, 0, 100_000, 2_000_000][random.usize(..6)])),
@@ -144,6 +147,7 @@ impl Setting {
         let (queues, limits) = (one_in(3), one_in(3));
         let (is_full, is_down) = (one_in(8), one_in(8));
         let more = Self {
+            on_idle: if one_in(3) { OnIdle::Close } else { OnIdle::Reset },
             lifetime: one_in(8).then_some(Duration::from_millis(400)),
             protocol: if one_in(3) { Protocol::Http } else { Protocol::Tcp },
             process_max: if one_in(8) { 2 } else { 100 },
@@ -198,6 +202,15 @@ impl Setting {
         }
         let [idle, half_closed] = self.other_timeouts();
         [self.idle.max(idle), self.half_closed.max(half_closed)]
+    }
+
+    /// The shortest silence that any of the snapshots of the schedule allows.
+    pub(crate) fn shortest(&self) -> [Duration; 2] {
+        if self.change != Some(Change::Timeouts) {
+            return [self.idle, self.half_closed];
+        }
+        let [idle, half_closed] = self.other_timeouts();
+        [self.idle.min(idle), self.half_closed.min(half_closed)]
     }
 
     /// Silence both ways and of one side, under the snapshot that changes them.

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
+use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::stream::Readiness;
 use evenkeel::sys::socket::ConnectStatus;
 use mio::Token;
@@ -65,6 +66,8 @@ pub(crate) struct Socket {
     pub(crate) peer_finished: bool,
     /// The connection is gone: RST, or the kernel has given it up.
     pub(crate) reset: bool,
+    /// It was given up by the kernel, not reset by its peer.
+    pub(crate) unanswered: bool,
     /// Not reported yet.
     pub(crate) error: Option<ErrorKind>,
     /// Whether an error is told before the EOF that came first (Linux does it either way round).
@@ -72,6 +75,8 @@ pub(crate) struct Socket {
     /// Bytes in the send buffer, and what the peer has read of our stream.
     pub(crate) buffered: u64,
     pub(crate) delivered: u64,
+    /// When the peer last read.
+    pub(crate) read_at: Tick,
     pub(crate) capacity: u64,
     /// The PROXY header that we sent first, as far as it goes.
     pub(crate) greeting: Vec<u8>,
@@ -224,15 +229,20 @@ impl Socket {
     pub(crate) fn fail(&mut self, kind: ErrorKind) {
         if !self.reset {
             self.reset = true;
-            self.error = Some(if self.peer_finished { ErrorKind::BrokenPipe } else { kind });
+            self.unanswered = kind != ErrorKind::ConnectionReset;
+            let is_late = self.peer_finished && !self.unanswered;
+            self.error = Some(if is_late { ErrorKind::BrokenPipe } else { kind });
             self.raise();
         }
     }
 
     /// The peer reads. The kernel wakes a writer when a third of the buffer is free; any free byte
     /// is harder on us.
-    pub(crate) fn peer_reads(&mut self, most: u64) {
+    pub(crate) fn peer_reads(&mut self, most: u64, now: Tick) {
         let read = self.buffered.min(most);
+        if read > 0 {
+            self.read_at = now;
+        }
         self.buffered -= read;
         self.delivered += read;
         if self.no_space && self.room() > 0 {

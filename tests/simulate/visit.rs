@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::session::Session;
-use evenkeel::dataplane::session::stage::Stage;
+use evenkeel::dataplane::session::stage::{CutOff, Stage};
 use evenkeel::policy::client::Client;
 use evenkeel::shared::SessionRecord;
 
@@ -30,6 +30,14 @@ pub(crate) struct Visit {
     pub(crate) knocked_at: usize,
     /// Another worker serves it.
     pub(crate) was_handed_over: bool,
+    /// Whether a silence was looked into, and when its end was decided and falls due, if it was.
+    pub(crate) was_looked_into: bool,
+    pub(crate) cut: Option<CutOff>,
+    /// When a peer for which the kernel held bytes then had last read.
+    pub(crate) left_when_cut: Option<Tick>,
+    /// What has moved, and what peers have read, and since when it stands like that.
+    stood: (u64, u64, bool),
+    pub(crate) still_since: Tick,
     /// Bytes that were spliced.
     pub(crate) spliced: u64,
     /// Connections to backends that were begun for it and lasted until the turn was over.
@@ -50,6 +58,11 @@ impl Visit {
             number: None,
             active: None,
             has_lingered: false,
+            was_looked_into: false,
+            cut: None,
+            left_when_cut: None,
+            stood: (0, 0, false),
+            still_since: Tick::default(),
             spliced: 0,
             attempts: 0,
             backend: None,
@@ -58,7 +71,8 @@ impl Visit {
     }
 
     /// Takes in how its session stands after a turn of this worker.
-    pub(crate) fn see(&mut self, session: &Session<Scripted>, worker: usize, now: Tick) {
+    pub(crate) fn see(&mut self, session: &Session<Scripted>, worker: usize, network: &Network) {
+        let now = network.now;
         self.accepted.get_or_insert(now);
         self.was_handed_over = worker != self.knocked_at;
         self.number = Some(session.number());
@@ -68,10 +82,28 @@ impl Visit {
         if let Stage::Moving(moving) | Stage::Lingering(moving) = session.stage() {
             self.active = Some(moving.active);
             self.served.get_or_insert(now);
+            self.was_looked_into |= moving.acknowledged.is_some();
+        }
+        if let Stage::Cut(cut) = session.stage() {
+            if self.cut.replace(**cut).is_none() {
+                let sockets = [Some(self.socket), backend].into_iter().flatten();
+                self.left_when_cut = sockets
+                    .map(|id| &network.sockets[id])
+                    .filter(|socket| socket.buffered > 0 && !socket.reset)
+                    .map(|socket| socket.read_at)
+                    .max();
+            }
         }
         self.has_lingered |= matches!(session.stage(), Stage::Lingering(_));
-        let [(_, up), (_, down)] = session.stream().delivered();
+        let [(copied_up, up), (copied_down, down)] = session.stream().delivered();
         self.spliced = up + down;
+        let sockets = [Some(self.socket), backend].into_iter().flatten();
+        let read = sockets.map(|id| network.sockets[id].delivered).sum();
+        let is_half_closed = session.stream().is_half_closed();
+        let stands = (copied_up + up + copied_down + down, read, is_half_closed);
+        if std::mem::replace(&mut self.stood, stands) != stands {
+            self.still_since = now;
+        }
     }
 
     /// Whether a record, of a client at this address, is of this one. Each client has a port of its

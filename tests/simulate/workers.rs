@@ -102,8 +102,13 @@ impl Seat {
 
     /// Whether its poll would have returned by now without an event.
     pub(crate) fn is_due(&self, now: Tick) -> bool {
+        self.next_due().is_some_and(|due| due <= now)
+    }
+
+    /// When its poll returns without an event.
+    pub(crate) fn next_due(&self) -> Option<Tick> {
         let patience = self.worker.patience(self.turned);
-        patience.is_some_and(|patience| self.turned.after(patience) <= now)
+        patience.map(|patience| self.turned.after(patience))
     }
 
     /// Takes a turn; false when the worker has left.

@@ -327,6 +327,14 @@ impl Opener<'_> {
     }
 }
 
+/// The kernel sends no keepalive while sent bytes are unacknowledged: without this bound a
+/// connection to a client that is gone lasts until `idle_timeout` then. Sockets of Multipath TCP
+/// have none.
+fn user_timeout(listener: &config::ListenerConfig) -> Option<Duration> {
+    let derived = || (!listener.mptcp).then(|| listener.terms.keepalive.patience());
+    listener.terms.user_timeout.or_else(derived)
+}
+
 fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
     ListenOptions {
         backlog: listener.backlog,
@@ -335,7 +343,7 @@ fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
             interval: listener.terms.keepalive.interval,
             count: listener.terms.keepalive.count,
         },
-        user_timeout: listener.terms.user_timeout,
+        user_timeout: user_timeout(listener),
         fast_open: listener.fast_open,
         defer_accept: listener.defer_accept,
         mptcp: listener.mptcp,

@@ -14,7 +14,7 @@ use crate::dataplane::wires::Wires;
 use crate::policy::client::Client;
 use crate::shared::{
     Backend, CloseReason, Detail, EndCode, Generation, Listener, Obstacle, PathKind, Pick,
-    SESSION_SECONDS, SessionRecord, Snapshot,
+    SESSION_SECONDS, SessionRecord, Snapshot, Symptom,
 };
 
 use super::failure_evidence;
@@ -22,8 +22,13 @@ use super::failure_evidence;
 /// Ends a session that is in the table no more. Its sockets are closed last.
 pub(crate) fn end<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, end: End) {
     let snapshot = desk.snapshot.current();
-    if end.reason == CloseReason::BackendReset {
-        failure_evidence::reset(snapshot, &session, desk.now);
+    let symptom = match end.reason {
+        CloseReason::BackendReset => Some(Symptom::Reset),
+        CloseReason::BackendTimeout => Some(Symptom::Unanswered),
+        _ => None,
+    };
+    if let Some(symptom) = symptom {
+        failure_evidence::broken(snapshot, &session, symptom, desk.now);
     }
     if matches!(end.reset, Reset::Both | Reset::One(Side::Client)) {
         desk.kernel.reset_on_close(&session.client_socket);

@@ -24,7 +24,7 @@ pub(super) fn not_connected(backend: &Backend, failure: ConnectFailure) {
     }
 }
 
-/// Whether an attempt failed for what this host lacks: a port, an address, or the capability to
+/// Whether an attempt failed for want of something on this host: a port, an address, or the capability to
 /// connect from an address of others.
 pub(super) fn is_ours(backend: &Backend, failure: ConnectFailure) -> bool {
     match failure {
@@ -53,12 +53,17 @@ pub(super) fn half_closed<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, 
     }
 }
 
-/// The backend has reset the session.
+/// The backend has reset the session, or did not answer any more.
 #[cold]
-pub(super) fn reset<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, now: Tick) {
+pub(super) fn broken<K: Kernel>(
+    snapshot: &Snapshot,
+    session: &Session<K>,
+    symptom: Symptom,
+    now: Tick,
+) {
     // What follows a FIN was judged by it.
     if !session.stream.has_ended(Side::Backend) {
-        ended(snapshot, session, Symptom::Reset, now);
+        ended(snapshot, session, symptom, now);
     }
 }
 

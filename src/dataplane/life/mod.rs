@@ -9,11 +9,13 @@
 //! 4. [mod@line]: every backend is full; it waits for a place.
 //! 5. [`greet`]: the backend gets its PROXY header.
 //! 6. [`moving`]: bytes move; the backend is judged by them ([`failure_evidence`]).
-//! 7. [`end`] or [`refuse`]: places are given back, and the log gets its line.
+//! 7. [`cut`]: evenkeel ends it, for silence, age, a backend that went down or a drain.
+//! 8. [`end`] or [`refuse`]: places are given back, and the log gets its line.
 
 pub(super) mod admission;
 pub(super) mod arrive;
 pub(super) mod connect;
+pub(super) mod cut;
 pub(super) mod end;
 mod failure_evidence;
 pub(super) mod greet;

@@ -63,6 +63,7 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
     if before != after {
         if let Some(moving) = session.stage.moving_mut() {
             moving.active = desk.now;
+            moving.is_asked = before[0] != after[0];
         }
         count_bytes(snapshot, session, desk.books.number, before);
         failure_evidence::delivered(snapshot, session, before);
@@ -90,7 +91,7 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
     }
 }
 
-/// Stops to hear of arrivals at one side.
+/// Stops the events of arrivals at one side.
 #[cold]
 pub(crate) fn mute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, side: Side) {
     let token = Addressed::Session(session.key, side).token();
@@ -101,12 +102,12 @@ pub(crate) fn mute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, side
     if let Some(socket) = socket
         && session.stream.mute(side)
     {
-        // If this fails the side is heard still, which costs wake-ups and nothing else.
+        // If this fails the side still raises events, which costs wake-ups and nothing else.
         let _is_muted = desk.kernel.mute(socket, token);
     }
 }
 
-/// Sets keepalive on the backend's socket.
+/// Sets keepalive on the backend's socket, and the TCP_USER_TIMEOUT that follows from it.
 #[cold]
 pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Next {
     let snapshot = desk.snapshot.current();
@@ -119,13 +120,16 @@ pub(crate) fn keep_alive<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) ->
             interval: listener.terms.keepalive.interval,
             count: listener.terms.keepalive.count,
         };
-        desk.kernel.set_keepalive(socket, &options);
+        // One that is configured was set before the connect.
+        let terms = &listener.terms;
+        let derived = terms.user_timeout.is_none().then(|| terms.keepalive.patience());
+        desk.kernel.set_keepalive(socket, &options, derived);
     }
     Next::Rearm
 }
 
-/// Hears of everything again at the sides where that is due; false when the kernel does not let it:
-/// the session would never hear of its bytes.
+/// Asks for every event again at the sides where that is due; false when the kernel refuses: the
+/// session would never learn of its bytes.
 #[cold]
 fn unmute<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
     for side in SIDES {

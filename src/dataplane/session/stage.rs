@@ -3,12 +3,12 @@
 //!
 //! Nothing here knows the kernel.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::dataplane::clock::Tick;
 use crate::dataplane::stream::wire::Holds;
-use crate::dataplane::stream::{End, Reset, Stream};
-use crate::shared::CloseReason;
+use crate::dataplane::stream::{End, Stream};
 
 use super::first_bytes::{Awaited, Greeting, Reading};
 
@@ -17,6 +17,8 @@ use super::first_bytes::{Awaited, Greeting, Reading};
 const KEEPALIVE_DELAY: Duration = Duration::from_secs(20);
 /// How often to look whether a lingering session may be closed: no event tells.
 const LINGER_LOOK: Duration = Duration::from_millis(20);
+/// How often to look whether a session that is to end is at rest.
+pub const REST_LOOK: Duration = Duration::from_millis(20);
 /// How often a client that waits for a place looks by itself: some of what makes one calls no
 /// worker.
 const LINE_LOOK: Duration = Duration::from_millis(500);
@@ -47,8 +49,10 @@ pub enum Stage {
     },
     /// Moving bytes.
     Moving(Moving),
-    /// Over, but for the last bytes in the kernel.
+    /// Over, except for the last bytes in the kernel.
     Lingering(Moving),
+    /// Ended by evenkeel, except for what the kernel still holds for a peer.
+    Cut(Box<CutOff>),
 }
 
 /// What a session keeps while its bytes move.
@@ -57,8 +61,24 @@ pub struct Moving {
     /// When a byte last moved, or the backend was connected; or will be free to move one, where it
     /// is its bandwidth that the session waits for.
     pub active: Tick,
+    /// Whether bytes for the backend were among the last that moved: its answer may be under way.
+    pub is_asked: bool,
     /// Whether keepalive is set on the backend's socket.
     pub has_keepalive: bool,
+    /// Bytes that both peers had acknowledged when a silence was last looked into, up to a constant
+    /// and modulo 2^32; `None` before the first look.
+    pub acknowledged: Option<NonZeroU32>,
+}
+
+/// A session that evenkeel has ended, while the kernel delivers what it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct CutOff {
+    /// How it ends.
+    pub end: End,
+    /// When that was decided.
+    pub since: Tick,
+    /// When it ends in any case.
+    pub until: Tick,
 }
 
 /// How long a session may take over what it waits for. Those of the opening stages and those of the
@@ -76,7 +96,16 @@ pub struct Bounds {
     /// Silence after one side's EOF, where that is shorter.
     pub half_closed: Duration,
     /// The end of a session that moves bytes, whatever it does; `None` is never.
-    pub last: Option<Tick>,
+    pub lifetime: Option<OldAge>,
+}
+
+/// When a session is too old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldAge {
+    /// From then on it ends as soon as it is at rest.
+    pub over: Tick,
+    /// Then it ends in any case.
+    pub latest: Tick,
 }
 
 /// What a due timer asks for.
@@ -96,8 +125,12 @@ pub enum Due {
     Keepalive,
     /// A look whether the last bytes have arrived.
     Look,
-    /// The end: too long a silence, or too long a life.
-    End(End),
+    /// A look whether what the kernel holds of a session that was cut has arrived.
+    Flush,
+    /// The end, unless a peer is only slow: no byte has moved for too long.
+    Silent,
+    /// The end if it is at rest: too long a life.
+    Aged(OldAge),
 }
 
 impl Bounds {
@@ -108,12 +141,17 @@ impl Bounds {
         connect: Duration::ZERO,
         idle: Duration::ZERO,
         half_closed: Duration::ZERO,
-        last: None,
+        lifetime: None,
     };
 
-    /// The earlier of a moment and the end of a session that moves bytes.
-    fn or_last(&self, moment: Tick) -> Tick {
-        self.last.map_or(moment, |last| last.min(moment))
+    /// The earlier of a moment and the end of a session that moves bytes, or the next look whether
+    /// that may come.
+    fn or_end(&self, moment: Tick, now: Tick) -> Tick {
+        match self.lifetime {
+            None => moment,
+            Some(life) if life.over > now => life.over.min(moment),
+            Some(_) => now.after(REST_LOOK).min(moment),
+        }
     }
 
     /// When silence ends a session that was active at `active`.
@@ -134,13 +172,24 @@ impl Stage {
     /// The backend is connected and has its PROXY header, if it wants one: bytes may move.
     #[must_use]
     pub const fn moving(now: Tick) -> Self {
-        Self::Moving(Moving { active: now, has_keepalive: false })
+        Self::Moving(Moving {
+            active: now,
+            is_asked: false,
+            has_keepalive: false,
+            acknowledged: None,
+        })
     }
 
     /// Whether nothing of the client's may move yet.
     #[must_use]
     pub const fn is_opening(&self) -> bool {
-        !matches!(self, Self::Moving(_) | Self::Lingering(_))
+        !matches!(self, Self::Moving(_) | Self::Lingering(_) | Self::Cut(_))
+    }
+
+    /// Whether its stream may move bytes.
+    #[must_use]
+    pub const fn has_stream(&self) -> bool {
+        matches!(self, Self::Moving(_) | Self::Lingering(_))
     }
 
     /// Whether its client is known and has been let in; else a PROXY header has yet to say.
@@ -168,7 +217,7 @@ impl Stage {
             Self::Waiting { since }
             | Self::Connecting { since, .. }
             | Self::Greeting { since, .. } => Some(*since),
-            Self::Moving(_) | Self::Lingering(_) => None,
+            Self::Moving(_) | Self::Lingering(_) | Self::Cut(_) => None,
         }
     }
 
@@ -184,14 +233,16 @@ impl Stage {
             Self::Moving(moving) => {
                 let silence = bounds.silence_deadline(stream, moving.active);
                 if moving.has_keepalive {
-                    bounds.or_last(silence)
+                    bounds.or_end(silence, now)
                 } else {
-                    bounds.or_last(silence.min(now.after(KEEPALIVE_DELAY)))
+                    bounds.or_end(silence.min(now.after(KEEPALIVE_DELAY)), now)
                 }
             }
             Self::Lingering(moving) => {
                 bounds.silence_deadline(stream, moving.active).min(now.after(LINGER_LOOK))
             }
+            // Seldom, if it takes long.
+            Self::Cut(cut) => cut.until.min(now.after(LINGER_LOOK.max(now.since(cut.since) / 4))),
         }
     }
 
@@ -211,17 +262,18 @@ impl Stage {
             Self::Moving(moving) | Self::Lingering(moving)
                 if bounds.silence_deadline(stream, moving.active) <= now =>
             {
-                Due::End(stream.silence_end())
+                Due::Silent
             }
-            Self::Moving(_) if bounds.last.is_some_and(|last| last <= now) => {
-                Due::End(End { reason: CloseReason::Lifetime, reset: Reset::Both })
-            }
-            Self::Moving(moving) if !moving.has_keepalive => {
-                moving.has_keepalive = true;
-                Due::Keepalive
-            }
-            Self::Moving(_) => Due::Later,
+            Self::Moving(moving) => match bounds.lifetime.filter(|life| life.over <= now) {
+                Some(life) => Due::Aged(life),
+                None if moving.has_keepalive => Due::Later,
+                None => {
+                    moving.has_keepalive = true;
+                    Due::Keepalive
+                }
+            },
             Self::Lingering(_) => Due::Look,
+            Self::Cut(_) => Due::Flush,
         }
     }
 }

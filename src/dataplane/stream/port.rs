@@ -26,6 +26,8 @@ pub struct Port {
     /// A write was answered by a reset, which clears the socket's error: the 0 that reads give
     /// from then on is no clean EOF.
     pub reset: bool,
+    /// The kernel has given the peer up, since it did not answer.
+    pub unanswered: bool,
     /// More arrivals need no event: see [`OnlyMore`](crate::dataplane::stream::News::OnlyMore).
     pub muted: bool,
 }

@@ -15,7 +15,7 @@ use super::wire::{Holds, Side, Wire};
 
 /// Batches one direction may move before it lets others have their turn.
 const BATCHES_PER_TURN: usize = 4;
-/// And bytes, but for the batch that reaches it: a wide pipe may hold as many at once.
+/// And bytes, except for the batch that reaches the bound: a wide pipe may hold that much at once.
 const BYTES_PER_TURN: u64 = 1024 * 1024;
 /// Reads at least this large, twice in a row, switch a direction to splicing.
 const LARGE_READ_BYTES: usize = 32 * 1024;
@@ -29,7 +29,7 @@ const IN_A_ROW: u8 = 2;
 pub enum Flow {
     /// Nothing to do until the next event.
     Waiting,
-    /// More could be done; it is the others' turn.
+    /// More can be done; it is the turn of other sessions.
     Busy,
     /// EOF has been passed on; nothing will ever move again.
     Finished,

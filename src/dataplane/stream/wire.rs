@@ -82,6 +82,9 @@ pub trait Wire {
     /// Bytes sent to one side that it has not acknowledged; 0 where nothing can get lost.
     fn unacknowledged(&mut self, to: Side) -> usize;
 
+    /// Takes the error of one side's socket, if it has one that was not reported yet (SO_ERROR).
+    fn take_error(&mut self, side: Side) -> Option<io::Error>;
+
     /// An empty pipe, if there is one to be had.
     fn lend_pipe(&mut self) -> Option<Self::Pipe>;
 

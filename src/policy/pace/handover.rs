@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_hands_to_one_who_would_hand_it_back() {
+    fn no_worker_hands_to_one_that_would_hand_it_back() {
         // If this fails, sessions wander between workers.
         for (own, other) in (0..200).flat_map(|own| (0..200).map(move |other| (own, other))) {
             if is_clearly_fewer(other, own) {

@@ -68,13 +68,13 @@ fn batch(rate: Rate) -> u64 {
     (rate.get() / BATCHES_PER_SECOND).max(BATCH_BYTES_MIN)
 }
 
-/// How long so many bytes take; no less, so that what was allowed and taken leaves nothing over.
+/// How long `bytes` take; rounded up, so that what was allowed and taken leaves nothing over.
 fn span(bytes: u64, rate: Rate) -> u64 {
     let nanos = (u128::from(bytes) * u128::from(NANOS)).div_ceil(u128::from(rate.get()));
     u64::try_from(nanos).unwrap_or(u64::MAX)
 }
 
-/// How many bytes a time is worth.
+/// The bytes that pass in a time.
 fn bytes(nanos: u64, rate: Rate) -> u64 {
     let bytes = u128::from(nanos) * u128::from(rate.get()) / u128::from(NANOS);
     u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -89,7 +89,7 @@ mod tests {
     /// Nanoseconds passed, eighths of what may be taken, and whether to wait once that is all.
     type Step = (u64, u64, bool);
 
-    /// From 1 KiB/s to 16 GiB/s, as many slow as fast ones.
+    /// From 1 KiB/s to 16 GiB/s, slow and fast ones equally often.
     fn rates() -> impl Strategy<Value = Rate> {
         (10_u32..34)
             .prop_flat_map(|power| 1_u64 << power..2 << power)
@@ -149,7 +149,7 @@ mod tests {
         // If this fails, a session with more to say does not get the bandwidth it may have, though
         // its worker looks at it a little late.
         #[test]
-        fn who_has_more_gets_all_of_it(rate in rates(), late in 0_u64..36_000_000) {
+        fn a_session_with_more_to_say_gets_all_of_it(rate in rates(), late in 0_u64..36_000_000) {
             let (mut pacer, mut now) = (Pacer::new(START), START);
             let mut sum = 0;
             while now < START + 20 * NANOS {
