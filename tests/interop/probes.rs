@@ -26,7 +26,9 @@ fn recipe(pool: &str) -> String {
 
 fn probed(server: SocketAddr, pool: &str) -> Proxy {
     let proxy = Proxy::start(&in_front_of(&[server], &recipe(pool)));
-    eventually("probes", PATIENCE, || (count(&proxy, "pass") + count(&proxy, "fail") > 0.0).then_some(()));
+    eventually("probes", PATIENCE, || {
+        (count(&proxy, "pass") + count(&proxy, "fail") > 0.0).then_some(())
+    });
     proxy
 }
 

@@ -151,9 +151,7 @@ async fn speak(
             let request = http::request(method, path, host.as_deref(), address);
             match budget.run(http::answer(&mut stream, &request)).await {
                 Some(answer) => answer.and_then(|answer| http::compare(answer, status)),
-                None => {
-                    Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}")))
-                }
+                None => Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}"))),
             }
         }
         Probe::SendExpect { steps } => {

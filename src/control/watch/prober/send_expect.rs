@@ -179,9 +179,7 @@ mod tests {
         assert_eq!(judge(&steps, &said("220 mx\r\n250 OK\r\n")), Ok(()));
         assert_eq!(
             judge(&steps, &said("250 OK\r\n220 mx\r\n")),
-            failed(
-                "closed after 'mx\\r\\n', expected '250' at the start of a line (step 3 of 4)"
-            )
+            failed("closed after 'mx\\r\\n', expected '250' at the start of a line (step 3 of 4)")
         );
         assert_eq!(
             judge(&steps, &said("554 no\r\n")),
