@@ -22,8 +22,8 @@ impl ProbeStep {
         }
     }
 
-    /// The end of the first place at or behind `from` where `heard` meets the expectation. The bytes
-    /// before `from` have been searched; the caller resumes at [`Self::searched`].
+    /// The end of the first place at or behind `from` where `heard` meets the expectation. The
+    /// places before `from` have been searched; the caller resumes at [`Self::searched`].
     #[must_use]
     pub fn end_in(&self, heard: &[u8], from: usize) -> Option<usize> {
         let expected = self.expected()?;
@@ -74,7 +74,8 @@ mod tests {
             expected in proptest::collection::vec(8_u8..12, 1..4),
             pieces in proptest::collection::vec(proptest::collection::vec(8_u8..12, 1..5), 0..8),
         ) {
-            // If this fails, a good answer that arrives in pieces is not recognized, or a bad one is.
+            // If this fails, a good answer that arrives in pieces is not recognized, or a bad one
+            // is.
             let step = match anchored {
                 true => ProbeStep::Expect(expected),
                 false => ProbeStep::Find(expected),

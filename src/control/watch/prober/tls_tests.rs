@@ -401,8 +401,8 @@ async fn an_alert_is_an_answer_unless_the_certificate_counts() {
     assert_eq!(old.await, Ok(()));
 }
 
-// If this fails, HTTPS and other servers inside TLS cannot be asked, or are asked before it is known
-// whom they are.
+// If this fails, HTTPS and other servers inside TLS cannot be asked, or are asked before their
+// certificate is known to be good.
 #[tokio::test]
 async fn probes_speak_inside_tls_once_the_certificate_is_good() {
     let authority = Authority::new();
