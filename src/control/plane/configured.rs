@@ -1,17 +1,11 @@
-//! What a configuration became: each of its backends in the snapshot, each of its listeners'
-//! addresses with its real port.
+//! From the configuration to its parts in the snapshot: backends, and real addresses of listeners.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::control::host::listeners::{self, BoundAddresses};
-use crate::shared::{Address, AdminState, Backend, Snapshot};
-
-/// Whether an operator lets a backend serve.
-pub(crate) fn is_wanted(backend: &Backend) -> bool {
-    backend.state.admin() == AdminState::Ready && backend.weight > 0
-}
+use crate::shared::{Address, Backend, Snapshot};
 
 /// Real addresses of each listener, in the order of the configuration.
 pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<Address>> {
@@ -20,7 +14,7 @@ pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec
     listeners.iter().map(|addresses| addresses.iter().filter_map(real).collect()).collect()
 }
 
-/// Each backend of a configuration with its pool, and what it became in the snapshot.
+/// Each backend of a configuration with its pool, and its counterpart in the snapshot.
 pub(crate) fn configured_backends<'a>(
     config: &'a Config,
     snapshot: &'a Snapshot,

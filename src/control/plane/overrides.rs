@@ -1,11 +1,12 @@
-//! What operators set at run time, beside the file.
+//! Settings of operators at run time, beside the file.
 
 use std::collections::HashMap;
 
 use crate::config::BackendConfig;
 use crate::shared::AdminState;
 
-/// What was set at run time for one backend. It survives reloads until the file says it, too.
+/// The settings of one backend that an operator made at run time. They survive reloads until the file
+/// says the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Override {
     pub(crate) admin: Option<AdminState>,

@@ -1,7 +1,8 @@
-//! What is watched while the process serves: backends by probes and by real sessions, certificates,
-//! source ports.
+//! Observation of backends by probes and by real sessions, of their certificates, and of source
+//! ports.
 
 pub(crate) mod certificate;
+mod on_down;
 pub(crate) mod outlier;
 pub(crate) mod panic;
 pub(crate) mod prober;

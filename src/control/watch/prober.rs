@@ -1,10 +1,10 @@
 //! Active probes: one task for each backend of a pool that has a health table.
 //!
-//! A task owns the pace and the row of results of its backend and tells the plane when the verdict
-//! changes. Reloads reach it through a watch channel, so it keeps what it knows; dropping its
-//! entry here ends it. Probes of a new configuration are spread over the first second at most, so
-//! that a backend dead at start is noticed soon. What one probe does is in `probe`, when
-//! it is due in [`crate::control::watch::prober::pace`].
+//! A task owns the pace and the row of results of its backend, and reports changes of the verdict
+//! to the plane. Reloads reach it through a watch channel, so its row outlives them; dropping its
+//! entry here ends the task. First probes of a new configuration are spread over one second at
+//! most, so that a backend dead at start is noticed soon. `probe` makes one probe, `pace` sets its
+//! time.
 
 mod failure;
 mod http;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -31,14 +31,15 @@ use crate::shared::{AdminState, Backend, BackendId};
 use crate::control::host::trust::TlsProbe;
 use crate::control::plane::clock::seconds_now;
 use crate::control::plane::configured::configured_backends;
+use crate::control::plane::health_book::BackendVerdict;
 use crate::control::plane::state::Plane;
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::control::watch::prober::failure::ProbeFailure;
-use crate::control::watch::prober::pace::{Pace, WAIT_MIN};
+use crate::control::watch::prober::pace::{Others, Pace, WAIT_MIN};
 use crate::control::watch::prober::probe::{ProbeQuestion, ProbeResult, probe};
 use crate::control::watch::verdict::set_verdict;
 
-/// First probes of new backends are spread over their interval, but at most over this.
+/// First probes of new backends are spread over their interval, at most over this time.
 const START_SPREAD_MAX: Duration = Duration::from_secs(1);
 
 /// All probes of the process.
@@ -46,6 +47,8 @@ const START_SPREAD_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Prober {
     plane: Arc<Plane>,
     tasks: Mutex<HashMap<BackendId, Task>>,
+    /// As many permits as probes may run at once.
+    at_once: Arc<Semaphore>,
 }
 
 /// The probes of one backend; dropping it ends them at once.
@@ -56,11 +59,11 @@ struct Task {
     abort: AbortHandle,
 }
 
-/// How a backend is to be probed.
+/// The settings of a backend's probes.
 #[derive(Debug, Clone)]
 struct Orders {
     health: Health,
-    /// What a TLS probe needs.
+    /// Names, roots and client of TLS probes.
     tls: Option<Arc<TlsProbe>>,
 }
 
@@ -80,10 +83,11 @@ impl Drop for Task {
 impl Prober {
     /// No probes yet.
     pub(crate) fn new(plane: Arc<Plane>) -> Self {
-        Self { plane, tasks: Mutex::default() }
+        let at_once = Arc::new(Semaphore::new(plane.sizes.probes()));
+        Self { plane, tasks: Mutex::default(), at_once }
     }
 
-    /// Probes what this configuration, the published one, wants probed. Needs a tokio runtime.
+    /// Probes the backends of this configuration, the published one. Needs a tokio runtime.
     pub(crate) fn take_up(&self, config: &Config) {
         let snapshot = self.plane.publisher.latest();
         let tls = self.plane.current.lock().tls.clone();
@@ -93,7 +97,7 @@ impl Prober {
         for (pool, _, backend) in configured_backends(config, &snapshot) {
             let Some(health) = &pool.health else { continue };
             let orders = Orders { health: health.clone(), tls: tls.of(&pool.name).cloned() };
-            // An id is used again once its backend is gone; the state is not.
+            // A later backend may have the id of one that is gone, never its state.
             let same = |task: &Task| Arc::ptr_eq(&task.backend.state, &backend.state);
             match before.remove(&backend.id).filter(same) {
                 Some(task) => {
@@ -103,9 +107,8 @@ impl Prober {
                 None => new.push((Arc::clone(backend), orders)),
             }
         }
-        // What is known of an id must not pass to the next backend that gets it.
-        for id in before.keys().chain(new.iter().map(|(backend, _)| &backend.id)) {
-            self.plane.health.lock().forget_probes(*id);
+        for backend in before.values().map(|task| &task.backend).chain(new.iter().map(|(b, _)| b)) {
+            self.plane.health.lock().forget_probes(backend);
         }
         let count = new.len();
         for (position, (backend, orders)) in new.into_iter().enumerate() {
@@ -115,12 +118,14 @@ impl Prober {
     }
 
     fn start(&self, backend: Arc<Backend>, orders: Orders, first: Duration) -> Task {
-        // A new backend's state begins as configured; one that is known keeps its verdict.
-        let pace = Pace::new(&orders.health, backend.state.is_up());
+        // The state of a new backend begins as configured; a known backend keeps its verdict.
+        let pace = Pace::new(&orders.health, backend.state.belief());
         let (orders, receiver) = watch::channel(orders);
         let watched = ProbedBackend {
             plane: Arc::clone(&self.plane),
             backend: Arc::clone(&backend),
+            at_once: Arc::clone(&self.at_once),
+            loss: self.plane.loss_bells.of(backend.pool),
             pace,
             has_told: false,
             is_explained: false,
@@ -132,7 +137,7 @@ impl Prober {
 }
 
 impl Task {
-    /// Tells the task its settings, if they are new to it.
+    /// Sends the task its settings, if they have changed.
     fn order(&self, orders: Orders) {
         self.orders.send_if_modified(|current| {
             let is_new = !current.is_same(&orders);
@@ -144,16 +149,28 @@ impl Task {
     }
 }
 
+/// Probes once, when a permit is free: many backends that hang at once must not use up the
+/// descriptors of sessions.
+async fn probe_with_permit(at_once: &Semaphore, question: ProbeQuestion<'_>) -> ProbeResult {
+    // The semaphore is never closed.
+    let _permit = at_once.acquire().await.ok();
+    probe(question).await
+}
+
 /// One backend, as its task sees it.
 struct ProbedBackend {
     plane: Arc<Plane>,
     backend: Arc<Backend>,
+    /// A probe runs only with one of these permits.
+    at_once: Arc<Semaphore>,
+    /// Rings when the pool has lost its last healthy backend.
+    loss: Arc<Notify>,
     pace: Pace,
-    /// Whether the log knows that we cannot probe at present.
+    /// Whether it is logged that probes cannot be made at present.
     has_told: bool,
-    /// Whether a probe has spoken for the verdict: before that a verdict is only an assumption.
+    /// Whether a probe has confirmed the verdict, which is an assumption before that.
     is_explained: bool,
-    /// The certificate that the log knows about, by its end, and whether as one that has expired.
+    /// The certificate that was logged: its end, and whether it had expired.
     warned_of: Option<(u64, bool)>,
 }
 
@@ -171,15 +188,21 @@ impl ProbedBackend {
                     Orders { health, tls } = orders.borrow_and_update().clone();
                     self.pace.retune(&health);
                     if tls.is_none() {
-                        self.plane.health.lock().set_certificate(self.backend.id, None);
+                        self.plane.health.lock().of(&self.backend).certificate = None;
                     }
                     due = due.min(Instant::now() + self.pace.anywhere(fastrand::u64(..)));
+                    continue;
+                }
+                () = self.loss.notified() => {
+                    if let Some(wait) = self.pace.hurry(fastrand::u64(..)) {
+                        due = due.min(Instant::now() + wait);
+                    }
                     continue;
                 }
                 () = sleep_until(due) => {}
             }
             if self.is_in_maintenance() {
-                // No event tells when it ends, so look; asking costs one atomic load.
+                // The end of a maintenance has no event; a look costs one atomic load.
                 self.pace.interrupt(&health);
                 due = Instant::now() + self.pace.soon(fastrand::u64(..));
                 continue;
@@ -190,17 +213,17 @@ impl ProbedBackend {
             let found = tokio::select! {
                 biased;
                 _ = orders.changed() => {
-                    // The answer would be to a question that is out of date: ask the new one.
+                    // The answer would be to an outdated question: ask the new one.
                     orders.mark_changed();
                     continue;
                 }
-                found = probe(question) => found,
+                found = probe_with_permit(&self.at_once, question) => found,
             };
             let ProbeResult { verdict, not_after } = found;
             if let Some(not_after) = not_after {
                 self.note_certificate(not_after);
             }
-            // From start to start: the bound on noticing a death holds one timeout, not `fall`.
+            // From start to start: a death is noticed within `fall` intervals and one timeout.
             due = (started + self.judge(verdict)).max(Instant::now() + WAIT_MIN);
         }
     }
@@ -209,10 +232,10 @@ impl ProbedBackend {
         self.backend.state.admin() == AdminState::Maint
     }
 
-    /// Records when the backend's certificate expires; says it once when that is near, and once
-    /// more when it has come.
+    /// Records the end of the backend's certificate; logs it once when it is near, and once when it
+    /// has passed.
     fn note_certificate(&mut self, not_after: u64) {
-        self.plane.health.lock().set_certificate(self.backend.id, Some(not_after));
+        self.plane.health.lock().of(&self.backend).certificate = Some(not_after);
         let now = seconds_now();
         let warning = (not_after, now > not_after);
         if is_near(not_after, now) && self.warned_of != Some(warning) {
@@ -226,7 +249,7 @@ impl ProbedBackend {
         }
     }
 
-    /// Takes in what one probe found; returns the time to the next.
+    /// Judges the result of one probe. Returns the time from its start to the next.
     fn judge(&mut self, outcome: Result<(), ProbeFailure>) -> Duration {
         if self.is_in_maintenance() {
             return WAIT_MIN;
@@ -248,7 +271,7 @@ impl ProbedBackend {
             tracing::debug!("probe of backend {} failed: {reason}", name());
         }
         self.has_told = false;
-        self.plane.health.lock().count_probe(self.backend.id, failure.is_none());
+        self.plane.health.lock().of(&self.backend).probes.count(failure.is_none());
         let change = self.pace.record(failure.is_none());
         let row = self.pace.row();
         match (change, failure) {
@@ -265,20 +288,27 @@ impl ProbedBackend {
             (_, failure) if !self.is_explained => self.explain(failure),
             _ => {}
         }
+        let others = if self.is_pool_serving() { Others::Serve } else { Others::Fail };
         match asked {
-            Some(after) => self.pace.wait_as_asked(after, fastrand::u64(..)),
-            None => self.pace.wait(fastrand::u64(..)),
+            Some(after) => self.pace.wait_as_asked(after, others, fastrand::u64(..)),
+            None => self.pace.wait(others, fastrand::u64(..)),
         }
     }
 
-    /// Says why the verdict is what it was assumed to be, or what speaks against it up to now.
+    fn is_pool_serving(&self) -> bool {
+        let snapshot = self.plane.publisher.latest();
+        snapshot.pool(self.backend.pool).is_some_and(|pool| pool.state.is_serving())
+    }
+
+    /// Records the evidence for or against a verdict that is still an assumption.
     fn explain(&mut self, failure: Option<String>) {
         let passed = failure.is_none();
         let reason = match failure {
             None => "probe passed".to_owned(),
             Some(reason) => format!("probe failed: {reason}"),
         };
-        self.plane.health.lock().explain_verdict(self.backend.id, reason);
+        let verdict = BackendVerdict::from_now(reason);
+        self.plane.health.lock().of(&self.backend).verdict = Some(verdict);
         self.is_explained = passed == self.backend.state.is_up();
     }
 }

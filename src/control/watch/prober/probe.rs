@@ -1,14 +1,14 @@
 //! One probe: is this backend serving right now?
 //!
 //! A TCP probe connects and ends with an orderly FIN, so that it leaves no error in the backend's
-//! log. An HTTP probe makes one request and looks at the status line; the body is not read. One
-//! that sends and expects waits until the answer holds the expectation. One of TLS makes a
-//! handshake and may judge the certificate. Every step is bounded in time and memory. What failed
-//! on our side is told apart from what failed at the backend: running out of descriptors says
-//! nothing about a server. Keeps no state; verdicts are the prober's.
+//! log. An HTTP probe makes one request and reads the head of the answer. A send-expect probe waits
+//! until the answer holds the expectation. A TLS probe makes a handshake and may judge the
+//! certificate. Every step is bounded in time and memory. Failures on our side are told apart from
+//! failures of the backend: a lack of descriptors here says nothing about a server. This file keeps
+//! no state; verdicts are the prober's.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,43 +18,43 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
-use crate::config::{Health, Probe, ProxyVersion};
-use crate::policy::first_bytes::proxy_header;
+use crate::config::{Health, Probe};
+use crate::policy::first_bytes::proxy_header::{Ends, encode_own};
 use crate::shared::Address;
 
 use crate::control::host::trust::TlsProbe;
-use crate::control::watch::prober::failure::ProbeFailure;
+use crate::control::watch::prober::failure::{ProbeFailure, is_reset};
 use crate::control::watch::prober::http;
-use crate::control::watch::prober::send_expect::Exchange;
-use crate::control::watch::prober::source;
+use crate::control::watch::prober::send_expect::Conversation;
+use crate::control::watch::prober::source::{self, Connected};
 use crate::control::watch::prober::tls::{Heard, Shown, name};
 
 /// A timeout is counted in this many ticks, see [`Budget`].
 const TICKS_MAX: u32 = 10;
 /// No tick is shorter: the timer knows no less than a millisecond.
 const TICK_MIN_MS: u128 = 5;
-/// How long a passed TCP probe waits for the backend's FIN.
+/// The wait of a passed probe for the backend's FIN.
 const QUIET_END: Duration = Duration::from_millis(100);
-/// How much of a greeting it reads meanwhile.
+/// The bytes that it reads meanwhile.
 const GREETING_MAX_BYTES: u64 = 64 * 1024;
 
-/// What one probe is about.
+/// One probe to make.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeQuestion<'a> {
-    /// Where the backend is.
+    /// The address of the backend.
     pub(super) address: Address,
-    /// What is asked, and how.
+    /// The kind of the probe and its settings.
     pub(super) health: &'a Health,
-    /// What a TLS probe needs.
+    /// Names, roots and client of a TLS probe.
     pub(super) tls: Option<&'a TlsProbe>,
 }
 
-/// What one probe has found.
+/// The result of one probe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProbeResult {
-    /// Whether it has passed; if not, why.
+    /// Whether the probe has passed; if not, why.
     pub(super) verdict: Result<(), ProbeFailure>,
-    /// When the certificate expires that the backend has shown, in seconds since the epoch.
+    /// The end of the certificate that the backend has shown, in seconds since the epoch.
     pub(super) not_after: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn probe(mut question: ProbeQuestion<'_>) -> ProbeResult {
         return ProbeResult { verdict, not_after };
     };
     address.set_port(port);
-    // Sessions go to another port: a reader of the line would look at the wrong service.
+    // Sessions use another port: the line has to name the service that was asked.
     let named = |reason: String| format!("{reason}, asked on port {port}");
     let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
         ProbeFailure::Backend(reason) => ProbeFailure::Backend(named(reason)),
@@ -85,72 +85,101 @@ async fn ask(
     let mut budget = Budget::new(question.health.timeout);
     match &question.address {
         Address::Ip(address) => {
-            let stream = connect(*address, &question.health.source, &mut budget).await?;
+            let mut stream = connect(*address, question.health, &mut budget).await?;
+            if let Some(version) = question.health.send_proxy {
+                let source = stream.local_addr().map_err(|error| connect_failure(&error))?;
+                let own = Ends { source, destination: *address };
+                introduce(&mut stream, &encode_own(version, Some(own)), &mut budget).await?;
+            }
             converse(stream, question, budget, not_after).await
         }
         Address::Unix(path) => {
-            let stream = in_time(UnixStream::connect(path), &mut budget).await?;
+            let mut stream = in_time(UnixStream::connect(path), &mut budget).await?;
+            if let Some(version) = question.health.send_proxy {
+                introduce(&mut stream, &encode_own(version, None), &mut budget).await?;
+            }
             converse(stream, question, budget, not_after).await
         }
     }
 }
 
 async fn converse(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     question: &ProbeQuestion<'_>,
     mut budget: Budget,
     not_after: &mut Option<u64>,
 ) -> Result<(), ProbeFailure> {
-    let ProbeQuestion { address, health, tls } = question;
-    if let Some(version) = health.send_proxy {
-        introduce(&mut stream, version, &mut budget).await?;
+    let ProbeQuestion { address, health, .. } = question;
+    if health.tls.is_none() {
+        return speak(stream, question, budget).await;
     }
-    match &health.probe {
-        Probe::Tcp => {}
+    let tls = question.tls.ok_or_else(|| ourselves("its certificates are not loaded"))?;
+    let name = name(tls, address);
+    let mut heard = Heard::new(stream);
+    let shaken = match budget.run(heard.shake_hands(tls, name.clone())).await {
+        Some(Ok(shaken)) => shaken,
+        Some(Err(unshaken)) => {
+            let is_enough = health.probe == Probe::Tls && tls.roots.is_none() && unshaken.is_answer;
+            return if is_enough { Ok(()) } else { Err(unshaken.failure) };
+        }
+        None => return Err(heard.late(&seconds(health.timeout))),
+    };
+    let shown = Shown::by(&shaken);
+    *not_after = shown.not_after();
+    let verdict = match &tls.roots {
+        Some(roots) => shown.judge(&name, roots, UnixTime::now()),
+        None => Ok(()),
+    };
+    if verdict.is_err() {
+        end_quietly(shaken).await;
+        return verdict;
+    }
+    speak(shaken, question, budget).await
+}
+
+/// What is said once the connection, or the TLS in it, is established.
+async fn speak(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    question: &ProbeQuestion<'_>,
+    mut budget: Budget,
+) -> Result<(), ProbeFailure> {
+    let ProbeQuestion { address, health, .. } = question;
+    let timeout = seconds(health.timeout);
+    let verdict = match &health.probe {
+        Probe::Tcp | Probe::Tls => Ok(()),
         Probe::Http { method, path, host, status } => {
-            let request = http::request(method, path, host.as_deref(), address)?;
-            let Some(answer) = budget.run(http::answer(stream, request)).await else {
-                let timeout = seconds(health.timeout);
-                return Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}")));
-            };
-            return http::compare(answer?, status);
-        }
-        Probe::Tls { .. } => {
-            let tls = tls.ok_or_else(|| ourselves("its certificates are not loaded"))?;
-            let name = name(tls, address);
-            let mut heard = Heard::new(stream);
-            let shaken = match budget.run(heard.shake_hands(tls, name.clone())).await {
-                Some(shaken) => shaken?,
-                None => return Err(heard.late(&seconds(health.timeout))),
-            };
-            let shown = Shown::by(&shaken);
-            *not_after = shown.not_after();
-            let verdict = match &tls.roots {
-                Some(roots) => shown.judge(&name, roots, UnixTime::now()),
-                None => Ok(()),
-            };
-            end_quietly(shaken).await;
-            return verdict;
-        }
-        Probe::SendExpect { send, expect } => {
-            let mut exchange = Exchange::new(send, expect);
-            match budget.run(exchange.run(&mut stream)).await {
-                Some(outcome) => outcome?,
-                None => return Err(exchange.late(&seconds(health.timeout))),
+            let request = http::request(method, path, host.as_deref(), address);
+            match budget.run(http::answer(&mut stream, &request)).await {
+                Some(answer) => answer.and_then(|answer| http::compare(answer, status)),
+                None => Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}"))),
             }
         }
+        Probe::SendExpect { steps } => {
+            let mut conversation = Conversation::new(steps);
+            match budget.run(conversation.run(&mut stream)).await {
+                Some(outcome) => outcome,
+                None => Err(conversation.late(&timeout)),
+            }
+        }
+    };
+    if verdict.is_ok() {
+        end_quietly(stream).await;
     }
-    end_quietly(stream).await;
-    Ok(())
+    verdict
 }
 
 async fn connect(
     address: SocketAddr,
-    sources: &[IpAddr],
+    health: &Health,
     budget: &mut Budget,
 ) -> Result<TcpStream, ProbeFailure> {
-    let stream = in_time(source::connect(address, sources), budget).await?;
-    // On this host, a port without a listener can be the one we were given: connected to ourselves.
+    let Connected { stream, reset } =
+        in_time(source::connect(address, &health.source), budget).await?;
+    if let (Probe::Tcp, Some(error)) = (&health.probe, reset) {
+        return Err(connect_failure(&error));
+    }
+    // On this host, the kernel may choose a port without a listener as our own: the socket is then
+    // connected to itself.
     if stream.local_addr().is_ok_and(|own| own == address) {
         return Err(ProbeFailure::Backend("connect refused".into()));
     }
@@ -170,14 +199,15 @@ async fn in_time<S>(
     }
 }
 
-/// Says in a PROXY header that this connection is for no client: the backend waits for one.
+/// Sends the PROXY header that the backend waits for.
 async fn introduce(
     stream: &mut (impl AsyncWrite + Unpin),
-    version: ProxyVersion,
+    header: &[u8],
     budget: &mut Budget,
 ) -> Result<(), ProbeFailure> {
-    let header = proxy_header::encode_local(version);
-    match budget.run(stream.write_all(&header)).await {
+    match budget.run(stream.write_all(header)).await {
+        // A server that has answered and gone is judged by its answer.
+        Some(Err(error)) if is_reset(&error) => Ok(()),
         Some(written) => written.map_err(|error| connect_failure(&error)),
         None => {
             let timeout = seconds(budget.total);
@@ -186,14 +216,14 @@ async fn introduce(
     }
 }
 
-/// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset. A stream of
-/// TLS says close_notify before it.
+/// Ends with FIN instead of RST: unread bytes of a greeting would turn close(2) into a reset. A TLS
+/// stream sends close_notify before it.
 async fn end_quietly(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let ending = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(GREETING_MAX_BYTES), &mut tokio::io::sink()).await
     };
-    // The probe has passed already; how the backend takes the end of it is no verdict.
+    // The verdict stands already; the backend's end of the connection does not change it.
     let _ended = tokio::time::timeout(QUIET_END, ending).await;
 }
 
@@ -201,7 +231,7 @@ fn connect_failure(error: &io::Error) -> ProbeFailure {
     let words = match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => "connect refused",
         Some(Errno::CONNRESET) => "connect reset",
-        // These three of Unix sockets.
+        // These three are of Unix sockets.
         Some(Errno::NOENT) => "connect failed: no such socket",
         Some(Errno::AGAIN) => "connect failed: its accept queue is full",
         Some(Errno::ACCESS) => "connect failed: permission denied",
@@ -230,11 +260,11 @@ pub(super) fn seconds(duration: Duration) -> String {
     }
 }
 
-/// The time one probe may take, of which only time we were awake for counts.
+/// The time that one probe may take, without the time in which this process did not run.
 ///
-/// When this process is starved of CPU, an answer that came long ago is read late, and one timer
-/// over the whole timeout would blame the backend for it. So the timeout is cut into ticks set one
-/// after the other: a stall, however long, costs the backend one of them.
+/// A process starved of CPU reads an early answer late, and one timer over the whole timeout would
+/// blame the backend. So the timeout is cut into ticks that are set one after the other: a stall,
+/// however long, costs the backend one of them.
 struct Budget {
     total: Duration,
     tick: Duration,
@@ -254,7 +284,7 @@ impl Budget {
     async fn run<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(step);
         while self.left > 0 {
-            // In this order: when both are ready, the answer came in time and we were late.
+            // The answer first: when both are ready, it came in time and was read late.
             tokio::select! {
                 biased;
                 done = &mut step => return Some(done),
@@ -264,7 +294,7 @@ impl Budget {
                 }
             }
         }
-        // Yielding lets the runtime collect what the kernel has ready before the last look.
+        // The runtime collects the kernel's events before the last look.
         tokio::task::yield_now().await;
         tokio::select! {
             biased;
@@ -284,7 +314,7 @@ mod tests {
 
     // If this fails, a live backend is taken down because this host was busy.
     #[tokio::test]
-    async fn a_stall_of_ours_does_not_use_up_the_timeout() {
+    async fn a_stall_of_this_host_does_not_use_up_the_timeout() {
         let timeout = Duration::from_millis(100);
         let mut budget = Budget::new(timeout);
         let answer = async {
@@ -311,7 +341,7 @@ mod tests {
 
     // If this fails, an operator reads nonsense in the one line about an outage.
     #[test]
-    fn words_are_short_and_blame_who_failed() {
+    fn words_are_short_and_blame_the_side_that_failed() {
         let words = |errno: Errno| connect_failure(&errno.into());
         let backend = |text: &str| ProbeFailure::Backend(text.into());
         assert_eq!(words(Errno::CONNREFUSED), backend("connect refused"));

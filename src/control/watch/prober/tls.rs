@@ -1,8 +1,7 @@
-//! The TLS part of a probe: a handshake, and what its certificate is worth.
+//! The TLS part of a probe: a handshake, and a judgement of the certificate.
 //!
-//! Nothing is sent but the handshake and its orderly end. The certificate is judged afterwards, by
-//! who is trusted, for whom it is, and its dates; see [`crate::control::host::trust`] for why.
-//! Time is bounded by the caller.
+//! The certificate is judged after the handshake, by its issuer, its names and its dates;
+//! [`crate::control::host::trust`] has the reason. The caller bounds the time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,17 +24,27 @@ use crate::control::watch::certificate::{Validity, expiry, span};
 use crate::control::watch::prober::failure::ProbeFailure;
 use crate::shared::Address;
 
-/// How much of an answer that is no TLS is shown.
+/// The part of an answer other than TLS that the words of a failure show.
 const BEGINNING_BYTES: usize = 12;
-/// How many names of a certificate that is for others are shown, and how much of each.
+/// The number of names of a certificate for other hosts that are shown, and the bytes of each.
 const NAMES_SHOWN: usize = 3;
 const NAME_SHOWN_BYTES: usize = 64;
 
-/// Types of TLS records (RFC 8446, section 5.1), and the version that all of them begin with.
+/// The types of TLS records (RFC 8446, section 5.1), and the first byte of their version.
 const RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 const MAJOR_VERSION: u8 = 3;
 
-/// A stream that remembers how the answer began.
+/// A handshake that was not completed.
+#[derive(Debug)]
+pub(super) struct Unshaken {
+    /// Why, in words.
+    pub(super) failure: ProbeFailure,
+    /// The server has spoken TLS: it wants what a probe does not have (a certificate of ours, an
+    /// old version), so it serves clients that do.
+    pub(super) is_answer: bool,
+}
+
+/// A stream that remembers the beginning of the answer.
 pub(super) struct Heard<S> {
     stream: S,
     beginning: Vec<u8>,
@@ -55,10 +64,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
         &mut self,
         tls: &TlsProbe,
         name: ServerName<'static>,
-    ) -> Result<TlsStream<&mut Self>, ProbeFailure> {
+    ) -> Result<TlsStream<&mut Self>, Unshaken> {
         let connector = TlsConnector::from(Arc::clone(&tls.client));
         let shaken = connector.connect(name, &mut *self).into_fallible().await;
-        shaken.map_err(|(error, heard)| failure(&error, &heard.beginning))
+        shaken.map_err(|(error, heard)| Unshaken {
+            failure: failure(&error, &heard.beginning),
+            is_answer: is_answer(&error),
+        })
     }
 
     /// Why the time was not enough, in words.
@@ -107,17 +119,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     }
 }
 
-/// Whom a backend has to be. Without a `host` its address, which is checked and never asked for.
+/// The name that a certificate has to be for: `host`, or else the address, which is checked but not
+/// sent as SNI.
 pub(super) fn name(tls: &TlsProbe, address: &Address) -> ServerName<'static> {
     let own = match address {
         Address::Ip(address) => address.ip(),
-        // A path is no name; the configuration has seen to it that none is checked.
+        // A path is no name; `check` refuses `verify` without `host` there.
         Address::Unix(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
     tls.name.clone().unwrap_or_else(|| own.into())
 }
 
-/// What a server has shown of itself.
+/// The certificates that a server has shown.
 pub(super) struct Shown<'a> {
     /// Its own certificate first.
     chain: &'a [CertificateDer<'static>],
@@ -125,22 +138,22 @@ pub(super) struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// By who has made a handshake.
+    /// The certificates of a completed handshake.
     pub(super) fn by<S>(stream: &'a TlsStream<S>) -> Self {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let validity = chain.first().and_then(|own| Validity::of(own));
         Self { chain, validity }
     }
 
-    /// When its certificate expires; `None` when that cannot be read.
+    /// The end of the server's certificate; `None` when it cannot be read.
     pub(super) fn not_after(&self) -> Option<u64> {
         self.validity.map(|validity| validity.not_after)
     }
 
-    /// Whether the certificate is good: now, for this name, by these roots.
+    /// Checks the certificate: its dates, its name, its issuer.
     ///
     /// # Errors
-    /// When it is not; in words.
+    /// When a check fails; in words.
     pub(super) fn judge(
         &self,
         name: &ServerName<'_>,
@@ -151,7 +164,7 @@ impl<'a> Shown<'a> {
             return Err(ProbeFailure::Backend("no certificate was shown".to_owned()));
         };
         self.compare_dates(now.as_secs())?;
-        // Trusted by itself: what else it may be used for, and who made it, is beside the point.
+        // A certificate that the file names is trusted itself: its issuer and uses do not count.
         let judged = if self.validity.is_some() && roots.named.contains(own) {
             ParsedCertificate::try_from(own).and_then(|own| verify_server_name(&own, name))
         } else {
@@ -163,7 +176,7 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// First, so that the words for what happens to everybody once are exact.
+    /// The dates come first, so that the most frequent failure has exact words.
     fn compare_dates(&self, now: u64) -> Result<(), ProbeFailure> {
         let Some(Validity { not_before, not_after }) = self.validity else { return Ok(()) };
         if now > not_after {
@@ -177,7 +190,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Why a certificate is no good.
+/// The words for a certificate that was refused.
 fn refused(error: &CertificateError) -> String {
     use CertificateError as E;
     match error {
@@ -201,7 +214,7 @@ fn refused(error: &CertificateError) -> String {
     }
 }
 
-/// Whom a certificate is for: names come as `DnsName("a.test")`, from the server that answered.
+/// The names of a certificate, which rustls gives as `DnsName("a.test")`; from the network.
 fn only_for(presented: &[String]) -> String {
     let names: Vec<String> = presented
         .iter()
@@ -219,7 +232,7 @@ fn only_for(presented: &[String]) -> String {
     }
 }
 
-/// Why a handshake has failed.
+/// The words for a handshake that failed.
 fn failure(error: &io::Error, beginning: &[u8]) -> ProbeFailure {
     if !beginning.is_empty() && !is_tls(beginning) {
         return ProbeFailure::Backend(no_tls(beginning));
@@ -244,6 +257,16 @@ fn failure(error: &io::Error, beginning: &[u8]) -> ProbeFailure {
         _ => format!("TLS handshake failed: {error}"),
     };
     ProbeFailure::Backend(words)
+}
+
+/// Whether a failed handshake is an answer of a server that speaks TLS: it has sent an alert, or
+/// has chosen what this side cannot.
+fn is_answer(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(Error::AlertReceived(_) | Error::PeerIncompatible(_) | Error::InvalidCertificate(_))
+    )
 }
 
 /// Whether an answer may be TLS, by its first bytes.

@@ -36,7 +36,7 @@ struct Own {
 
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    // Else all of them are the same issuer, with different keys.
+    // Without a name of its own, all would be one issuer with different keys.
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2090, 1, 1);
@@ -84,9 +84,10 @@ impl Authority {
 
 /// The health table and what it needs, of a pool with a probe like this.
 fn prepared(keys: &str) -> (Health, TlsProbes) {
+    let probe = if keys.contains("probe = ") { "" } else { "probe = \"tls\"\n" };
     let text = format!(
         "[listener.l]\nbind = [\"127.0.0.1:0\"]\npool = \"p\"\n[pool.p]\n\
-         backends = [\"127.0.0.1:1\"]\n[pool.p.health]\nprobe = \"tls\"\ntimeout = \"2s\"\n{keys}"
+         backends = [\"127.0.0.1:1\"]\n[pool.p.health]\n{probe}timeout = \"2s\"\n{keys}"
     );
     let parsed = config::parse(&text, std::path::Path::new("a.toml"));
     let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.problems));
@@ -169,7 +170,7 @@ async fn both_versions_pass() {
 
 // If this fails, a server that clients cannot trust keeps its clients, or the log does not say why.
 #[tokio::test]
-async fn what_is_wrong_with_a_certificate_is_said() {
+async fn every_fault_of_a_certificate_has_its_words() {
     let authority = Authority::new();
     let keys = authority.verified("host = \"a.test\"\n");
     let stranger = self_signed(params("a.test"));
@@ -185,17 +186,17 @@ async fn what_is_wrong_with_a_certificate_is_said() {
     }
     let words = "certificate not valid for a.test, only for b.test, c.test, d.test and 1 more";
     assert_eq!(verdict(&keys, &authority.sign(many)).await, failed(words));
-    let mut nobody = params("a.test");
-    nobody.subject_alt_names.clear();
+    let mut nameless = params("a.test");
+    nameless.subject_alt_names.clear();
     let words = "certificate not valid for a.test, nor for any other name";
-    assert_eq!(verdict(&keys, &authority.sign(nobody)).await, failed(words));
+    assert_eq!(verdict(&keys, &authority.sign(nameless)).await, failed(words));
     let mut ca = params("a.test");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let words = "certificate not trusted: it is that of an authority";
     assert_eq!(verdict(&keys, &self_signed(ca)).await, failed(words));
 }
 
-// If this fails, expiry is told wrong, or a server is taken out whose certificate nobody checks.
+// If this fails, expiry is reported wrong, or a certificate takes a server out without `verify`.
 #[tokio::test]
 async fn expiry_counts_where_certificates_are_checked() {
     let authority = Authority::new();
@@ -233,7 +234,7 @@ async fn a_certificate_that_the_file_names_is_trusted_itself() {
     }
 }
 
-// If this fails, a backend without a name cannot be checked, or is checked for somebody else's.
+// If this fails, a backend without a name cannot be checked, or is checked for another name.
 #[tokio::test]
 async fn without_a_host_the_certificate_is_for_the_address() {
     let authority = Authority::new();
@@ -282,27 +283,40 @@ async fn a_unix_socket_is_asked_too() {
 #[tokio::test]
 async fn a_header_goes_first_and_the_port_is_the_one_that_is_given() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut address = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let own = self_signed(params("a.test"));
     let acceptor = TlsAcceptor::from(Arc::new(server(&own, &[&TLS13])));
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut header = [0; 15];
-        stream.read_exact(&mut header).await.unwrap();
+        let own = stream.peer_addr().unwrap().port();
+        let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {own} {}\r\n", address.port());
+        let mut received = vec![0; header.len()];
+        stream.read_exact(&mut received).await.unwrap();
         acceptor.accept(stream).await.unwrap().read_to_end(&mut Vec::new()).await.unwrap();
-        header
+        (header, String::from_utf8(received).unwrap())
     };
     let (mut health, tls) = prepared(&format!("port = {}\n", address.port()));
     health.send_proxy = Some(config::ProxyVersion::V1);
-    address.set_port(9);
-    let address = Address::Ip(address);
+    let address = Address::Ip(SocketAddr::new(address.ip(), 9));
     let question = ProbeQuestion { address, health: &health, tls: tls.of("p").map(|tls| &**tls) };
-    let (found, header) = tokio::join!(probe(question), serving);
-    assert_eq!((found.verdict, &header), (Ok(()), b"PROXY UNKNOWN\r\n"));
+    let (found, (header, received)) = tokio::join!(probe(question), serving);
+    assert_eq!((found.verdict, received), (Ok(()), header));
 }
 
 /// What a probe makes of a server that reads the hello and does this.
 async fn answered<F>(timeout: &str, answer: impl FnOnce(TcpStream) -> F) -> Result<(), ProbeFailure>
+where
+    F: Future<Output = ()>,
+{
+    answered_with("", timeout, answer).await
+}
+
+/// The same for a probe with these keys.
+async fn answered_with<F>(
+    keys: &str,
+    timeout: &str,
+    answer: impl FnOnce(TcpStream) -> F,
+) -> Result<(), ProbeFailure>
 where
     F: Future<Output = ()>,
 {
@@ -315,7 +329,7 @@ where
         answer(stream).await;
         std::future::pending::<()>().await;
     };
-    let (mut health, tls) = prepared("");
+    let (mut health, tls) = prepared(keys);
     health.timeout = config::units::duration(timeout).unwrap();
     let tls = tls.of("p").map(|tls| &**tls);
     let question = ProbeQuestion { address: Address::Ip(address), health: &health, tls };
@@ -335,7 +349,7 @@ async fn kept(stream: TcpStream) {
 
 // If this fails, a server that is not TLS, hung or gone passes, or the log does not say which.
 #[tokio::test]
-async fn what_is_no_handshake_fails_in_words() {
+async fn every_failed_handshake_has_its_words() {
     let plain = answered("2s", |mut stream| async move {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     });
@@ -358,11 +372,71 @@ async fn what_is_no_handshake_fails_in_words() {
         stream.write_all(&[22, 3, 3, 0, 80, 2]).await.unwrap();
     });
     assert_eq!(halfway.await, failed("closed during the TLS handshake"));
-    let alert = answered("2s", |mut stream| async move {
-        stream.write_all(&[21, 3, 3, 0, 2, 2, 70]).await.unwrap();
+}
+
+// If this fails, servers that ask for a client certificate, or speak only what rustls does not, are
+// down; or they pass where their certificate had to be checked.
+#[tokio::test]
+async fn an_alert_is_an_answer_unless_the_certificate_counts() {
+    let authority = Authority::new();
+    let verified = authority.verified("host = \"a.test\"\n");
+    for alert in [70, 116] {
+        let refuses = |mut stream: TcpStream| async move {
+            stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await.unwrap();
+            kept(stream).await;
+        };
+        assert_eq!(answered("2s", refuses).await, Ok(()));
+        let words = ["protocol version", "certificate required"][usize::from(alert == 116)];
+        let words = format!("TLS handshake refused: {words}");
+        assert_eq!(answered_with(&verified, "2s", refuses).await, failed(&words));
+    }
+    // A ServerHello that chooses TLS 1.0.
+    let old = answered("2s", |mut stream| async move {
+        let mut hello = vec![22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 47, 0]);
+        stream.write_all(&hello).await.unwrap();
         kept(stream).await;
     });
-    assert_eq!(alert.await, failed("TLS handshake refused: protocol version"));
+    assert_eq!(old.await, Ok(()));
+}
+
+// If this fails, HTTPS and other servers inside TLS cannot be asked, or are asked before their
+// certificate is known to be good.
+#[tokio::test]
+async fn probes_speak_inside_tls_once_the_certificate_is_good() {
+    let authority = Authority::new();
+    let own = authority.sign(params("a.test"));
+    let inside = |kind: &str, name: &str| {
+        authority.verified(&format!("host = \"{name}\"\nprobe = \"{kind}\"\ntls = true\n"))
+    };
+    let steps = "steps = [{ expect = \"HTTP/1.0 2\" }, { send = \"bye\" }]\n";
+    for (keys, wanted) in [
+        (inside("http", "a.test"), Ok("GET /health HTTP/1.1\r\nhost: a.test\r\n")),
+        (inside("send-expect", "a.test") + steps, Ok("bye")),
+        (inside("http", "b.test"), Err("certificate not valid for b.test, only for a.test")),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(server(&own, &[&TLS13])));
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await.unwrap();
+            String::from_utf8(said).unwrap()
+        };
+        let (found, said) = tokio::join!(probe_with(&keys, address), serving);
+        assert_eq!(found.not_after, Some(NOT_AFTER));
+        match wanted {
+            Ok(beginning) => {
+                assert_eq!(found.verdict, Ok(()));
+                assert!(said.starts_with(beginning), "{said}");
+            }
+            Err(words) => assert_eq!((found.verdict, said.as_str()), (failed(words), "")),
+        }
+    }
 }
 
 // If this fails, a name in a stranger's certificate can write into our log.
