@@ -56,7 +56,7 @@ pub struct BackendState {
     /// What speaks against it: [`DOWN`], [`EJECTED`]. One word, so that a choice reads one.
     verdicts: AtomicU8,
     admin: AtomicU8,
-    /// What its sessions say of it.
+    /// Failures that its sessions met.
     pub failure_evidence: FailureEvidence,
     ejections: AtomicU64,
     active: Gauge,

@@ -4,7 +4,7 @@
 //! session log, so that the three can never disagree. The two-letter codes are those of HAProxy's
 //! log (configuration manual, section 8.5): which side ended it, then what was going on.
 
-/// What a line of the session log says of an end: two letters, and words.
+/// An end as a line of the session log names it: two letters, and words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndCode {
     /// Two letters, as HAProxy's log has them.
@@ -128,7 +128,7 @@ pub enum HeldOutcome {
     Left,
     /// It was kept waiting for the full time, and reset.
     Tarpitted,
-    /// As many were held as may be: it was reset at once.
+    /// No more could be held: it was reset at once.
     NoRoom,
     /// It was reset for a stop, a reload, or want of descriptors.
     GivenUp,
