@@ -16,8 +16,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use support::{
-    Backend, PATIENCE, Proxy, Setup, connect, connect_from, eventually, read_line, served_by,
-    try_connect,
+    Backend, PATIENCE, Proxy, Setup, connect, connect_from, eventually, free_address, read_line,
+    served_by, try_connect,
 };
 
 /// Clients on addresses of their own.
@@ -395,4 +395,29 @@ fn round_robin_begins_elsewhere_after_each_reload() {
         .collect();
     first.sort();
     assert_eq!(first, ["one", "three", "two"]);
+}
+
+// If this fails, clients are turned away while their only server restarts.
+#[test]
+fn a_server_that_restarts_is_tried_again_later() {
+    let address = free_address();
+    let gone = Backend::refusing();
+    let config = Setup::of(&[&gone]).pool("retry_delay = \"200ms\"\nretries = 100").text();
+    let proxy = Proxy::start(&config.replace(&gone.address().to_string(), &address.to_string()));
+    let mut client = connect(proxy.address());
+    eventually("an attempt has failed", PATIENCE, || {
+        let failed = proxy.metric("evenkeel_backend_connect_failures_total", &[]);
+        (failed > 0.5).then_some(())
+    });
+    let _server = Backend::named_at("back again", address);
+    assert_eq!(read_line(&mut client).unwrap(), "back again");
+}
+
+// If this fails, clients wait for a server that is down although another is up.
+#[test]
+fn another_server_is_tried_at_once() {
+    let (down, up) = (Backend::refusing(), Backend::named("up"));
+    let pool = "balance = \"first\"\nconnect_timeout = \"1m\"\nretry_delay = \"1m\"";
+    let proxy = Setup::of(&[&down, &up]).pool(pool).start();
+    assert_eq!(served_by(proxy.address()).unwrap(), "up");
 }

@@ -11,8 +11,11 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+use support::admin::is_same;
 use support::{
     Backend, PATIENCE, Proxy, Setup, connect, eventually, read_line, served_by, try_connect,
 };
@@ -218,4 +221,69 @@ fn a_stop_ends_the_line() {
         client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
+}
+
+// If this fails, a reload that gives a pool another name turns away the clients in its line, or
+// serves one before another that came earlier.
+#[test]
+fn a_line_follows_a_pool_that_is_renamed() {
+    for (workers, places) in [(1, 1), (2, 8)] {
+        let (setup, _backend) = full_with(1, "max = 8, timeout = \"1h\"");
+        let setup = setup.global(&format!("workers = {workers}"));
+        let proxy = setup.start();
+        let _holder = served(&proxy);
+        let line = waiting(&proxy, 8);
+        let renamed = setup.backend(1, &format!("max_sessions = {places}")).text();
+        proxy.reload_with(
+            &renamed.replace("\"back\"", "\"new\"").replace("[pool.back]", "[pool.new]"),
+        );
+        for mut client in line {
+            assert_eq!(read_line(&mut client).unwrap(), "b1");
+        }
+    }
+}
+
+// If this fails, one dead backend ends the waiting for the others: clients are turned away at once.
+#[test]
+fn clients_wait_for_a_full_backend_beside_a_dead_one() {
+    let (dead, alive) = (Backend::refusing(), Backend::named("alive"));
+    let proxy = Setup::of(&[&dead, &alive])
+        .backend(2, "max_sessions = 1")
+        .pool("balance = \"round-robin\"\nqueue = { max = 20, timeout = \"1h\" }")
+        .start();
+    let mut holder = connect(proxy.address());
+    assert_eq!(read_line(&mut holder).unwrap(), "alive");
+    let line = waiting(&proxy, 12);
+    drop(holder);
+    for mut client in line {
+        assert_eq!(read_line(&mut client).unwrap(), "alive");
+    }
+    assert!(is_same(proxy.metric(REFUSED.0, REFUSED.1), 0.0));
+}
+
+// If this fails, a server whose accept queue is full for a moment loses clients that could wait, or
+// is taken for dead.
+#[test]
+fn a_full_accept_queue_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("b.sock");
+    let server = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    server.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+    // A queue of length 0 holds one.
+    server.listen(0).unwrap();
+    let first = UnixStream::connect(&path).unwrap();
+    let backends = format!("[{{ address = \"unix:{}\", name = \"b1\" }}]", path.display());
+    let proxy = Proxy::start(&format!(
+        "[global]\nworkers = 1\n[listener.front]\nbind = [\"127.0.0.1:0\"]\npool = \"back\"\n\
+         [pool.back]\nbackends = {backends}\nretries = 0\n\
+         queue = {{ max = 5, timeout = \"1h\" }}\n[pool.back.outlier]\nconsecutive_failures = 1\n"
+    ));
+    let mut client = waiting(&proxy, 1).remove(0);
+    drop(server.accept().unwrap());
+    drop(first);
+    let (served, _) = server.accept().unwrap();
+    (&served).write_all(b"welcome\n").unwrap();
+    assert_eq!(read_line(&mut client).unwrap(), "welcome");
+    assert!(is_same(proxy.metric(REFUSED.0, REFUSED.1), 0.0));
+    assert!(is_same(proxy.metric("evenkeel_backend_ejections_total", &[]), 0.0));
 }

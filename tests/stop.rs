@@ -149,3 +149,15 @@ fn a_connect_under_way_is_awaited() {
     drop(client);
     assert_eq!(proxy.wait_for_exit().code(), Some(0));
 }
+
+// If this fails, sessions that a stop resets are missing from the session log.
+#[test]
+fn every_session_is_logged_before_the_end() {
+    let backend = Backend::silent();
+    let global = "workers = 4\ndrain_timeout = \"10ms\"";
+    let mut proxy = Setup::of(&[&backend]).global(global).start();
+    let clients: Vec<TcpStream> = (0..200).map(|_| connect(proxy.address())).collect();
+    proxy.wait_for_sessions(clients.len() as u64);
+    assert!(proxy.stop().success());
+    assert_eq!(proxy.wait_for_session_lines(clients.len()).len(), clients.len());
+}

@@ -81,6 +81,10 @@ pub(super) static POOL: KeyTable = KeyTable {
             "Further attempts after a failed one, each on another backend while there is \
                     one, then again on those tried.",
         ),
+        Key::new("retry_delay", Shape::Duration(ZERO, LONGEST)).default("1s").reload("now").means(
+            "How long after an attempt that failed the same backend is not tried again for \
+                    the client, at most `connect_timeout`. Another backend is tried at once.",
+        ),
         Key::new("queue", Shape::Table(&QUEUE))
             .or_else("no client waits")
             .reload("new; a longer or shorter `timeout` now")
@@ -210,6 +214,7 @@ fn terms(section: &Section<'_>, report: &mut Report<'_>) -> PoolTerms {
     PoolTerms {
         connect_timeout: section.duration_or_default("connect_timeout", report),
         retries: section.count32_or_default("retries", report),
+        retry_delay: section.duration_or_default("retry_delay", report),
         send_proxy: section.word("send_proxy", report).value(),
         queue: queue(section, report),
         load_factor: load_factor(section, report),
@@ -248,7 +253,7 @@ impl PoolConfig {
     }
 
     fn entries(&self) -> Entries {
-        let PoolTerms { connect_timeout, retries, send_proxy, queue, .. } = self.terms;
+        let PoolTerms { connect_timeout, retries, retry_delay, send_proxy, queue, .. } = self.terms;
         let PoolTerms { load_factor, slow_start, panic_threshold, .. } = self.terms;
         let line = |backend: &BackendConfig| format!("  {},\n", backend.entries().in_line());
         let backends: String = self.backends.iter().map(line).collect();
@@ -263,6 +268,7 @@ impl PoolConfig {
             .plain("backends", format!("[\n{backends}]"))
             .duration("connect_timeout", connect_timeout)
             .plain("retries", retries)
+            .duration("retry_delay", retry_delay)
             .given(send_proxy, |out, version| out.word("send_proxy", version))
             .given(source, |out, source| out.list("source", source))
             .plain("transparent", self.transparent)

@@ -8,7 +8,9 @@ use crossbeam::channel::{Receiver, Sender};
 
 use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::client::Client;
-use crate::shared::{Address, BackendId, Listener, SessionLog, Subscriber, WorkerState};
+use crate::shared::{
+    Address, BackendId, Generation, Listener, SessionLog, Subscriber, WorkerState,
+};
 use crate::sys::socket::ListenOptions;
 
 use super::kernel::{Kernel, Wake};
@@ -20,7 +22,7 @@ use super::session::Admitted;
 /// before it has a backend has to fit into it.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// What a worker may be asked.
+/// A request to a worker.
 #[derive(Debug)]
 pub enum Command<K: Kernel = Linux> {
     /// Accept on this socket too.
@@ -91,13 +93,15 @@ impl<K: Kernel> Peer<K> {
 #[derive(Debug)]
 pub struct Arrival<K: Kernel> {
     pub(super) listener: Arc<Listener>,
+    /// The snapshot by which it was accepted.
+    pub(super) generation: Generation,
     pub(super) client_socket: K::Socket,
     pub(super) client: Client,
     /// `None`: a PROXY header has to name the client first.
     pub(super) admitted: Option<Admitted>,
 }
 
-/// What a worker is given at its start.
+/// Everything that a worker is given at its start.
 #[derive(Debug)]
 pub struct WorkerSetup {
     /// Its number, from 0.

@@ -153,7 +153,7 @@ impl Explanation {
 }
 
 impl LimitSaid {
-    /// What a client that is over the limit is refused for.
+    /// The reason for which a client over the limit is refused.
     #[must_use]
     pub fn reason(self) -> Option<RefuseReason> {
         self.over.map(|refused| refused_for(refused.over))
@@ -212,6 +212,8 @@ fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> Cho
             key: name.map(|name| name_key(name, pool.hash.seed)),
             now_us: question.now_us,
             tried: &tried,
+            may_repeat: false,
+            full: &[],
             generation: snapshot.generation,
             passed_over: &passed_over,
         };

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -24,6 +25,8 @@ pub struct WorkerHandle {
     waker: Arc<Waker>,
     state: Arc<WorkerState>,
     thread: JoinHandle<()>,
+    /// Commands sent through this handle.
+    sent: AtomicU64,
 }
 
 impl WorkerHandle {
@@ -43,7 +46,7 @@ impl WorkerHandle {
         let worker = Worker::new(setup, kernel, Inbox { commands: inbox, waker: wakes }, now)?;
         let worker = WorkerThread { worker, clock, spin, cpu, now };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { commands, waker, state, thread })
+        Ok(Self { commands, waker, state, thread, sent: AtomicU64::new(0) })
     }
 
     /// This worker, for the others to know.
@@ -61,6 +64,7 @@ impl WorkerHandle {
     /// # Errors
     /// When the worker is gone.
     pub fn send(&self, command: Command) -> io::Result<()> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         self.commands
             .send(command)
             .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the worker is gone"))?;
@@ -75,9 +79,15 @@ impl WorkerHandle {
         self.waker.wake()
     }
 
-    /// Waits for the thread to end.
-    pub fn join(self) {
-        // A worker that panicked has ended the process already.
-        let _ended = self.thread.join();
+    /// Whether the worker has obeyed every command that was sent through this handle.
+    #[must_use]
+    pub fn has_obeyed(&self) -> bool {
+        self.state.obeyed.value() >= self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether its thread has ended: it has sent its last line to the session log.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
     }
 }

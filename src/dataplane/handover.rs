@@ -16,7 +16,7 @@ use super::kernel::Kernel;
 /// Other workers that are asked for each new session: two are nearly as good as all.
 const ASKED: usize = 2;
 
-/// What a worker knows of the others, and of how long sessions last.
+/// The other workers, and how long sessions last.
 #[derive(Debug)]
 pub(super) struct Handover<K: Kernel> {
     peers: Vec<Peer<K>>,

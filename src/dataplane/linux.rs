@@ -34,7 +34,7 @@ use super::slots::Addressed;
 const ALL: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 /// Room to write; errors and hang-ups are always told. An arrival counts as priority, too.
 const MUTED: Interest = Interest::WRITABLE;
-/// What a held client may do: ask, and take its answer.
+/// Events of a held client: it asks, and takes its answer.
 const HELD: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// The epoll instance and the pipes of one worker.

@@ -20,6 +20,7 @@ use crate::shared::{
     Snapshot, note_skip,
 };
 
+use super::choose::routing::{self, Way};
 use super::clock::Tick;
 use super::kernel::Kernel;
 use super::slots::SlotKey;
@@ -69,6 +70,7 @@ pub(crate) struct Place {
     pub(crate) backend: Option<BackendId>,
     /// How that one was chosen.
     pub(crate) pick: Pick,
+    /// The snapshot by which the pool was found.
     pub(crate) generation: Generation,
     /// Where the session is counted against its client's concurrent sessions.
     pub(crate) counted: Option<Counted>,
@@ -89,7 +91,7 @@ impl Drop for Counted {
     }
 }
 
-/// What a client that was let in takes along.
+/// The claims of a client that was let in.
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
     pub(crate) counted: Option<Counted>,
@@ -160,9 +162,40 @@ impl<K: Kernel> Session<K> {
         self.queued
     }
 
-    /// What it has taken of its bandwidth, where it has one.
+    /// The bandwidth that it has taken, where it is bounded.
     pub fn pacing(&self) -> Option<&Pacing> {
         self.particulars.as_ref()?.pacing.as_ref()
+    }
+
+    /// Finds its pool again where the snapshot is newer than the one by which it was found: it goes
+    /// where a client would that came now and said the same. For a session without a backend,
+    /// before its pool is looked at: one that is handed over, waits in line, or tries again.
+    #[inline]
+    pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
+        if self.place.generation != snapshot.generation {
+            self.find_pool_again(snapshot);
+        }
+    }
+
+    #[cold]
+    fn find_pool_again(&mut self, snapshot: &Snapshot) {
+        self.place.generation = snapshot.generation;
+        let Some(listener) = snapshot.serving_listener(self.place.listener) else { return };
+        let (client, said) = (self.client.ip(), self.stream.preloaded());
+        let way = routing::find(snapshot, listener, client, said)
+            .unwrap_or_else(|| routing::give_up(listener, client, said));
+        // Where the listener went with its pool, the session has no other.
+        if snapshot.pool(way.pool).is_some() {
+            self.go(way);
+        }
+    }
+
+    /// Goes to a pool.
+    pub(crate) fn go(&mut self, way: Way) {
+        self.place.pool = way.pool;
+        if self.hashed_key() != way.key {
+            self.particulars_mut().hashed_key = way.key;
+        }
     }
 
     /// The backend on which it has a place, as long as the snapshot has it.
@@ -175,7 +208,7 @@ impl<K: Kernel> Session<K> {
         self.particulars.as_ref()?.failure
     }
 
-    /// What is hashed instead of the client's address.
+    /// The hash that stands for the client instead of its address.
     pub(crate) fn hashed_key(&self) -> Option<u64> {
         self.particulars.as_ref()?.hashed_key
     }
@@ -192,7 +225,7 @@ impl<K: Kernel> Session<K> {
         resumes.map_or(check, |resumes| resumes.min(check))
     }
 
-    /// What its timer, which has fired, asks for.
+    /// The action that its timer, which has fired, asks for.
     pub(crate) fn due(&mut self, snapshot: &Snapshot, now: Tick) -> Due {
         let bounds = self.bounds(snapshot);
         self.stage.due(&self.stream, bounds, now)
@@ -213,7 +246,7 @@ impl<K: Kernel> Session<K> {
         }
     }
 
-    /// What a turn that begins now may take, where any listener has a bandwidth.
+    /// The bytes that a turn that begins now may take, where any listener bounds them.
     #[cold]
     pub(crate) fn allowances(&self, snapshot: &Snapshot, now: Tick) -> Allowances {
         let Some(rates) = self.bandwidth(snapshot) else { return Allowances::UNLIMITED };

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::shared::{Callable, CloseReason, ConnectFailure, Listener, Pool, RefuseReason};
+use crate::shared::{
+    Callable, CloseReason, ConnectFailure, Listener, Pool, RefuseReason, Snapshot,
+};
 
 use super::bell::Bell;
 use super::clock::Tick;
@@ -44,6 +46,8 @@ impl<K: Kernel> Sessions<K> {
                 Next::LineUp if !is_heard(session, desk) => NO_DESCRIPTOR,
                 Next::LineUp => line::join(session, desk),
                 Next::TryLine => return self.try_line(key),
+                Next::Rest if !is_heard(session, desk) => NO_DESCRIPTOR,
+                Next::Rest => line::rest(session, desk),
                 Next::Greet => greet::go_on(session, desk),
                 Next::Move => moving::begin(session, desk),
                 Next::Refuse(refusal) => {
@@ -62,7 +66,7 @@ impl<K: Kernel> Sessions<K> {
 
     /// Begins the session of a client that has its places.
     pub(super) fn begin(&mut self, arrival: Arrival<K>) {
-        let Arrival { listener, client_socket, client, admitted } = arrival;
+        let Arrival { listener, generation, client_socket, client, admitted } = arrival;
         let snapshot = self.desk.snapshot.current();
         let mut stream = Stream::new(snapshot.splice);
         if client == crate::policy::client::Client::Unix {
@@ -77,7 +81,7 @@ impl<K: Kernel> Sessions<K> {
             pool: listener.pool,
             backend: None,
             pick: crate::shared::Pick::default(),
-            generation: self.desk.snapshot.current().generation,
+            generation,
             counted: admitted.counted,
             observed: admitted.observed,
         };
@@ -178,6 +182,7 @@ impl<K: Kernel> Sessions<K> {
         let next = match session.due(desk.snapshot.current(), now) {
             Due::Later => Next::Rearm,
             Due::Unsaid => read::timed_out(session, desk),
+            Due::TryAgain => connect::again(session, desk),
             Due::Retry => Next::Retry(ConnectFailure::Timeout),
             Due::Ask => line::look(session, desk),
             Due::NoPlace => Next::refuse(RefuseReason::NoBackend),
@@ -261,19 +266,38 @@ impl<K: Kernel> Sessions<K> {
     /// that, `None` when there is no such session.
     fn offer_place(&mut self, key: SlotKey, number: u64) -> Option<bool> {
         let session = self.table.get_mut(key)?;
-        let Stage::Waiting { since } = session.stage else { return None };
+        let Stage::Waiting { first, since } = session.stage else { return None };
         if session.place.number != number {
             return None;
         }
         let desk = &mut self.desk;
         let next = connect::attempt(session, desk);
         if next == Next::LineUp {
-            line::stay(session, since);
+            session.stage = Stage::Waiting { first, since };
             return Some(false);
         }
-        line::leave(session, desk, since);
+        let pool = desk.snapshot().pool(session.place.pool).cloned();
+        line::leave(session, desk, pool.as_ref(), since);
         self.act(key, next);
         Some(true)
+    }
+
+    /// Has those that wait in a line go where a newer snapshot says, in the order of the line.
+    pub(super) fn follow(&mut self, old: &Snapshot) {
+        if old.pools.iter().flatten().all(|pool| pool.state.line.is_empty()) {
+            return;
+        }
+        let first_of = |key: &SlotKey| match self.table.get(*key)?.stage {
+            Stage::Waiting { first, .. } => Some((first, *key)),
+            _ => None,
+        };
+        let mut waiting: Vec<_> = self.table.keys().iter().filter_map(first_of).collect();
+        waiting.sort_by_key(|(first, _)| *first);
+        for (_, key) in waiting {
+            let Some(session) = self.table.get_mut(key) else { continue };
+            let next = line::follow(session, &self.desk, old);
+            self.act(key, next);
+        }
     }
 }
 
@@ -308,7 +332,7 @@ fn opening_event<K: Kernel>(
 ) -> Next {
     match session.stage {
         Stage::Reading(_) => read::go_on(session, desk),
-        Stage::Waiting { .. } => line::event(session, desk, readiness),
+        Stage::Waiting { .. } | Stage::Resting { .. } => line::event(session, desk, readiness),
         Stage::Connecting { .. } => connect::event(session, desk, side, readiness),
         Stage::Greeting { .. } => greet::event(side, readiness.error),
         Stage::Moving(_) | Stage::Lingering(_) | Stage::Cut(_) => Next::Wait,

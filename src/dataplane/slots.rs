@@ -31,7 +31,7 @@ impl SlotKey {
     pub(crate) const NONE: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
-/// What an event is for.
+/// The receiver of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressed {
     /// The worker's waker.
@@ -60,7 +60,7 @@ impl Addressed {
         )
     }
 
-    /// What a token names.
+    /// The receiver that a token names.
     pub fn of(token: Token) -> Self {
         let index =
             u32::try_from((token.0 >> SIDE_BITS) & ((1 << INDEX_BITS) - 1)).unwrap_or(WAKER);

@@ -1,4 +1,4 @@
-//! What a stream sees of a kernel: two sockets and the pipes.
+//! The part of a kernel that a stream sees: two sockets and the pipes.
 
 use std::io;
 

@@ -155,11 +155,13 @@ impl<K: Kernel> Worker<K> {
         let generation = latest.generation.0;
         let is_to_recount = admission::is_to_recount(&latest, self.sessions.desk.snapshot());
         let desk = &mut self.sessions.desk;
-        drop(desk.snapshot.take_up(latest));
+        let old = desk.snapshot.take_up(latest);
         room::release_tarpits(desk);
         if is_to_recount {
             self.sessions.recount();
         }
+        self.sessions.follow(&old);
+        drop(old);
         let desk = &self.sessions.desk;
         desk.books.state.generation.store(generation, Ordering::Release);
     }
@@ -179,7 +181,11 @@ impl<K: Kernel> Worker<K> {
             self.sessions.serve_lines();
         }
         while let Ok(command) = self.commands.try_recv() {
+            let is_of_control = !matches!(command, Command::Take(_));
             self.obey(command)?;
+            if is_of_control {
+                self.state().obeyed.add(1);
+            }
         }
         ControlFlow::Continue(())
     }
@@ -316,8 +322,11 @@ impl<K: Kernel> Worker<K> {
             Accepted::Client(client_socket, client) => {
                 match arrive::judge(desk, listener, client) {
                     Ok(admitted) => {
+                        let generation = desk.snapshot().generation;
                         let listener = Arc::clone(listener);
-                        self.place(Arrival { listener, client_socket, client, admitted });
+                        let arrival =
+                            Arrival { listener, generation, client_socket, client, admitted };
+                        self.place(arrival);
                     }
                     Err(refusal) => {
                         refuse::newcomer(desk, listener, client_socket, client, refusal);

@@ -37,6 +37,8 @@ pub struct PoolTerms {
     pub connect_timeout: Duration,
     /// Further attempts, each on another backend while there is one.
     pub retries: u32,
+    /// How long after an attempt that failed the same backend is not tried again for the client.
+    pub retry_delay: Duration,
     /// The PROXY header that backends get before the client's bytes; `None` is none.
     pub send_proxy: Option<ProxyVersion>,
     /// Clients wait while every backend is full; `None`: they are turned away.
@@ -51,4 +53,13 @@ pub struct PoolTerms {
     pub panic_threshold: PanicThreshold,
     /// When backends are ejected; `None` is never.
     pub outlier: Option<EjectionRules>,
+}
+
+impl PoolTerms {
+    /// How long after the beginning of an attempt that failed the same backend is not tried again:
+    /// one that did not answer at all is free for another attempt at once.
+    #[must_use]
+    pub fn repeat_delay(&self) -> Duration {
+        self.retry_delay.min(self.connect_timeout)
+    }
 }

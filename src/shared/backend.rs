@@ -71,7 +71,7 @@ pub struct BackendState {
     admin: AtomicU8,
     /// By which `sticky` knows it: unlike an id, a mark is not given to the next backend.
     mark: u16,
-    /// What its sessions say of it.
+    /// Failures that its sessions met.
     pub failure_evidence: FailureEvidence,
     ejections: AtomicU64,
     active: Gauge,

@@ -4,7 +4,7 @@
 //! session log, so that the three can never disagree. The two-letter codes are those of HAProxy's
 //! log (configuration manual, section 8.5): which side ended it, then what was going on.
 
-/// What a line of the session log says of an end: two letters, and words.
+/// An end as a line of the session log names it: two letters, and words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndCode {
     /// Two letters, as HAProxy's log has them.

@@ -19,7 +19,7 @@ use super::reasons::{ConnectFailure, HeldOutcome, RefuseReason};
 use super::snapshot::{Backend, Listener, Pool};
 use super::stats::PathKind;
 
-/// What is known of a session at its end.
+/// A session at its end, as the log gets it.
 #[derive(Debug, Clone)]
 pub struct SessionRecord {
     /// Unique within the process.
@@ -58,7 +58,7 @@ pub struct SessionRecord {
     pub detail: Detail,
 }
 
-/// What a line of the session log says beside its reason.
+/// The detail that a line of the session log gives beside its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// Nothing.

@@ -74,6 +74,18 @@ impl Snapshot {
         self.backends.get(id.index())?.as_ref()
     }
 
+    /// The listener of the configuration to which a client of this one would come now: itself, or
+    /// the one that has an address of it; itself where no listener has.
+    #[must_use]
+    pub fn serving_listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        let listener = self.listener(id)?;
+        if self.open.contains(&id) {
+            return Some(listener);
+        }
+        let serving = listener.addresses.iter().find_map(|address| self.listener_on(address));
+        Some(serving.unwrap_or(listener))
+    }
+
     /// Listeners of the configuration, in its order.
     pub fn open_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.open.iter().filter_map(|id| self.listener(*id))
@@ -134,7 +146,7 @@ impl AcceptProxy {
     }
 }
 
-/// What is looked at before a session has a pool and a backend.
+/// The bytes that are looked at before a session has a pool and a backend.
 #[derive(Debug)]
 pub struct Routing {
     /// The first that matches counts, else the listener's pool.
@@ -154,7 +166,7 @@ pub struct Limit {
     pub rules: Rules,
     /// What counts as one client.
     pub key: Prefix,
-    /// What a client over its limit gets.
+    /// The way in which a client over its limit is refused.
     pub action: LimitAction,
     /// Count only.
     pub observe: bool,
@@ -191,13 +203,13 @@ pub struct Pool {
     pub id: PoolId,
     /// Its name in the file.
     pub name: String,
-    /// What is hashed.
+    /// The part of a client that is hashed.
     pub hash: HashPlan,
-    /// What is remembered of clients; `None`: nothing.
+    /// The choices that are remembered; `None`: none.
     pub sticky: Option<Sticky>,
-    /// Those that serve.
+    /// The backends that serve.
     pub primary: Group,
-    /// Those that serve when no primary can.
+    /// The backends that serve when no primary can.
     pub backup: Group,
     /// What holds for each session that goes there.
     pub terms: PoolTerms,
@@ -222,8 +234,13 @@ impl Pool {
     /// Whether clients may wait here, and a backend could serve once it has a place.
     #[must_use]
     pub fn is_only_full(&self) -> bool {
+        self.terms.queue.is_some() && self.has_usable(|_| true)
+    }
+
+    /// Whether one of the backends that satisfy a condition could serve once it has a place.
+    pub fn has_usable(&self, wanted: impl Fn(BackendId) -> bool) -> bool {
         let panicking = self.state.is_panicking();
-        self.terms.queue.is_some() && self.backends().any(|backend| backend.is_usable(panicking))
+        self.backends().any(|backend| wanted(backend.id) && backend.is_usable(panicking))
     }
 
     /// What the verdicts on its backends come to.
@@ -300,7 +317,7 @@ pub enum OnDown {
     Pace(Meter),
 }
 
-/// What of a client is hashed.
+/// The part of a client that is hashed, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashPlan {
     /// What the client says, where that is hashed instead of its address.
@@ -313,7 +330,7 @@ pub struct HashPlan {
     pub seed: u64,
 }
 
-/// What a client says that is hashed.
+/// Words of a client that are hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashedWords {
     /// The server's name in its TLS hello.

@@ -157,7 +157,7 @@ impl PathKind {
     }
 }
 
-/// What a limit said of one connection.
+/// The decision of a limit on one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitDecision {
     /// Under the limit.
@@ -321,6 +321,8 @@ pub struct WorkerState {
     pub handed_over: Counter,
     /// Refused connections held now, to be answered or kept waiting.
     pub refusals_held: Counter,
+    /// Commands of the control plane that it has obeyed.
+    pub obeyed: Counter,
     /// The generation this worker has taken up; older ones are no longer used by it.
     pub generation: AtomicU64,
     /// Sockets this worker still accepts on.

@@ -1,4 +1,5 @@
-//! Clients that wait for a place at a pool, over all workers, in the order in which they came.
+//! Clients that wait for a place at a pool, over all workers, in the order in which they came. One
+//! that leaves for a backend that then fails comes back to where it stood.
 //!
 //! A place that becomes free calls the worker of the client that has waited longest; that client
 //! stays first until its worker has found it a backend, then the next is called, so that places
@@ -25,9 +26,11 @@ pub trait Callable: fmt::Debug + Send + Sync {
 /// One client in the line.
 #[derive(Debug, Clone)]
 pub struct Waiting {
+    /// When it joined a line for the first time, in microseconds of the workers' clock.
+    pub since_us: u64,
     /// The session's number, unique within the process.
     pub number: u64,
-    /// What its worker knows it by.
+    /// The token by which its worker knows it.
     pub token: u64,
     /// Its worker.
     pub worker: Arc<dyn Callable>,
@@ -47,15 +50,18 @@ impl Default for WaitingLine {
 }
 
 impl WaitingLine {
-    /// Joins at the end; false when `max` wait already. The caller has to look for a place once
+    /// Joins behind all that wait for as long or longer; false when `max` wait already, which does
+    /// not matter (`None`) to a client that comes back. The caller has to look for a place once
     /// more: one that was given back meanwhile has called no worker.
     #[must_use]
-    pub fn join(&self, waiting: Waiting, max: u32) -> bool {
+    pub fn join(&self, waiting: Waiting, max: Option<u32>) -> bool {
         let mut line = self.line.lock();
-        if line.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
+        let max = max.and_then(|max| usize::try_from(max).ok());
+        if max.is_some_and(|max| line.len() >= max) {
             return false;
         }
-        line.push_back(waiting);
+        let ahead = line.iter().rposition(|other| other.since_us <= waiting.since_us);
+        line.insert(ahead.map_or(0, |last| last + 1), waiting);
         self.waiting.store(line.len() as u64, Ordering::Relaxed);
         drop(line);
         fence(Ordering::SeqCst);
@@ -124,7 +130,7 @@ mod tests {
 
     fn waiting(number: u64, worker: &Arc<Bell>) -> Waiting {
         let worker: Arc<dyn Callable> = Arc::<Bell>::clone(worker);
-        Waiting { number, token: number, worker }
+        Waiting { since_us: number, number, token: number, worker }
     }
 
     #[test]
@@ -133,8 +139,9 @@ mod tests {
         let line = WaitingLine::default();
         let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
         line.place_is_free();
-        assert!(line.join(waiting(1, &bells[0]), 2) && line.join(waiting(2, &bells[1]), 2));
-        assert!(!line.join(waiting(3, &bells[1]), 2), "no room for a third");
+        assert!(line.join(waiting(1, &bells[0]), Some(2)));
+        assert!(line.join(waiting(2, &bells[1]), Some(2)));
+        assert!(!line.join(waiting(3, &bells[1]), Some(2)), "no room for a third");
         line.place_is_free();
         line.place_is_free();
         let rung = || [0, 1].map(|bell: usize| bells[bell].0.load(Ordering::Relaxed));
@@ -150,15 +157,18 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_line(steps in prop::collection::vec((any::<bool>(), 0_u64..12), 0..80)) {
-            // If this fails, a client that left is called, or the order is another than that of
-            // arrival.
+            // If this fails, a client that left is called, or one that comes back finds itself
+            // behind clients that came after it.
             let (line, bell) = (WaitingLine::default(), Arc::new(Bell::default()));
             let mut model: Vec<u64> = Vec::new();
             for (joins, number) in steps {
                 if joins && !model.contains(&number) {
-                    let joined = line.join(waiting(number, &bell), 5);
-                    prop_assert_eq!(joined, model.len() < 5);
+                    // Even ones come back.
+                    let max = (number % 2 == 1).then_some(5);
+                    let joined = line.join(waiting(number, &bell), max);
+                    prop_assert_eq!(joined, max.is_none() || model.len() < 5);
                     model.extend(joined.then_some(number));
+                    model.sort_unstable();
                 } else {
                     let was_there = model.contains(&number);
                     model.retain(|other| *other != number);

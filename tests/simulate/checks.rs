@@ -47,6 +47,8 @@ impl<'a> Look<'a> {
         look.silence();
         look.cut();
         look.opening();
+        look.repeats();
+        look.presence();
         look.problems
     }
 
@@ -129,8 +131,9 @@ impl<'a> Look<'a> {
             let Some(rate) = rate else { continue };
             let rate = rate.get() as f64;
             // What a client says before it has a backend is taken at once: a few hundred bytes, or
-            // a buffer full of one that has finished while it waited in line.
-            let early = if self.setting.queue.is_some() { 65_536.0 } else { 400.0 };
+            // a buffer full of one that has finished while it waited.
+            let may_wait = self.setting.queue.is_some() || !self.setting.retry_delay.is_zero();
+            let early = if may_wait { 65_536.0 } else { 400.0 };
             let most = rate * age + 3.0 * (rate / 50.0).max(512.0) + early;
             // What goes to a peer that is gone is thrown away as fast as it comes.
             let taken = copied + spliced + stream.held(from) as u64;
@@ -161,7 +164,7 @@ impl<'a> Look<'a> {
             self.due("still", due);
         }
         if let Some(lifetime) = self.setting.lifetime.filter(|_| self.is_moving()) {
-            // One that has come to move bytes only then ends at once.
+            // A session that moves bytes only from then on ends at once.
             let due = self.opened().after(lifetime * 11 / 10 + lifetime / 4 + STEP_MAX * 2);
             self.due("lives", self.visit.served.map(|served| due.max(served)));
         }
@@ -192,7 +195,11 @@ impl<'a> Look<'a> {
     fn opening(&mut self) {
         let due = match self.session.stage() {
             Stage::Reading(reading) => Some(reading.since.after(READING_TIMEOUT)),
-            Stage::Waiting { since } => self.setting.queue.map(|queue| since.after(queue.timeout)),
+            Stage::Waiting { first, since } => {
+                let timeout = self.setting.queue.map(|queue| queue.timeout);
+                timeout.map(|timeout| first.after(timeout).max(*since))
+            }
+            Stage::Resting { until } => Some(*until),
             Stage::Connecting { since, .. } | Stage::Greeting { since, .. } => {
                 Some(since.after(CONNECT_TIMEOUT))
             }
@@ -205,6 +212,29 @@ impl<'a> Look<'a> {
         self.due(what, due);
         if self.session.tried().len() > RETRIES as usize {
             self.problems.push(format!("too many backends tried: {:?}", self.session.tried()));
+        }
+    }
+
+    /// A backend that failed is not tried again at once.
+    fn repeats(&mut self) {
+        let Stage::Connecting { since, .. } = self.session.stage() else { return };
+        let is_repeated =
+            self.session.backend_id().is_some_and(|it| self.session.tried().contains(&it));
+        // The wait is spread by a fifth.
+        let least = self.setting.retry_delay * 4 / 5;
+        let failed = self.visit.failed_since;
+        if is_repeated && failed.is_some_and(|failed| failed.after(least) > *since) {
+            self.problems.push(format!("tried again too early: {:?}", self.visit));
+        }
+    }
+
+    /// A client that has finished without a word is not served, and does not wait.
+    fn presence(&mut self) {
+        let Some(client) = self.socket(Side::Client) else { return };
+        let waits = matches!(self.session.stage(), Stage::Waiting { .. } | Stage::Resting { .. });
+        let is_silent = client.waiting() == 0 && self.session.stream().held(Side::Client) == 0;
+        if waits && is_silent && client.peer_finished && client.edge.is_none() {
+            self.problems.push("waits although its client is gone".into());
         }
     }
 

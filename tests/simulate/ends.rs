@@ -59,7 +59,7 @@ pub(crate) fn said(record: &SessionRecord) -> Option<Said> {
 }
 
 impl EndOf<'_> {
-    /// What is wrong with it.
+    /// The promises that it breaks.
     pub(crate) fn check(&self) -> Vec<String> {
         let mut problems = Vec::new();
         match said(self.record) {
@@ -264,15 +264,12 @@ impl EndOf<'_> {
             _ => false,
         };
         let waited = self.record.reason == EndCode::NO_PLACE.words;
-        // A reload that takes a pool away turns clients away that have no backend yet: a session
-        // that is being opened keeps the id of its pool. (It ought to follow its listener.)
-        let has_lost_its_pool = setting.change == Some(Change::PoolRenamed)
-            || setting.change == Some(Change::BackendRemoved);
+        let is_empty = setting.change == Some(Change::BackendRemoved) && setting.backends == 1;
         is_tried_out
             || waited && setting.queue.is_some()
             || setting.backend_max.is_some()
             || self.happened.was_down
-            || self.happened.has_changed && has_lost_its_pool
+            || self.happened.has_changed && is_empty
             || matches!(self.record.detail, Detail::Observed(_))
             || matches!(self.record.detail, Detail::Held(_))
     }
@@ -320,7 +317,7 @@ impl EndOf<'_> {
         }
     }
 
-    /// What is special about it, for the statistics.
+    /// Its kind, for the statistics.
     pub(crate) fn kind(&self) -> String {
         let mut kind = match said(self.record) {
             Some(Said::Closed(reason)) => format!("{reason:?}"),
@@ -342,6 +339,8 @@ impl EndOf<'_> {
             (was_greeted && is_served, ", greeted"),
             (self.record.queue_ms.is_some(), ", waited"),
             (has_retried, ", retried"),
+            (self.visit.has_rested, ", rested"),
+            (self.visit.was_moved && is_served, ", moved to another pool"),
             (self.visit.was_handed_over && is_served, ", handed over"),
         ] {
             if is_so {

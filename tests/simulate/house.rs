@@ -29,7 +29,7 @@ const SOURCE_PORTS: u32 = 2;
 /// Bytes of a client that are looked at before it has a backend.
 const LOOKED_AT_MAX: u32 = 300;
 
-/// What all snapshots of a schedule share.
+/// The state that all snapshots of a schedule share.
 #[derive(Debug)]
 pub(crate) struct House {
     pub(crate) setting: Setting,
@@ -97,15 +97,17 @@ impl House {
     /// The first snapshot, or the one that a change leads to.
     pub(crate) fn snapshot(&self, change: Option<Change>) -> Arc<Snapshot> {
         let is = |wanted: Change| change == Some(wanted);
-        let pool = usize::from(is(Change::PoolRenamed));
-        let listener = usize::from(is(Change::ListenerRenamed));
+        let pool = usize::from(is(Change::PoolRenamed) || is(Change::BothRenamed));
+        let listener = usize::from(is(Change::ListenerRenamed) || is(Change::BothRenamed));
         let backends = self.all_backends();
         let first = pool * self.setting.backends as usize + usize::from(is(Change::BackendRemoved));
         let end = (pool + 1) * self.setting.backends as usize;
         let members: Vec<Arc<Backend>> = backends[first..end].to_vec();
         let mut pools = vec![None, None];
         pools[pool] = Some(Arc::new(self.pool(pool, members)));
-        let mut listeners = vec![Some(Arc::new(self.listener(0, pool, change))), None];
+        // A listener that is gone keeps the pool that it had.
+        let own_pool = if listener == 0 { pool } else { 0 };
+        let mut listeners = vec![Some(Arc::new(self.listener(0, own_pool, change))), None];
         if listener == 1 {
             listeners[1] = Some(Arc::new(self.listener(1, pool, change)));
         }
@@ -178,6 +180,7 @@ impl House {
             terms: PoolTerms {
                 connect_timeout: CONNECT_TIMEOUT,
                 retries: RETRIES,
+                retry_delay: setting.retry_delay,
                 send_proxy: setting.send_proxy,
                 queue: setting.queue,
                 load_factor: None,
@@ -254,11 +257,7 @@ impl House {
         let mut left = vec![("of the process", self.sessions.value())];
         left.extend(self.listeners.iter().map(|it| ("of a listener", it.active.value())));
         left.extend(self.backends.iter().map(|it| ("of a backend", it.active())));
-        // Of a pool that a reload took away nobody leaves the line: its clients are turned away
-        // without it, and it goes with the pool. (They ought to follow their listener.)
-        let is_gone = self.setting.change == Some(Change::PoolRenamed);
-        let lines = self.pools.iter().skip(usize::from(is_gone));
-        left.extend(lines.map(|it| ("in a line", it.line.len())));
+        left.extend(self.pools.iter().map(|it| ("in a line", it.line.len())));
         left.extend(self.sources.iter().map(|it| ("of a source", it.in_use())));
         let ips = (1..5).flat_map(|which| [false, true].map(|claimed| client_ip(which, claimed)));
         let keys = ips.map(|ip| self.limiter.key(ip, Prefix::WHOLE));

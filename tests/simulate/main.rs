@@ -48,7 +48,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 41] = [
+const REACHED: [(&str, u64); 44] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -72,20 +72,23 @@ const REACHED: [(&str, u64); 41] = [
     ("Answered", 120),
     ("NotHttp", 100),
     ("Left", 150),
-    ("Tarpitted", 3),
+    ("Tarpitted", 15),
     ("NoRoom", 15),
     ("GivenUp", 50),
     ("Done + header", 200),
     ("Done + greeted", 400),
-    ("Done + waited", 10),
+    ("Done + waited", 80),
     ("Done + retried", 600),
-    ("Done + handed over", 300),
-    ("an event for a slot that another session has", 20),
+    ("Done + handed over", 400),
+    ("an event for a slot that another session has", 12),
     ("refused NoBackend + waited", 150),
     ("change Timeouts with open", 150),
     ("change BackendRemoved with open", 150),
     ("change PoolRenamed with open", 150),
     ("change ListenerRenamed with open", 120),
+    ("change BothRenamed with open", 120),
+    ("Done + rested", 250),
+    ("moved to another pool", 15),
     ("change ListenerRemoved with open", 150),
     ("order Stop with open", 300),
     ("order Drain with open", 600),

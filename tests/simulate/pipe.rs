@@ -34,7 +34,7 @@ pub(crate) struct Pipes {
     /// Pipes that can still be made.
     left: usize,
     pub(crate) lent: usize,
-    /// One that holds bytes is lent again: a fault to be found.
+    /// A pipe that holds bytes is lent again: a fault to be found.
     pub(crate) keeps_dirty: bool,
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, unbounded};
 use evenkeel::dataplane::Command;
 use evenkeel::dataplane::clock::Tick;
+use evenkeel::dataplane::session::stage::Stage;
 use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::client::Client;
 use evenkeel::shared::{
@@ -32,7 +33,7 @@ use super::workers::{Common, Seat};
 /// More steps than any schedule needs.
 const STEPS_MAX: usize = 30_000;
 
-/// What is kept from one schedule to the next.
+/// The results of many schedules, and how they are run.
 #[derive(Default)]
 pub(crate) struct Bench {
     /// Tell of every step: for a single schedule.
@@ -43,7 +44,7 @@ pub(crate) struct Bench {
     pub(crate) reached: BTreeMap<String, u64>,
 }
 
-/// What is in store for a schedule.
+/// The course of a schedule.
 struct Plan {
     /// Clients that still come.
     coming: usize,
@@ -320,6 +321,9 @@ impl Run {
             self.happened.has_changed = true;
             self.workers.iter().for_each(Seat::wake);
             self.reach(format!("change {change:?} with {} sessions", self.sessions_word()));
+            if matches!(change, Change::PoolRenamed | Change::BothRenamed) {
+                self.note_moved();
+            }
             if change == Change::ListenerRemoved {
                 self.plan.coming = 0;
             }
@@ -328,6 +332,18 @@ impl Run {
             && let Some(order) = self.house.setting.order
         {
             self.obey(order);
+        }
+    }
+
+    /// Notes which clients wait while the pool that they wait for gets another name.
+    fn note_moved(&mut self) {
+        let sessions = self.workers.iter().flat_map(|seat| seat.worker.sessions());
+        for (_, session) in sessions {
+            if let Stage::Waiting { .. } | Stage::Resting { .. } = session.stage() {
+                let client = session.client_socket().id;
+                let its = self.visits.iter_mut().find(|visit| visit.socket == client);
+                its.into_iter().for_each(|visit| visit.was_moved = true);
+            }
         }
     }
 
@@ -486,9 +502,18 @@ impl Run {
         if self.house.setting.queue.is_none() {
             return;
         }
+        let setting = &self.house.setting;
         let snapshot = self.publisher.latest();
+        let sessions = || self.workers.iter().flat_map(|seat| seat.worker.sessions());
+        // A backend that failed it is no place for it, nor is one whose accept queue may be full.
+        let may_fail = setting.unix_backends && setting.dials_fail;
+        let is_choosy = |number: u64| {
+            may_fail || sessions().any(|(_, it)| it.number() == number && !it.tried().is_empty())
+        };
         let has_place = snapshot.pools.iter().flatten().any(|pool| {
-            !pool.state.line.is_empty() && pool.backends().any(|backend| backend.is_eligible(false))
+            let first = pool.state.line.first();
+            first.is_some_and(|first| !is_choosy(first.number))
+                && pool.backends().any(|backend| backend.is_eligible(false))
         });
         if !has_place {
             self.free_since = None;
@@ -510,6 +535,9 @@ impl Run {
         let states = || self.workers.iter().map(|seat| &seat.state);
         if states().any(|state| state.refusals_held.value() != 0) {
             problems.push("a client is still held".into());
+        }
+        if self.workers.iter().any(Seat::is_disobedient) {
+            problems.push("a worker says that it has obeyed what it has not".into());
         }
         if states().any(|state| state.arriving.load(Ordering::Relaxed) != 0) {
             problems.push("a session that was handed over is still on its way".into());

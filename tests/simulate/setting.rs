@@ -17,7 +17,7 @@ pub(crate) const READING_TIMEOUT: Duration = Duration::from_millis(250);
 /// Backends tried after the first.
 pub(crate) const RETRIES: u32 = 2;
 
-/// What a newer snapshot changes in the middle of a schedule.
+/// The change that a newer snapshot makes in the middle of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// The timeouts of the listener are others.
@@ -28,6 +28,8 @@ pub(crate) enum Change {
     PoolRenamed,
     /// The listener has another name: it is another listener on the same address.
     ListenerRenamed,
+    /// Both have other names.
+    BothRenamed,
     /// No listener has the address any more.
     ListenerRemoved,
 }
@@ -73,6 +75,8 @@ pub(crate) struct Setting {
     /// Which way a backend is chosen.
     pub(crate) balance: u8,
     pub(crate) queue: Option<Queue>,
+    /// How long a backend that failed a session is not tried again for it.
+    pub(crate) retry_delay: Duration,
     pub(crate) on_down: OnDown,
     /// Some addresses may not connect.
     pub(crate) denies: bool,
@@ -116,6 +120,7 @@ impl Setting {
             backends: 1,
             balance: 0,
             queue: None,
+            retry_delay: Duration::from_millis([0, 30][random.usize(..2)]),
             on_down: OnDown::Keep,
             denies: false,
             limit: None,
@@ -171,6 +176,7 @@ impl Setting {
             Change::BackendRemoved,
             Change::PoolRenamed,
             Change::ListenerRenamed,
+            Change::BothRenamed,
             Change::ListenerRemoved,
         ];
         let orders = [Order::Stop, Order::Drain, Order::Down];

@@ -82,7 +82,7 @@ pub(crate) struct Socket {
     pub(crate) greeting: Vec<u8>,
     /// It has to come before anything else.
     pub(crate) wants_greeting: bool,
-    /// What a held client was sent.
+    /// The answer that a held client was sent.
     pub(crate) answer: Vec<u8>,
     /// A write found no room, so an edge is owed once there is some.
     pub(crate) no_space: bool,

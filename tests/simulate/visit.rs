@@ -26,6 +26,15 @@ pub(crate) struct Visit {
     /// When its bytes last moved; `None` before they may.
     pub(crate) active: Option<Tick>,
     pub(crate) has_lingered: bool,
+    /// It has waited until a backend that failed might be tried again.
+    pub(crate) has_rested: bool,
+    /// A reload gave it another pool while it waited.
+    pub(crate) was_moved: bool,
+    /// Backends that had failed it by the latest turn, and when the last of these attempts began.
+    failed: usize,
+    pub(crate) failed_since: Option<Tick>,
+    /// When the attempt began that was under way after the latest turn.
+    attempt_since: Option<Tick>,
     /// The worker in whose accept queue it waited.
     pub(crate) knocked_at: usize,
     /// Another worker serves it.
@@ -63,6 +72,11 @@ impl Visit {
             left_when_cut: None,
             stood: (0, 0, false),
             still_since: Tick::default(),
+            has_rested: false,
+            was_moved: false,
+            failed: 0,
+            failed_since: None,
+            attempt_since: None,
             spliced: 0,
             attempts: 0,
             backend: None,
@@ -94,6 +108,17 @@ impl Visit {
                     .max();
             }
         }
+        let failed = session.tried().len();
+        if failed > self.failed {
+            let is_that_one = failed == self.failed + 1;
+            self.failed_since = self.attempt_since.filter(|_| is_that_one).or(Some(now));
+        }
+        self.failed = failed;
+        self.attempt_since = match session.stage() {
+            Stage::Connecting { since, .. } | Stage::Greeting { since, .. } => Some(*since),
+            _ => None,
+        };
+        self.has_rested |= matches!(session.stage(), Stage::Resting { .. });
         self.has_lingered |= matches!(session.stage(), Stage::Lingering(_));
         let [(copied_up, up), (copied_down, down)] = session.stream().delivered();
         self.spliced = up + down;

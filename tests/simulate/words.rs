@@ -8,7 +8,7 @@ use super::kernel::HERE;
 use super::network::Network;
 use super::socket::SocketId;
 
-/// What a client says first.
+/// The first words of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// Nothing of its own.

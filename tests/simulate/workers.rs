@@ -1,6 +1,7 @@
 //! The workers of a schedule. Each has a scripted epoll instance, a way to it and its numbers; they
 //! share the network, the snapshots and the session log, and hand new sessions to each other.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use mio::Token;
 use super::kernel::{Rung, Scripted, SharedNetwork};
 use super::setting::Setting;
 
-/// What all workers of a schedule are given.
+/// Everything that all workers of a schedule share.
 pub(crate) struct Common<'a> {
     pub(crate) network: &'a SharedNetwork,
     pub(crate) setting: &'a Setting,
@@ -35,6 +36,8 @@ pub(crate) struct Seat {
     waker: Arc<Rung>,
     /// When it took its latest turn.
     turned: Tick,
+    /// Commands that it was sent, but for what other workers hand over.
+    sent: Cell<u64>,
 }
 
 impl Seat {
@@ -67,7 +70,7 @@ impl Seat {
         let inbox = Inbox { commands: inbox, waker: Arc::<Rung>::clone(&waker) };
         let kernel = Scripted { network: Rc::clone(common.network), worker: number };
         let worker = Worker::new(setup, kernel, inbox, common.now).unwrap();
-        Self { worker, state, commands, waker, turned: common.now }
+        Self { worker, state, commands, waker, turned: common.now, sent: Cell::new(0) }
     }
 
     fn peer(&self) -> Peer<Scripted> {
@@ -80,11 +83,18 @@ impl Seat {
 
     pub(crate) fn send(&self, command: Command<Scripted>) {
         self.commands.send(command).unwrap();
+        self.sent.set(self.sent.get() + 1);
         self.wake();
     }
 
     pub(crate) fn wake(&self) {
         self.waker.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it says that it has obeyed other commands than it had by its latest turn.
+    pub(crate) fn is_disobedient(&self) -> bool {
+        let (obeyed, sent) = (self.state.obeyed.value(), self.sent.get());
+        if self.is_rung() { obeyed > sent } else { obeyed != sent }
     }
 
     /// Whether it has been woken and has not taken a turn since.

@@ -21,7 +21,7 @@ use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::source_book::SourceBook;
 use crate::control::plane::workers::Workers;
-use crate::shared::{Pool, Publisher};
+use crate::shared::Publisher;
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,16 @@ impl Workers {
         Generation(oldest.unwrap_or(u64::MAX))
     }
 
+    /// Whether every worker has taken up this generation and obeyed all that it was told.
+    pub(crate) fn are_up_to(&self, generation: Generation) -> bool {
+        self.acknowledged() >= generation && self.handles.iter().all(WorkerHandle::has_obeyed)
+    }
+
+    /// Whether the threads of all workers have ended.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.handles.iter().all(WorkerHandle::has_ended)
+    }
+
     /// Sessions of all workers.
     pub(crate) fn sessions(&self) -> u64 {
         self.states.iter().map(|state| state.sessions.value()).sum()

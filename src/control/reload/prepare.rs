@@ -169,13 +169,13 @@ fn moved(current: &Current, config: &Config, addresses: &[Vec<Address>]) -> Vec<
     found
 }
 
-/// Waits until every worker has closed what the previous reload took out: a listener that comes
-/// back at once would find its address in use. A turn of a worker is short; one that is stuck is
-/// not waited for.
+/// Waits until every worker has closed what the previous reload took out, and taken what it was
+/// given: a listener that comes back at once would find its address in use. A turn of a worker is
+/// short; one that is stuck is not waited for.
 fn await_workers(plane: &Plane) {
     let latest = plane.publisher.latest().generation;
     let deadline = Instant::now() + WORKERS_DEADLINE;
-    while plane.workers.acknowledged() < latest && Instant::now() < deadline {
+    while !plane.workers.are_up_to(latest) && Instant::now() < deadline {
         std::thread::park_timeout(Duration::from_micros(200));
     }
 }

@@ -81,5 +81,10 @@ async fn reset_and_exit(plane: &Plane) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     plane.workers.tell(|| Command::Exit);
+    // A place is given back before the line of its session is logged: only a thread that has ended
+    // logs no more.
+    while Instant::now() < deadline && !plane.workers.have_ended() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     tracing::info!("stopped");
 }

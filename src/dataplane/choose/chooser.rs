@@ -48,7 +48,7 @@ impl Chooser {
         }
     }
 
-    /// One that tells what would be chosen, and changes nothing.
+    /// A chooser that tells what would be chosen, and changes nothing.
     pub(crate) fn that_only_looks() -> Self {
         Self { only_looks: true, ..Self::new(0) }
     }
@@ -79,7 +79,7 @@ impl Chooser {
         };
         let panicking = pool.state.is_panicking();
         let can_serve = |backend: &&Arc<Backend>| {
-            let can = backend.is_usable(panicking) && !asking.tried.contains(&backend.id);
+            let can = backend.is_usable(panicking) && !asking.is_out(backend.id);
             if !can {
                 asking.note(backend, panicking);
             }
@@ -108,7 +108,7 @@ impl Chooser {
 
     fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
         let fresh = self.choose_among(pool, asking);
-        if fresh.is_some() || asking.tried.is_empty() {
+        if fresh.is_some() || asking.tried.is_empty() || !asking.may_repeat {
             return fresh;
         }
         self.choose_among(pool, Asking { tried: &[], ..asking })
@@ -239,7 +239,7 @@ impl Chooser {
     }
 }
 
-/// What of a client decides its place in the table.
+/// The hash of a client, which decides its place in the table.
 pub(crate) fn hash_of(plan: &HashPlan, client: Client) -> u64 {
     let port = plan.with_port.then_some(client.port());
     match client.ip() {

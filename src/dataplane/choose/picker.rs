@@ -18,12 +18,16 @@ use crate::shared::{Backend, BackendId, Generation, Group, Obstacle, Pool, Skip,
 pub(crate) struct Asking<'a> {
     /// The client.
     pub(crate) client: Client,
-    /// What is hashed instead of its address.
+    /// The hash that stands for it instead of its address.
     pub(crate) key: Option<u64>,
     /// The time, in microseconds since the process started.
     pub(crate) now_us: u64,
     /// Backends that failed this session already.
     pub(crate) tried: &'a [BackendId],
+    /// Whether one of those may be had where there is no other.
+    pub(crate) may_repeat: bool,
+    /// Backends that have just been found full.
+    pub(crate) full: &'a [BackendId],
     /// The snapshot asked; under a newer one turns start afresh.
     pub(crate) generation: Generation,
     /// Where the backends that are passed over are noted.
@@ -31,6 +35,11 @@ pub(crate) struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// Whether a backend was tried already, or found full.
+    pub(super) fn is_out(&self, backend: BackendId) -> bool {
+        self.tried.contains(&backend) || self.full.contains(&backend)
+    }
+
     /// Notes why a backend is passed over.
     #[cold]
     #[inline(never)]
@@ -69,9 +78,9 @@ pub(super) fn weight_in(weights: &[u32], member: u16) -> u32 {
 /// Which group of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Which {
-    /// Those that serve.
+    /// The backends that serve.
     Primary,
-    /// Those that serve when none of the others can.
+    /// The backends that serve when no primary can.
     Backup,
 }
 
@@ -98,7 +107,7 @@ pub(super) struct Picker<'a> {
 impl Picker<'_> {
     pub(super) fn is_eligible(&self, member: u16) -> bool {
         let Some(backend) = self.member(member) else { return false };
-        let may = backend.is_eligible(self.panicking) && !self.asking.tried.contains(&backend.id);
+        let may = backend.is_eligible(self.panicking) && !self.asking.is_out(backend.id);
         if !may {
             self.asking.note(backend, self.panicking);
         }

@@ -14,7 +14,7 @@ use crate::shared::{HashPlan, HashedWords, Listener, PoolId, Routing, Snapshot};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Way {
     pub(crate) pool: PoolId,
-    /// What is hashed instead of the client's address.
+    /// The hash that stands for the client instead of its address.
     pub(crate) key: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ fn routed(
     choose(routes, client, known)
 }
 
-/// What a pool hashes of what clients say.
+/// The words of clients that a pool hashes.
 fn hashed(snapshot: &Snapshot, pool: PoolId) -> Option<(&HashPlan, &HashedWords)> {
     let plan = &snapshot.pool(pool)?.hash;
     plan.said.as_ref().map(|words| (plan, words))

@@ -30,10 +30,11 @@ const READS_PER_TURN: usize = 8;
 /// How long a client is kept waiting.
 const TARPIT_TIME: Duration = Duration::from_secs(10);
 
-/// What a client that is kept waiting may send before its own kernel stops it; the least there is.
+/// Bytes that a client that is kept waiting may send before its own kernel stops it; the smallest
+/// buffer that the kernel gives.
 const TARPIT_BUFFER_BYTES: usize = 2048;
 
-/// What a refused connection is held for.
+/// The purpose of holding a refused connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stay {
     /// To be answered once it has asked.
@@ -75,7 +76,7 @@ impl Discard {
     }
 }
 
-/// What a step has come to.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Wait for the next event.
@@ -264,7 +265,7 @@ impl<K: Kernel> HeldClient<K> {
     }
 }
 
-/// What an error of a read or a write means.
+/// The step that follows an error of a read or a write.
 fn waits(error: &io::Error, outcome: HeldOutcome) -> Step {
     match error.kind() {
         ErrorKind::WouldBlock => Step::Wait,

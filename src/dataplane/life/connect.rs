@@ -1,12 +1,15 @@
 //! From an admitted client to a connected backend.
 //!
 //! What the client says meanwhile stays in its socket, unless it was asked for. A failed attempt
-//! goes on to another backend; nothing has been sent by then, so nothing can be repeated.
+//! goes on to another backend at once; nothing has been sent by then, so nothing can be repeated. A
+//! backend that failed is tried again only where there is no other, and not within `retry_delay` of
+//! that attempt. One whose accept queue is full has not failed: it is full.
 
 use std::io;
 use std::time::Duration;
 
 use crate::dataplane::choose::picker::{Asking, PassedOver};
+use crate::dataplane::clock::Tick;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::{Dial, Kernel};
 use crate::dataplane::session::Session;
@@ -14,14 +17,20 @@ use crate::dataplane::session::first_bytes::Greeting;
 use crate::dataplane::session::stage::Stage;
 use crate::dataplane::stream::Readiness;
 use crate::dataplane::stream::wire::Side;
+use crate::policy::balance::hash::attempt_key;
 use crate::policy::client::Client;
 use crate::policy::first_bytes::proxy_header::{self, Ends, ProxyVersion, Statement};
-use crate::shared::{Address, BackendId, ConnectFailure, RefuseReason};
+use crate::policy::health::backoff::jitter;
+use crate::shared::{Address, BackendId, ConnectFailure, Obstacle, Pool, RefuseReason, Skip};
 use crate::sys::socket::ConnectStatus;
 
 use super::failure_evidence;
 use super::next::Next;
 use super::source::{self, Caller, NotBegun};
+
+/// How far the waits of sessions before a repeated attempt differ from `retry_delay`, in per cent:
+/// those that failed together do not come back together.
+const REPEAT_SPREAD: u8 = 20;
 
 /// How an attempt stands after an event.
 #[derive(Debug)]
@@ -65,6 +74,7 @@ impl Handshake {
 
 /// The first attempt of a client, which does not overtake those that wait.
 pub(crate) fn first<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    session.follow(desk.snapshot.current());
     let pool = desk.snapshot().pool(session.place.pool);
     if pool.is_some_and(|pool| pool.has_line()) {
         return Next::LineUp;
@@ -79,16 +89,27 @@ pub(crate) fn retry<K: Kernel>(
     desk: &mut Desk<K>,
     failure: ConnectFailure,
 ) -> Next {
+    session.follow(desk.snapshot.current());
     match attempt_failed(session, desk, failure) {
         Some(next) => next,
         None => attempt(session, desk),
     }
 }
 
+/// A backend that failed may be tried again.
+#[cold]
+pub(crate) fn again<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    session.follow(desk.snapshot.current());
+    attempt(session, desk)
+}
+
 /// Chooses backends and starts to connect, until one attempt is under way.
 pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    let mut full = Vec::new();
     loop {
-        let Some(backend) = choose(session, desk) else { return why_none(session, desk) };
+        let Some(backend) = choose(session, desk, &full) else {
+            return why_none(session, desk);
+        };
         session.place.backend = Some(backend);
         session.stage = Stage::Connecting { since: desk.now, greeting: None };
         let mut begun = dial(session, desk);
@@ -106,6 +127,10 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
                 return Next::Watch;
             }
             Err(NotBegun::Exhausted) => return Next::refuse(RefuseReason::Descriptors),
+            Err(NotBegun::Failed(ConnectFailure::QueueFull)) if may_wait(session, desk) => {
+                found_full(session, desk);
+                full.push(backend);
+            }
             Err(NotBegun::Failed(failure)) => {
                 if let Some(next) = attempt_failed(session, desk, failure) {
                     return next;
@@ -194,39 +219,92 @@ fn attempt_failed<K: Kernel>(
     }
     session.backend_socket = None;
     session.stream.backend_replaced();
+    let number = session.place.number;
+    let begun = session.stage.since().unwrap_or(desk.now);
     let its = session.particulars_mut();
     its.source_port = None;
     its.tried.push(backend.id);
     its.failure = Some(failure);
+    let attempt = u32::try_from(its.tried.len()).unwrap_or(u32::MAX);
+    let delay = pool.map_or(Duration::ZERO, |pool| pool.terms.repeat_delay());
+    let chance = attempt_key(number, attempt, 0);
+    its.repeat_at = Some(begun.after(jitter(delay, REPEAT_SPREAD, chance)));
     let retries = pool.map_or(0, |pool| pool.terms.retries);
     let may = may_retry(its.tried.len(), retries);
     (!may).then(|| Next::refuse(RefuseReason::NoBackend))
 }
 
-/// Why no backend could be chosen.
-#[cold]
-fn why_none<K: Kernel>(session: &Session<K>, desk: &Desk<K>) -> Next {
+/// Whether the pool lets clients wait for a place.
+fn may_wait<K: Kernel>(session: &Session<K>, desk: &Desk<K>) -> bool {
     let pool = desk.snapshot().pool(session.place.pool);
-    if pool.is_some_and(|pool| pool.is_only_full()) {
-        Next::LineUp
-    } else {
-        Next::refuse(RefuseReason::NoBackend)
+    pool.is_some_and(|pool| pool.terms.queue.is_some())
+}
+
+/// The backend on which a place was claimed takes no connection now. The place is given back and
+/// no worker called: the client that is first in line would find it full, too.
+#[cold]
+fn found_full<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) {
+    let claimed = session.place.backend.take();
+    let Some(backend) = claimed.and_then(|id| desk.snapshot().backend(id)) else { return };
+    let counters = backend.state.counters(desk.books.number);
+    counters.failed_for(ConnectFailure::QueueFull).add(1);
+    backend.state.release();
+    session.note_skipped(vec![Skip { backend: backend.id, why: Obstacle::Full }]);
+}
+
+/// What comes next for a session for which no backend could be chosen.
+#[cold]
+fn why_none<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next {
+    let pool = desk.snapshot().pool(session.place.pool);
+    let Some(pool) = pool else { return Next::refuse(RefuseReason::NoBackend) };
+    if waits_for_another(pool, session.tried()) {
+        return Next::LineUp;
     }
+    let repeat_at = session.particulars.as_ref().and_then(|its| its.repeat_at);
+    if let Some(until) = repeat_at.filter(|at| *at > desk.now)
+        && pool.has_usable(|backend| session.tried().contains(&backend))
+    {
+        session.stage = Stage::Resting { until };
+        return Next::Rest;
+    }
+    if pool.is_only_full() { Next::LineUp } else { Next::refuse(RefuseReason::NoBackend) }
+}
+
+/// Whether clients of a pool may wait, and a backend that was not tried could serve once it has a
+/// place.
+fn waits_for_another(pool: &Pool, tried: &[BackendId]) -> bool {
+    pool.terms.queue.is_some() && pool.has_usable(|backend| !tried.contains(&backend))
+}
+
+/// Whether a backend that failed may be tried again now. While another is only full, the last
+/// attempt is kept for that one.
+fn may_repeat<K: Kernel>(session: &Session<K>, pool: &Pool, now: Tick) -> bool {
+    let Some(its) = &session.particulars else { return false };
+    let is_due = its.repeat_at.is_none_or(|at| at <= now);
+    let is_spare = its.tried.len() < pool.terms.retries as usize;
+    is_due && (is_spare || !waits_for_another(pool, &its.tried))
 }
 
 /// A backend for a session, with a place claimed there.
-fn choose<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<BackendId> {
+fn choose<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &mut Desk<K>,
+    full: &[BackendId],
+) -> Option<BackendId> {
     let snapshot = desk.snapshot.current();
+    let pool = snapshot.pool(session.place.pool)?;
     let passed_over = PassedOver::default();
     let asking = Asking {
         client: session.client,
         key: session.hashed_key(),
         now_us: desk.now.micros(),
         tried: session.tried(),
+        may_repeat: may_repeat(session, pool, desk.now),
+        full,
         generation: snapshot.generation,
         passed_over: &passed_over,
     };
-    let picked = desk.chooser.choose(snapshot.pool(session.place.pool)?, asking);
+    let picked = desk.chooser.choose(pool, asking);
     let skipped = passed_over.into_list();
     if !skipped.is_empty() {
         session.note_skipped(skipped);

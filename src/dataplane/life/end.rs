@@ -93,7 +93,7 @@ pub(crate) fn record_of<K: Kernel>(
     let last_tried = || session.tried().last().and_then(|id| snapshot.backend(*id));
     let [to_backend, to_client] = session.stream.delivered();
     let mut times = session.times;
-    if let Stage::Waiting { since } = session.stage {
+    if let Stage::Waiting { since, .. } = session.stage {
         times.waited(desk.now.since(since));
     }
     let queue_ms = times.waited_ms.map(u64::from);

@@ -1,4 +1,4 @@
-//! What a chapter of a session's life answers: what comes next.
+//! The answer of a chapter of a session's life: the next step.
 
 use crate::dataplane::stream::{End, Reset};
 use crate::policy::admit::http_answer::HttpAnswer;
@@ -25,6 +25,8 @@ pub(crate) enum Next {
     LineUp,
     /// Wait in the line; a place may be there already.
     TryLine,
+    /// Wait until a backend that failed may be tried again.
+    Rest,
     /// The backend is connected: send it the header that it has to get first.
     Greet,
     /// The backend is connected and has its PROXY header, if it wants one: bytes may move.

@@ -1,4 +1,4 @@
-//! What is read of a session before there is a backend for it.
+//! The bytes that are read of a client before there is a backend for it.
 //!
 //! From peers of `accept_proxy`, the PROXY header: only then is the client judged, by the address
 //! that the header names. Where the pool or the hash depends on what the client says, as many of
@@ -52,15 +52,14 @@ pub(crate) fn go_on<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> 
 #[cold]
 pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
     let snapshot = desk.snapshot();
-    let Some(listener) = snapshot.listener(session.place.listener) else { return Next::GONE };
+    let Some(listener) = snapshot.serving_listener(session.place.listener) else {
+        return Next::GONE;
+    };
     match &session.stage {
         Stage::Reading(reading) if reading.awaited == Awaited::Words => {
             match late_way(listener, session.client.ip(), &reading.bytes) {
                 Err(reason) => Next::refuse(reason),
-                Ok(way) => {
-                    session.place.pool = way.pool;
-                    leave_off(session, snapshot, desk.now)
-                }
+                Ok(way) => leave_off(session, snapshot, way, desk.now),
             }
         }
         _ => Next::refuse(RefuseReason::ProxyHeader),
@@ -72,7 +71,7 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
     let snapshot = desk.snapshot();
     let Stage::Reading(reading) = &session.stage else { return None };
     // It stays in the snapshot as long as it has sessions.
-    let Some(listener) = snapshot.listener(session.place.listener) else {
+    let Some(listener) = snapshot.serving_listener(session.place.listener) else {
         return Some(Next::GONE);
     };
     let client = session.client.ip();
@@ -87,11 +86,7 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
         }
         None => return None,
     };
-    if way.key.is_some() {
-        session.particulars_mut().hashed_key = way.key;
-    }
-    session.place.pool = way.pool;
-    Some(leave_off(session, snapshot, desk.now))
+    Some(leave_off(session, snapshot, way, desk.now))
 }
 
 /// Takes what a header says for the truth, and judges the client by it. `None`: go on reading.
@@ -129,7 +124,7 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
 /// Receives once. `None`: something has come; look at it.
 fn receive_more<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<Next> {
     let Stage::Reading(reading) = &mut session.stage else { return Some(Next::Wait) };
-    let listener = desk.snapshot.current().listener(session.place.listener);
+    let listener = desk.snapshot.current().serving_listener(session.place.listener);
     let most = bytes_max(reading, listener.map(|listener| &**listener));
     let room = most.saturating_sub(reading.bytes.len());
     let Some(buffer) = desk.scratch.get_mut(..room) else { return Some(Next::Rearm) };
@@ -155,7 +150,14 @@ fn bytes_max(reading: &Reading, listener: Option<&Listener>) -> usize {
 }
 
 /// Goes on to a backend with what has been read.
-fn leave_off<K: Kernel>(session: &mut Session<K>, snapshot: &Snapshot, now: Tick) -> Next {
+fn leave_off<K: Kernel>(
+    session: &mut Session<K>,
+    snapshot: &Snapshot,
+    way: Way,
+    now: Tick,
+) -> Next {
+    session.go(way);
+    session.place.generation = snapshot.generation;
     let stage = std::mem::replace(&mut session.stage, Stage::connecting(now));
     if let Stage::Reading(reading) = stage {
         session.preload(&reading.bytes, snapshot, now);

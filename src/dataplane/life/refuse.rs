@@ -19,7 +19,7 @@ use crate::shared::{
 use super::end;
 use super::next::Refusal;
 
-/// What a client that is turned away gets.
+/// The way in which a client is turned away.
 #[derive(Debug, Clone, Copy)]
 enum Farewell {
     Reset,

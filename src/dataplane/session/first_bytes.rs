@@ -1,5 +1,5 @@
-//! What goes before the bytes that move: what a client says before it has a backend, and the PROXY
-//! header that a backend gets before any byte of its client.
+//! The bytes that go before those that move: the first of a client, before it has a backend, and
+//! the PROXY header that a backend gets before any byte of its client.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dataplane::clock::Tick;
 use crate::shared::Listener;
 
-/// What is waited for.
+/// The bytes that are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awaited {
     /// A PROXY header.
@@ -16,7 +16,7 @@ pub enum Awaited {
     Words,
 }
 
-/// What has been read of a client, and how long it may take.
+/// The bytes read of a client so far, and how long the reading may take.
 #[derive(Debug)]
 pub struct Reading {
     /// What has to come.

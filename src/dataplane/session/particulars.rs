@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::dataplane::clock::Tick;
 use crate::dataplane::stream::pacing::Pacing;
 use crate::policy::first_bytes::proxy_header::Malformed;
 use crate::shared::{BackendId, ConnectFailure, Skip, SourcePort};
@@ -9,7 +10,7 @@ use crate::shared::{BackendId, ConnectFailure, Skip, SourcePort};
 /// The particulars of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Particulars {
-    /// What is hashed instead of the client's address.
+    /// The hash that stands for the client instead of its address.
     pub(crate) hashed_key: Option<u64>,
     /// Where the client connected to, by its PROXY header.
     pub(crate) destination: Option<SocketAddr>,
@@ -17,12 +18,16 @@ pub(crate) struct Particulars {
     pub(crate) authority: Option<Box<[u8]>>,
     /// Why there was no header.
     pub(crate) malformed: Option<Malformed>,
-    /// What it has taken of its bandwidth.
+    /// The bandwidth that it has taken.
     pub(crate) pacing: Option<Pacing>,
     /// Backends that were passed over for it.
     pub(crate) skipped: Vec<Skip>,
     /// Backends that failed it; forgotten once one serves.
     pub(crate) tried: Vec<BackendId>,
+    /// From when on those may be tried again.
+    pub(crate) repeat_at: Option<Tick>,
+    /// When it joined the line for the first time: its place there, and its deadline.
+    pub(crate) lined_up: Option<Tick>,
     /// How the latest of those failed.
     pub(crate) failure: Option<ConnectFailure>,
     /// The port it comes from, where the pool names its sources.

@@ -30,8 +30,15 @@ pub enum Stage {
     Reading(Box<Reading>),
     /// Waiting for a place, every backend being full.
     Waiting {
-        /// When it joined the line.
+        /// When it joined the line for the first time.
+        first: Tick,
+        /// When it joined it this time.
         since: Tick,
+    },
+    /// Waiting until a backend that failed may be tried again, there being no other.
+    Resting {
+        /// When that is.
+        until: Tick,
     },
     /// Waiting for a backend's handshake.
     Connecting {
@@ -44,7 +51,7 @@ pub enum Stage {
     Greeting {
         /// When the attempt began.
         since: Tick,
-        /// What of the header is still to be sent.
+        /// The header, with the part that is still to be sent.
         greeting: Box<Greeting>,
     },
     /// Moving bytes.
@@ -55,7 +62,7 @@ pub enum Stage {
     Cut(Box<CutOff>),
 }
 
-/// What a session keeps while its bytes move.
+/// The state of a session whose bytes move.
 #[derive(Debug, Clone, Copy)]
 pub struct Moving {
     /// When a byte last moved, or the backend was connected; or will be free to move one, where it
@@ -108,7 +115,7 @@ pub struct OldAge {
     pub latest: Tick,
 }
 
-/// What a due timer asks for.
+/// The action that a due timer asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// Nothing yet: something has moved since it was armed.
@@ -119,6 +126,8 @@ pub enum Due {
     Ask,
     /// Turning the client away: no place in time.
     NoPlace,
+    /// A further attempt: a backend that failed may be tried again.
+    TryAgain,
     /// This backend takes too long: another one.
     Retry,
     /// Setting keepalive on the backend's socket.
@@ -209,15 +218,16 @@ impl Stage {
         }
     }
 
-    /// When the attempt, the reading or the waiting began; `None` once bytes move.
+    /// When the attempt, the reading or the waiting began; `None` between two attempts and once
+    /// bytes move.
     #[must_use]
     pub fn since(&self) -> Option<Tick> {
         match self {
             Self::Reading(reading) => Some(reading.since),
-            Self::Waiting { since }
+            Self::Waiting { since, .. }
             | Self::Connecting { since, .. }
             | Self::Greeting { since, .. } => Some(*since),
-            Self::Moving(_) | Self::Lingering(_) | Self::Cut(_) => None,
+            Self::Resting { .. } | Self::Moving(_) | Self::Lingering(_) | Self::Cut(_) => None,
         }
     }
 
@@ -226,7 +236,8 @@ impl Stage {
     pub fn next_check<P: Holds>(&self, stream: &Stream<P>, bounds: Bounds, now: Tick) -> Tick {
         match self {
             Self::Reading(reading) => reading.since.after(bounds.reading),
-            Self::Waiting { since } => since.after(bounds.queue).min(now.after(LINE_LOOK)),
+            Self::Waiting { first, .. } => first.after(bounds.queue).min(now.after(LINE_LOOK)),
+            Self::Resting { until } => *until,
             Self::Connecting { since, .. } | Self::Greeting { since, .. } => {
                 since.after(bounds.connect)
             }
@@ -251,8 +262,10 @@ impl Stage {
         let over = |since: Tick, bound: Duration| since.after(bound) <= now;
         match self {
             Self::Reading(reading) if over(reading.since, bounds.reading) => Due::Unsaid,
-            Self::Waiting { since } if over(*since, bounds.queue) => Due::NoPlace,
+            Self::Waiting { first, .. } if over(*first, bounds.queue) => Due::NoPlace,
             Self::Waiting { .. } => Due::Ask,
+            Self::Resting { until } if *until <= now => Due::TryAgain,
+            Self::Resting { .. } => Due::Later,
             Self::Connecting { since, .. } | Self::Greeting { since, .. }
                 if over(*since, bounds.connect) =>
             {
