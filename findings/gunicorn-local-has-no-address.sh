@@ -13,7 +13,7 @@
 #           v1 TCP4        200 '192.0.2.1'
 #           v1 UNKNOWN     400
 # Means:    an application that reads the address (a log, a limit, ipaddress.ip_address) fails for
-#           probes alone: the balancer takes out servers that serve everyone. Treat None in the path
+#           probes alone: the balancer takes out servers that serve all clients. Treat None in the path
 #           that is probed; probe with version 2.
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# xinetd and inetd stop a service for everyone when all its clients together ask too often.
+# xinetd and inetd stop a service for all its clients when they together ask too often.
 #
 # Programs: xinetd 1:2.3.15.3-1+b1 with cps = 10 10 (without that line it is 50 10), openbsd-inetd
 #           0.20221205-2~deb12u1 as it is (Debian); a service that echoes "up", as for agent checks.

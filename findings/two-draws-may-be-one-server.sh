@@ -12,7 +12,7 @@
 #           envoy, choice_count 4         2 to 12 %
 #           haproxy random(2)             10 to 35 %
 #           nginx random two least_conn   0 (no more than one session could be held on the first)
-# Means:    a server that accepts and answers nobody gets a quarter of all new sessions for good, since
+# Means:    a server that accepts and answers no client gets a quarter of all new sessions for good, since
 #           what it holds counts for nothing when it is drawn twice. With few servers: leastconn, or a
 #           higher choice_count; and a probe that asks for an answer.
 set -euo pipefail
