@@ -60,5 +60,6 @@ send(*lines)
 send('{"another":"connection"}')
 seen = written("another")
 for line in seen: print(line)
-sys.exit(seen != ['tag= msg={"time":"2026-11-24T05:00:52Z"}', "tag=time=2026-11-24T05: msg=00:52Z a=b", 'tag= msg={"another":"connection"}'])
+sys.exit(seen != ['tag= msg={"time":"2026-11-24T05:00:52Z"}', "tag=time=2026-11-24T05: msg=00:52Z a=b",
+                 'tag= msg={"another":"connection"}'])
 EOF
