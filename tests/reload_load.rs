@@ -1,7 +1,7 @@
 //! A hundred reloads, and a stop, while clients come as fast as they can: none is refused, reset
 //! or left waiting, long sessions go on, and nothing is left open.
 //!
-//! A reload comes after a number of further clients, so the test has the same power on any machine:
+//! A reload comes after a number of further clients, so the test is as strict on a slow machine:
 //! about a hundred connections meet each. The negative control, `tests/controls/bind_anew.patch`,
 //! opens the listening sockets anew at each reload.
 
@@ -177,7 +177,7 @@ fn reload_under_load(backends: &[Backend; 2], proxy: &Proxy) -> Vec<Error> {
 
 // If this fails, clients are refused or cut off while an operator reloads, or descriptors leak.
 #[test]
-fn a_hundred_reloads_lose_nobody() {
+fn a_hundred_reloads_lose_no_client() {
     let backends = [Backend::echo(), Backend::echo()];
     let proxy = Setup::of(&[&backends[0]]).global(GLOBAL).start();
     let failures = reload_under_load(&backends, &proxy);
@@ -193,7 +193,7 @@ fn a_hundred_reloads_lose_nobody() {
 
 // If this fails, a stop cuts clients off that evenkeel has accepted, or leaves them waiting.
 #[test]
-fn a_stop_under_load_cuts_nobody() {
+fn a_stop_under_load_cuts_no_session() {
     let backend = Backend::echo();
     let mut proxy = Setup::of(&[&backend]).global("workers = 2").start();
     let (address, tally) = (proxy.address(), Tally::default());

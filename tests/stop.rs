@@ -55,7 +55,7 @@ fn a_session_is_served_to_its_end() {
 
 // If this fails, clients whose handshake was done when the stop came are reset.
 #[test]
-fn whoever_had_connected_is_served() {
+fn clients_that_had_connected_are_served() {
     let backend = Backend::echo();
     let mut proxy = Setup::of(&[&backend]).global("workers = 2").start();
     for turn in 0..10 {

@@ -10,7 +10,7 @@ use crate::control::host::socket_file::{SocketFile, WhenLocked, directory_of, ma
 use crate::control::run_error::RunError;
 use crate::sys::unix;
 
-/// Nobody else may connect.
+/// Only the user of the process, and root, may connect.
 const PERMISSIONS: u32 = 0o600;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;

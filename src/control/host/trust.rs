@@ -30,7 +30,7 @@ pub(crate) struct TlsProbes(HashMap<String, Arc<TlsProbe>>);
 /// What the TLS probes of one pool need.
 #[derive(Debug)]
 pub(crate) struct TlsProbe {
-    /// Makes the handshake; the same for all pools.
+    /// Makes the handshake, for all pools.
     pub(crate) client: Arc<ClientConfig>,
     /// What `host` says; `None` is the backend's address.
     pub(crate) name: Option<ServerName<'static>>,

@@ -150,7 +150,7 @@ fn reason_of(record: &SessionRecord) -> Cow<'static, str> {
     }
 }
 
-/// Who was passed over, and why: `b2(down),b3(full)`.
+/// The backends that were passed over, and why: `b2(down),b3(full)`.
 fn skipped_of(record: &SessionRecord) -> Option<String> {
     let one =
         |(backend, why): &(Arc<Backend>, Obstacle)| format!("{}({})", backend.name, why.word());
