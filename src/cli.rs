@@ -15,8 +15,8 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 
 /// Shown below the help and in the man page.
 const AFTER: &str = "\
-Exit status: 0 done; 1 failed, or not ready; 2 wrong usage; 3 warnings with `check --strict`; \
-78 the configuration is refused.
+Exit status: 0 done; 1 failed, or not ready, or an address cannot be listened on; 2 wrong usage; \
+3 warnings with `check --strict`; 78 the configuration is refused.
 
 Signals of `run`: TERM, INT, QUIT stop gracefully, a second one at once; HUP reloads.";
 
@@ -54,14 +54,8 @@ pub(crate) enum Verb {
     Schema,
     /// Make the running process read its file again; prints what changed, or why it was refused.
     ///
-    /// Example: `evenkeel reload --dry-run`
-    Reload {
-        #[command(flatten)]
-        target: Target,
-        /// Only show what would change; new addresses are opened for a moment.
-        #[arg(long)]
-        dry_run: bool,
-    },
+    /// Example: `evenkeel reload --dry-run candidate.toml`
+    Reload(Reload),
     /// Show listeners, backends and workers, with their rates.
     ///
     /// Example: `evenkeel status --quiet && echo ready`
@@ -101,6 +95,10 @@ pub(crate) enum Verb {
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u16,
     },
+    /// Drop what `drain`, `ready`, `maint` and `weight` have set for a backend.
+    ///
+    /// Example: `evenkeel forget web/10.0.0.1:80`
+    Forget(OneBackend),
     /// Print a completion script for a shell.
     ///
     /// Example: `evenkeel completions bash > /etc/bash_completion.d/evenkeel`
@@ -170,6 +168,19 @@ pub(crate) struct Target {
     /// Configuration file that names the admin socket; by default that of `run`, if it exists.
     #[arg(short = 'c', long = "config", value_name = "FILE", env = "EVENKEEL_CONFIG")]
     pub(crate) file: Option<PathBuf>,
+}
+
+/// `reload`.
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Only show what would change; new addresses are opened for a moment.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// With `--dry-run`: a candidate, which the process judges instead of its own file.
+    #[arg(value_name = "FILE", requires = "dry_run")]
+    pub(crate) candidate: Option<PathBuf>,
 }
 
 /// `explain`.

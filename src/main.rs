@@ -26,7 +26,7 @@ fn perform(verb: Verb) -> ExitCode {
         Verb::Check(options) => offline::check(&options),
         Verb::Config(config) => offline::effective(&config),
         Verb::Schema => offline::schema(),
-        Verb::Reload { target, dry_run } => remote::reload(&target, dry_run),
+        Verb::Reload(options) => remote::reload(&options),
         Verb::Status { target, json, quiet } => {
             let manner = match (json, quiet) {
                 (_, true) => Manner::Quiet,
@@ -42,6 +42,7 @@ fn perform(verb: Verb) -> ExitCode {
         Verb::Weight { target, weight } => {
             remote::backend(&target, "weight", format!("{{\"weight\": {weight}}}"))
         }
+        Verb::Forget(target) => remote::backend(&target, "forget", String::new()),
         Verb::Completions { shell } => offline::completions(shell),
         Verb::Man { verb } => offline::man(verb.as_deref()),
         Verb::Version { json } => offline::version(json),
@@ -65,13 +66,17 @@ fn end(outcome: Result<(), RunError>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Config(problems)) => {
             complain(&problems);
-            fail("the configuration is refused", "`evenkeel check -c FILE` tells the same");
+            fail("the configuration is refused", "`evenkeel check -c FILE` shows every problem");
             ExitCode::from(exit::BAD_CONFIG)
         }
         Err(RunError::Host { text, .. }) => {
             complain(&text);
-            fail("cannot listen where the configuration says", "");
-            ExitCode::from(exit::BAD_CONFIG)
+            fail(
+                "this host does not let evenkeel listen where the configuration says",
+                "the file may be right and the address free or here later: the systemd unit tries \
+                 again",
+            );
+            ExitCode::FAILURE
         }
         Err(failed @ RunError::Failed { .. }) => {
             fail(failed, "");

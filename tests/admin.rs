@@ -133,7 +133,7 @@ fn bad_requests_are_named() {
     let proxy = Proxy::start(&config(&[&one]));
     let name = one.address().to_string();
     let cases = [
-        ("POST", "/v1/backends/pool/nobody/drain".to_owned(), "", 404, name.as_str()),
+        ("POST", "/v1/backends/pool/absent/drain".to_owned(), "", 404, name.as_str()),
         ("POST", format!("/v1/backends/poll/{name}/drain"), "", 404, "pool"),
         ("POST", format!("/v1/backends/pool/{name}/explode"), "", 404, "drain, ready"),
         ("POST", format!("/v1/backends/pool/{name}/weight"), "{\"weight\": -1}", 400, "weight"),
@@ -313,4 +313,105 @@ fn a_blocked_stderr_blocks_nothing() {
     assert_eq!(visit(proxy.address()), "one");
     proxy.signal(Signal::TERM);
     assert!(proxy.wait_for_exit().success());
+}
+
+/// Asks the page in plain HTTP, and gives the whole answer.
+fn ask_page(page: std::net::SocketAddr, head: &str) -> String {
+    let mut stream = support::connect(page);
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+// If this fails, clients that hold connections open take health checks and metrics away from an
+// orchestrator.
+#[test]
+fn silent_and_deaf_clients_do_not_take_the_page_away() {
+    let one = Backend::named("one");
+    let proxy = Proxy::start(&config(&[&one]));
+    let page = proxy.page();
+    let from = |last: u8| (std::net::IpAddr::from([127, 0, 0, last]), 0);
+    // More than are served at once: silent ones, and ones that ask on and on and read no answer.
+    let held: Vec<TcpStream> = (0..200_u32)
+        .map(|number| {
+            let mut stream = support::connect_from(from(9), page).unwrap();
+            if number % 2 == 0 {
+                let questions = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50);
+                // It may have had to give way meanwhile.
+                let _reset = stream.write_all(questions.as_bytes());
+            }
+            stream
+        })
+        .collect();
+    for path in ["/livez", "/readyz", "/metrics", "/v1/status"].into_iter().cycle().take(40) {
+        let stream = support::connect_from(from(1), page).unwrap();
+        assert_eq!(http(stream, "GET", path, "").code, 200, "{path}");
+    }
+    // Those of the control socket are others.
+    assert_eq!(proxy.ask("GET", "/livez", "").code, 200);
+    drop(held);
+}
+
+// If this fails, a page in an operator's browser reads the metrics (DNS rebinding), or an
+// orchestrator's question is refused.
+#[test]
+fn the_page_answers_to_its_own_names() {
+    let one = Backend::named("one");
+    let text = config(&[&one]).replace("[admin]\n", "[admin]\nhosts = [\"lb.example.com\"]\n");
+    let proxy = Proxy::start(&text);
+    let page = proxy.page();
+    let code = |path: &str, host: &str| {
+        let answer = ask_page(page, &format!("GET {path} HTTP/1.1\r\nHost: {host}"));
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for path in ["/", "/metrics", "/v1/status"] {
+        assert_eq!(code(path, "evil.test"), "421", "{path}");
+        for host in [&*page.to_string(), "localhost:1", "LB.example.com:9900", "[::1]:9900"] {
+            assert_eq!(code(path, host), "200", "{path} {host}");
+        }
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(code(path, "probe.test"), "200", "{path}");
+    }
+    proxy.rewrite(&config(&[&one]));
+    assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
+    assert_eq!(code("/metrics", "lb.example.com"), "421", "a reload takes the name away");
+}
+
+// If this fails, agents that read the older text format lose the type of every counter, or a
+// restart is seen that was none.
+#[test]
+fn metrics_come_in_the_format_that_is_asked_for() {
+    let one = Backend::named("one");
+    let proxy = Proxy::start(&config(&[&one]));
+    let page = proxy.page();
+    let ask = |accept: &str| {
+        let answer = ask_page(page, &format!("GET /metrics HTTP/1.1\r\nHost: localhost{accept}"));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_ascii_lowercase(), body.to_owned())
+    };
+    let (head, body) = ask("\r\nAccept: text/plain;version=0.0.4");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("# TYPE evenkeel_listener_accepted_total counter\n"), "{body}");
+    assert!(body.contains("# TYPE evenkeel_build_info gauge\n"), "{body}");
+    assert!(!body.contains("# EOF"), "{body}");
+    let (head, open) = ask("");
+    assert!(head.contains("content-type: application/openmetrics-text"), "{head}");
+    let samples = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(samples(&body), samples(&open));
+    let started = |text: &str| {
+        let found = text.lines().find(|line| line.starts_with("process_start_time_seconds"));
+        found.unwrap().to_owned()
+    };
+    let first = started(&body);
+    // The time since the start passes whole seconds meanwhile.
+    let turned = |proxy: &Proxy| proxy.document()["uptime_seconds"].as_f64().unwrap() > 1.5;
+    eventually("a second has passed", PATIENCE, || {
+        assert_eq!(started(&ask("").1), first);
+        turned(&proxy).then_some(())
+    });
 }

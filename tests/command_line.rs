@@ -126,7 +126,7 @@ fn packaging_verbs_print() {
 
 // If this fails, a script cannot tell "not running" from "not ready", or gets noise from `-q`.
 #[test]
-fn nobody_there_is_said_with_a_remedy() {
+fn a_process_that_is_not_there_is_named_with_a_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     let socket = socket.to_str().unwrap();
@@ -172,7 +172,7 @@ fn verbs_reach_the_process() {
     let backend = &document["pools"]["pool"]["backends"][one.address().to_string()];
     assert_eq!((&backend["state"], &backend["weight"]), (&"up".into(), &3.into()));
 
-    let unknown = by_file(&["drain", "pool/nobody"]);
+    let unknown = by_file(&["drain", "pool/absent"]);
     assert_eq!(code(&unknown), 1);
     assert!(text(&unknown.stderr).contains(&one.address().to_string()));
 
@@ -194,10 +194,11 @@ fn run_refuses_a_bad_file_with_78() {
     assert_eq!(code(&output), 78);
     let said = text(&output.stderr);
     assert!(said.contains("evenkeel: the configuration is refused"), "{said}");
-    assert!(said.contains("`evenkeel check -c FILE` tells the same"), "{said}");
+    assert!(said.contains("`evenkeel check -c FILE` shows every problem"), "{said}");
 }
 
-// If this fails, an operator looks in a good file for a mistake that is none.
+// If this fails, an operator looks in a good file for a mistake that is none, or the unit does not
+// try again.
 #[test]
 fn an_address_that_is_taken_is_no_mistake_in_the_file() {
     let directory = tempfile::tempdir().unwrap();
@@ -205,15 +206,20 @@ fn an_address_that_is_taken_is_no_mistake_in_the_file() {
     let address = taken.local_addr().unwrap().to_string();
     let file = written(directory.path(), &GOOD.replace("127.0.0.1:0", &address));
     let output = evenkeel(&["run", "-c", file.to_str().unwrap()]);
-    assert_eq!(code(&output), 78);
+    assert_eq!(code(&output), 1);
     let said = text(&output.stderr);
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
-    assert!(said.contains("evenkeel: cannot listen where the configuration says"), "{said}");
+    assert!(
+        said.contains(
+            "evenkeel: this host does not let evenkeel listen where the configuration says"
+        ),
+        "{said}"
+    );
     assert!(!said.contains("evenkeel check"), "{said}");
 
     let page = format!("{GOOD}[admin]\nhttp = \"{address}\"\n");
     let output = evenkeel(&["run", "-c", written(directory.path(), &page).to_str().unwrap()]);
-    assert_eq!(code(&output), 78);
+    assert_eq!(code(&output), 1);
     let said = text(&output.stderr);
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
     assert!(said.contains("evenkeel.toml:8:8"), "{said}");
@@ -252,14 +258,22 @@ fn a_result_that_is_lost_is_a_failure() {
 
 // If this fails, a verb meant for one process is obeyed by another.
 #[test]
-fn a_file_that_does_not_tell_its_socket_reaches_nobody() {
+fn a_file_that_does_not_tell_its_socket_reaches_no_process() {
     let directory = tempfile::tempdir().unwrap();
-    let file = written(directory.path(), "[admin]\nsocket = 5\n");
-    let output = evenkeel(&["ready", "a/b", "-c", file.to_str().unwrap()]);
-    assert_eq!(code(&output), 1);
-    let said = text(&output.stderr);
-    assert!(said.contains("does not tell the admin socket"), "{said}");
-    assert!(said.contains("`--socket PATH`"), "{said}");
+    let unclear =
+        ["[admin]\nsocket = 5\n", "[listener.web\nbind = []\n", "[pool.p]\nbackends = [oops\n"];
+    for broken in unclear {
+        let file = written(directory.path(), broken);
+        for verb in [&["ready", "a/b", "-c"][..], &["reload", "-c"], &["status", "-c"]] {
+            let output = command(verb).arg(&file).output().unwrap();
+            assert_eq!(code(&output), 78, "{verb:?} {broken}");
+            let said = text(&output.stderr);
+            assert!(said.contains("does not tell the admin socket"), "{said}");
+            assert!(said.contains("evenkeel.toml:") && said.contains("`--socket PATH`"), "{said}");
+        }
+    }
+    let output = evenkeel(&["status", "-c", "/no/such/file.toml"]);
+    assert_eq!(code(&output), 78);
 }
 
 /// Addresses of a demonstration: the listener and the admin page.

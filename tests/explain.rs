@@ -238,7 +238,77 @@ fn the_verb_prints_the_steps() {
     let (code, _, complaint) = ask(&["back", "192.0.2.7"]);
     assert_eq!(code, 1);
     assert!(complaint.contains("no listener \"back\"; there are: front"), "{complaint}");
-    let (code, _, complaint) = ask(&["front", "somebody"]);
+    let (code, _, complaint) = ask(&["front", "a-name"]);
     assert_eq!(code, 1);
-    assert!(complaint.contains("client \"somebody\" is no address like 192.0.2.7"), "{complaint}");
+    assert!(complaint.contains("client \"a-name\" is no address like 192.0.2.7"), "{complaint}");
+}
+
+// If this fails, an operator who leaves the port out is told a backend for sure that depends on it.
+#[test]
+fn a_question_without_the_port_that_is_hashed_is_not_certain() {
+    let backends = named(3);
+    let proxy = setup(&backends).pool("hash_key = \"client-ip-port\"").start();
+    let without = of(&proxy, 1);
+    assert_eq!(
+        (&without["route"]["depends_on_port"], &without["pick"]["certain"]),
+        (&true.into(), &false.into())
+    );
+    let with = document(&proxy, "front", "127.13.0.1:4711");
+    assert_eq!(
+        (&with["route"]["depends_on_port"], &with["pick"]["certain"]),
+        (&false.into(), &true.into())
+    );
+    let mut stream = connect_from((client(1), 0), proxy.address()).unwrap();
+    let asked = document(&proxy, "front", &stream.local_addr().unwrap().to_string());
+    assert_eq!(asked["pick"]["backend"], read_line(&mut stream).unwrap().as_str());
+}
+
+// If this fails, a backend without a weight is missing among those that are passed over, or a
+// client is promised one.
+#[test]
+fn backends_without_a_weight_are_named() {
+    let backends = named(2);
+    for balance in ["maglev", "round-robin", "least-connections", "random-two", "random", "first"] {
+        let keys = format!("balance = \"{balance}\"");
+        let proxy = setup(&backends).pool(&keys).backend(1, "weight = 0").start();
+        let said = of(&proxy, 1);
+        assert_eq!(said["pick"]["backend"], "b2", "{balance}: {said}");
+        assert_eq!(skipped(&said), [("b1".to_owned(), "weight-0".to_owned())], "{balance}");
+        assert_eq!(visit(&proxy, 1).unwrap().0, "b2", "{balance}");
+        proxy.weigh("back/b2", 0);
+        let said = of(&proxy, 1);
+        assert_eq!(said["reason"], "no_backend", "{balance}: {said}");
+        assert_eq!(skipped(&said).len(), 2, "{balance}: {said}");
+    }
+}
+
+// If this fails, a client is promised a backend that it can never reach.
+#[test]
+fn a_client_of_the_other_family_of_a_transparent_pool_is_told() {
+    let backends = named(1);
+    let proxy = setup(&backends).pool("transparent = true").start();
+    let said = document(&proxy, "front", "2001:db8::7");
+    assert_eq!(
+        (&said["outcome"], &said["reason"]),
+        (&"refused".into(), &"no_backend".into()),
+        "{said}"
+    );
+    assert_eq!(skipped(&said), [("b1".to_owned(), "failed".to_owned())]);
+    assert!(said["text"].as_str().unwrap().contains("no_source"), "{said}");
+    assert_eq!(document(&proxy, "front", "192.0.2.7")["outcome"], "served");
+}
+
+// If this fails, an operator is told where clients go that are no longer accepted.
+#[test]
+fn a_process_that_accepts_no_more_says_so() {
+    let backend = Backend::echo();
+    let proxy = Setup::of(&[&backend]).start();
+    let _held = connect_from((client(1), 0), proxy.address()).unwrap();
+    proxy.wait_for_sessions(1);
+    proxy.signal(rustix::process::Signal::TERM);
+    let path = format!("/v1/explain?listener=front&client={}", client(1));
+    support::eventually("it accepts no more", support::PATIENCE, || {
+        let answer = proxy.ask("GET", &path, "");
+        (answer.code == 409 && answer.body.contains("no listener accepts")).then_some(())
+    });
 }

@@ -180,7 +180,7 @@ fn sources_come_and_go_under_sessions() {
     assert_eq!(both, ["127.0.0.2", "127.0.0.3"]);
     // Out of the file it is shown no more; its sessions go on, counted.
     let said = proxy.reload_with(&with(&["127.0.0.3"]));
-    assert!(said.contains("pool back changed"), "{said}");
+    assert!(said.contains("pool back: source = "), "{said}");
     let name = "evenkeel_source_ports_in_use";
     assert_eq!(proxy.metrics().count(name, &[("source", "127.0.0.2")]), 0);
     for _ in 0..3 {

@@ -1,5 +1,5 @@
 //! Verbs that talk to a running process: `reload`, `status`, `explain`, `drain`, `ready`, `maint`,
-//! `weight`.
+//! `weight`, `forget`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::cli::exit::BAD_CONFIG;
 use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
-use crate::cli::{DEFAULT_FILE, Explain, OneBackend, Target};
+use crate::cli::{DEFAULT_FILE, Explain, OneBackend, Reload, Target};
 
 /// HTTP: done.
 const OK: u16 = 200;
@@ -42,7 +42,13 @@ struct ErrorReply {
 impl VerbFailure {
     fn tell(self) -> ExitCode {
         match self {
-            Self::Unreached(error) => fail(&error, error.help()),
+            Self::Unreached(error) => {
+                complain(error.problems());
+                fail(&error, error.help());
+                if error.is_of_the_file() {
+                    return ExitCode::from(BAD_CONFIG);
+                }
+            }
             Self::Answered(AdminReply { code, body }) => {
                 match serde_json::from_str::<ErrorReply>(&body) {
                     Ok(refusal) => fail(refusal.error, ""),
@@ -69,37 +75,74 @@ fn socket(target: &Target) -> Result<PathBuf, ClientError> {
 #[derive(Debug, Deserialize)]
 struct ReloadReply {
     generation: u64,
+    file: String,
+    refused_by: Option<String>,
+    changes: Vec<String>,
+    /// Problems, for people.
     text: String,
 }
 
 /// `reload`.
-pub(crate) fn reload(target: &Target, dry_run: bool) -> ExitCode {
-    try_reload(target, dry_run).unwrap_or_else(VerbFailure::tell)
+pub(crate) fn reload(options: &Reload) -> ExitCode {
+    try_reload(options).unwrap_or_else(VerbFailure::tell)
 }
 
-fn try_reload(target: &Target, dry_run: bool) -> Result<ExitCode, VerbFailure> {
-    let path = if dry_run { "/v1/reload?dry_run=true" } else { "/v1/reload" };
-    let answer = client::request(&socket(target)?, "POST", path, String::new())?;
-    let Ok(reloaded) = serde_json::from_str::<ReloadReply>(&answer.body) else {
+fn try_reload(options: &Reload) -> Result<ExitCode, VerbFailure> {
+    let Reload { target, dry_run, candidate } = options;
+    let socket = socket(target)?;
+    let answer = match candidate {
+        Some(file) => {
+            let path = client::candidate_path(file);
+            client::request(&socket, "POST", &path, client::read_file(file)?)?
+        }
+        None if *dry_run => {
+            client::request(&socket, "POST", "/v1/reload?dry_run=true", String::new())?
+        }
+        None => client::request(&socket, "POST", "/v1/reload", String::new())?,
+    };
+    let Ok(reply) = serde_json::from_str::<ReloadReply>(&answer.body) else {
         return Err(VerbFailure::Answered(answer));
     };
-    let ReloadReply { generation, text } = reloaded;
+    complain(&reply.text);
+    if candidate.is_none() {
+        warn_of_another_file(target, &reply.file);
+    }
+    let ReloadReply { generation, file, changes, .. } = &reply;
+    let changes = match changes.is_empty() {
+        true => "nothing changed\n".to_owned(),
+        false => changes.iter().map(|line| format!("{line}\n")).collect(),
+    };
     match (answer.code, dry_run) {
         (OK, true) => {
-            say(format_args!("the file is good; a reload would do this:\n{text}"));
+            say(format_args!("{file} is good; a reload would do this:\n{changes}"));
             Ok(ExitCode::SUCCESS)
         }
         (OK, false) => {
-            say(format_args!("reloaded, generation {generation} is in force\n{text}"));
+            say(format_args!("reloaded, generation {generation} of {file} is in force\n{changes}"));
             Ok(ExitCode::SUCCESS)
         }
         (REFUSED, _) => {
-            complain(&text);
-            let what = format!("reload refused: generation {generation} goes on unchanged");
-            fail(what, "");
-            Ok(ExitCode::from(BAD_CONFIG))
+            fail(format_args!("{file} is refused: generation {generation} goes on unchanged"), "");
+            // The file may be right, and the address here or free at the next try.
+            let by_host = reply.refused_by.as_deref() == Some("host");
+            Ok(if by_host { ExitCode::FAILURE } else { ExitCode::from(BAD_CONFIG) })
         }
         _ => Err(VerbFailure::Answered(answer)),
+    }
+}
+
+/// A file that an operator names leads to the process, which reads its own.
+fn warn_of_another_file(target: &Target, read: &str) {
+    let Some(named) = target.file.as_ref().filter(|_| target.socket.is_none()) else { return };
+    let is_same = match (named.canonicalize(), Path::new(read).canonicalize()) {
+        (Ok(named), Ok(read)) => named == read,
+        _ => false,
+    };
+    if !is_same {
+        let named = named.display();
+        complain(format_args!(
+            "warning: the process reads {read}, not {named}, which only told its socket\n"
+        ));
     }
 }
 

@@ -26,7 +26,7 @@ use super::route::{ROUTE, RouteConfig, routes};
 const USER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 86_400);
 
 /// Options of a TCP socket that listens.
-const OF_TCP: [&str; 3] = ["fast_open", "defer_accept", "mptcp"];
+const OF_TCP: [&str; 4] = ["fast_open", "defer_accept", "mptcp", "freebind"];
 
 /// Keys of `[listener.NAME]`.
 pub(super) static LISTENER: KeyTable = KeyTable {
@@ -88,20 +88,27 @@ pub(super) static LISTENER: KeyTable = KeyTable {
             .or_else("the kernel's")
             .means(
                 "`TCP_USER_TIMEOUT` of both sockets: give up when sent bytes stay unacknowledged \
-                    for this long.",
+                    for this long. The kernel has none for a client that speaks Multipath TCP.",
             ),
-        Key::new("fast_open", Shape::Boolean)
-            .default("false")
-            .reload("now")
-            .means("Accept data in the SYN (queue of 256)."),
-        Key::new("defer_accept", Shape::Boolean)
-            .default("false")
-            .reload("now")
-            .means("`TCP_DEFER_ACCEPT`: accept only once the client has sent something."),
+        Key::new("fast_open", Shape::Boolean).default("false").reload("now").means(
+            "Accept data in the SYN (queue of 256). The host has to allow it to servers: bit 2 \
+                    of `net.ipv4.tcp_fastopen`.",
+        ),
+        Key::new("defer_accept", Shape::Boolean).default("false").reload("now").means(
+            "`TCP_DEFER_ACCEPT`: accept only once the client has sent something. The kernel lets \
+                    a silent client in after about a second.",
+        ),
         Key::new("mptcp", Shape::Boolean)
             .default("false")
             .reload("restart, for an address that is listened on")
-            .means("Accept Multipath TCP."),
+            .means("Accept Multipath TCP, and plain TCP as well. The host has to have it."),
+        Key::new("freebind", Shape::Boolean)
+            .default("false")
+            .reload("now, for addresses that are not listened on yet")
+            .means(
+                "Listen on addresses that this host does not have yet, such as a VIP that another \
+                    node has.",
+            ),
         Key::new("bandwidth", Shape::TableOrFalse(&BANDWIDTH))
             .or_else("no bound")
             .reload("now")
@@ -152,6 +159,8 @@ pub struct ListenerConfig {
     pub defer_accept: bool,
     /// Accept Multipath TCP.
     pub mptcp: bool,
+    /// Listen on addresses that this host does not have (yet).
+    pub freebind: bool,
     /// Admission per client.
     pub limit: Option<LimitConfig>,
 }
@@ -179,6 +188,7 @@ pub(super) fn listener(
         fast_open: section.boolean_or_default("fast_open", report),
         defer_accept: section.boolean_or_default("defer_accept", report),
         mptcp: section.boolean_or_default("mptcp", report),
+        freebind: section.boolean_or_default("freebind", report),
         limit: limit(section, terms.protocol, report),
         terms,
     };
@@ -259,7 +269,7 @@ fn compare_unix(
         report.warning(&bind.place, finding);
     }
     if binds.iter().all(|bind| is_unix(&bind)) {
-        let given = [listener.fast_open, listener.defer_accept, listener.mptcp];
+        let given = [listener.fast_open, listener.defer_accept, listener.mptcp, listener.freebind];
         for (name, _) in OF_TCP.into_iter().zip(given).filter(|(_, given)| *given) {
             let Some(value) = section.get(name) else { continue };
             let finding = Finding::new(format!("`{name}` has no effect on Unix sockets"))
@@ -309,6 +319,7 @@ impl ListenerConfig {
             .plain("fast_open", self.fast_open)
             .plain("defer_accept", self.defer_accept)
             .plain("mptcp", self.mptcp)
+            .plain("freebind", self.freebind)
             .given((!bandwidth.is_empty()).then_some(bandwidth), |out, rates| {
                 out.table("bandwidth", &rates)
             })

@@ -21,6 +21,7 @@ mod bounds;
 mod by_key;
 mod cells;
 mod companions;
+mod difference;
 mod entries;
 mod file;
 mod hash;
@@ -65,6 +66,7 @@ pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue,
 pub use accept_proxy::AcceptProxyConfig;
 pub(crate) use address::is_in_the_way;
 pub use backend::BackendConfig;
+pub use difference::{Difference, differences};
 pub use hash::HashKey;
 pub use health::{Health, Probe};
 pub use key_path::KeyPath;

@@ -118,7 +118,10 @@ pub fn parse(text: &str, file: &Path) -> Parsed {
 /// place: another process may answer there.
 pub fn admin_socket(text: &str) -> Result<Option<PathBuf>, String> {
     let (root, broken) = DeTable::parse_recoverable(text);
-    let Some(admin) = root.get_ref().get("admin") else { return Ok(None) };
+    let Some(admin) = root.get_ref().get("admin") else {
+        // What is broken may be the line that opens [admin].
+        return if broken.is_empty() { Ok(None) } else { Err("it is no TOML".to_owned()) };
+    };
     let Some(admin) = admin.get_ref().as_table() else {
         return Err("[admin] is no table".to_owned());
     };
@@ -363,7 +366,6 @@ mod tests {
         let broken = "[admin]\nsocket = \"/a.sock\"\n[pool.x]\nbackends = [oops\n";
         assert_eq!(admin_socket(broken), Ok(Some(PathBuf::from("/a.sock"))));
         assert_eq!(admin_socket("[pool.x]\nnonsense = 1\n"), Ok(None));
-        assert_eq!(admin_socket("[pool.x]\nbackends = [oops\n"), Ok(None));
         assert_eq!(admin_socket("[admin]\nhttp = \"127.0.0.1:9\"\n"), Ok(None));
     }
 
@@ -371,6 +373,8 @@ mod tests {
     #[test]
     fn a_text_that_does_not_tell_its_socket_is_not_taken_for_the_default() {
         let unclear = [
+            "[pool.x]\nbackends = [oops\n",
+            "[admin\nsocket = \"/a.sock\"\n",
             "[admin]\nsocket = 1\n",
             "[admin]\nsockte = \"/a.sock\"\n",
             "[admin]\nsocket \"/a.sock\"\n",

@@ -10,7 +10,7 @@ use crate::policy::terms::{SpliceMode, Word};
 use super::address::{Purpose, socket};
 use super::bounds::{LONGEST, SECOND, SESSIONS_MAX, ZERO};
 use super::entries::Entries;
-use super::file::{Field, Section, Value, quoted};
+use super::file::{Field, Section, Value, quoted, shown};
 use super::key::{Key, KeyTable, Shape, words};
 use super::report::{FilePlace, Finding, Report};
 use super::scalar;
@@ -100,6 +100,10 @@ pub(super) static ADMIN: KeyTable = KeyTable {
             .or_else("off")
             .reload("restart")
             .means("Read-only page over TCP: `/`, `/metrics`, `/v1/status`, `/livez`, `/readyz`."),
+        Key::new("hosts", Shape::List("host names")).default("[]").reload("now").means(
+            "Names by which `http` may be asked, beside addresses, `localhost` and the name of \
+                this host.",
+        ),
     ],
     also: &[],
 };
@@ -187,12 +191,15 @@ pub struct Admin {
     pub socket_required: bool,
     /// Address of the read-only HTTP page; `None` is off.
     pub http: Option<SocketAddr>,
+    /// Names by which the page may be asked for, in lower case, beside those of this host.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         let socket = Section::absent(&ADMIN).default_text("socket");
-        Self { socket: PathBuf::from(socket), socket_required: false, http: None }
+        let socket = PathBuf::from(socket);
+        Self { socket, socket_required: false, http: None, hosts: Vec::new() }
     }
 }
 
@@ -235,7 +242,25 @@ pub(super) fn admin(
     let http = section.read("http", report, |value, report| socket(value, Purpose::Show, report));
     let place = http.place().cloned();
     admin.http = Field::value(http);
+    let hosts = section.read("hosts", report, |value, report| {
+        scalar::list(value, "[\"lb.example.com\"]", report, host_name)
+    });
+    admin.hosts = hosts.or(Vec::new());
     (admin, place)
+}
+
+/// A name as it stands in a `Host` header, without a port.
+fn host_name(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    const EXPECTED: &str = "a host name such as \"lb.example.com\"";
+    let text = scalar::string(value, EXPECTED, report)?.to_ascii_lowercase();
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Some(text);
+    }
+    let finding = Finding::new(format!("`{}` is no host name", shown(&text))).expected(EXPECTED);
+    report.error(&value.place, finding.hint("write the name alone, without a port"));
+    None
 }
 
 /// An absolute path that fits into a socket's address.
@@ -285,6 +310,7 @@ impl Admin {
         Entries::default()
             .text(name, self.socket.to_string_lossy())
             .given(self.http, |out, http| out.text("http", http))
+            .list("hosts", &self.hosts)
     }
 }
 

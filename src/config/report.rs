@@ -54,20 +54,63 @@ pub(super) struct Spot {
     pub(super) column: u32,
 }
 
+/// Bytes of a text whose characters are counted together.
+const BLOCK: usize = 1024;
+
+/// Finds the line and the column of a byte, in a time that does not grow with the length of a line.
+struct LineIndex<'t> {
+    text: &'t [u8],
+    line_starts: Vec<usize>,
+    /// Characters that begin before each block.
+    before_block: Vec<usize>,
+}
+
+impl<'t> LineIndex<'t> {
+    fn new(text: &'t str) -> Self {
+        let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
+        let line_starts = std::iter::once(0).chain(breaks).collect();
+        let text = text.as_bytes();
+        let mut before_block = vec![0];
+        let mut sum = 0;
+        for block in text.chunks(BLOCK) {
+            sum += characters(block);
+            before_block.push(sum);
+        }
+        Self { text, line_starts, before_block }
+    }
+
+    /// Row and column of a byte, in characters, both from 0.
+    fn row_and_column(&self, byte: usize) -> (usize, usize) {
+        let row = self.line_starts.partition_point(|start| *start <= byte).saturating_sub(1);
+        let start = self.line_starts.get(row).copied().unwrap_or(0);
+        (row, self.characters_before(byte) - self.characters_before(start))
+    }
+
+    fn characters_before(&self, byte: usize) -> usize {
+        let byte = byte.min(self.text.len());
+        let block = byte / BLOCK;
+        let within = self.text.get(block * BLOCK..byte).unwrap_or_default();
+        self.before_block.get(block).copied().unwrap_or(0) + characters(within)
+    }
+}
+
+/// Characters that begin in these bytes of UTF-8.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
+}
+
 /// Collects the problems of one text.
 pub(super) struct Report<'t> {
     text: &'t str,
     file: String,
-    line_starts: Vec<usize>,
+    lines: LineIndex<'t>,
     seen: HashSet<(usize, String)>,
     problems: Vec<Problem>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str, file: String) -> Self {
-        let breaks = text.match_indices('\n').map(|(index, _)| index + 1);
-        let line_starts = std::iter::once(0).chain(breaks).collect();
-        Self { text, file, line_starts, seen: HashSet::new(), problems: Vec::new() }
+        Self { text, file, lines: LineIndex::new(text), seen: HashSet::new(), problems: Vec::new() }
     }
 
     /// Reports what makes the file unusable.
@@ -110,11 +153,9 @@ impl<'t> Report<'t> {
 
     /// Line and column of a span.
     pub(super) fn spot(&self, span: &Range<usize>) -> Spot {
-        let row = self.line_starts.partition_point(|start| *start <= span.start).saturating_sub(1);
-        let start = self.line_starts.get(row).copied().unwrap_or(0);
-        let before = self.text.get(start..span.start).unwrap_or("");
+        let (row, column) = self.lines.row_and_column(span.start);
         let number = |value: usize| u32::try_from(value + 1).unwrap_or(u32::MAX);
-        Spot { span: span.clone(), line: number(row), column: number(before.chars().count()) }
+        Spot { span: span.clone(), line: number(row), column: number(column) }
     }
 
     /// Line of a place, for messages that point at it.
@@ -148,3 +189,27 @@ impl<'t> Report<'t> {
 
 /// Every path of a file with its spot, for problems found after parsing.
 pub(super) type Spots = BTreeMap<String, Spot>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// If it fails, a problem is shown at another place than its own.
+        #[test]
+        fn a_place_is_what_counting_says(
+            text in "[aé€\u{10348}\n]{0,3000}",
+            at in 0_usize..9000,
+        ) {
+            let index = LineIndex::new(&text);
+            let starts: Vec<usize> = text.char_indices().map(|(byte, _)| byte).collect();
+            let byte = starts.get(at % starts.len().max(1)).copied().unwrap_or(0);
+            let before = &text[..byte];
+            let row = before.matches('\n').count();
+            let column = before.chars().rev().take_while(|letter| *letter != '\n').count();
+            prop_assert_eq!(index.row_and_column(byte), (row, column));
+        }
+    }
+}

@@ -6,8 +6,11 @@
 
 pub mod client;
 mod context;
+mod host_header;
 pub(crate) mod http_server;
 mod page;
+mod patience;
+mod places;
 mod routes;
 mod socket;
 pub(crate) mod verbs;
@@ -16,13 +19,18 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use crate::config::KeyPath;
 use crate::control::admin::context::AdminContext;
+use crate::control::admin::host_header::refuse_foreign_names;
+use crate::control::admin::http_server::with_bodies;
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{
-    backend, config, explain, livez, metrics, no_such_route, readyz, reload, status, wrong_method,
+    backend, candidate, config, explain, livez, metrics, no_such_route, readyz, reload, status,
+    wrong_method,
 };
 use crate::control::host::listeners::ListenFailure;
 use crate::control::host::socket_file::SocketFile;
@@ -32,6 +40,10 @@ use crate::control::tell::status::document::AdminAddresses;
 
 /// Connections served at once, on each of the two.
 const CONNECTIONS_MAX: usize = 64;
+/// Longest body of a request.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest candidate for the configuration: as long as its file may be.
+const CANDIDATE_BYTES_MAX: usize = 128 << 20;
 
 /// Sockets that are open and not yet answered.
 #[derive(Debug)]
@@ -131,12 +143,16 @@ fn shared_routes() -> Router<AdminContext> {
 
 /// Over the Unix socket: everything.
 fn control_routes(admin: AdminContext) -> Router {
-    shared_routes()
+    let candidate = Router::new().route("/v1/reload/candidate", post(candidate));
+    let routes = shared_routes()
         .route("/v1/metrics", get(metrics))
         .route("/v1/config", get(config))
         .route("/v1/explain", get(explain))
         .route("/v1/reload", post(reload))
-        .route("/v1/backends/{pool}/{backend}/{verb}", post(backend))
+        .route("/v1/backends/{pool}/{backend}/{verb}", post(backend));
+    with_bodies(routes, BODY_BYTES_MAX)
+        // A body has a limit of axum's own unless it is taken away.
+        .merge(with_bodies(candidate.layer(DefaultBodyLimit::disable()), CANDIDATE_BYTES_MAX))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
@@ -144,8 +160,9 @@ fn control_routes(admin: AdminContext) -> Router {
 
 /// Over TCP: only what changes nothing and tells no configuration.
 fn read_only_routes(admin: AdminContext) -> Router {
-    shared_routes()
-        .route("/", get(page))
+    let is_for_us = from_fn_with_state(admin.clone(), refuse_foreign_names);
+    with_bodies(shared_routes().route("/", get(page)), BODY_BYTES_MAX)
+        .layer(is_for_us)
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)

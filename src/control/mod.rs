@@ -12,6 +12,7 @@
 pub mod admin;
 mod host;
 mod log;
+mod off_thread;
 mod plane;
 mod reload;
 mod run_error;

@@ -13,12 +13,15 @@ use crate::policy::client::Client;
 use crate::policy::first_bytes::client_hello::ClientHello;
 use crate::policy::first_bytes::route::{self, Choice, Known};
 use crate::shared::{
-    Backend, By, HashedWords, Limit, Listener, Obstacle, Pick, Pool, PoolId, RefuseReason, Snapshot,
+    Backend, BackendId, By, HashedWords, Limit, Listener, Obstacle, Pick, Pool, PoolId,
+    RefuseReason, Snapshot, SourceRule,
 };
 
 use super::choose::chooser::Chooser;
 use super::choose::picker::{Asking, PassedOver};
 use super::life::admission::refused_for;
+use super::life::connect::may_retry;
+use super::life::source::own_address;
 
 /// The client that is asked about, and when.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +86,15 @@ pub struct RouteSaid {
     pub depends_on_hello: bool,
     /// Another backend may come of it: the pool hashes what the client says.
     pub depends_on_words: bool,
+    /// Another backend may come of the client's port, which the pool hashes and the question lacks.
+    pub depends_on_port: bool,
+}
+
+/// Whether a backend would be connected from the client's own address, and the client has none of
+/// its family.
+fn has_no_source(backend: &Backend, client: Client) -> bool {
+    matches!(backend.source.as_deref(), Some(SourceRule::Client))
+        && own_address(client, &backend.address).is_none()
 }
 
 /// What the policy of a pool says.
@@ -125,7 +137,11 @@ impl Explanation {
             return Self { outcome, access, limit: said, route, choice: None };
         }
         let pool = snapshot.pool(route.pool);
-        let choice = pool.map(|pool| choose(snapshot, pool, question));
+        let choice = pool.map(|pool| {
+            let mut choice = choose(snapshot, pool, question);
+            choice.is_certain &= !route.depends_on_port;
+            choice
+        });
         let outcome = match (&choice, pool) {
             (Some(ChoiceSaid { waiting: 1.., .. }), _) => Outcome::Waits,
             (Some(ChoiceSaid { backend: Some(_), .. }), _) => Outcome::Served,
@@ -176,29 +192,60 @@ fn find_route(snapshot: &Snapshot, question: &Question<'_>) -> RouteSaid {
         Choice::Taken(pool) => (pool, true),
         Choice::Default | Choice::NeedsHello => (listener.pool, false),
     };
-    let hashes = snapshot.pool(pool).and_then(|pool| pool.hash.said.as_ref());
-    let depends_on_words =
-        hashes.is_some_and(|words| *words != HashedWords::ServerName || server_name.is_none());
-    RouteSaid { pool, is_routed, depends_on_hello, depends_on_words }
+    let hash = snapshot.pool(pool).map(|pool| &pool.hash);
+    let depends_on_words = hash
+        .and_then(|hash| hash.said.as_ref())
+        .is_some_and(|words| *words != HashedWords::ServerName || server_name.is_none());
+    let is_without_port = client.ip().is_some() && client.port() == 0;
+    let depends_on_port = is_without_port && hash.is_some_and(|hash| hash.with_port);
+    RouteSaid { pool, is_routed, depends_on_hello, depends_on_words, depends_on_port }
 }
 
 fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> ChoiceSaid {
     let passed_over = PassedOver::default();
     let hashes_name = pool.hash.said == Some(HashedWords::ServerName);
     let name = question.server_name.filter(|_| hashes_name);
-    let asking = Asking {
-        client: question.client,
-        key: name.map(|name| name_key(name, pool.hash.seed)),
-        now_us: question.now_us,
-        tried: &[],
-        generation: snapshot.generation,
-        passed_over: &passed_over,
+    let mut tried = Vec::new();
+    let chosen = loop {
+        let asking = Asking {
+            client: question.client,
+            key: name.map(|name| name_key(name, pool.hash.seed)),
+            now_us: question.now_us,
+            tried: &tried,
+            generation: snapshot.generation,
+            passed_over: &passed_over,
+        };
+        let chosen = Chooser::that_only_looks().choose(pool, asking);
+        match chosen {
+            // The one failure that is known before.
+            Some((backend, _)) if has_no_source(backend, question.client) => {
+                tried.push(backend.id);
+                if !may_retry(tried.len(), pool.terms.retries) {
+                    break None;
+                }
+            }
+            chosen => break chosen,
+        }
     };
-    let chosen = Chooser::that_only_looks().choose(pool, asking);
     let (backend, pick) = chosen.unzip();
-    let skipped = passed_over.into_list().into_iter();
+    let mut skipped: Vec<(BackendId, Obstacle)> = Vec::new();
+    for id in &tried {
+        // One may have been tried again.
+        if skipped.iter().all(|(one, _)| one != id) {
+            skipped.push((*id, Obstacle::Failed));
+        }
+    }
+    let noted = passed_over.into_list().into_iter().map(|skip| (skip.backend, skip.why));
+    skipped.extend(noted.filter(|(id, _)| !tried.contains(id)));
+    // Choices by weight do not look at backends that have none.
+    let weightless = pool.backends().filter(|backend| backend.weight == 0);
+    let is_named = |id: BackendId| {
+        backend.is_some_and(|chosen| chosen.id == id) || skipped.iter().any(|(one, _)| *one == id)
+    };
+    let weightless: Vec<_> = weightless.map(|one| one.id).filter(|id| !is_named(*id)).collect();
+    skipped.extend(weightless.into_iter().map(|id| (id, Obstacle::NoWeight)));
     let skipped =
-        skipped.filter_map(|skip| Some((snapshot.backend(skip.backend)?.clone(), skip.why)));
+        skipped.into_iter().filter_map(|(id, why)| Some((snapshot.backend(id)?.clone(), why)));
     ChoiceSaid {
         is_certain: pick.is_some_and(|pick| match pick.by {
             By::Balance(algorithm) => algorithm.is_certain(),

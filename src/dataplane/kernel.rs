@@ -74,14 +74,9 @@ pub trait Kernel: fmt::Debug {
     /// not.
     fn unwatch_shared(&mut self, socket: &Self::ListeningSocket);
 
-    /// Changes the options of a listening socket bound to this address, for what it accepts from
-    /// now on. Options that the kernel refuses stay as they were.
-    fn retune(
-        &mut self,
-        socket: &Self::ListeningSocket,
-        address: &Address,
-        options: &ListenOptions,
-    );
+    /// Changes the options of a listening socket, for what it accepts from now on. Options that the
+    /// kernel refuses stay as they were.
+    fn retune(&mut self, socket: &Self::ListeningSocket, options: &ListenOptions);
 
     /// Holds a descriptor back.
     ///

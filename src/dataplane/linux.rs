@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::policy::client::Client;
 use crate::shared::Address;
+use crate::sys::accepting::AcceptingSocket;
 use crate::sys::process;
 use crate::sys::socket::{self, ConnectStatus, KeepaliveOptions, ListenOptions};
 use crate::sys::source::{self, Unconnected};
@@ -87,40 +88,37 @@ impl Wake for Waker {
 
 impl Kernel for Linux {
     type Socket = OwnedFd;
-    type ListeningSocket = OwnedFd;
+    type ListeningSocket = AcceptingSocket;
     type Pipe = Pipe;
     type Reserve = OwnedFd;
 
-    fn accept(&mut self, from: &OwnedFd) -> io::Result<(OwnedFd, Client)> {
-        let (socket, peer) = socket::accept(from.as_fd())?;
+    fn accept(&mut self, from: &AcceptingSocket) -> io::Result<(OwnedFd, Client)> {
+        let (socket, peer) = from.accept()?;
         Ok((socket, Client::from(peer)))
     }
 
     fn watch_listening(
         &mut self,
-        socket: &OwnedFd,
+        socket: &AcceptingSocket,
         token: Token,
         is_shared: bool,
     ) -> io::Result<()> {
-        let registry = self.poll.registry();
+        let (registry, socket) = (self.poll.registry(), socket.as_fd());
         if is_shared {
-            return socket::watch_shared(registry, socket.as_fd(), token.0 as u64);
+            return socket::watch_shared(registry, socket, token.0 as u64);
         }
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
     }
 
-    fn unwatch_shared(&mut self, socket: &OwnedFd) {
+    fn unwatch_shared(&mut self, socket: &AcceptingSocket) {
         // Fails only for one whose registration has failed.
         let _unregistered = socket::unwatch_shared(self.poll.registry(), socket.as_fd());
     }
 
-    fn retune(&mut self, socket: &OwnedFd, address: &Address, options: &ListenOptions) {
-        // The same options were accepted for a new socket of the same kind; a kernel that refuses
-        // them here leaves the old ones in force.
-        let _old_options_kept = match address {
-            Address::Ip(_) => socket::retune(socket.as_fd(), options),
-            Address::Unix(_) => unix::set_backlog(socket.as_fd(), options.backlog),
-        };
+    fn retune(&mut self, socket: &AcceptingSocket, options: &ListenOptions) {
+        // A new socket of this kind was given these options; a kernel that refuses them here leaves
+        // the old ones in force.
+        let _old_options_kept = socket.retune(options);
     }
 
     fn reserve(&mut self) -> io::Result<OwnedFd> {

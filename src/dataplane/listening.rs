@@ -155,7 +155,7 @@ impl<K: Kernel> Listening<K> {
     pub(super) fn retune(&self, address: &Address, options: &ListenOptions, kernel: &mut K) {
         let bound = self.sockets.iter().flatten().map(|socket| &socket.bound);
         for bound in bound.filter(|bound| bound.address == *address) {
-            kernel.retune(&bound.socket, address, options);
+            kernel.retune(&bound.socket, options);
         }
     }
 

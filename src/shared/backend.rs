@@ -32,6 +32,15 @@ pub enum AdminState {
 }
 
 impl AdminState {
+    /// The verb that sets it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+
     fn from_bits(bits: u8) -> Self {
         match bits {
             0 => Self::Ready,

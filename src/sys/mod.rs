@@ -6,8 +6,12 @@
 
 #![allow(unsafe_code, reason = "the one module where it is allowed")]
 
+/// Listening sockets as workers have them.
+pub mod accepting;
 /// How the memory of tables is mapped.
 pub mod memory;
+/// Multipath TCP: what its sockets refuse.
+pub mod multipath;
 /// What this process is allowed and how large the host is.
 pub mod process;
 /// Listening sockets, outgoing connections and what is done to them.

@@ -198,6 +198,13 @@ pub fn sysctl_number(path: &str) -> Option<u64> {
     std::fs::read_to_string(format!("/proc/sys/{path}")).ok()?.trim().parse().ok()
 }
 
+/// The name of this host; empty when the kernel has none.
+#[must_use]
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// A descriptor held back so that one can be freed when the process has run out of them.
 ///
 /// # Errors

@@ -15,6 +15,8 @@ use rustix::net::{
 };
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use super::multipath;
+
 /// Connections that may be open before their handshake is over, TCP Fast Open.
 const FAST_OPEN_QUEUE: libc::c_int = 256;
 
@@ -29,10 +31,12 @@ pub struct ListenOptions {
     pub user_timeout: Option<Duration>,
     /// Accept data in the SYN.
     pub fast_open: bool,
-    /// Report a connection only once data has come.
+    /// Report a connection only once data has come, or after a second.
     pub defer_accept: bool,
     /// Speak Multipath TCP.
     pub mptcp: bool,
+    /// Bind an address that this host does not have (IP_FREEBIND, ip(7)).
+    pub freebind: bool,
 }
 
 /// Keepalive settings, whole seconds.
@@ -93,15 +97,21 @@ fn unbound(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
         // "[::]:80" must not take "0.0.0.0:80" away.
         socket.set_only_v6(true)?;
     }
+    match address {
+        SocketAddr::V4(_) if options.freebind => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) if options.freebind => socket.set_freebind_v6(true)?,
+        _ => {}
+    }
     Ok(socket)
 }
 
 fn apply_inherited(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    // Reads pass an urgent byte over otherwise, and it may come before any event tells of it.
-    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_keepalive(&options.keepalive.to_socket2())?;
-    if options.user_timeout.is_some() {
+    // Of Multipath TCP both are set on what is accepted.
+    if !multipath::is_multipath(socket.as_fd()) {
+        // Reads pass an urgent byte over otherwise, and it may come before any event tells of it.
+        socket.set_out_of_band_inline(true)?;
         socket.set_tcp_user_timeout(options.user_timeout)?;
     }
     if options.fast_open {
@@ -132,7 +142,6 @@ pub fn adopt_listener(socket: OwnedFd, options: &ListenOptions) -> io::Result<Ow
 pub fn retune(socket: BorrowedFd<'_>, options: &ListenOptions) -> io::Result<()> {
     let socket = socket2::SockRef::from(&socket);
     apply_inherited(&socket, options)?;
-    socket.set_tcp_user_timeout(options.user_timeout)?;
     if !options.fast_open {
         // What has come with a SYN already stays in the accept queue.
         set_tcp_option(socket.as_fd(), libc::TCP_FASTOPEN, 0)?;
@@ -357,6 +366,7 @@ mod tests {
             fast_open: on,
             defer_accept: on,
             mptcp: false,
+            freebind: on,
         }
     }
 

@@ -245,7 +245,7 @@ impl Kernel for Scripted {
 
     fn unwatch_shared(&mut self, _socket: &ListeningHandle) {}
 
-    fn retune(&mut self, _: &ListeningHandle, _: &Address, _: &ListenOptions) {}
+    fn retune(&mut self, _: &ListeningHandle, _: &ListenOptions) {}
 
     fn reserve(&mut self) -> io::Result<Held> {
         self.network.borrow_mut().descriptor()?;

@@ -49,7 +49,7 @@ pub fn http(mut stream: impl Read + Write, method: &str, path: &str, body: &str)
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: evenkeel\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();

@@ -39,6 +39,9 @@ pub struct AdminReply {
 pub struct ClientError {
     what: String,
     source: io::Error,
+    /// What is wrong with the file that was to name the socket.
+    problems: String,
+    is_of_the_file: bool,
 }
 
 impl fmt::Display for ClientError {
@@ -54,16 +57,39 @@ impl std::error::Error for ClientError {
 }
 
 impl ClientError {
+    fn new(what: String, source: io::Error) -> Self {
+        Self { what, source, problems: String::new(), is_of_the_file: false }
+    }
+
+    fn of_file(what: String, source: io::Error) -> Self {
+        Self { is_of_the_file: true, ..Self::new(what, source) }
+    }
+
+    /// Whether a configuration file is to blame, and no process was asked.
+    #[must_use]
+    pub fn is_of_the_file(&self) -> bool {
+        self.is_of_the_file
+    }
+
+    /// What is wrong in the file, with places; empty when that is not it.
+    #[must_use]
+    pub fn problems(&self) -> &str {
+        &self.problems
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self.source.kind() {
+            io::ErrorKind::NotFound if self.is_of_the_file => {
+                "name another file with `-c FILE`, or the socket with `--socket PATH`"
+            }
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 "is evenkeel running? name its socket with `--socket PATH`, or its file with \
                  `-c FILE`"
             }
             io::ErrorKind::InvalidInput => {
-                "`evenkeel check -c FILE` shows what is wrong; `--socket PATH` needs no file"
+                "mend the file, or name the socket with `--socket PATH`, which needs no file"
             }
             io::ErrorKind::PermissionDenied => "become the user evenkeel runs as, or root",
             _ => "`evenkeel status` tells whether the process answers at all",
@@ -72,20 +98,29 @@ impl ClientError {
 }
 
 /// The admin socket that a configuration file names, or the default one. A file that is broken
-/// elsewhere still tells.
+/// elsewhere still tells, if it names one.
 ///
 /// # Errors
 /// When the file cannot be read, or may mean a socket and does not tell which.
 pub fn socket_of(file: &Path) -> Result<PathBuf, ClientError> {
-    let text = std::fs::read_to_string(file).map_err(|source| ClientError {
-        what: format!("cannot read {}", file.display()),
-        source,
-    })?;
-    let named = config::admin_socket(&text).map_err(|reason| ClientError {
-        what: format!("{} does not tell the admin socket", file.display()),
-        source: io::Error::new(io::ErrorKind::InvalidInput, reason),
+    let text = read_file(file)?;
+    let named = config::admin_socket(&text).map_err(|reason| {
+        let what = format!("{} does not tell the admin socket", file.display());
+        let source = io::Error::new(io::ErrorKind::InvalidInput, reason);
+        let problems = config::parse(&text, file).problems;
+        let problems = config::render(&problems, &text, false);
+        ClientError { problems, ..ClientError::of_file(what, source) }
     })?;
     Ok(named.unwrap_or_else(default_socket))
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_file(file: &Path) -> Result<String, ClientError> {
+    std::fs::read_to_string(file)
+        .map_err(|source| ClientError::of_file(format!("cannot read {}", file.display()), source))
 }
 
 /// The admin socket when the operator names neither it nor a file: what `default_file` says, if
@@ -111,6 +146,12 @@ pub fn backend_path(pool: &str, backend: &str, verb: &str) -> String {
     format!("/v1/backends/{}/{}/{verb}", encoded(pool), encoded(backend))
 }
 
+/// The path that asks what a candidate would change.
+#[must_use]
+pub fn candidate_path(file: &Path) -> String {
+    format!("/v1/reload/candidate?file={}", encoded(&file.to_string_lossy()))
+}
+
 /// The path that asks what would become of a client.
 #[must_use]
 pub fn explain_path(listener: &str, client: &str, sni: Option<&str>) -> String {
@@ -132,9 +173,8 @@ pub fn request(
     path: &str,
     body: String,
 ) -> Result<AdminReply, ClientError> {
-    let failed = |source: io::Error| ClientError {
-        what: format!("cannot talk to evenkeel at {}", socket.display()),
-        source,
+    let failed = |source: io::Error| {
+        ClientError::new(format!("cannot talk to evenkeel at {}", socket.display()), source)
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;

@@ -1,9 +1,12 @@
-//! HTTP/1.1 for few and trusted clients, with a bound on everything: connections, the time a
-//! request head or body may take, the size of a body.
+//! HTTP/1.1 with a bound on everything: connections, the time a request head, a body, an answer or
+//! a connection may take, the size of a body.
 //!
-//! Runs as tasks of the runtime it is called in.
+//! A connection beyond the most there may be is taken nevertheless, and another one gives way: the
+//! oldest of the peer that has most. A client that asks at once and reads its answer is served,
+//! whatever others hold open. Runs as tasks of the runtime it is called in.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +19,22 @@ use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::control::admin::patience::Impatient;
+use crate::control::admin::places::Places;
 
 /// How long a request head may take, and how long a connection may be idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// Largest body.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a client may take none of its answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may last, whatever it does.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(300);
 /// How long to wait when accept(2) fails, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,40 +43,43 @@ pub(crate) trait Accept {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next one.
-    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Waits for the next one; the address is `None` on a Unix socket.
+    fn accept_one(&self)
+    -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
 }
 
 impl Accept for UnixListener {
     type Stream = tokio::net::UnixStream;
 
-    async fn accept_one(&self) -> io::Result<Self::Stream> {
-        Ok(self.accept().await?.0)
+    async fn accept_one(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
+        Ok((self.accept().await?.0, None))
     }
 }
 
 impl Accept for TcpListener {
     type Stream = tokio::net::TcpStream;
 
-    async fn accept_one(&self) -> io::Result<Self::Stream> {
-        Ok(self.accept().await?.0)
+    async fn accept_one(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
+        let (stream, peer) = self.accept().await?;
+        Ok((stream, Some(peer.ip().to_canonical())))
     }
 }
 
-/// Answers all connections of a listener, for ever, `connections_max` at once; further ones wait in
-/// the accept queue.
+/// Answers all connections of a listener, for ever, `connections_max` at once.
 pub(crate) async fn serve(listener: impl Accept, routes: Router, connections_max: usize) {
-    let routes = routes.layer(from_fn(read_body));
-    let places = Arc::new(Semaphore::new(connections_max));
+    let places = Arc::new(Mutex::new(Places::new(connections_max)));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept_one().await {
-            Ok(stream) => {
-                let routes = routes.clone();
-                tokio::spawn(async move {
-                    answer(stream, routes).await;
-                    drop(place);
+            Ok((stream, peer)) => {
+                let (routes, its_places) = (routes.clone(), Arc::clone(&places));
+                let mut places = places.lock();
+                let number = places.next_number();
+                let answered = tokio::spawn(async move {
+                    // Ends early when another connection takes its place.
+                    let _late = timeout(CONNECTION_DEADLINE, answer(stream, routes)).await;
+                    its_places.lock().leave(number);
                 });
+                places.enter(number, peer, answered.abort_handle());
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection to the admin interface");
@@ -78,6 +90,7 @@ pub(crate) async fn serve(listener: impl Accept, routes: Router, connections_max
 }
 
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router) {
+    let stream = Impatient::new(stream, ANSWER_PATIENCE);
     let connection = http1::Builder::new()
         // A client may say that it has asked all and still waits for the answer.
         .half_close(true)
@@ -89,13 +102,20 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ro
     }
 }
 
-/// Reads the whole body before any route sees the request.
-async fn read_body(request: Request, next: Next) -> Response {
+/// Routes that are asked once the whole body has been read, at most `bytes_max`.
+pub(crate) fn with_bodies<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
+    bytes_max: usize,
+) -> Router<S> {
+    routes.layer(from_fn(move |request, next| read_body(request, next, bytes_max)))
+}
+
+async fn read_body(request: Request, next: Next, bytes_max: usize) -> Response {
     let (head, body) = request.into_parts();
-    match tokio::time::timeout(BODY_DEADLINE, to_bytes(body, BODY_BYTES_MAX)).await {
+    match timeout(BODY_DEADLINE, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
         Ok(Err(_)) => {
-            let text = format!("the body is longer than {BODY_BYTES_MAX} bytes, or broken\n");
+            let text = format!("the body is longer than {bytes_max} bytes, or broken\n");
             (StatusCode::PAYLOAD_TOO_LARGE, text).into_response()
         }
         Err(_) => (StatusCode::REQUEST_TIMEOUT, "the body took too long\n").into_response(),

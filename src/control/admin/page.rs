@@ -14,6 +14,7 @@ use bytesize::ByteSize;
 use crate::config::units::show_duration;
 
 use crate::control::admin::context::AdminContext;
+use crate::control::off_thread::off_thread;
 use crate::control::tell::status::document::Status;
 use crate::control::words::count;
 
@@ -36,7 +37,7 @@ pub(crate) async fn page(State(admin): State<AdminContext>) -> impl IntoResponse
         (CACHE_CONTROL, "no-store"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
     ];
-    (headers, html(&admin.status()))
+    (headers, off_thread(move || html(&admin.status())).await)
 }
 
 fn html(status: &Status) -> String {

@@ -2,35 +2,46 @@
 //!
 //! Failures are answered with `{"error": ...}` and a status code that tells whose fault it is.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Problem;
+use crate::config::{Difference, Problem};
 
 use crate::control::admin::context::AdminContext;
-use crate::control::admin::verbs::{BackendVerb, VerbError, obey};
+use crate::control::admin::verbs::{BackendVerb, VerbError, VerbTarget, obey};
+use crate::control::off_thread::off_thread;
 use crate::control::plane::state::ProcessPhase;
+use crate::control::reload::outcome::{Candidate, RefusalCause, RefusedReload, Reloaded};
+use crate::control::reload::services::Services;
 use crate::control::tell::explain::{explained, parse_client};
 use crate::control::tell::metrics as exposition;
-use crate::control::tell::status::document::Status;
+use crate::control::tell::metrics::format::Exposition;
 use crate::control::tell::status::gather::why_not_ready;
 use crate::dataplane::Question;
 
 /// `GET /v1/status`.
-pub(crate) async fn status(State(admin): State<AdminContext>) -> Json<Status> {
-    Json(admin.status())
+pub(crate) async fn status(State(admin): State<AdminContext>) -> Response {
+    off_thread(move || Json(admin.status()).into_response()).await
 }
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(State(admin): State<AdminContext>) -> impl IntoResponse {
-    let text = exposition::text(&admin.services.plane, &admin.services.logging);
-    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
+pub(crate) async fn metrics(
+    State(admin): State<AdminContext>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
+    let format = Exposition::accepted(headers.get_all(ACCEPT).iter());
+    let Services { plane, logging, .. } = admin.services;
+    let text = off_thread(move || exposition::text(&plane, &logging, format)).await;
+    ([(CONTENT_TYPE, format.content_type())], text)
 }
 
 /// `GET /livez`.
@@ -49,7 +60,8 @@ pub(crate) async fn readyz(State(admin): State<AdminContext>) -> (StatusCode, St
 
 /// `GET /v1/config`: the configuration in force, defaults filled in.
 pub(crate) async fn config(State(admin): State<AdminContext>) -> impl IntoResponse {
-    let text = admin.services.plane.current.lock().config.to_toml();
+    let config = Arc::clone(&admin.services.plane.current.lock().config);
+    let text = off_thread(move || config.to_toml()).await;
     ([(CONTENT_TYPE, "application/toml; charset=utf-8")], text)
 }
 
@@ -75,7 +87,12 @@ pub(crate) async fn explain(
         let text = format!("client {client:?} is no address like 192.0.2.7 or 192.0.2.7:4711");
         return failure(StatusCode::BAD_REQUEST, text);
     };
-    let snapshot = admin.services.plane.publisher.latest();
+    let plane = &admin.services.plane;
+    if plane.phase() == ProcessPhase::Stopping && plane.workers.listening() == 0 {
+        let text = "evenkeel is stopping: no listener accepts any more".to_owned();
+        return failure(StatusCode::CONFLICT, text);
+    }
+    let snapshot = plane.publisher.latest();
     let Some(listener) = snapshot.open_listeners().find(|listener| listener.name == name) else {
         let known: Vec<&str> = snapshot.open_listeners().map(|known| known.name.as_str()).collect();
         let text = format!("no listener {name:?}; there are: {}", known.join(", "));
@@ -83,8 +100,13 @@ pub(crate) async fn explain(
     };
     let sni = sni.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
     let now_us = admin.services.plane.now_us();
-    let question = Question { listener, client, server_name: sni.as_deref(), now_us };
-    Json(explained(&snapshot, &question, &admin.status())).into_response()
+    let listener = Arc::clone(listener);
+    off_thread(move || {
+        let question =
+            Question { listener: &listener, client, server_name: sni.as_deref(), now_us };
+        Json(explained(&snapshot, &question, &admin.status())).into_response()
+    })
+    .await
 }
 
 /// The query of a reload.
@@ -95,14 +117,31 @@ pub(crate) struct ReloadQuery {
     dry_run: bool,
 }
 
+/// The query of a candidate.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CandidateQuery {
+    /// How problems name it.
+    file: PathBuf,
+}
+
 /// The answer to a reload.
 #[derive(Debug, Serialize)]
 struct ReloadAnswer {
+    /// `ok`, or `refused`.
     result: &'static str,
+    /// What refuses it: `file` or `host`; `null` when it is not refused.
+    refused_by: Option<&'static str>,
     dry_run: bool,
+    /// The file that was read.
+    file: String,
     generation: u64,
+    /// What changed, and what operators have set, for people.
     changes: Vec<String>,
+    /// Each key that has another value.
+    keys: Vec<Difference>,
     problems: Vec<Problem>,
+    /// The problems for people.
     text: String,
 }
 
@@ -111,54 +150,84 @@ pub(crate) async fn reload(
     State(admin): State<AdminContext>,
     query: Result<Query<ReloadQuery>, QueryRejection>,
 ) -> Response {
-    let dry_run = match query {
-        Ok(Query(query)) => query.dry_run,
+    match query {
+        Ok(Query(ReloadQuery { dry_run: true })) => {
+            reload_answer(&admin, admin.services.preview(None).await, true).await
+        }
+        Ok(_) => reload_answer(&admin, admin.services.reload().await, false).await,
+        Err(rejection) => failure(StatusCode::BAD_REQUEST, rejection.body_text()),
+    }
+}
+
+/// `POST /v1/reload/candidate`: what putting the body in force would do.
+pub(crate) async fn candidate(
+    State(admin): State<AdminContext>,
+    query: Result<Query<CandidateQuery>, QueryRejection>,
+    body: Bytes,
+) -> Response {
+    let name = match query {
+        Ok(Query(query)) => query.file,
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
-    // Listeners would be opened again, and the stop would wait for them.
-    if !dry_run && admin.services.plane.phase() == ProcessPhase::Stopping {
-        return failure(StatusCode::CONFLICT, "evenkeel is stopping: nothing is reloaded".into());
-    }
-    match admin.services.reload(dry_run) {
+    let Ok(text) = String::from_utf8(body.into()) else {
+        return failure(StatusCode::BAD_REQUEST, format!("{} is not UTF-8", name.display()));
+    };
+    let outcome = admin.services.preview(Some(Candidate { name, text })).await;
+    reload_answer(&admin, outcome, true).await
+}
+
+async fn reload_answer(
+    admin: &AdminContext,
+    outcome: Result<Reloaded, RefusedReload>,
+    dry_run: bool,
+) -> Response {
+    let generation = admin.services.plane.publisher.latest().generation.0;
+    off_thread(move || reload_document(outcome, generation, dry_run)).await
+}
+
+fn reload_document(
+    outcome: Result<Reloaded, RefusedReload>,
+    generation: u64,
+    dry_run: bool,
+) -> Response {
+    match outcome {
         Ok(reloaded) => {
             let answer = ReloadAnswer {
                 result: "ok",
+                refused_by: None,
                 dry_run,
                 generation: reloaded.generation,
-                text: describe(&reloaded.changes, &reloaded.warnings),
-                changes: reloaded.changes,
-                problems: reloaded.warnings,
+                changes: reloaded.lines().collect(),
+                keys: reloaded.differences,
+                file: reloaded.file,
+                problems: reloaded.warnings.problems,
+                text: reloaded.warnings.text,
             };
             Json(answer).into_response()
         }
         Err(refused) => {
+            let (code, refused_by) = match refused.cause {
+                RefusalCause::File => (StatusCode::UNPROCESSABLE_ENTITY, "file"),
+                RefusalCause::Host => (StatusCode::UNPROCESSABLE_ENTITY, "host"),
+                RefusalCause::Stopping => {
+                    let text = "evenkeel is stopping: nothing is reloaded".to_owned();
+                    return failure(StatusCode::CONFLICT, text);
+                }
+            };
             let answer = ReloadAnswer {
                 result: "refused",
+                refused_by: Some(refused_by),
                 dry_run,
-                generation: admin.services.plane.publisher.latest().generation.0,
+                file: refused.file,
+                generation,
                 changes: Vec::new(),
-                problems: refused.problems,
-                text: refused.text,
+                keys: Vec::new(),
+                problems: refused.problems.problems,
+                text: refused.problems.text,
             };
-            (StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response()
+            (code, Json(answer)).into_response()
         }
     }
-}
-
-fn describe(changes: &[String], warnings: &[Problem]) -> String {
-    let mut text = String::new();
-    for warning in warnings {
-        let Problem { file, line, column, message, .. } = warning;
-        text.push_str(&format!("warning: {file}:{line}:{column}: {message}\n"));
-    }
-    for change in changes {
-        text.push_str(change);
-        text.push('\n');
-    }
-    if changes.is_empty() {
-        text.push_str("nothing changed\n");
-    }
-    text
 }
 
 /// The body of `weight`.
@@ -198,16 +267,18 @@ pub(crate) async fn backend(
                 return failure(StatusCode::BAD_REQUEST, text);
             }
         },
+        "forget" => BackendVerb::Forget,
         other => {
-            let text = format!("no verb {other:?}; there are: drain, ready, maint, weight");
+            let text = format!("no verb {other:?}; there are: drain, ready, maint, weight, forget");
             return failure(StatusCode::NOT_FOUND, text);
         }
     };
-    match obey(&admin.services.plane, &pool, &backend, verb) {
+    let target = VerbTarget { pool: pool.clone(), backend };
+    match obey(&admin.services, target, verb).await {
         Ok(text) => {
-            let left = admin.status().pools.get(&pool).map_or(0, |pool| pool.healthy);
+            let can_serve = admin.services.plane.can_serve(&pool);
             let warning =
-                (left == 0).then(|| format!("pool {pool} has no healthy backend that may serve"));
+                (!can_serve).then(|| format!("pool {pool} has no healthy backend that may serve"));
             Json(VerbAnswer { result: "ok", text, warning }).into_response()
         }
         Err(VerbError::Unknown(text)) => failure(StatusCode::NOT_FOUND, text),

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::control::host::socket_file::{SocketFile, WhenLocked, directory_of, make};
+use crate::control::host::socket_file::{SocketFile, directory_of, make};
 use crate::control::run_error::RunError;
 use crate::sys::unix;
 
@@ -51,7 +51,7 @@ pub(crate) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketErro
     let directory = directory_of(path);
     DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed)?;
     let bind = || unix::listen(path, PERMISSIONS, BACKLOG);
-    let (listener, file) = make(path, WhenLocked::Fail, bind).map_err(failed)?;
+    let (listener, file) = make(path, bind).map_err(failed)?;
     Ok((listener.into(), file))
 }
 
@@ -80,6 +80,17 @@ mod tests {
         assert!(path.exists(), "the old owner removed the file of the new one");
         drop(new_file);
         assert!(!path.exists());
+    }
+
+    // If this fails, any user of the host can keep evenkeel from its start by a lock.
+    #[test]
+    fn a_lock_of_another_process_does_not_keep_the_socket_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = fs::File::open(directory.path()).unwrap();
+        rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let path = directory.path().join("admin.sock");
+        let (_listener, _file) = bind(&path).unwrap();
+        assert!(path.exists());
     }
 
     // If this fails, a typo in admin.socket deletes an operator's file.

@@ -1,17 +1,19 @@
-//! What an operator may do to one backend while evenkeel runs: drain, ready, maint, weight.
+//! What an operator may do to one backend while evenkeel runs: drain, ready, maint, weight, forget.
 //!
-//! What is set here survives reloads until it says the same as the file, and is listed in a
-//! reload's answer.
+//! What is set here survives reloads until the file agrees with it or loses the backend; `forget`
+//! drops it. It is listed in `status` and in a reload's answer.
 
 use std::sync::Arc;
 
 use crate::config::{self, Config};
 use crate::shared::{AdminState, Backend, Snapshot};
 
+use crate::control::off_thread::off_thread;
 use crate::control::plane::configured::real_addresses;
-use crate::control::plane::overrides::Override;
+use crate::control::plane::overrides::{Override, admin_by_file};
 use crate::control::plane::state::Plane;
-use crate::control::reload::publish::publish;
+use crate::control::reload::publish::{compiled, publish};
+use crate::control::reload::services::Services;
 use crate::control::watch::outlier::readmit_at_once;
 use crate::control::watch::panic::judge_panic;
 
@@ -26,31 +28,38 @@ pub(crate) enum BackendVerb {
     Maint,
     /// Another share of the sessions.
     Weight(u32),
+    /// What the file says, whatever was set before.
+    Forget,
+}
+
+/// Which backend a verb is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VerbTarget {
+    pub(crate) pool: String,
+    pub(crate) backend: String,
 }
 
 impl BackendVerb {
     fn words(self) -> String {
         match self {
-            Self::Drain => "drain".into(),
-            Self::Ready => "ready".into(),
-            Self::Maint => "maint".into(),
-            Self::Weight(weight) => format!("weight {weight}"),
+            Self::Drain => "drain, set by an operator".into(),
+            Self::Ready => "ready, set by an operator".into(),
+            Self::Maint => "maint, set by an operator".into(),
+            Self::Weight(weight) => format!("weight {weight}, set by an operator"),
+            Self::Forget => "as the file says, by an operator".into(),
         }
     }
 
     /// What is set at run time after this verb; `file` is what the file says.
-    fn applied_to(self, mut set: Override, file: Option<&config::BackendConfig>) -> Override {
-        let drained_by_file = file.is_some_and(|backend| backend.drain);
-        match self {
-            Self::Drain => set.admin = (!drained_by_file).then_some(AdminState::Drain),
-            Self::Ready => set.admin = drained_by_file.then_some(AdminState::Ready),
-            Self::Maint => set.admin = Some(AdminState::Maint),
-            Self::Weight(weight) => {
-                let says_the_file = file.is_some_and(|backend| backend.weight == weight);
-                set.weight = (!says_the_file).then_some(weight);
-            }
-        }
-        set
+    fn applied_to(self, set: Override, file: &config::BackendConfig) -> Override {
+        let set = match self {
+            Self::Drain => Override { admin: Some(AdminState::Drain), ..set },
+            Self::Ready => Override { admin: Some(AdminState::Ready), ..set },
+            Self::Maint => Override { admin: Some(AdminState::Maint), ..set },
+            Self::Weight(weight) => Override { weight: Some(weight), ..set },
+            Self::Forget => Override::default(),
+        };
+        set.beyond(file)
     }
 }
 
@@ -63,14 +72,14 @@ pub(crate) enum VerbError {
     Refused(String),
 }
 
-/// Carries out an operator's verb; returns what is so now, in words.
+/// Carries out an operator's verb, after any reload that is under way; returns what is so now, in
+/// words.
 ///
 /// # Errors
 /// When there is no such backend, or the weight is out of range.
-pub(crate) fn obey(
-    plane: &Plane,
-    pool: &str,
-    backend: &str,
+pub(crate) async fn obey(
+    services: &Services,
+    target: VerbTarget,
     verb: BackendVerb,
 ) -> Result<String, VerbError> {
     if let BackendVerb::Weight(weight) = verb
@@ -78,39 +87,52 @@ pub(crate) fn obey(
     {
         return Err(VerbError::Refused(format!("weight {weight} is not in 0..=65535")));
     }
-    let mut current = plane.current.lock();
+    services.change(|services| async move { set(&services.plane, target, verb).await }).await
+}
+
+async fn set(
+    plane: &Arc<Plane>,
+    target: VerbTarget,
+    verb: BackendVerb,
+) -> Result<String, VerbError> {
+    let VerbTarget { pool, backend } = target;
     let snapshot = plane.publisher.latest();
-    let target = find_backend(&snapshot, pool, backend)?;
-    let file = find_configured(&current.config, pool, backend);
-    let key = (pool.to_owned(), backend.to_owned());
+    let found = find_backend(&snapshot, &pool, &backend)?;
+    let current = plane.current.lock().clone();
+    let Some(file) = find_configured(&current.config, &pool, &backend) else {
+        return Err(VerbError::Unknown(format!("backend {pool}/{backend} has left the file")));
+    };
+    let key = (pool, backend);
     let before = current.overrides.get(&key).copied().unwrap_or_default();
-    let set = verb.applied_to(before, file);
-    let by_file = file.is_some_and(|backend| backend.drain);
+    let after = verb.applied_to(before, file);
     let mut overrides = current.overrides.clone();
-    if set == Override::default() {
+    if after == Override::default() {
         overrides.remove(&key);
     } else {
-        overrides.insert(key, set);
+        overrides.insert(key.clone(), after);
     }
-    if matches!(verb, BackendVerb::Weight(_)) {
+    if before.weight != after.weight {
         let addresses = real_addresses(&current.config, &current.bound);
-        publish(plane, &current.config, &addresses, &overrides).map_err(VerbError::Refused)?;
+        let (config, set) = (Arc::clone(&current.config), overrides.clone());
+        let its = Arc::clone(plane);
+        let compiled = off_thread(move || compiled(&its, &config, &addresses, &set)).await;
+        let snapshot = compiled.map_err(VerbError::Refused)?;
+        publish(plane, &current.config, &snapshot, &overrides);
     } else {
-        let default = if by_file { AdminState::Drain } else { AdminState::Ready };
-        target.state.set_admin(set.admin.unwrap_or(default));
+        found.state.set_admin(after.admin.unwrap_or_else(|| admin_by_file(file)));
         if verb == BackendVerb::Ready {
-            readmit_at_once(plane, &target);
+            readmit_at_once(plane, &found);
         }
-        if let Some(pool) = snapshot.pool(target.pool) {
+        if let Some(pool) = snapshot.pool(found.pool) {
             judge_panic(pool);
         }
     }
-    current.overrides = overrides;
-    let said = format!("backend {pool}/{backend}: {}, set by an operator", verb.words());
+    plane.current.lock().overrides = overrides;
+    let (pool, backend) = key;
+    let said = format!("backend {pool}/{backend}: {}", verb.words());
     tracing::warn!("{said}");
     Ok(said)
 }
-
 fn find_configured<'a>(
     config: &'a Config,
     pool: &str,
@@ -148,13 +170,13 @@ mod tests {
         parsed.config.unwrap().pools[0].backends[0].clone()
     }
 
-    // If this fails, a reload keeps telling of settings that say the same as the file, or a
+    // If this fails, a reload keeps telling of settings that the file has too, or a
     // backend that the file drains can never be made ready.
     #[test]
     fn what_says_the_same_as_the_file_is_not_kept() {
         let plain = backend(false);
         let drained = backend(true);
-        let after = |verb: BackendVerb, before, file| verb.applied_to(before, Some(file));
+        let after = |verb: BackendVerb, before, file| verb.applied_to(before, file);
         let kept = after(BackendVerb::Drain, Override::default(), &plain);
         assert_eq!(kept.admin, Some(AdminState::Drain));
         assert_eq!(after(BackendVerb::Ready, kept, &plain), Override::default());
@@ -164,5 +186,6 @@ mod tests {
         );
         assert_eq!(after(BackendVerb::Weight(7), Override::default(), &plain).weight, Some(7));
         assert_eq!(after(BackendVerb::Weight(5), Override::default(), &plain), Override::default());
+        assert_eq!(after(BackendVerb::Forget, kept, &plain), Override::default());
     }
 }

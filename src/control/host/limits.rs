@@ -52,7 +52,10 @@ impl Host {
     /// Each session of a pool needs a source port for its backend's address.
     fn of_ports(&self, config: &Config, index: usize, sessions: u64) -> Option<Ceiling> {
         let pool = config.pools.get(index)?;
-        let users = config.listeners.iter().filter(|listener| listener.pool == index);
+        let users = config.listeners.iter().filter(|listener| {
+            let routed = listener.routes.iter().map(|route| route.pool);
+            routed.chain([listener.pool]).any(|pool| pool == index)
+        });
         let wanted: u64 = users
             .map(|listener| listener.max_sessions.unwrap_or(sessions))
             .fold(0, u64::saturating_add)
@@ -133,6 +136,19 @@ mod tests {
         assert_eq!(found(host, 56_464, ""), [""; 0]);
         // What the listener lets in is what counts.
         assert_eq!(found(host, 100_000, "max_sessions = 50000"), [""; 0]);
+    }
+
+    // If this fails, a pool that only routes lead to runs out of ports, unsaid.
+    #[test]
+    fn routes_lead_to_a_pool_as_listeners_do() {
+        let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n\
+                    [[listener.a.route]]\nsni = [\"x.test\"]\npool = \"q\"\n\
+                    [pool.p]\nbackends = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n\
+                    [pool.q]\nbackends = [\"127.0.0.1:4\"]\n";
+        let config = crate::config::parse(text, Path::new("a.toml")).config.unwrap();
+        let said = Host { ports: 28_232, tracked: None }.ceilings(&config, 50_000);
+        let keys: Vec<&str> = said.iter().map(|ceiling| ceiling.key.as_str()).collect();
+        assert_eq!(keys, ["pool.q.backends"], "{said:?}");
     }
 
     // If this fails, an operator who has added sources is still told to add some.

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+
+use rustix::io::Errno;
 
 use crate::config::{self, KeyPath};
 use crate::shared::Address;
@@ -19,13 +20,14 @@ use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::{Inherited, InheritedAddress};
 use crate::sys::unix;
 
-use crate::control::host::socket_file::{self, SocketFile, WhenLocked, directory_of};
+use crate::control::host::socket_file::{self, SocketFile, directory_of};
 
-/// Permissions of the file of a Unix socket: anybody may connect who can pass its directories, as
-/// anybody may to a port.
+/// Permissions of the file of a Unix socket: every user who can pass its directories may connect,
+/// as every user may to a port.
 const PERMISSIONS: u32 = 0o666;
-/// How long to wait for another process to make its own sockets in the same directory.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// What to do about `mptcp = true` on a host without it.
+const WITHOUT_MULTIPATH: &str =
+    "set net.mptcp.enabled = 1 (kernels have it from 5.6 on), or remove `mptcp`";
 
 /// Addresses that are listened on: as configured, and as they really are.
 pub(crate) type BoundAddresses = HashMap<AskedAddress, BoundAddress>;
@@ -47,7 +49,7 @@ pub(crate) struct BoundAddress {
 pub(crate) struct OpenedSockets {
     pub(crate) address: Address,
     pub(crate) sockets: Vec<OwnedFd>,
-    /// They are one and the same socket.
+    /// All of them are one socket.
     pub(crate) is_shared: bool,
     file: Option<Arc<SocketFile>>,
 }
@@ -98,7 +100,10 @@ pub(crate) fn asked(config: &config::Config) -> Vec<Vec<AskedAddress>> {
     listeners.map(|listener| listener.bind.iter().map(&mut count).collect()).collect()
 }
 
-/// Opens what is new. On failure everything opened here is closed again.
+/// Opens what is new.
+///
+/// # Errors
+/// With every address that cannot be opened; what was opened here is closed again then.
 pub(crate) fn plan(
     config: &config::Config,
     bound: &BoundAddresses,
@@ -180,11 +185,24 @@ fn remedy(error: &io::Error, address: SocketAddr) -> String {
         io::ErrorKind::PermissionDenied => {
             "a security policy of this host forbids it; its audit log tells which".into()
         }
-        io::ErrorKind::AddrNotAvailable => {
-            "this host has no such address; `ip address` lists those it has".into()
-        }
+        io::ErrorKind::AddrNotAvailable => to_listen_before_it_is_here(address.ip()),
+        _ if is_without_multipath(error) => WITHOUT_MULTIPATH.into(),
         _ => "choose another address or port".into(),
     }
+}
+
+/// What to do about an address that this host does not have.
+pub(crate) fn to_listen_before_it_is_here(address: IpAddr) -> String {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    format!(
+        "`freebind = true` of the listener, or net.{family}.ip_nonlocal_bind = 1, lets evenkeel \
+         listen before the address is here; `ip address` shows those that are"
+    )
+}
+
+/// What socket(2) says of Multipath TCP where the kernel lacks it or has it switched off.
+fn is_without_multipath(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::PROTONOSUPPORT | Errno::NOPROTOOPT))
 }
 
 fn remedy_of_unix(error: &io::Error, path: &Path) -> String {
@@ -302,8 +320,7 @@ impl Opener<'_> {
             }
             Address::Unix(path) => {
                 let bind = || unix::listen(path, PERMISSIONS, options.backlog);
-                let when_locked = WhenLocked::GoOnAfter(LOCK_PATIENCE);
-                let (socket, file) = socket_file::make(path, when_locked, bind)?;
+                let (socket, file) = socket_file::make(path, bind)?;
                 OpenedSockets::shared(configured, socket, Some(file), self.workers)
             }
         }
@@ -322,5 +339,80 @@ fn options_of(listener: &config::ListenerConfig) -> ListenOptions {
         fast_open: listener.fast_open,
         defer_accept: listener.defer_accept,
         mptcp: listener.mptcp,
+        freebind: listener.freebind,
+    }
+}
+
+/// The bit of `net.ipv4.tcp_fastopen` that lets listening sockets accept data in the SYN.
+const FAST_OPEN_SERVERS: u64 = 2;
+
+/// An option of a listener that has no effect on this host, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TakenAway {
+    /// The key that asks for it.
+    pub(crate) key: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+/// What the kernel's switches take away from a listener; `sysctl` reads one.
+pub(crate) fn taken_away(
+    listener: &config::ListenerConfig,
+    sysctl: impl Fn(&str) -> Option<u64>,
+) -> Vec<TakenAway> {
+    let options = options_of(listener);
+    let mut found = Vec::new();
+    let mut say = |key, message: String, hint: String| found.push(TakenAway { key, message, hint });
+    let fast_open = sysctl("net/ipv4/tcp_fastopen").filter(|bits| bits & FAST_OPEN_SERVERS == 0);
+    if let Some(bits) = fast_open.filter(|_| options.fast_open) {
+        let message = format!(
+            "`fast_open` has no effect on this host: net.ipv4.tcp_fastopen = {bits} lets clients \
+             use it and not servers"
+        );
+        say(
+            "fast_open",
+            message,
+            format!("set net.ipv4.tcp_fastopen = {}", bits | FAST_OPEN_SERVERS),
+        );
+    }
+    if options.mptcp && sysctl("net/mptcp/enabled") != Some(1) {
+        let message = "this host has no Multipath TCP: the listener will not open".to_owned();
+        say("mptcp", message, WITHOUT_MULTIPATH.to_owned());
+    }
+    if options.mptcp && options.user_timeout.is_some() {
+        let message = "`user_timeout` has no effect on clients that speak Multipath TCP: the \
+                       kernel refuses it for them";
+        let hint = "use `keepalive`, which they have; other clients and the backends get both";
+        say("user_timeout", message.to_owned(), hint.to_owned());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, an option that the host has switched off is taken to work, or one that works
+    // is warned of.
+    #[test]
+    fn switches_of_the_host_are_named() {
+        let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\nfast_open = true\n\
+                    mptcp = true\nuser_timeout = \"9s\"\n[listener.b]\nbind = [\"127.0.0.1:2\"]\n\
+                    pool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:3\"]\n";
+        let config = config::parse(text, Path::new("a.toml")).config.unwrap();
+        let cases: [(Option<u64>, Option<u64>, &[&str]); 3] = [
+            (Some(3), Some(1), &["user_timeout"]),
+            (Some(1), Some(0), &["fast_open", "mptcp", "user_timeout"]),
+            (None, None, &["mptcp", "user_timeout"]),
+        ];
+        for (fast_open, mptcp, expected) in cases {
+            let sysctl = |name: &str| match name {
+                "net/ipv4/tcp_fastopen" => fast_open,
+                _ => mptcp,
+            };
+            let [asks, plain] = [0, 1].map(|index| taken_away(&config.listeners[index], sysctl));
+            let keys: Vec<&str> = asks.iter().map(|taken| taken.key).collect();
+            assert_eq!((keys, plain), (expected.to_vec(), Vec::new()));
+        }
     }
 }

@@ -15,6 +15,8 @@ use rustix::io::Errno;
 
 use crate::sys::unix;
 
+/// How long to wait for another process to make its own sockets in the same directory.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two attempts to lock a directory.
 const LOCK_LOOK: Duration = Duration::from_millis(5);
 
@@ -60,15 +62,6 @@ fn identity(path: &Path) -> io::Result<Identity> {
     Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// What to do about a directory that another process holds a lock on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenLocked {
-    /// Give up.
-    Fail,
-    /// Go on after this long: every user who may read a directory may lock it.
-    GoOnAfter(Duration),
-}
-
 /// Makes a socket by `bind`, in the place of a file that is stale.
 ///
 /// # Errors
@@ -76,10 +69,9 @@ pub(crate) enum WhenLocked {
 /// socket, and whatever `bind` reports.
 pub(crate) fn make<T>(
     path: &Path,
-    when_locked: WhenLocked,
     bind: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<(T, SocketFile)> {
-    let _lock = lock(directory_of(path), when_locked)?;
+    let _lock = lock(directory_of(path))?;
     remove_stale(path)?;
     let bound = bind()?;
     Ok((bound, SocketFile::of(path)?))
@@ -93,20 +85,16 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Held until dropped.
-fn lock(directory: &Path, when_locked: WhenLocked) -> io::Result<File> {
+/// Held until dropped. Goes on without it after a time: every user who may read a directory may
+/// lock it, and must not keep evenkeel from its start.
+fn lock(directory: &Path) -> io::Result<File> {
     let opened = File::open(directory)?;
     let since = Instant::now();
     // A file system without locks has none to respect.
-    while flock(&opened, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
-        match when_locked {
-            WhenLocked::Fail => {
-                let words = "another process holds a lock on its directory";
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, words));
-            }
-            WhenLocked::GoOnAfter(patience) if since.elapsed() >= patience => break,
-            WhenLocked::GoOnAfter(_) => std::thread::park_timeout(LOCK_LOOK),
-        }
+    while flock(&opened, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        && since.elapsed() < LOCK_PATIENCE
+    {
+        std::thread::park_timeout(LOCK_LOOK);
     }
     Ok(opened)
 }

@@ -6,10 +6,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Address, Config, KeyPath, Parsed};
+use crate::config::{Address, Config, KeyPath, ListenerConfig, Parsed};
 use crate::sys::{process, source};
 
 use crate::control::host::limits::Host;
+use crate::control::host::listeners::{TakenAway, taken_away, to_listen_before_it_is_here};
 use crate::control::host::sizing::{self, Sizes};
 use crate::control::host::trust::TlsProbes;
 
@@ -26,6 +27,7 @@ pub fn check(parsed: &mut Parsed) {
         if !process::may_take_any_port() {
             warn_of_ports(parsed, &config, process::unprivileged_port_start());
         }
+        warn_of_absent_addresses(parsed, &config, source::is_here);
     }
 }
 
@@ -48,18 +50,7 @@ pub(crate) fn tls_probes(
 
 /// Not at start, which fails on its own account if it must, and where systemd may have opened them.
 fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
-    let mut addresses = Vec::new();
-    for listener in &config.listeners {
-        for (position, address) in listener.bind.iter().enumerate() {
-            if let Address::Ip(address) = address {
-                let key = KeyPath::listener(&listener.name).key("bind").item(position);
-                addresses.push((key, *address));
-            }
-        }
-    }
-    let admin_key = KeyPath::table("admin").key("http");
-    addresses.extend(config.admin.http.map(|address| (admin_key, address)));
-    for (key, address) in addresses {
+    for (key, address) in listening_addresses(config, |_| true) {
         if (1..first_free).contains(&address.port()) {
             parsed.warn(
                 &key,
@@ -70,23 +61,59 @@ fn warn_of_ports(parsed: &mut Parsed, config: &Config, first_free: u16) {
     }
 }
 
+/// Addresses to listen on that this host does not have: the start would fail until it has them.
+fn warn_of_absent_addresses(
+    parsed: &mut Parsed,
+    config: &Config,
+    is_here: impl Fn(IpAddr) -> bool,
+) {
+    let firm = |listener: &ListenerConfig| !listener.freebind;
+    for (key, address) in listening_addresses(config, firm) {
+        if !is_here(address.ip()) {
+            parsed.warn(
+                &key,
+                format!(
+                    "this host has no address {} now: the start fails without it",
+                    address.ip()
+                ),
+                to_listen_before_it_is_here(address.ip()),
+            );
+        }
+    }
+}
+
+/// The IP addresses that these listeners accept on, and the admin page.
+fn listening_addresses(
+    config: &Config,
+    which: impl Fn(&ListenerConfig) -> bool,
+) -> Vec<(KeyPath, SocketAddr)> {
+    let mut addresses = Vec::new();
+    for listener in config.listeners.iter().filter(|listener| which(listener)) {
+        for (position, address) in listener.bind.iter().enumerate() {
+            if let Address::Ip(address) = address {
+                let key = KeyPath::listener(&listener.name).key("bind").item(position);
+                addresses.push((key, *address));
+            }
+        }
+    }
+    let admin_key = KeyPath::table("admin").key("http");
+    addresses.extend(config.admin.http.map(|address| (admin_key, address)));
+    addresses
+}
+
 /// Adds warnings about a host whose sizes are known.
 pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     warn_of_sessions(parsed, config, sizes);
     warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
-    warn_at_reload(parsed, config);
+    warn_of_switches(parsed, config, process::sysctl_number);
+    let is_asked = config.pools.iter().any(|pool| pool.transparent);
+    warn_of_sources(parsed, config, source::is_here, is_asked && source::may_be_anybody());
+    warn_of_loops(parsed, config, |own| source::is_here(own) && !may_bind_what_is_elsewhere(own));
     if config.global.max_sessions.is_some() {
         for ceiling in Host::this().ceilings(config, sizes.sessions(config)) {
             parsed.warn(&ceiling.key, ceiling.message, ceiling.hint);
         }
     }
-}
-
-/// Adds warnings about what a reload can change.
-pub(crate) fn warn_at_reload(parsed: &mut Parsed, config: &Config) {
-    let is_asked = config.pools.iter().any(|pool| pool.transparent);
-    warn_of_sources(parsed, config, source::is_here, is_asked && source::may_be_anybody());
-    warn_of_loops(parsed, config, |own| source::is_here(own) && !may_bind_what_is_elsewhere(own));
 }
 
 /// Whether programs of this host may bind addresses that are another's, as keepalived's do.
@@ -230,6 +257,15 @@ fn warn_of_backlog(parsed: &mut Parsed, config: &Config, somaxconn: Option<u64>)
     }
 }
 
+/// What listeners ask for and a switch of the kernel takes away; `sysctl` reads one.
+fn warn_of_switches(parsed: &mut Parsed, config: &Config, sysctl: impl Fn(&str) -> Option<u64>) {
+    for listener in &config.listeners {
+        for TakenAway { key, message, hint } in taken_away(listener, &sysctl) {
+            parsed.warn(&KeyPath::listener(&listener.name).key(key), message, hint);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,5 +364,23 @@ mod tests {
         warn_of_loops(&mut parsed, &config, |ip| own.contains(&ip.to_string().as_str()));
         let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["pool.p.backends[1]"], "{:?}", parsed.problems);
+    }
+
+    // If this fails, a service that starts before its address comes is found out at the next boot.
+    #[test]
+    fn addresses_that_are_not_here_are_named() {
+        let text = "[admin]\nhttp = \"192.0.2.7:81\"\n[listener.a]\n\
+                    bind = [\"127.0.0.1:1\", \"[2001:db8::7]:1\"]\n\
+                    pool = \"p\"\n[listener.b]\nbind = [\"192.0.2.8:1\"]\npool = \"p\"\n\
+                    freebind = true\n[pool.p]\nbackends = [\"127.0.0.1:2\"]\n";
+        let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+        let config = parsed.config.clone().unwrap();
+        warn_of_absent_addresses(&mut parsed, &config, |ip| ip.is_loopback());
+        let found: Vec<(&str, bool)> = parsed
+            .problems
+            .iter()
+            .map(|problem| (problem.key.as_str(), problem.hint.contains("ipv6.ip_nonlocal_bind")))
+            .collect();
+        assert_eq!(found, [("listener.a.bind[1]", true), ("admin.http", false)]);
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct ProbeCounts {
 }
 
 /// What is known of the probes and ejections of all backends.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct HealthBook {
     /// By the probes of each backend.
     pub(crate) verdicts: HashMap<BackendId, BackendVerdict>,

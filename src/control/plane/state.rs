@@ -1,9 +1,10 @@
 //! The state of the control plane, shared by its tasks: configuration, workers, verdicts.
 //!
-//! Everything here runs on one thread; locks are held for a few instructions and never across an
-//! await.
+//! What changes it runs on one thread, after one another (`changing`); what only reads it may run
+//! beside that. Other locks are held for a few instructions and never across an await.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::source_book::SourceBook;
 use crate::control::plane::workers::Workers;
-use crate::shared::Publisher;
+use crate::shared::{Pool, Publisher};
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +35,9 @@ pub(crate) enum ProcessPhase {
 }
 
 /// What changes by a reload or an operator's verb.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Current {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) bound: BoundAddresses,
     pub(crate) overrides: Overrides,
     pub(crate) tls: TlsProbes,
@@ -91,10 +92,14 @@ pub(crate) struct PlaneSetup {
 pub(crate) struct Plane {
     pub(crate) file: PathBuf,
     pub(crate) started: Instant,
+    /// When that was, in seconds since the epoch.
+    pub(crate) started_at: u64,
     pub(crate) sizes: Sizes,
     pub(crate) workers: Workers,
     pub(crate) publisher: Publisher,
     pub(crate) current: Mutex<Current>,
+    /// Held, across awaits, while a reload or a verb changes what is in force.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) health: Mutex<HealthBook>,
     pub(crate) outliers: OutlierBook,
     pub(crate) sources: SourceBook,
@@ -109,10 +114,12 @@ impl Plane {
         Self {
             file,
             started,
+            started_at: seconds_now().saturating_sub(started.elapsed().as_secs()),
             sizes,
             workers,
             publisher,
             current: Mutex::new(current),
+            changing: tokio::sync::Mutex::default(),
             health: Mutex::default(),
             outliers: OutlierBook::default(),
             sources: SourceBook::default(),
@@ -141,22 +148,24 @@ impl Plane {
         let serves = snapshot.open_listeners().any(|listener| {
             let routes = listener.routing.iter().flat_map(|routing| &routing.routes);
             let mut pools = routes.map(|route| route.target).chain([listener.pool]);
-            pools.any(|id| {
-                snapshot.pool(id).is_some_and(|pool| {
-                    pool.backends().any(|backend| backend.state.is_healthy() && is_wanted(backend))
-                })
-            })
+            pools.any(|id| snapshot.pool(id).is_some_and(|pool| pool_can_serve(pool)))
         });
         self.phase() == ProcessPhase::Serving && serves
+    }
+
+    /// Whether a pool has a healthy backend that operators let serve.
+    pub(crate) fn can_serve(&self, pool: &str) -> bool {
+        let snapshot = self.publisher.latest();
+        let found = snapshot.pools.iter().flatten().find(|known| known.name == pool);
+        found.is_some_and(|pool| pool_can_serve(pool))
     }
 
     /// The time by the workers' clock, in microseconds.
     pub(crate) fn now_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+}
 
-    /// When the process started, in seconds since the epoch.
-    pub(crate) fn started_at(&self) -> u64 {
-        seconds_now().saturating_sub(self.started.elapsed().as_secs())
-    }
+fn pool_can_serve(pool: &Pool) -> bool {
+    pool.backends().any(|backend| backend.state.is_healthy() && is_wanted(backend))
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod apply;
 pub(crate) mod compile;
-pub(crate) mod diff;
+pub(crate) mod kept;
+pub(crate) mod outcome;
+pub(crate) mod prepare;
 pub(crate) mod publish;
 pub(crate) mod services;

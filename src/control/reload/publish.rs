@@ -4,23 +4,24 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::control::plane::configured::configured_backends;
-use crate::control::plane::overrides::Overrides;
+use crate::control::plane::overrides::{Overrides, admin_by_file};
 use crate::control::plane::state::Plane;
 use crate::control::reload::compile::compile;
 use crate::control::reload::compile::inputs::Inputs;
 use crate::control::watch::panic::judge_panic;
 use crate::control::watch::verdict::set_verdict;
 use crate::control::watch::{outlier, source_ports};
-use crate::shared::{Address, AdminState, Snapshot};
+use crate::shared::{Address, Snapshot};
 use crate::sys::memory::prefer_large_pages;
 use crate::sys::process;
 
-/// Publishes the snapshot of a configuration and sets what the operator wants of its backends.
-/// `addresses` are the real ones of each listener, in the order of the configuration.
+/// Makes the snapshot of a configuration, which follows the one in force. `addresses` are the real
+/// ones of each listener, in the order of the configuration. Large tables take long: not on
+/// the thread `control`, once it serves.
 ///
 /// # Errors
 /// In words, as [`compile`].
-pub(crate) fn publish(
+pub(crate) fn compiled(
     plane: &Plane,
     config: &Config,
     addresses: &[Vec<Address>],
@@ -40,16 +41,26 @@ pub(crate) fn publish(
     };
     let snapshot = Arc::new(compile(config, &inputs)?);
     map_tables(&snapshot);
-    apply_admin_states(config, &snapshot, overrides);
-    plane.publisher.publish(Arc::clone(&snapshot));
-    lift_probeless(plane, config, &snapshot);
-    outlier::take_up(plane, &snapshot);
-    source_ports::take_up(plane, &snapshot);
+    Ok(snapshot)
+}
+
+/// Publishes a snapshot that was made of this configuration, and sets what the file and operators
+/// want of its backends.
+pub(crate) fn publish(
+    plane: &Plane,
+    config: &Config,
+    snapshot: &Arc<Snapshot>,
+    overrides: &Overrides,
+) {
+    apply_admin_states(config, snapshot, overrides);
+    plane.publisher.publish(Arc::clone(snapshot));
+    lift_probeless(plane, config, snapshot);
+    outlier::take_up(plane, snapshot);
+    source_ports::take_up(plane, snapshot);
     for pool in snapshot.pools.iter().flatten() {
         judge_panic(pool);
     }
     plane.workers.wake();
-    Ok(snapshot)
 }
 
 /// Asks the kernel to put the tables that workers look up at random on large pages. Other memory is
@@ -66,8 +77,8 @@ fn map_tables(snapshot: &Snapshot) {
 fn apply_admin_states(config: &Config, snapshot: &Snapshot, overrides: &Overrides) {
     for (pool, backend, built) in configured_backends(config, snapshot) {
         let set = overrides.get(&(pool.name.clone(), backend.name.clone()));
-        let by_file = if backend.drain { AdminState::Drain } else { AdminState::Ready };
-        built.state.set_admin(set.and_then(|set| set.admin).unwrap_or(by_file));
+        let set = set.and_then(|set| set.admin);
+        built.state.set_admin(set.unwrap_or_else(|| admin_by_file(backend)));
     }
 }
 

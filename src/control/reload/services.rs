@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use crate::control::log::Logging;
+use crate::control::off_thread::{end_of, off_thread};
 use crate::control::plane::state::Plane;
-use crate::control::reload::apply::{RefusedReload, Reloaded, reload};
+use crate::control::reload::apply::{apply, record, told};
+use crate::control::reload::outcome::{Candidate, RefusedReload, Reloaded};
+use crate::control::reload::prepare::prepare;
 use crate::control::tell::notify;
 use crate::control::watch::prober::Prober;
 
@@ -17,22 +20,62 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Reloads, and tells the prober, the log and systemd; with `dry_run`, only checks the file.
+    /// Makes one change of what is in force, after those before it, and to its end even if its
+    /// asker no longer waits.
+    pub(crate) async fn change<T, F>(&self, change: impl FnOnce(Self) -> F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (change, plane) = (change(self.clone()), Arc::clone(&self.plane));
+        let alone = async move {
+            let _alone = plane.changing.lock().await;
+            change.await
+        };
+        end_of(tokio::spawn(alone)).await
+    }
+
+    /// Reads the file again and puts it in force; tells the prober, the log and systemd.
     ///
     /// # Errors
-    /// As [`reload`].
-    pub(crate) fn reload(&self, dry_run: bool) -> Result<Reloaded, RefusedReload> {
-        if dry_run {
-            return reload(&self.plane, true);
-        }
+    /// With every problem; nothing has changed then.
+    pub(crate) async fn reload(&self) -> Result<Reloaded, RefusedReload> {
+        self.change(|services| async move { services.reload_alone().await }).await
+    }
+
+    async fn reload_alone(&self) -> Result<Reloaded, RefusedReload> {
         notify::reloading();
-        let outcome = reload(&self.plane, false);
+        let plane = Arc::clone(&self.plane);
+        let prepared = off_thread(move || prepare(&plane, None)).await;
+        let outcome = prepared.and_then(|prepared| apply(&self.plane, prepared));
+        record(&self.plane, &outcome);
         if outcome.is_ok() {
-            let config = self.plane.current.lock().config.clone();
+            let config = Arc::clone(&self.plane.current.lock().config);
             self.prober.take_up(&config);
             self.logging.apply(&config.global.log);
         }
         notify::ready(&self.plane);
         outcome
+    }
+
+    /// Tells what a reload would do, of the file or of a candidate for it. New addresses are opened
+    /// for a moment.
+    ///
+    /// # Errors
+    /// With every problem.
+    pub(crate) async fn preview(
+        &self,
+        candidate: Option<Candidate>,
+    ) -> Result<Reloaded, RefusedReload> {
+        self.change(|services| async move {
+            let plane = services.plane;
+            off_thread(move || {
+                let prepared = prepare(&plane, candidate.as_ref())?;
+                // Dropping its plan closes what was opened for it.
+                Ok(told(&plane, prepared).0)
+            })
+            .await
+        })
+        .await
     }
 }

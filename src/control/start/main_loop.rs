@@ -52,8 +52,10 @@ fn obey(services: &Services, request: SignalRequest) {
     match request {
         SignalRequest::Stop => {}
         SignalRequest::Reload => {
-            // The sender of HUP gets no answer; the log has the whole of it.
-            let _logged = services.reload(false);
+            // The sender of HUP gets no answer; the log has the whole of it. Further signals are
+            // heard meanwhile.
+            let services = services.clone();
+            tokio::spawn(async move { services.reload().await.is_ok() });
         }
         SignalRequest::Reopen => {
             tracing::info!("USR1: no log file to reopen, logging goes to stderr");

@@ -20,7 +20,7 @@ use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::{Current, Plane, PlaneSetup, ProcessPhase};
 use crate::control::reload::apply::hand_over;
 use crate::control::reload::compile::nothing;
-use crate::control::reload::publish::publish;
+use crate::control::reload::publish::{compiled, publish};
 use crate::control::reload::services::Services;
 use crate::control::run_error::{RunError, failed};
 use crate::control::start::main_loop::main_loop;
@@ -130,11 +130,9 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
         listeners: addresses,
         admin: prepared.sockets.addresses().clone(),
     };
-    let snapshot = {
-        let current = plane.current.lock();
-        publish(&plane, &prepared.config, &prepared.plan.addresses, &current.overrides)
-    };
-    snapshot.map_err(RunError::Config)?;
+    let overrides = Overrides::new();
+    let snapshot = compiled(&plane, &prepared.config, &prepared.plan.addresses, &overrides);
+    publish(&plane, &prepared.config, &snapshot.map_err(RunError::Config)?, &overrides);
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     prober.take_up(&prepared.config);
     tokio::spawn(outlier::watch(Arc::clone(&plane)));
@@ -162,7 +160,7 @@ fn start_plane(
     let workers = start_workers(config, sizes, *started, &publisher, logging)
         .map_err(failed("cannot start a worker thread"))?;
     let current = Current {
-        config: config.clone(),
+        config: Arc::new(config.clone()),
         bound: plan.bound.clone(),
         overrides: Overrides::new(),
         tls: tls.clone(),

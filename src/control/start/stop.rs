@@ -38,6 +38,11 @@ pub(super) async fn stop(plane: &Plane, signals: &mut Signals) {
         () = tokio::time::sleep(delay) => {}
         () = signals.stop() => return reset_and_exit(plane).await,
     }
+    // A reload that is being put in force opens addresses; a later one sees the phase.
+    tokio::select! {
+        _last = plane.changing.lock() => {}
+        () = signals.stop() => return reset_and_exit(plane).await,
+    }
     stop_listening(plane);
     tokio::select! {
         () = drained(plane) => {}
@@ -47,8 +52,8 @@ pub(super) async fn stop(plane: &Plane, signals: &mut Signals) {
     reset_and_exit(plane).await;
 }
 
-/// Files of Unix sockets first: who finds one is served, who comes later is told at once that there
-/// is nothing.
+/// Removes the files of Unix sockets first: a client that finds one is served, and a later one
+/// learns at once that there is nothing.
 fn stop_listening(plane: &Plane) {
     listeners::remove_files(&plane.current.lock().bound);
     plane.workers.tell(|| Command::StopListening);

@@ -68,6 +68,8 @@ struct RouteDocument {
     /// What the client says first may lead elsewhere.
     depends_on_hello: bool,
     depends_on_words: bool,
+    /// The client's port may lead to another backend, and the question has none.
+    depends_on_port: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -136,6 +138,7 @@ pub(crate) fn explained(
             routed: answer.route.is_routed,
             depends_on_hello: answer.route.depends_on_hello,
             depends_on_words: answer.route.depends_on_words,
+            depends_on_port: answer.route.depends_on_port,
         },
         pick: answer.choice.as_ref().map(|choice| words.pick_document(choice)),
         text: words.text(),
@@ -211,7 +214,11 @@ impl ExplainedWords<'_> {
     /// What `status` says of a backend that is passed over, where that tells more than the word.
     fn reason(&self, backend: &Backend, why: Obstacle) -> Option<String> {
         match why {
-            Obstacle::Loaded | Obstacle::Starting | Obstacle::Failed | Obstacle::NoWeight => None,
+            Obstacle::Failed => Some(
+                "no_source: its pool is transparent, and the client has no address of its family"
+                    .to_owned(),
+            ),
+            Obstacle::Loaded | Obstacle::Starting | Obstacle::NoWeight => None,
             _ => self.backend_status(backend).map(|status| status.reason.clone()),
         }
     }
@@ -288,8 +295,11 @@ impl ExplainedWords<'_> {
         }
         if route.depends_on_words {
             said.push_str(
-                "; its backend depends on what it says first, this is for who says nothing",
+                "; its backend depends on what it says first, this is for one that says nothing",
             );
+        }
+        if route.depends_on_port {
+            said.push_str("; its backend depends on the client's port (CLIENT_IP:PORT)");
         }
         said
     }
@@ -297,7 +307,7 @@ impl ExplainedWords<'_> {
     fn choice(&self, choice: &ChoiceSaid, line: &mut impl FnMut(&str, String)) {
         if choice.waiting > 0 {
             let others = count(choice.waiting, "client");
-            line("queue", format!("{others} waiting, nobody overtakes them"));
+            line("queue", format!("{others} waiting, each is served before this one"));
         }
         line("balance", self.balance(choice));
         for (backend, why) in &choice.skipped {

@@ -2,10 +2,11 @@
 //!
 //! Nothing is registered and kept: each scrape walks the snapshot, so what is configured has all
 //! its series, at zero from the start. A listener that is gone keeps them while it has sessions.
-//! The text is OpenMetrics 1.0.
+//! The text is OpenMetrics 1.0, or the older text format for a scraper that prefers it.
 
 mod backends;
 mod family;
+pub(crate) mod format;
 mod listeners;
 mod process;
 
@@ -23,21 +24,19 @@ use crate::control::plane::state::Plane;
 use crate::control::plane::workers::busy_seconds;
 use crate::control::tell::metrics::backends::encode_backends;
 use crate::control::tell::metrics::family::{count, counter, gauge, one};
+use crate::control::tell::metrics::format::Exposition;
 use crate::control::tell::metrics::listeners::encode_listeners;
 use crate::control::tell::metrics::process::encode_process;
 
-/// What the answer to a scrape is.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// All metrics of the process as text.
-pub(crate) fn text(plane: &Arc<Plane>, logging: &Arc<Logging>) -> String {
+pub(crate) fn text(plane: &Arc<Plane>, logging: &Arc<Logging>, format: Exposition) -> String {
     let mut registry = Registry::default();
     let source = MetricsSource { plane: Arc::clone(plane), logging: Arc::clone(logging) };
     registry.register_collector(Box::new(source));
     let mut text = String::new();
     // Writing to a `String` cannot fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-    text
+    format.of(text)
 }
 
 #[derive(Debug)]
@@ -57,9 +56,8 @@ impl Collector for MetricsSource {
         gauge(&mut encoder, "evenkeel_sessions_max", "Sessions the process may hold")?
             .encode_gauge(&snapshot.sessions_max)?;
         encode_listeners(&mut encoder, &snapshot)?;
-        let health = plane.health.lock();
+        let health = plane.health.lock().clone();
         encode_backends(&mut encoder, &snapshot, plane.now_us(), &health)?;
-        drop(health);
         encode_workers(&mut encoder, plane)?;
         let help = "Log lines that stderr did not take, or not in time";
         one(&mut counter(&mut encoder, "evenkeel_log_dropped", help)?, self.logging.dropped())?;
@@ -87,7 +85,7 @@ fn encode_config(encoder: &mut DescriptorEncoder<'_>, plane: &Plane) -> fmt::Res
         .encode_gauge(&u64::from(plane.reloads.is_last_ok()))?;
     let name = "evenkeel_config_last_reload_success_timestamp_seconds";
     let reloaded = reloads.last_success.load(Ordering::Relaxed);
-    let since = if reloaded > 0 { reloaded } else { plane.started_at() };
+    let since = if reloaded > 0 { reloaded } else { plane.started_at };
     gauge(encoder, name, "When the configuration in force was put in force")?.encode_gauge(&since)
 }
 

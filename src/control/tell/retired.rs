@@ -1,6 +1,6 @@
 //! What has left the configuration and still has sessions: it is shown until the last one ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::shared::{Listener, Snapshot};
@@ -23,13 +23,14 @@ pub(crate) fn is_retired(listener: &Listener, snapshot: &Snapshot) -> bool {
 /// called the same.
 pub(crate) fn backend_sessions(snapshot: &Snapshot) -> BTreeMap<(&str, &str), u64> {
     let pools = snapshot.pools.iter().flatten();
-    let configured: Vec<_> = pools.flat_map(|pool| pool.backends()).collect();
+    let configured = pools.flat_map(|pool| pool.backends());
+    let configured: HashSet<(&str, &str)> =
+        configured.map(|one| (one.pool_name.as_str(), one.name.as_str())).collect();
     let mut sessions = BTreeMap::new();
     for backend in snapshot.backends.iter().flatten() {
         let name = (backend.pool_name.as_str(), backend.name.as_str());
-        let is_taken = configured.iter().any(|one| (&*one.pool_name, &*one.name) == name);
         let active = backend.state.active();
-        if !is_taken && active > 0 {
+        if active > 0 && !configured.contains(&name) {
             *sessions.entry(name).or_default() += active;
         }
     }

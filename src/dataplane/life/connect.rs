@@ -261,6 +261,6 @@ fn micros(elapsed: Duration) -> u64 {
 }
 
 /// Whether another backend is to be tried once `failed` have failed.
-fn may_retry(failed: usize, retries: u32) -> bool {
+pub(crate) fn may_retry(failed: usize, retries: u32) -> bool {
     failed <= retries as usize
 }

@@ -22,4 +22,4 @@ pub(super) mod moving;
 pub(super) mod next;
 pub(super) mod read;
 pub(super) mod refuse;
-mod source;
+pub(super) mod source;

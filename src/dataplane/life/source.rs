@@ -4,6 +4,7 @@
 //! here is this host's lack, not the backend's.
 
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 
 use crate::dataplane::kernel::{Dial, Kernel, is_exhaustion};
 use crate::dataplane::session::Session;
@@ -98,12 +99,7 @@ fn connect_as<K: Kernel>(
     address: &Address,
     dial: Dial,
 ) -> Result<K::Socket, NotBegun> {
-    let Address::Ip(to) = address else { return Err(NotBegun::NO_SOURCE) };
-    let own = client.ip().map(|ip| ip.to_canonical());
-    let is_v4 = to.ip().to_canonical().is_ipv4();
-    let Some(own) = own.filter(|own| own.is_ipv4() == is_v4) else {
-        return Err(NotBegun::NO_SOURCE);
-    };
+    let Some(own) = own_address(client, address) else { return Err(NotBegun::NO_SOURCE) };
     let from = Some(LocalEnd::Anywhere(own));
     kernel.connect(address, Dial { from, ..dial }).map_err(|why| match &why {
         // An address of no host, such as one that a header made up.
@@ -114,6 +110,14 @@ fn connect_as<K: Kernel>(
         }
         why => NotBegun::of(why),
     })
+}
+
+/// The address from which a transparent pool connects a backend for a client; `None` where the
+/// client has none of the backend's family.
+pub(crate) fn own_address(client: Client, backend: &Address) -> Option<IpAddr> {
+    let Address::Ip(to) = backend else { return None };
+    let own = client.ip()?.to_canonical();
+    (own.is_ipv4() == to.ip().to_canonical().is_ipv4()).then_some(own)
 }
 
 fn is_unavailable(error: &io::Error) -> bool {

@@ -20,7 +20,7 @@ pub(crate) fn encode_process(encoder: &mut DescriptorEncoder<'_>, plane: &Plane)
     gauge(encoder, "process_max_fds", "Descriptors that may be open")?
         .encode_gauge(&plane.sizes.descriptors)?;
     gauge(encoder, "process_start_time_seconds", "When the process started, Unix time")?
-        .encode_gauge(&plane.started_at())
+        .encode_gauge(&plane.started_at)
 }
 
 /// CPU time of all threads; 0 when /proc cannot be read.

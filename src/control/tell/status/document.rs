@@ -150,6 +150,8 @@ pub struct BackendStatus {
     /// When the certificate expires that its TLS probes were shown, RFC 3339; `null` when there is
     /// none.
     pub certificate_expires: Option<String>,
+    /// What operators have set at run time and the file does not say; `null` when there is nothing.
+    pub set_by_operator: Option<OverrideStatus>,
     /// Where it is.
     pub address: String,
     /// Its share of the sessions.
@@ -166,6 +168,18 @@ pub struct BackendStatus {
     pub connect_failures: u64,
     /// By address; empty where the kernel chooses.
     pub sources: BTreeMap<String, SourceStatus>,
+}
+
+/// What operators have set at run time for one backend; `forget` drops it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OverrideStatus {
+    /// `ready`, `drain` or `maint`; `null` when the file decides.
+    pub state: Option<String>,
+    /// Its share of the sessions; `null` when the file decides.
+    pub weight: Option<u32>,
+    /// The weight that the file gives.
+    pub file_weight: u32,
 }
 
 /// One address that a backend is connected from.

@@ -1,6 +1,6 @@
 //! Takes the state of the process into the status document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,8 @@ use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::plane::workers::busy_seconds;
 use crate::control::tell::retired;
 use crate::control::tell::status::document::{
-    AdminAddresses, BackendStatus, ConfigStatus, ListenerStatus, OffenderStatus, PoolStatus,
-    SourceStatus, Status, WorkerStatus,
+    AdminAddresses, BackendStatus, ConfigStatus, ListenerStatus, OffenderStatus, OverrideStatus,
+    PoolStatus, SourceStatus, Status, WorkerStatus,
 };
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::policy::balance::hash::Prefix;
@@ -34,9 +34,12 @@ const OFFENDERS_SHOWN: usize = 10;
 pub(crate) fn status(plane: &Plane, admin: &AdminAddresses, log_dropped: u64) -> Status {
     let snapshot = plane.publisher.latest();
     let uptime_seconds = plane.started.elapsed().as_secs_f64();
-    let current = plane.current.lock();
-    let health = plane.health.lock();
+    // Held for as short as it takes to copy them: a document of many backends takes long.
+    let current = plane.current.lock().clone();
+    let health = plane.health.lock().clone();
     let pools = snapshot.pools.iter().flatten();
+    let configured: HashMap<&str, &config::PoolConfig> =
+        current.config.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     let ready = plane.is_ready();
     Status {
         ready,
@@ -57,7 +60,10 @@ pub(crate) fn status(plane: &Plane, admin: &AdminAddresses, log_dropped: u64) ->
             .map(|listener| (listener.name.clone(), listener_status(listener, &snapshot)))
             .collect(),
         pools: pools
-            .map(|pool| (pool.name.clone(), pool_status(pool, &current, &health)))
+            .map(|pool| {
+                let configured = configured.get(pool.name.as_str()).copied();
+                (pool.name.clone(), pool_status(pool, configured, &current, &health))
+            })
             .collect(),
     }
 }
@@ -162,8 +168,12 @@ fn moved(state: &ListenerState, direction: Direction) -> u64 {
     blocks.flat_map(|block| &block.bytes[direction as usize]).map(|path| path.value()).sum()
 }
 
-fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatus {
-    let configured = current.config.pools.iter().find(|configured| configured.name == pool.name);
+fn pool_status(
+    pool: &Pool,
+    configured: Option<&config::PoolConfig>,
+    current: &Current,
+    health: &HealthBook,
+) -> PoolStatus {
     let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
     PoolStatus {
         balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
@@ -188,11 +198,9 @@ fn backend_status(
     let verdict = health.verdicts.get(&backend.id).filter(|_| is_probed);
     let not_after = health.certificates.get(&backend.id).copied().filter(|_| is_probed);
     let ejection = health.ejections.get(&backend.id).filter(|_| backend.state.is_up());
-    let by_operator = current
-        .overrides
-        .get(&(backend.pool_name.clone(), backend.name.clone()))
-        .is_some_and(|set| set.admin.is_some());
-    let who = if by_operator { "set by an operator" } else { "drain = true in the file" };
+    let by_operator = set_by_operator(backend, pool, current);
+    let state_by_operator = by_operator.as_ref().is_some_and(|set| set.state.is_some());
+    let who = if state_by_operator { "set by an operator" } else { "drain = true in the file" };
     let sessions = backend.state.active();
     let (state, reason) = match backend.state.admin() {
         AdminState::Maint => ("maint", who.to_owned()),
@@ -213,8 +221,18 @@ fn backend_status(
                 Some(not_after) => with_expiry(reason, not_after, seconds_now()),
                 None => reason,
             };
+            let reason = match state_by_operator {
+                true => format!("{reason}; ready by an operator, drain = true in the file"),
+                false => reason,
+            };
             (state, with_share(reason, backend, sessions))
         }
+    };
+    let weight_by_operator =
+        by_operator.as_ref().and_then(|set| Some((set.weight?, set.file_weight)));
+    let reason = match weight_by_operator {
+        Some((weight, file)) => format!("{reason}; weight {weight} by an operator (file: {file})"),
+        None => reason,
     };
     let since = ejection.or(verdict).filter(|_| backend.state.admin() == AdminState::Ready);
     BackendStatus {
@@ -224,6 +242,7 @@ fn backend_status(
             .and_then(|verdict| Timestamp::try_from(verdict.since).ok())
             .map(|since| format!("{since:.3}")),
         certificate_expires: not_after.map(shown_time),
+        set_by_operator: by_operator,
         address: backend.address.to_string(),
         weight: backend.weight,
         backup: backend.backup,
@@ -238,6 +257,25 @@ fn backend_status(
             .sum(),
         sources: sources(backend),
     }
+}
+
+/// What operators have set for a backend.
+fn set_by_operator(
+    backend: &Backend,
+    pool: Option<&config::PoolConfig>,
+    current: &Current,
+) -> Option<OverrideStatus> {
+    if current.overrides.is_empty() {
+        return None;
+    }
+    let key = (backend.pool_name.clone(), backend.name.clone());
+    let set = current.overrides.get(&key)?;
+    let file = pool?.backends.iter().find(|configured| configured.name == backend.name)?;
+    Some(OverrideStatus {
+        state: set.admin.map(|admin| admin.word().to_owned()),
+        weight: set.weight,
+        file_weight: file.weight,
+    })
 }
 
 /// A backend that is up may not be for long.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::control::admin::verbs::{BackendVerb, obey};
 use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
@@ -16,7 +15,7 @@ use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::{Current, PlaneSetup};
 use crate::control::plane::workers::Workers;
 use crate::control::reload::compile::nothing;
-use crate::control::reload::publish::publish;
+use crate::control::reload::publish::{compiled, publish};
 use crate::shared::Publisher;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -62,6 +61,7 @@ impl Control {
         let sizes = Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None };
         let workers = Workers { handles: Vec::new(), states: Vec::new() };
         let (bound, overrides) = (BoundAddresses::new(), Overrides::new());
+        let config = Arc::new(config);
         let current = Current { config, bound, overrides, tls: TlsProbes::default() };
         let publisher = Publisher::new(Arc::new(nothing()));
         let file = PathBuf::new();
@@ -76,10 +76,10 @@ impl Control {
 
     fn reload(&self, text: &str) {
         let config = parse(text);
-        let mut current = self.plane.current.lock();
-        publish(&self.plane, &config, &[Vec::new()], &current.overrides).unwrap();
-        current.config = config.clone();
-        drop(current);
+        let overrides = Overrides::new();
+        let snapshot = compiled(&self.plane, &config, &[Vec::new()], &overrides).unwrap();
+        publish(&self.plane, &config, &snapshot, &overrides);
+        self.plane.current.lock().config = Arc::new(config.clone());
         self.prober.take_up(&config);
     }
 
@@ -218,12 +218,12 @@ async fn maintenance_stops_probes_and_ready_resumes_them() {
     let backends = [("a", port.address), ("b", other.address)];
     let control = Control::new(&config(&backends, HEALTH));
     eventually("down", || !control.is_up("a")).await;
-    obey(&control.plane, "web", "a", BackendVerb::Maint).unwrap();
+    control.backend("a").state.set_admin(AdminState::Maint);
     let before = control.counts("a");
     // Absence has no event: the neighbour's probes tell that intervals have passed.
     results(&control, "b", 5).await;
     assert_eq!((control.counts("a"), control.is_up("a")), (before, false));
-    obey(&control.plane, "web", "a", BackendVerb::Ready).unwrap();
+    control.backend("a").state.set_admin(AdminState::Ready);
     results(&control, "a", 1).await;
 }
 
