@@ -1,10 +1,10 @@
-//! What operators set at run time, beside the file.
+//! Settings of operators at run time, beside the file.
 
 use std::collections::HashMap;
 
 use crate::shared::AdminState;
 
-/// What was set at run time for one backend and survives reloads.
+/// The settings of one backend that an operator made at run time; they survive reloads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Override {
     pub(crate) admin: Option<AdminState>,

@@ -33,7 +33,7 @@ pub(crate) enum ProcessPhase {
     Stopping,
 }
 
-/// What changes by a reload or an operator's verb.
+/// The state that a reload or an operator's verb changes.
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) config: Config,
@@ -75,7 +75,7 @@ impl ReloadCounts {
     }
 }
 
-/// What a plane is made of when it starts.
+/// The parts of a new plane.
 #[derive(Debug)]
 pub(crate) struct PlaneSetup {
     pub(crate) file: PathBuf,
