@@ -102,7 +102,7 @@ pub(crate) fn obey(
             readmit_at_once(plane, &target);
         }
         if let Some(pool) = snapshot.pool(target.pool) {
-            judge_panic(pool);
+            judge_panic(plane, pool);
         }
     }
     current.overrides = overrides;

@@ -14,8 +14,8 @@ use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
 use crate::control::plane::clock::seconds_now;
-use crate::control::plane::configured::is_wanted;
 use crate::control::plane::health_book::HealthBook;
+use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::source_book::SourceBook;
@@ -97,6 +97,7 @@ pub(crate) struct Plane {
     pub(crate) current: Mutex<Current>,
     pub(crate) health: Mutex<HealthBook>,
     pub(crate) outliers: OutlierBook,
+    pub(crate) loss_bells: LossBells,
     pub(crate) sources: SourceBook,
     pub(crate) reloads: ReloadCounts,
     phase: AtomicU8,
@@ -115,6 +116,7 @@ impl Plane {
             current: Mutex::new(current),
             health: Mutex::default(),
             outliers: OutlierBook::default(),
+            loss_bells: LossBells::default(),
             sources: SourceBook::default(),
             reloads: ReloadCounts::default(),
             phase: AtomicU8::new(ProcessPhase::Starting as u8),
@@ -141,11 +143,7 @@ impl Plane {
         let serves = snapshot.open_listeners().any(|listener| {
             let routes = listener.routing.iter().flat_map(|routing| &routing.routes);
             let mut pools = routes.map(|route| route.target).chain([listener.pool]);
-            pools.any(|id| {
-                snapshot.pool(id).is_some_and(|pool| {
-                    pool.backends().any(|backend| backend.state.is_healthy() && is_wanted(backend))
-                })
-            })
+            pools.any(|id| snapshot.pool(id).is_some_and(|pool| pool.health().serves()))
         });
         self.phase() == ProcessPhase::Serving && serves
     }

@@ -9,7 +9,6 @@ use jiff::Timestamp;
 
 use crate::config;
 use crate::control::plane::clock::seconds_now;
-use crate::control::plane::configured::is_wanted;
 use crate::control::plane::health_book::HealthBook;
 use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::plane::workers::busy_seconds;
@@ -164,11 +163,12 @@ fn moved(state: &ListenerState, direction: Direction) -> u64 {
 
 fn pool_status(pool: &Pool, current: &Current, health: &HealthBook) -> PoolStatus {
     let configured = current.config.pools.iter().find(|configured| configured.name == pool.name);
-    let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
+    let pool_health = pool.health();
     PoolStatus {
         balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
         panic: pool.state.is_panicking(),
-        healthy: healthy.count() as u64,
+        healthy: pool_health.healthy as u64,
+        wanted: pool_health.total as u64,
         backends: pool
             .backends()
             .map(|backend| {
@@ -185,9 +185,12 @@ fn backend_status(
     health: &HealthBook,
 ) -> BackendStatus {
     let is_probed = pool.is_some_and(|pool| pool.health.is_some());
-    let verdict = health.verdicts.get(&backend.id).filter(|_| is_probed);
-    let not_after = health.certificates.get(&backend.id).copied().filter(|_| is_probed);
-    let ejection = health.ejections.get(&backend.id).filter(|_| backend.state.is_up());
+    let known = health.get(backend);
+    let probed = known.filter(|_| is_probed);
+    let verdict = probed.and_then(|known| known.verdict.as_ref());
+    let not_after = probed.and_then(|known| known.certificate);
+    let is_ejected = backend.state.is_up() && backend.state.is_ejected();
+    let ejection = known.filter(|_| is_ejected).and_then(|known| known.ejection.as_ref());
     let by_operator = current
         .overrides
         .get(&(backend.pool_name.clone(), backend.name.clone()))
