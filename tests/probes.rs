@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::channel;
 
 use evenkeel::policy::first_bytes::proxy_header::parse;
@@ -37,6 +37,54 @@ fn an_answer_before_the_request_passes() {
     };
     eventually("1,000 probes", PATIENCE * 3, || (probes("pass") >= 1_000.0).then_some(()));
     assert!(support::admin::is_same(probes("fail"), 0.0), "{}", proxy.said());
+}
+
+// If this fails, a conversation is cut short, or the server misses the goodbye.
+#[test]
+fn steps_are_a_conversation_with_a_goodbye() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let mail = Backend::serving(move |mut stream, _| {
+        let mut said = String::new();
+        // In two packets, as over a slow network.
+        stream.write_all(b"220 ")?;
+        stream.write_all(b"mx ESMTP\r\n")?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        lines.read_line(&mut said)?;
+        stream.write_all(b"250-mx\r\n250 SIZE\r\n")?;
+        lines.read_line(&mut said)?;
+        stream.write_all(b"221 bye\r\n")?;
+        lines.read_to_string(&mut said)?;
+        let _test_is_over = tell.lock().send(said);
+        Ok(())
+    });
+    let busy = Backend::half_closing(b"421 250 too many\r\n");
+    let health = format!(
+        "[pool.back.health]\nprobe = \"send-expect\"\n{OFTEN}\nsource = [\"127.0.0.5\"]\n\
+         steps = [{{ expect = \"220 \" }}, {{ send = \"EHLO probe\\r\\n\" }}, \
+         {{ expect = \"250\" }}, {{ send = \"QUIT\\r\\n\" }}]\n"
+    );
+    let proxy = Setup::of(&[&mail, &busy]).also(&health).start();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "EHLO probe\r\nQUIT\r\n");
+    proxy.wait_for_line(
+        "backend back/b2 down: closed after '421 250 too many\\\\r\\\\n', expected '220 ' at",
+    );
+    assert_eq!(proxy.backend("back", "b1").state, "up");
+}
+
+// If this fails, probes come from an address that another node has at the moment.
+#[test]
+fn probes_may_come_from_an_address_of_their_own() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let backend = Backend::serving(move |stream, _| {
+        let _test_is_over = tell.lock().send(stream.peer_addr()?.ip());
+        Ok(())
+    });
+    let health = format!("[pool.back.health]\n{OFTEN}\nsource = [\"127.0.0.5\"]");
+    let setup = Setup::of(&[&backend]).pool("source = [\"127.0.0.6\"]");
+    let _proxy = setup.also(&health).start();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().to_string(), "127.0.0.5");
 }
 
 // If this fails, Postfix, Apache httpd and Varnish refuse the probes of their balancer.

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::policy::balance::source::SOURCES_MAX;
 use crate::policy::first_bytes::proxy_header::ProxyVersion;
+use crate::policy::health::probe_step::ProbeStep;
 use crate::policy::terms::{Address, Word};
 
 use super::bounds::{LONGEST, SHORTEST};
@@ -14,15 +16,20 @@ use super::http_probe::{PATH_BYTES_MAX, host, method, path, show_statuses, statu
 use super::key::{Companion, IfIdle, Key, KeyTable, Shape, Values, words};
 use super::payload::{PAYLOAD_MAX, escaped, expectation, payload};
 use super::report::{FilePlace, Finding, Report};
+use super::source::source;
+use super::steps::{STEP, shown as shown_steps, steps};
 use super::tls_probe::{Trust, compare_name};
 use super::units::show_duration;
 
 const WITH_HTTP: &[Companion] = &[with_probe(&["http"])];
-const WITH_HTTP_OR_TLS: &[Companion] = &[with_probe(&["http", "tls"])];
+const WITH_HTTP_OR_TLS: &[Companion] = &[with_probe(&["http", "tls"]).or_beside("tls")];
+const WITH_WORDS: &[Companion] = &[with_probe(&["http", "send-expect"])];
 const WITH_SEND_EXPECT: &[Companion] = &[with_probe(&["send-expect"])];
-const WITH_TLS: &[Companion] = &[with_probe(&["tls"])];
-const WITH_VERIFY: &[Companion] =
-    &[with_probe(&["tls"]), Companion::new("verify", Values::Among(&["true"]), IfIdle::Warned)];
+const WITH_TLS: &[Companion] = &[with_probe(&["tls"]).or_beside("tls")];
+const WITH_VERIFY: &[Companion] = &[
+    with_probe(&["tls"]).or_beside("tls"),
+    Companion::new("verify", Values::Among(&["true"]), IfIdle::Warned),
+];
 
 const fn with_probe(kinds: &'static [&'static str]) -> Companion {
     Companion::new("probe", Values::Among(kinds), IfIdle::Warned)
@@ -75,6 +82,17 @@ pub(super) static HEALTH: KeyTable = KeyTable {
             .reload("now")
             .beside(WITH_SEND_EXPECT)
             .means("send-expect: what the answer has to hold, anywhere in its first 64 KiB."),
+        Key::new("steps", Shape::Tables(&STEP))
+            .or_else("`send`, then `expect`")
+            .note("1 to 32, at least one of them with `expect`; not with `send` or `expect`")
+            .reload("now")
+            .beside(WITH_SEND_EXPECT)
+            .means("send-expect: a conversation, see [below](#an-entry-of-steps)."),
+        Key::new("tls", Shape::Boolean)
+            .default("false")
+            .reload("now")
+            .beside(WITH_WORDS)
+            .means("http, send-expect: speak inside TLS."),
         Key::new("verify", Shape::Boolean)
             .default("false")
             .reload("now")
@@ -93,6 +111,11 @@ pub(super) static HEALTH: KeyTable = KeyTable {
             .or_else("the backend's port")
             .reload("now")
             .means("Which port is asked, by every kind of probe."),
+        Key::new("source", Shape::ListUpTo("list", SOURCES_MAX))
+            .or_else("the pool's `source`")
+            .note(" IP addresses of this host, without ports")
+            .reload("now")
+            .means("Where probes come from: the first address of the backend's family."),
         Key::new("interval", Shape::Duration(SHORTEST, LONGEST)).default("5s").reload("now").means(
             "From the start of one probe to the start of the next, ±10 %, while the verdict \
                     is settled.",
@@ -134,6 +157,8 @@ pub(super) static HEALTH: KeyTable = KeyTable {
 pub struct Health {
     /// What one probe does.
     pub probe: Probe,
+    /// The TLS that it is done in; `None`: in none.
+    pub tls: Option<ProbeTls>,
     /// The port it asks; `None` is the backend's own.
     pub port: Option<u16>,
     /// Time between probes of a backend whose verdict is settled.
@@ -152,8 +177,18 @@ pub struct Health {
     pub initial_up: bool,
     /// The PROXY header that a probe begins with: the pool's.
     pub send_proxy: Option<ProxyVersion>,
-    /// Addresses that a probe may come from: the pool's.
+    /// Addresses that a probe may come from: its own, or the pool's.
     pub source: Vec<IpAddr>,
+}
+
+/// The TLS of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeTls {
+    /// The name to ask for and to check, or an IP address that is only checked; `None` is the
+    /// backend's address, which is not asked for.
+    pub host: Option<String>,
+    /// Whose certificates are good.
+    pub trust: Trust,
 }
 
 /// What one probe does.
@@ -172,20 +207,12 @@ pub enum Probe {
         /// Inclusive ranges of accepted status codes.
         status: Vec<(u16, u16)>,
     },
-    /// Makes a TLS handshake.
-    Tls {
-        /// The name to ask for and to check, or an IP address that is only checked; `None` is the
-        /// backend's address, which is not asked for.
-        host: Option<String>,
-        /// Whose certificates are good.
-        trust: Trust,
-    },
-    /// Sends bytes, and waits until the answer holds others.
+    /// Makes a TLS handshake, and nothing in it.
+    Tls,
+    /// Sends bytes and waits for others.
     SendExpect {
-        /// May be empty: then the server speaks first.
-        send: Vec<u8>,
-        /// At least one byte.
-        expect: Vec<u8>,
+        /// In turn; at least one of them waits.
+        steps: Vec<ProbeStep>,
     },
 }
 
@@ -240,8 +267,10 @@ pub(super) fn health(
         compare_port(place, unix, report);
     }
     let initial = section.word_or_default::<InitialVerdict>("initial", report);
+    let (probe, tls) = probe(section, unix, report);
     Some(Health {
-        probe: probe(section, unix, report),
+        probe,
+        tls,
         port: port.value().and_then(|port| u16::try_from(port).ok()),
         interval,
         fast_interval: section.duration_or_default("fast_interval", report),
@@ -251,12 +280,16 @@ pub(super) fn health(
         down_backoff: section.duration_or_default("down_backoff", report),
         initial_up: initial == InitialVerdict::Up,
         send_proxy: None,
-        source: Vec::new(),
+        source: source(section, report),
     })
 }
 
-/// Reads what a probe does. The keys of every kind are checked in any case.
-fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>) -> Probe {
+/// Reads what a probe does, and in which TLS. The keys of every kind are checked in any case.
+fn probe(
+    section: &Section<'_>,
+    unix: Option<&Address>,
+    report: &mut Report<'_>,
+) -> (Probe, Option<ProbeTls>) {
     let kind = section.word_or_default::<ProbeKind>("probe", report);
     let host = section.read("host", report, host);
     let http = Probe::Http {
@@ -265,21 +298,39 @@ fn probe(section: &Section<'_>, unix: Option<&Address>, report: &mut Report<'_>)
         host: host.clone().value(),
         status: section.read_or_default("status", report, statuses),
     };
-    let send_expect = Probe::SendExpect {
-        send: section.read_or_default("send", report, payload),
-        expect: section.read_or_default("expect", report, expectation),
-    };
+    let send_expect = Probe::SendExpect { steps: conversation(section, report) };
     let trust = Trust::read(section, report);
+    let is_inside = section.boolean_or_default("tls", report);
     report_idle(section, report);
-    match kind {
-        ProbeKind::Tcp => Probe::Tcp,
-        ProbeKind::Http => http,
-        ProbeKind::Tls => {
-            compare_name(section, &host, unix, report);
-            Probe::Tls { host: host.value(), trust }
-        }
-        ProbeKind::SendExpect => send_expect,
+    let (probe, has_tls) = match kind {
+        ProbeKind::Tcp => (Probe::Tcp, false),
+        ProbeKind::Http => (http, is_inside),
+        ProbeKind::Tls => (Probe::Tls, true),
+        ProbeKind::SendExpect => (send_expect, is_inside),
+    };
+    if has_tls {
+        compare_name(section, &host, unix, report);
     }
+    let tls = has_tls.then(|| ProbeTls { host: host.value(), trust });
+    (probe, tls)
+}
+
+/// `steps`, or else the two that `send` and `expect` are.
+fn conversation(section: &Section<'_>, report: &mut Report<'_>) -> Vec<ProbeStep> {
+    let send = section.read_or_default("send", report, payload);
+    let expect = section.read_or_default("expect", report, expectation);
+    let given = section.read("steps", report, steps);
+    let own = |name: &str| section.entries().into_iter().find(|(value, _)| value.name == name);
+    if let (Some(place), Some((other, _))) = (given.place(), own("send").or_else(|| own("expect")))
+        && own("steps").is_some()
+    {
+        let name = &other.name;
+        let finding = Finding::new(format!("`{name}` and `steps` exclude one another"))
+            .hint(format!("make a step of `{name}`, or remove `steps`"))
+            .beside(place, "`steps` are here");
+        report.error(&other.place, finding);
+    }
+    given.or(vec![ProbeStep::Send(send), ProbeStep::Find(expect)])
 }
 
 /// Warns when one probe may outlast the time to the next.
@@ -316,8 +367,21 @@ impl Health {
     /// Its keys as `evenkeel config` shows them.
     pub(super) fn entries(&self) -> Entries {
         let initial = if self.initial_up { InitialVerdict::Up } else { InitialVerdict::Down };
+        let tls = self.tls.as_ref();
+        let is_inside = tls.filter(|_| self.probe != Probe::Tls);
+        // `host` is the HTTP probe's Host header, too.
+        let is_http = matches!(self.probe, Probe::Http { .. });
+        let host = tls.and_then(|tls| tls.host.as_ref()).filter(|_| !is_http);
+        let source = (!self.source.is_empty()).then_some(&self.source);
         self.probe
             .entries()
+            .given(is_inside, |out, _| out.plain("tls", true))
+            .given(host, |out, host| out.text("host", host))
+            .given(tls, |out, tls| {
+                out.plain("verify", tls.trust != Trust::Unchecked)
+                    .given(tls.trust.file(), |out, ca| out.text("ca", ca.to_string_lossy()))
+            })
+            .given(source, |out, source| out.list("source", source))
             .given(self.port, |out, port| out.plain("port", port))
             .duration("interval", self.interval)
             .duration("fast_interval", self.fast_interval)
@@ -339,13 +403,13 @@ impl Probe {
                 .given(host.as_ref(), |out, host| out.text("host", host))
                 .text("method", method)
                 .list("status", &show_statuses(status)),
-            Self::Tls { host, trust } => out(ProbeKind::Tls)
-                .given(host.as_ref(), |out, host| out.text("host", host))
-                .plain("verify", *trust != Trust::Unchecked)
-                .given(trust.file(), |out, ca| out.text("ca", ca.to_string_lossy())),
-            Self::SendExpect { send, expect } => out(ProbeKind::SendExpect)
-                .plain("send", format!("'{}'", escaped(send)))
-                .plain("expect", format!("'{}'", escaped(expect))),
+            Self::Tls => out(ProbeKind::Tls),
+            Self::SendExpect { steps } => match &**steps {
+                [ProbeStep::Send(send), ProbeStep::Find(expect)] => out(ProbeKind::SendExpect)
+                    .plain("send", format!("'{}'", escaped(send)))
+                    .plain("expect", format!("'{}'", escaped(expect))),
+                steps => out(ProbeKind::SendExpect).plain("steps", shown_steps(steps)),
+            },
         }
     }
 }

@@ -182,7 +182,9 @@ pub(super) fn pool(
     let mut health = health(section, unix_backend(&members), report);
     if let Some(health) = &mut health {
         health.send_proxy = terms.send_proxy;
-        health.source.clone_from(&source);
+        if health.source.is_empty() {
+            health.source.clone_from(&source);
+        }
     }
     let pool = PoolConfig {
         name: name.to_owned(),

@@ -19,6 +19,7 @@ mod identity;
 mod iperf;
 mod plainest;
 mod postgres;
+mod probes;
 mod program;
 mod redis;
 mod restart;

@@ -39,6 +39,13 @@ fn id(kind: &str) -> u32 {
 }
 
 fn start(directory: &Path) -> (Server, Proxy) {
+    let server = serve(directory);
+    let proxy = Proxy::start(&in_front_of(&[server.address()], "balance = \"least-connections\""));
+    (server, proxy)
+}
+
+/// A server whose data is in a directory of its own.
+pub(crate) fn serve(directory: &Path) -> Server {
     if geteuid().is_root() {
         chown(directory, Some(id("-u")), Some(id("-g"))).unwrap();
     }
@@ -54,9 +61,7 @@ fn start(directory: &Path) -> (Server, Proxy) {
         command
     });
     // INT: disconnects every client and ends its children.
-    let server = server.stopped_by(Signal::INT);
-    let proxy = Proxy::start(&in_front_of(&[server.address()], "balance = \"least-connections\""));
-    (server, proxy)
+    server.stopped_by(Signal::INT)
 }
 
 fn client(name: &str, address: SocketAddr) -> Command {

@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Proxy, eventually};
 const NAME: &str = "evenkeel.test";
 
 /// A certificate that is its own authority, and the lines that make nginx use it.
-fn certified(directory: &Path) -> String {
+pub(crate) fn certified(directory: &Path) -> String {
     let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
     let mut openssl = Command::new(program("openssl"));
     openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]);

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config::{Config, KeyPath, PoolConfig, Probe, Trust};
+use crate::config::{Config, KeyPath, PoolConfig, ProbeTls, Trust};
 
 /// No file of certificates is that long: those of a whole system have a quarter of a megabyte.
 const CA_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -107,10 +107,8 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn probe(&mut self, pool: &PoolConfig) -> Result<Option<Arc<TlsProbe>>, Untrusted> {
-        let Some(Probe::Tls { host, trust }) = pool.health.as_ref().map(|health| &health.probe)
-        else {
-            return Ok(None);
-        };
+        let wanted = pool.health.as_ref().and_then(|health| health.tls.as_ref());
+        let Some(ProbeTls { host, trust }) = wanted else { return Ok(None) };
         let place = |key: &str| KeyPath::pool(&pool.name).key("health").key(key);
         let name = match host.clone().map(ServerName::try_from).transpose() {
             Ok(name) => name,

@@ -147,6 +147,7 @@ mod tests {
     fn health() -> Health {
         Health {
             probe: Probe::Tcp,
+            tls: None,
             port: None,
             interval: Duration::from_secs(5),
             fast_interval: Duration::from_secs(1),

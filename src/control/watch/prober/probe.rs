@@ -25,7 +25,7 @@ use crate::shared::Address;
 use crate::control::host::trust::TlsProbe;
 use crate::control::watch::prober::failure::{ProbeFailure, is_reset};
 use crate::control::watch::prober::http;
-use crate::control::watch::prober::send_expect::Exchange;
+use crate::control::watch::prober::send_expect::Conversation;
 use crate::control::watch::prober::source::{self, Connected};
 use crate::control::watch::prober::tls::{Heard, Shown, name};
 
@@ -104,49 +104,68 @@ async fn ask(
 }
 
 async fn converse(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     question: &ProbeQuestion<'_>,
     mut budget: Budget,
     not_after: &mut Option<u64>,
 ) -> Result<(), ProbeFailure> {
-    let ProbeQuestion { address, health, tls } = question;
-    match &health.probe {
-        Probe::Tcp => {}
+    let ProbeQuestion { address, health, .. } = question;
+    if health.tls.is_none() {
+        return speak(stream, question, budget).await;
+    }
+    let tls = question.tls.ok_or_else(|| ourselves("its certificates are not loaded"))?;
+    let name = name(tls, address);
+    let mut heard = Heard::new(stream);
+    let shaken = match budget.run(heard.shake_hands(tls, name.clone())).await {
+        Some(Ok(shaken)) => shaken,
+        Some(Err(unshaken)) => {
+            let is_enough = health.probe == Probe::Tls && tls.roots.is_none() && unshaken.is_answer;
+            return if is_enough { Ok(()) } else { Err(unshaken.failure) };
+        }
+        None => return Err(heard.late(&seconds(health.timeout))),
+    };
+    let shown = Shown::by(&shaken);
+    *not_after = shown.not_after();
+    let verdict = match &tls.roots {
+        Some(roots) => shown.judge(&name, roots, UnixTime::now()),
+        None => Ok(()),
+    };
+    if verdict.is_err() {
+        end_quietly(shaken).await;
+        return verdict;
+    }
+    speak(shaken, question, budget).await
+}
+
+/// What is said once the connection, or the TLS in it, is established.
+async fn speak(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    question: &ProbeQuestion<'_>,
+    mut budget: Budget,
+) -> Result<(), ProbeFailure> {
+    let ProbeQuestion { address, health, .. } = question;
+    let timeout = seconds(health.timeout);
+    let verdict = match &health.probe {
+        Probe::Tcp | Probe::Tls => Ok(()),
         Probe::Http { method, path, host, status } => {
             let request = http::request(method, path, host.as_deref(), address);
-            let Some(answer) = budget.run(http::answer(stream, &request)).await else {
-                let timeout = seconds(health.timeout);
-                return Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}")));
-            };
-            return http::compare(answer?, status);
-        }
-        Probe::Tls { .. } => {
-            let tls = tls.ok_or_else(|| ourselves("its certificates are not loaded"))?;
-            let name = name(tls, address);
-            let mut heard = Heard::new(stream);
-            let shaken = match budget.run(heard.shake_hands(tls, name.clone())).await {
-                Some(shaken) => shaken?,
-                None => return Err(heard.late(&seconds(health.timeout))),
-            };
-            let shown = Shown::by(&shaken);
-            *not_after = shown.not_after();
-            let verdict = match &tls.roots {
-                Some(roots) => shown.judge(&name, roots, UnixTime::now()),
-                None => Ok(()),
-            };
-            end_quietly(shaken).await;
-            return verdict;
-        }
-        Probe::SendExpect { send, expect } => {
-            let mut exchange = Exchange::new(send, expect);
-            match budget.run(exchange.run(&mut stream)).await {
-                Some(outcome) => outcome?,
-                None => return Err(exchange.late(&seconds(health.timeout))),
+            match budget.run(http::answer(&mut stream, &request)).await {
+                Some(answer) => answer.and_then(|answer| http::compare(answer, status)),
+                None => Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}"))),
             }
         }
+        Probe::SendExpect { steps } => {
+            let mut conversation = Conversation::new(steps);
+            match budget.run(conversation.run(&mut stream)).await {
+                Some(outcome) => outcome,
+                None => Err(conversation.late(&timeout)),
+            }
+        }
+    };
+    if verdict.is_ok() {
+        end_quietly(stream).await;
     }
-    end_quietly(stream).await;
-    Ok(())
+    verdict
 }
 
 async fn connect(

@@ -4,12 +4,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::policy::health::probe_step::ProbeStep;
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
 fn health(probe: Probe) -> Health {
     Health {
         probe,
+        tls: None,
         port: None,
         interval: TIMEOUT,
         fast_interval: TIMEOUT,
@@ -229,7 +231,8 @@ async fn an_early_end_is_told_from_a_reset() {
 }
 
 fn send_expect(send: &str, expect: &str) -> Health {
-    health(Probe::SendExpect { send: send.into(), expect: expect.into() })
+    let steps = vec![ProbeStep::Send(send.into()), ProbeStep::Find(expect.into())];
+    health(Probe::SendExpect { steps })
 }
 
 // If this fails, a server that answers slowly or in pieces is taken down, or its log shows errors.

@@ -34,6 +34,16 @@ const NAME_SHOWN_BYTES: usize = 64;
 const RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 const MAJOR_VERSION: u8 = 3;
 
+/// A handshake that was not completed.
+#[derive(Debug)]
+pub(super) struct Unshaken {
+    /// Why, in words.
+    pub(super) failure: ProbeFailure,
+    /// The server has spoken TLS: it wants what a probe does not have (a certificate of ours, an
+    /// old version), so it serves clients that do.
+    pub(super) is_answer: bool,
+}
+
 /// A stream that remembers the beginning of the answer.
 pub(super) struct Heard<S> {
     stream: S,
@@ -54,10 +64,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Heard<S> {
         &mut self,
         tls: &TlsProbe,
         name: ServerName<'static>,
-    ) -> Result<TlsStream<&mut Self>, ProbeFailure> {
+    ) -> Result<TlsStream<&mut Self>, Unshaken> {
         let connector = TlsConnector::from(Arc::clone(&tls.client));
         let shaken = connector.connect(name, &mut *self).into_fallible().await;
-        shaken.map_err(|(error, heard)| failure(&error, &heard.beginning))
+        shaken.map_err(|(error, heard)| Unshaken {
+            failure: failure(&error, &heard.beginning),
+            is_answer: is_answer(&error),
+        })
     }
 
     /// Why the time was not enough, in words.
@@ -244,6 +257,16 @@ fn failure(error: &io::Error, beginning: &[u8]) -> ProbeFailure {
         _ => format!("TLS handshake failed: {error}"),
     };
     ProbeFailure::Backend(words)
+}
+
+/// Whether a failed handshake is an answer of a server that speaks TLS: it has sent an alert, or
+/// has chosen what this side cannot.
+fn is_answer(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(Error::AlertReceived(_) | Error::PeerIncompatible(_) | Error::InvalidCertificate(_))
+    )
 }
 
 /// Whether an answer may be TLS, by its first bytes.

@@ -84,9 +84,10 @@ impl Authority {
 
 /// The health table and what it needs, of a pool with a probe like this.
 fn prepared(keys: &str) -> (Health, TlsProbes) {
+    let probe = if keys.contains("probe = ") { "" } else { "probe = \"tls\"\n" };
     let text = format!(
         "[listener.l]\nbind = [\"127.0.0.1:0\"]\npool = \"p\"\n[pool.p]\n\
-         backends = [\"127.0.0.1:1\"]\n[pool.p.health]\nprobe = \"tls\"\ntimeout = \"2s\"\n{keys}"
+         backends = [\"127.0.0.1:1\"]\n[pool.p.health]\n{probe}timeout = \"2s\"\n{keys}"
     );
     let parsed = config::parse(&text, std::path::Path::new("a.toml"));
     let config = parsed.config.unwrap_or_else(|| panic!("{:?}", parsed.problems));
@@ -307,6 +308,18 @@ async fn answered<F>(timeout: &str, answer: impl FnOnce(TcpStream) -> F) -> Resu
 where
     F: Future<Output = ()>,
 {
+    answered_with("", timeout, answer).await
+}
+
+/// The same for a probe with these keys.
+async fn answered_with<F>(
+    keys: &str,
+    timeout: &str,
+    answer: impl FnOnce(TcpStream) -> F,
+) -> Result<(), ProbeFailure>
+where
+    F: Future<Output = ()>,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = async {
@@ -316,7 +329,7 @@ where
         answer(stream).await;
         std::future::pending::<()>().await;
     };
-    let (mut health, tls) = prepared("");
+    let (mut health, tls) = prepared(keys);
     health.timeout = config::units::duration(timeout).unwrap();
     let tls = tls.of("p").map(|tls| &**tls);
     let question = ProbeQuestion { address: Address::Ip(address), health: &health, tls };
@@ -359,11 +372,71 @@ async fn every_failed_handshake_has_its_words() {
         stream.write_all(&[22, 3, 3, 0, 80, 2]).await.unwrap();
     });
     assert_eq!(halfway.await, failed("closed during the TLS handshake"));
-    let alert = answered("2s", |mut stream| async move {
-        stream.write_all(&[21, 3, 3, 0, 2, 2, 70]).await.unwrap();
+}
+
+// If this fails, servers that ask for a client certificate, or speak only what rustls does not, are
+// down; or they pass where their certificate had to be checked.
+#[tokio::test]
+async fn an_alert_is_an_answer_unless_the_certificate_counts() {
+    let authority = Authority::new();
+    let verified = authority.verified("host = \"a.test\"\n");
+    for alert in [70, 116] {
+        let refuses = |mut stream: TcpStream| async move {
+            stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await.unwrap();
+            kept(stream).await;
+        };
+        assert_eq!(answered("2s", refuses).await, Ok(()));
+        let words = ["protocol version", "certificate required"][usize::from(alert == 116)];
+        let words = format!("TLS handshake refused: {words}");
+        assert_eq!(answered_with(&verified, "2s", refuses).await, failed(&words));
+    }
+    // A ServerHello that chooses TLS 1.0.
+    let old = answered("2s", |mut stream| async move {
+        let mut hello = vec![22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 47, 0]);
+        stream.write_all(&hello).await.unwrap();
         kept(stream).await;
     });
-    assert_eq!(alert.await, failed("TLS handshake refused: protocol version"));
+    assert_eq!(old.await, Ok(()));
+}
+
+// If this fails, HTTPS and other servers inside TLS cannot be asked, or are asked before their
+// certificate is known to be good.
+#[tokio::test]
+async fn probes_speak_inside_tls_once_the_certificate_is_good() {
+    let authority = Authority::new();
+    let own = authority.sign(params("a.test"));
+    let inside = |kind: &str, name: &str| {
+        authority.verified(&format!("host = \"{name}\"\nprobe = \"{kind}\"\ntls = true\n"))
+    };
+    let steps = "steps = [{ expect = \"HTTP/1.0 2\" }, { send = \"bye\" }]\n";
+    for (keys, wanted) in [
+        (inside("http", "a.test"), Ok("GET /health HTTP/1.1\r\nhost: a.test\r\n")),
+        (inside("send-expect", "a.test") + steps, Ok("bye")),
+        (inside("http", "b.test"), Err("certificate not valid for b.test, only for a.test")),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(server(&own, &[&TLS13])));
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await.unwrap();
+            String::from_utf8(said).unwrap()
+        };
+        let (found, said) = tokio::join!(probe_with(&keys, address), serving);
+        assert_eq!(found.not_after, Some(NOT_AFTER));
+        match wanted {
+            Ok(beginning) => {
+                assert_eq!(found.verdict, Ok(()));
+                assert!(said.starts_with(beginning), "{said}");
+            }
+            Err(words) => assert_eq!((found.verdict, said.as_str()), (failed(words), "")),
+        }
+    }
 }
 
 // If this fails, a name in a stranger's certificate can write into our log.
