@@ -23,12 +23,12 @@ const HEALTH: &str = "[pool.back.health]\nprobe = \"send-expect\"\nsend = \"ROLE
                       timeout = \"30s\"\nfall = 1\nrise = 1\n";
 
 /// A server that tells probes whether it has its role, and clients its name.
-struct Member {
+struct ClusterMember {
     backend: Backend,
     has_role: Arc<AtomicBool>,
 }
 
-impl Member {
+impl ClusterMember {
     fn new(name: &'static str, has_role: bool) -> Self {
         let has_role = Arc::new(AtomicBool::new(has_role));
         let asked = Arc::clone(&has_role);
@@ -93,7 +93,7 @@ fn no_client_is_served_before_the_first_verdict() {
 // If this fails, a pool whose probes are wrong about every backend refuses every client.
 #[test]
 fn a_pool_of_which_all_are_down_tries_them_by_default() {
-    let one = Member::new("one", false);
+    let one = ClusterMember::new("one", false);
     let health = format!("{HEALTH}initial = \"down\"\n");
     let proxy = Setup::of(&[&one.backend]).also(&health).start();
     proxy.wait_for_line("pool back: 0 of 1 backend healthy, trying it anyway");
@@ -104,7 +104,8 @@ fn a_pool_of_which_all_are_down_tries_them_by_default() {
 // If this fails, a client of a cluster without a leader writes to a follower.
 #[test]
 fn a_pool_that_never_panics_refuses() {
-    let (leader, follower) = (Member::new("leader", true), Member::new("follower", false));
+    let (leader, follower) =
+        (ClusterMember::new("leader", true), ClusterMember::new("follower", false));
     let proxy = Setup::of(&[&leader.backend, &follower.backend])
         .pool("panic_threshold = \"never\"")
         .also(HEALTH)
@@ -130,8 +131,8 @@ fn a_pool_that_never_panics_refuses() {
 // If this fails, servers that fail their probes are preferred to a backup that passes them.
 #[test]
 fn a_healthy_backup_comes_before_panic() {
-    let (one, two) = (Member::new("one", false), Member::new("two", false));
-    let backup = Member::new("backup", true);
+    let (one, two) = (ClusterMember::new("one", false), ClusterMember::new("two", false));
+    let backup = ClusterMember::new("backup", true);
     let proxy = Setup::of(&[&one.backend, &two.backend, &backup.backend])
         .backend(3, "backup = true")
         .pool("panic_threshold = \"100%\"")
@@ -149,7 +150,8 @@ fn a_healthy_backup_comes_before_panic() {
 #[test]
 fn sessions_that_a_panic_has_let_in_end_with_it() {
     for (on_down, is_kept) in [("reset", false), ("keep", true)] {
-        let (leader, follower) = (Member::new("leader", false), Member::new("follower", false));
+        let (leader, follower) =
+            (ClusterMember::new("leader", false), ClusterMember::new("follower", false));
         let proxy = Setup::of(&[&leader.backend, &follower.backend])
             .pool(&format!("balance = \"round-robin\"\non_down = \"{on_down}\""))
             .also(HEALTH)
@@ -177,7 +179,7 @@ fn sessions_that_a_panic_has_let_in_end_with_it() {
 // If this fails, a follower that becomes the leader is found only after the back-off of its probes.
 #[test]
 fn a_pool_without_a_healthy_backend_keeps_asking() {
-    let one = Member::new("one", false);
+    let one = ClusterMember::new("one", false);
     let health = format!("{HEALTH}down_backoff = \"1h\"\n");
     let proxy = Setup::of(&[&one.backend]).also(&health).start();
     // With back-off the sum of so many waits would be hours.

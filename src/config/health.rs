@@ -87,7 +87,9 @@ pub(super) static HEALTH: KeyTable = KeyTable {
             .note("1 to 32, at least one of them with `expect`; not with `send` or `expect`")
             .reload("now")
             .beside(WITH_SEND_EXPECT)
-            .means("send-expect: a conversation, see [below](#an-entry-of-steps)."),
+            .means(
+                "send-expect: a conversation, see [below](#an-entry-of-steps-of-poolnamehealth).",
+            ),
         Key::new("tls", Shape::Boolean)
             .default("false")
             .reload("now")

@@ -15,7 +15,7 @@ const SAMPLE: &str = "[{ expect = \"220 \" }, { send = \"QUIT\\r\\n\" }]";
 /// Keys of an entry of `steps`.
 pub(super) static STEP: KeyTable = KeyTable {
     name: "Step",
-    title: "an entry of `steps`",
+    title: "an entry of `steps` of [pool.NAME.health]",
     sample: "{ expect = \"220 \" }",
     keys: &[
         Key::new("send", Shape::TextOf("bytes", 0, PAYLOAD_MAX))
