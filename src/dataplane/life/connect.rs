@@ -295,7 +295,7 @@ fn choose<K: Kernel>(
     let pool = snapshot.pool(session.place.pool)?;
     let passed_over = PassedOver::default();
     let asking = Asking {
-        client: session.client,
+        client: snapshot.nat64.see(session.client).client,
         key: session.hashed_key(),
         now_us: desk.now.micros(),
         tried: session.tried(),

@@ -7,9 +7,16 @@ use crate::dataplane::stream::pacing::Pacing;
 use crate::policy::first_bytes::proxy_header::Malformed;
 use crate::shared::{BackendId, ConnectFailure, Skip, SourcePort};
 
+use super::counted::{Counted, Observed};
+
 /// The particulars of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Particulars {
+    /// Where it is counted beside [`Place::counted`](super::Place), when several limits concern its
+    /// client.
+    pub(crate) counted: Vec<Counted>,
+    /// Which limit would have turned its client away if it did not only observe.
+    pub(crate) observed: Option<Observed>,
     /// The hash that stands for the client instead of its address.
     pub(crate) hashed_key: Option<u64>,
     /// Where the client connected to, by its PROXY header.
