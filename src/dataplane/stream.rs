@@ -14,7 +14,7 @@ use std::io;
 
 use crate::shared::{CloseReason, PathKind, SpliceMode};
 
-use port::{Port, Ports};
+use port::{Port, Ports, is_unanswered};
 use relay::{Flow, Relay, Turn};
 use wire::{Holds, Side, Wire};
 
@@ -416,7 +416,7 @@ impl<P: Holds> Stream<P> {
 
     fn end(&self) -> Option<End> {
         if let Some(side) = self.aborted_by {
-            let reason = self.failure_of(side);
+            let reason = self.ports.failure_of(side);
             return (self.relay(side).held() == 0).then_some(End { reason, reset: Reset::Both });
         }
         if !(self.to_backend.is_over() && self.to_client.is_over()) {
@@ -425,9 +425,9 @@ impl<P: Holds> Stream<P> {
         let reason = if self.to_backend.has_ended() && self.to_client.has_ended() {
             CloseReason::Done
         } else if self.to_client.has_ended() {
-            self.failure_of(Side::Backend)
+            self.ports.failure_of(Side::Backend)
         } else {
-            self.failure_of(Side::Client)
+            self.ports.failure_of(Side::Client)
         };
         Some(End { reason, reset: Reset::None })
     }
@@ -442,29 +442,6 @@ impl<P: Holds> Stream<P> {
         };
         self.ports.port(side).unanswered =
             wire.take_error(side).is_some_and(|error| is_unanswered(&error));
-        End { reason: self.failure_of(side), ..end }
+        End { reason: self.ports.failure_of(side), ..end }
     }
-
-    /// Why a session ends whose one side has failed.
-    fn failure_of(&self, side: Side) -> CloseReason {
-        match (side, self.port(side).unanswered) {
-            (Side::Client, false) => CloseReason::ClientReset,
-            (Side::Client, true) => CloseReason::ClientTimeout,
-            (Side::Backend, false) => CloseReason::BackendReset,
-            (Side::Backend, true) => CloseReason::BackendTimeout,
-        }
-    }
-}
-
-/// Whether an error of a socket says that its peer did not answer: ETIMEDOUT, or what an ICMP message
-/// gave as the reason why nothing arrives (EHOSTUNREACH, ENETUNREACH and others; tcp(7), ip(7)). The
-/// peer's own ends are the others.
-fn is_unanswered(error: &io::Error) -> bool {
-    !matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::NotConnected
-    )
 }

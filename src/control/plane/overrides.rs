@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::config::BackendConfig;
 use crate::shared::AdminState;
 
-/// The settings of one backend that an operator made at run time. They survive reloads until the file
-/// says the same.
+/// The settings of one backend that an operator made at run time. They survive reloads until the
+/// file says the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Override {
     pub(crate) admin: Option<AdminState>,

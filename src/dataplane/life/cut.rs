@@ -50,8 +50,8 @@ pub(crate) fn silent<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) ->
     begin(session, desk, End { reason, reset })
 }
 
-/// Whether silence may end it with FIN: its peers never said anything, so there is nothing that could
-/// look complete, or its listener wants that for sessions of which nothing is on its way.
+/// Whether silence may end it with FIN: its peers never said anything, so there is nothing that
+/// could look complete, or its listener wants that for sessions of which nothing is on its way.
 fn may_close<K: Kernel>(
     session: &Session<K>,
     desk: &Desk<K>,
@@ -167,8 +167,8 @@ fn unacknowledged<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> [usize
     SIDES.map(|side| wire.unacknowledged(side))
 }
 
-/// Bytes that both peers have acknowledged, modulo 2^32 and up to a constant: of a PROXY header and a
-/// FIN, which the kernel counts and the stream does not.
+/// Bytes that both peers have acknowledged, modulo 2^32 and up to a constant: of a PROXY header and
+/// a FIN, which the kernel counts and the stream does not.
 fn acknowledged<K: Kernel>(session: &Session<K>, held: [usize; 2]) -> NonZeroU32 {
     let moved: u64 =
         session.stream.delivered().iter().map(|(copied, spliced)| copied + spliced).sum();

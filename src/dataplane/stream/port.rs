@@ -1,5 +1,9 @@
 //! What a session knows of its two sockets from one event to the next.
 
+use std::io;
+
+use crate::shared::CloseReason;
+
 use super::wire::Side;
 
 /// What is known of one socket between two events. Events only set these; reads and writes that
@@ -49,4 +53,26 @@ impl Ports {
             Side::Backend => &mut self.backend,
         }
     }
+    /// Why a session ends whose one side has failed.
+    pub(super) fn failure_of(self, side: Side) -> CloseReason {
+        match (side, self.client.unanswered, self.backend.unanswered) {
+            (Side::Client, false, _) => CloseReason::ClientReset,
+            (Side::Client, true, _) => CloseReason::ClientTimeout,
+            (Side::Backend, _, false) => CloseReason::BackendReset,
+            (Side::Backend, _, true) => CloseReason::BackendTimeout,
+        }
+    }
+}
+
+/// Whether an error of a socket says that its peer did not answer: ETIMEDOUT, or what an ICMP
+/// message gave as the reason why nothing arrives (EHOSTUNREACH, ENETUNREACH and others; tcp(7),
+/// ip(7)). The peer's own ends are the others.
+pub(super) fn is_unanswered(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
 }

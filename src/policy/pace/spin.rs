@@ -12,7 +12,8 @@ const SMOOTHING: u64 = 8;
 /// Spinning is worthwhile while waits last at most this many spins: one that ends by a wake-up
 /// lasts longer than it would have if it had been spun through.
 const WORTH: u64 = 2;
-/// A longer wait counts as this number of spins: an idle hour is forgotten as fast as an idle second.
+/// A longer wait counts as this number of spins: an idle hour is forgotten as fast as an idle
+/// second.
 const LONGEST: u64 = 16;
 
 /// What recent waits say.
