@@ -88,8 +88,8 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// How long a silent peer that is gone keeps its connection: `idle`, and `count` times `interval`.
-    /// At most 24 days, which TCP_USER_TIMEOUT can say.
+    /// How long a silent peer that is gone keeps its connection: `idle`, and `count` times
+    /// `interval`. At most 24 days, which TCP_USER_TIMEOUT can say.
     #[must_use]
     pub fn patience(&self) -> Duration {
         const MOST: Duration = Duration::from_secs(24 * 86_400);

@@ -36,8 +36,8 @@ fn failed(snapshot: &Snapshot, backend: &Backend, symptom: Symptom) {
     }
 }
 
-/// Whether an attempt failed for want of something on this host: a port, an address, or the capability
-/// to connect from an address of others.
+/// Whether an attempt failed for want of something on this host: a port, an address, or the
+/// capability to connect from an address of others.
 pub(super) fn is_ours(backend: &Backend, failure: ConnectFailure) -> bool {
     match failure {
         ConnectFailure::NoPort | ConnectFailure::NoSource => true,
