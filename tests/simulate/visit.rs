@@ -98,15 +98,15 @@ impl Visit {
             self.served.get_or_insert(now);
             self.was_looked_into |= moving.acknowledged.is_some();
         }
-        if let Stage::Cut(cut) = session.stage() {
-            if self.cut.replace(**cut).is_none() {
-                let sockets = [Some(self.socket), backend].into_iter().flatten();
-                self.left_when_cut = sockets
-                    .map(|id| &network.sockets[id])
-                    .filter(|socket| socket.buffered > 0 && !socket.reset)
-                    .map(|socket| socket.read_at)
-                    .max();
-            }
+        if let Stage::Cut(cut) = session.stage()
+            && self.cut.replace(**cut).is_none()
+        {
+            let sockets = [Some(self.socket), backend].into_iter().flatten();
+            self.left_when_cut = sockets
+                .map(|id| &network.sockets[id])
+                .filter(|socket| socket.buffered > 0 && !socket.reset)
+                .map(|socket| socket.read_at)
+                .max();
         }
         let failed = session.tried().len();
         if failed > self.failed {
