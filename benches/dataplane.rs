@@ -20,6 +20,7 @@ use evenkeel::dataplane::stream::pacing::Allowances;
 use evenkeel::dataplane::stream::relay::Turn;
 use evenkeel::dataplane::stream::wire::{Side, Wire};
 use evenkeel::dataplane::stream::{Readiness, Standing, Stream};
+use evenkeel::policy::nat64::Nat64;
 use evenkeel::shared::{Gauge, Generation, Publisher, Snapshot, SpliceMode};
 use evenkeel::sys::socket;
 use evenkeel::sys::splice::{Capacity, Pipe};
@@ -137,6 +138,7 @@ fn snapshot(bench: &mut Criterion) {
             sources: Vec::new(),
             sessions_max: 0,
             sessions: Arc::new(Gauge::default()),
+            nat64: Nat64::default(),
             splice: SpliceMode::Auto,
             has_bandwidth: false,
         })

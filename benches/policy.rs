@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use evenkeel::policy::admit::admission::Rules;
+use evenkeel::policy::admit::admission::{Asked, Rules};
 use evenkeel::policy::admit::limiter::{Decision, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::admit::shared_rate::SharedRate;
@@ -188,7 +188,8 @@ fn windows(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 now_us += 1;
-                rules.admit(&limiter, &listener_rate, black_box(key), now_us).is_ok()
+                let (limiter, listener_rate, key) = (&limiter, &listener_rate, black_box(key));
+                Asked { rules: &rules, limiter, listener_rate, key }.admit(now_us).is_ok()
             });
         });
     }

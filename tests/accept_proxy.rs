@@ -291,3 +291,33 @@ fn two_in_a_row_pass_the_client_on() {
     assert_eq!(echoed.unwrap(), b"through both");
     assert_eq!(line(&inner, 0)["client"], "198.51.100.7:5000");
 }
+
+// If this fails, all clients behind a translator share the limit and the lists of one /64.
+#[test]
+fn translated_clients_are_their_ipv4_address() {
+    let backend = Backend::echo();
+    let setup = |nat64: &str| {
+        Setup::of(&[&backend])
+            .global(nat64)
+            .listener(TRUSTING)
+            .listener("deny = [\"203.0.113.0/24\"]")
+            .limit("rate = \"2/h\"\nkey = { v6 = 64 }")
+    };
+    let proxy = setup("").start();
+    let served = |source: &str| {
+        let answer = say(&proxy, &header(ProxyVersion::V2, source), b"x");
+        answer.is_ok_and(|echoed| echoed == b"x")
+    };
+    assert!(!served("[64:ff9b::203.0.113.5]:1"));
+    refused(&proxy, "access", 1.0);
+    assert!(served("[64:ff9b::198.51.100.7]:1") && served("198.51.100.7:2"));
+    assert!(!served("[64:ff9b::198.51.100.7]:3") && !served("198.51.100.7:4"));
+    assert!(served("[64:ff9b::198.51.100.8]:1"), "another client of the same /64");
+    assert_eq!(line(&proxy, 1)["client"], "[64:ff9b::c633:6407]:1", "the log has what came");
+    // Another prefix: now the well-known one is a network like any other.
+    proxy.reload_with(&setup("nat64 = [\"2001:db8:64::/48\"]").text());
+    assert!(served("[64:ff9b::203.0.113.5]:1") && served("[64:ff9b::198.51.100.7]:1"));
+    assert!(!served("[64:ff9b::198.51.100.9]:1"), "the third of one /64");
+    assert!(!served("198.51.100.7:2"), "what was used stays used");
+    assert!(!served("[2001:db8:64:c633:64:700::]:1"), "the same client");
+}

@@ -50,7 +50,8 @@ fn status_has_what_it_promises_and_counts() {
 #[test]
 fn metrics_parse_and_are_complete_from_the_start() {
     let backend = Backend::named("one");
-    let proxy = Proxy::start(&config(&[&backend]));
+    let limit = "[listener.web.limit]\nrate = \"1000/s\"\n";
+    let proxy = Proxy::start(&format!("{}{limit}", config(&[&backend])));
     let Answer { code, body } = proxy.ask("GET", "/metrics", "");
     assert_eq!(code, 200);
     let families = exposition::read(&body);

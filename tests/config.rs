@@ -286,8 +286,8 @@ fn defaults_are_inherited_and_overridden() {
     assert_eq!(first.terms.idle_timeout.as_secs(), 3600);
     assert_eq!(second.terms.idle_timeout.as_secs(), 300);
     assert_eq!((first.terms.keepalive.idle.as_secs(), first.terms.keepalive.count), (30, 9));
-    assert_eq!(first.limit.as_ref().map(|limit| limit.burst), Some(50));
-    assert_eq!(second.limit.as_ref().map(|limit| limit.burst), Some(10));
+    assert_eq!(first.limits.first().map(|limit| limit.burst), Some(50));
+    assert_eq!(second.limits.first().map(|limit| limit.burst), Some(10));
     let path = |index: usize| match &config.pools[index].health.as_ref().unwrap().probe {
         config::Probe::Http { path, .. } => path.clone(),
         _ => panic!("an HTTP probe"),
@@ -300,7 +300,7 @@ fn defaults_are_inherited_and_overridden() {
 fn defaults_can_be_switched_off() {
     let valid = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/valid");
     let config = config_of(&valid.join("defaults_switched_off.toml"));
-    let limits: Vec<bool> = config.listeners.iter().map(|one| one.limit.is_some()).collect();
+    let limits: Vec<bool> = config.listeners.iter().map(|one| !one.limits.is_empty()).collect();
     let probes: Vec<bool> = config.pools.iter().map(|pool| pool.health.is_some()).collect();
     assert_eq!((limits, probes), (vec![true, false], vec![true, false]));
 }

@@ -21,7 +21,7 @@ use support::{
 };
 
 /// Every series of the documentation that has a fixed name, and how many there are of it with one
-/// listener, one pool, two backends and one worker.
+/// listener with one limit, one pool, two backends and one worker.
 const SERIES: &[(&str, usize)] = &[
     ("evenkeel_config_reloads_total", 2),
     ("evenkeel_listener_accepted_total", 1),
@@ -65,7 +65,8 @@ const CLOSED: &[&str] = &[
 #[test]
 fn every_series_is_there_at_zero_from_the_start() {
     let backends = [Backend::echo(), Backend::echo()];
-    let proxy = Setup::of(&[&backends[0], &backends[1]]).start();
+    let setup = Setup::of(&[&backends[0], &backends[1]]);
+    let proxy = setup.limit("rate = \"1000/s\"").start();
     let metrics = proxy.metrics();
     for (name, count) in SERIES {
         assert_eq!(metrics.count(name, &[]), *count, "{name}");

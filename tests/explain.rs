@@ -140,7 +140,7 @@ fn asking_costs_a_client_nothing() {
     let mut open = Vec::new();
     for used in 0..2 {
         for _ in 0..10 {
-            let limit = &of(&proxy, 1)["limit"];
+            let limit = &of(&proxy, 1)["limits"][0];
             assert_eq!((&limit["left"], &limit["sessions"]), (&(3 - used).into(), &used.into()));
             assert_eq!(limit["over"], Value::Null);
         }
@@ -148,20 +148,22 @@ fn asking_costs_a_client_nothing() {
     }
     let said = of(&proxy, 1);
     assert_eq!((&said["outcome"], &said["reason"]), (&"refused".into(), &"concurrent".into()));
-    assert_eq!((&said["limit"]["left"], &said["pick"]), (&1.into(), &Value::Null));
-    // A refused attempt uses up the rate, which is asked first; from then on that is the reason.
+    assert_eq!((&said["limits"][0]["left"], &said["pick"]), (&1.into(), &Value::Null));
+    // A refused attempt uses up nothing.
     assert!(visit(&proxy, 1).is_err());
     drop(open);
     proxy.wait_for_metric("evenkeel_sessions_active", &[], 0.0);
+    assert_eq!(of(&proxy, 1)["limits"][0]["left"], 1);
+    visit(&proxy, 1).unwrap();
     let said = of(&proxy, 1);
     assert_eq!(said["reason"], "limit");
-    let wait = said["limit"]["retry_after_ms"].as_u64().unwrap();
+    let wait = said["limits"][0]["retry_after_ms"].as_u64().unwrap();
     assert!((8 * 3_600_000 - 60_000..=8 * 3_600_000).contains(&wait), "{wait}");
     assert_eq!(of(&proxy, 2)["outcome"], "served");
-    assert_eq!(of(&proxy, 9)["limit"]["exempt"], true);
+    assert_eq!(of(&proxy, 9)["limits"][0]["exempt"], true);
     let decisions =
         |decision| proxy.metric("evenkeel_limit_decisions_total", &[("decision", decision)]);
-    assert_eq!((decisions("allowed"), decisions("refused")), (2.0, 1.0));
+    assert_eq!((decisions("allowed"), decisions("refused")), (3.0, 1.0));
 }
 
 // If this fails, asking a sticky pool remembers a client that never came, or moves one that did.

@@ -180,8 +180,8 @@ fn an_observing_limit_names_those_it_would_refuse() {
     }
     let offenders = proxy.document()["listeners"]["front"]["offenders"].clone();
     let expected = serde_json::json!([
-        { "client": "127.2.2.0/24", "would_refuse": 5, "at_least": 5 },
-        { "client": "127.1.1.0/24", "would_refuse": 4, "at_least": 4 },
+        { "limit": "default", "client": "127.2.2.0/24", "would_refuse": 5, "at_least": 5 },
+        { "limit": "default", "client": "127.1.1.0/24", "would_refuse": 4, "at_least": 4 },
     ]);
     assert_eq!(offenders, expected);
     // What was seen outlives a reload, and is not shown of a limit that is enforced.
@@ -304,7 +304,7 @@ fn a_client_over_its_own_rate_costs_the_listener_nothing() {
     assert_eq!(met(proxy.address(), [0, 0, 6]), Met::Closed);
     // Its own limit is named, whatever the listener's says.
     assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Closed);
-    for (reason, count) in [("limit", 6), ("concurrent", 1), ("listener_rate", 1)] {
+    for (reason, count) in [("concurrent", 7), ("listener_rate", 1)] {
         assert_refused(&proxy, reason, count);
     }
     drop(first);

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel::policy::admit::admission::{Over, Rules};
+use evenkeel::policy::admit::admission::{Asked, Over, Rules, admit_all};
 use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::admit::shared_rate::SharedRate;
@@ -83,9 +83,10 @@ fn a_client_over_the_listeners_rate_has_used_nothing() {
             let state = Arc::new((Limiter::new(2, Some(2), SEEDS), SharedRate::default()));
             let shared = Arc::clone(&state);
             let admits = move |client: u64| {
-                let (limiter, rate) = &*shared;
+                let (limiter, listener_rate) = &*shared;
                 let key = key(limiter, if client == 0 { 1 } else { 2 });
-                rules.admit(limiter, rate, key, 1_000_000).map_err(|refused| refused.over)
+                let asked = Asked { rules: &rules, limiter, listener_rate, key };
+                asked.admit(1_000_000).map_err(|refused| refused.over)
             };
             let (one, two) = both(admits);
             let refused = match (one, two) {
@@ -101,6 +102,54 @@ fn a_client_over_the_listeners_rate_has_used_nothing() {
             assert_ne!(own(3 - refused), Decision::Allowed);
         });
     }
+}
+
+#[test]
+fn what_is_given_back_to_a_listeners_rate_is_there_for_another() {
+    // If this fails, a connection that another limit refused lessens what a listener admits.
+    for meter in meters(2) {
+        loom::model(move || {
+            let rate = Arc::new(SharedRate::default());
+            assert_eq!(rate.admit(1_000_000, &meter), Decision::Allowed);
+            let shared = Arc::clone(&rate);
+            both(move |worker| match worker {
+                0 => shared.give_back(1_000_000, &meter),
+                _ => assert_eq!(shared.admit(1_000_000, &meter), Decision::Allowed),
+            });
+            assert_eq!(rate.admit(1_000_000, &meter), Decision::Allowed);
+            assert_ne!(rate.admit(1_000_000, &meter), Decision::Allowed);
+        });
+    }
+}
+
+#[test]
+fn of_two_limits_both_are_used_or_none() {
+    // If this fails, two workers at the last place of one limit use up another for nothing.
+    let rules = [2, 1].map(|count| {
+        let rate = Meter::token_bucket(count.into(), SECOND, count);
+        Rules { rate, ..Rules::default() }
+    });
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        let limiters = [(); 2].map(|()| (Limiter::new(2, None, SEEDS), SharedRate::default()));
+        let limiters = Arc::new(limiters);
+        let shared = Arc::clone(&limiters);
+        let admits = move |_: u64| {
+            let [one, two] = [0, 1].map(|tier: usize| {
+                let (limiter, listener_rate) = &shared[tier];
+                Asked { rules: &rules[tier], limiter, listener_rate, key: key(limiter, 1) }
+            });
+            admit_all(&[one, two], 1_000_000).is_ok()
+        };
+        let (one, two) = both(admits);
+        assert!(one != two, "of two at the last place of the second limit");
+        let left = [0, 1].map(|tier: usize| {
+            let (limiter, _) = &limiters[tier];
+            limiter.left(key(limiter, 1), 1_000_000, &rules[tier].rate.unwrap())
+        });
+        assert_eq!(left, [1, 0]);
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU64, Ordering};
 
+use evenkeel::policy::nat64::Nat64;
 use evenkeel::shared::{
     BackendState, Claim, Gauge, Generation, Publisher, Snapshot, SpliceMode, Subscriber,
 };
@@ -50,6 +51,7 @@ fn snapshot(generation: u64) -> Arc<Snapshot> {
         sources: Vec::new(),
         sessions_max: generation,
         sessions: Arc::new(Gauge::default()),
+        nat64: Nat64::default(),
         splice: SpliceMode::Auto,
         has_bandwidth: false,
     })

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use evenkeel::policy::admit::admission::{Over, Rules};
+use evenkeel::policy::admit::admission::{Asked, Over, Rules};
 use evenkeel::policy::admit::limiter::{Decision, Entry, LimitKey, Limiter};
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::admit::shared_rate::SharedRate;
@@ -176,13 +176,8 @@ impl Model {
             let new = rate.new_state(self.now_us);
             rate.ask(self.together.as_ref().unwrap_or(&new), self.now_us)
         });
-        let is_closed = all.as_ref().is_some_and(Result::is_err);
         let own = own.map_err(|_| Over::Rate)?;
         if open >= self.concurrent_max {
-            if !is_closed {
-                // It has used up one of its rate.
-                self.states.insert(client, own);
-            }
             return Err(Over::Concurrent);
         }
         if let Some(all) = all {
@@ -205,7 +200,7 @@ fuzz_target!(|schedule: Schedule| {
         listener_rate: all.map(|all| all.meter()),
     };
     let limiter = Limiter::new(TABLE, Some(TABLE), [1, 2, 3, 4]);
-    let gate = SharedRate::default();
+    let listener_rate = SharedRate::default();
     let key = |client: u8| -> LimitKey {
         limiter.key(IpAddr::V4(Ipv4Addr::new(192, 0, 2, client)), Prefix::WHOLE)
     };
@@ -224,8 +219,9 @@ fuzz_target!(|schedule: Schedule| {
         let now_us = model.now_us;
         match step {
             Step::Arrive => {
-                let answer = rules.admit(&limiter, &gate, key(client), now_us);
-                let answer = answer.map_err(|refused| refused.over);
+                let (limiter, listener_rate, key) = (&limiter, &listener_rate, key(client));
+                let asked = Asked { rules: &rules, limiter, listener_rate, key };
+                let answer = asked.admit(now_us).map_err(|refused| refused.over);
                 let expected = model.arrive(client).map(|()| Entry::Counted);
                 assert_eq!(answer, expected);
             }

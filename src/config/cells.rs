@@ -24,6 +24,7 @@ impl Key {
             Shape::StringsOrTables(_) => "list",
             Shape::Table(_) => "table",
             Shape::TableOrFalse(_) => "table or `false`",
+            Shape::TableOrTables(_) => "table, tables or `false`",
             Shape::Tables(_) | Shape::Named(_) => "tables",
         }
     }

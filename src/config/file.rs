@@ -181,7 +181,7 @@ impl<'t> Section<'t> {
     pub(super) fn open(&self, name: &str, report: &mut Report<'_>) -> Option<Section<'t>> {
         let (table, can_be_off) = match self.key(name)?.shape {
             Shape::Table(table) => (table, false),
-            Shape::TableOrFalse(table) => (table, true),
+            Shape::TableOrFalse(table) | Shape::TableOrTables(table) => (table, true),
             _ => return None,
         };
         let mut layers = Vec::new();
@@ -204,6 +204,27 @@ impl<'t> Section<'t> {
         } else {
             Some(Section { table, layers, partial: self.partial })
         }
+    }
+
+    /// Opens a table inside this one, or each of an array of tables; each is merged key by key with
+    /// the table of `[defaults]`. None when it is switched off.
+    pub(super) fn open_each(&self, name: &str, report: &mut Report<'_>) -> Vec<Section<'t>> {
+        let own = self.layers.first().filter(|_| !self.partial).and_then(|layer| layer.get(name));
+        let table = self.key(name).and_then(|key| key.shape.table());
+        let elements = own.as_ref().and_then(|value| value.elements());
+        let (Some(elements), Some(table)) = (elements, table) else {
+            return self.open(name, report).into_iter().collect();
+        };
+        let layers = self.layers.iter().skip(1).cloned().collect();
+        let behind = Section { layers, ..*self }.open(name, report);
+        let mut sections = Vec::new();
+        for value in &elements {
+            match Section::of(value, table) {
+                Some(section) => sections.push(section.over(behind.as_ref())),
+                None => report.error(&value.place, no_table(name, table, None)),
+            }
+        }
+        sections
     }
 
     /// Opens a table inside this one; where it is not in the file every key has its default.

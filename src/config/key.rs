@@ -89,6 +89,8 @@ pub enum Shape {
     Table(&'static KeyTable),
     /// A table, or `false` to have none although `[defaults]` gives one.
     TableOrFalse(&'static KeyTable),
+    /// A table, an array of tables, or `false` to have none although `[defaults]` gives one.
+    TableOrTables(&'static KeyTable),
     /// An array of tables.
     Tables(&'static KeyTable),
     /// An array of strings and tables.
@@ -133,6 +135,7 @@ impl Shape {
         match self {
             Self::Table(table)
             | Self::TableOrFalse(table)
+            | Self::TableOrTables(table)
             | Self::Tables(table)
             | Self::StringsOrTables(table)
             | Self::Named(table) => Some(table),

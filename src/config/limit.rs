@@ -1,24 +1,31 @@
-//! `[listener.NAME.limit]`: admission per client.
+//! `[listener.NAME.limit]`, once or several times: admission per client.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::policy::balance::hash::Prefix;
-use crate::policy::terms::{LimitAction, Protocol, Word};
+use crate::policy::terms::{LimitAction, Word};
 
 use super::bounds::{CLIENTS_MAX, CLIENTS_MIN, U32_MAX};
 use super::companions::report_idle;
 use super::entries::Entries;
-use super::file::{Field, Section};
+use super::file::{Field, Section, Value, shown};
 use super::key::{Companion, IfIdle, Key, KeyTable, Shape, Values, words};
+use super::name::{NAME_BYTES_MAX, check_name};
 use super::network;
 use super::prefix::{self, LIMIT_KEY, prefix};
 use super::report::{FilePlace, Finding, Report};
+use super::scalar;
 use super::units::{EventRate, show_duration, show_rate};
 
 /// Time a spent budget may take to come back: what the limiter's clock can hold.
 const HORIZON: Duration = Duration::from_secs(30 * 86_400);
+
+/// Most limits of one listener.
+const LIMITS_MAX: usize = 16;
+/// What the only limit of a listener is called unless it says otherwise.
+const DEFAULT_NAME: &str = "default";
 
 /// Most that is counted in one window: what the limiter's word has room for.
 const WINDOW_COUNT_MAX: u64 = 100_000;
@@ -35,6 +42,12 @@ pub(super) static LIMIT: KeyTable = KeyTable {
     title: "[listener.NAME.limit]",
     sample: "limit = { rate = \"100/s\" }",
     keys: &[
+        Key::new("name", Shape::TextOf("name", 1, NAME_BYTES_MAX))
+            .default(DEFAULT_NAME)
+            .means("What log, metrics and `status` call it; required where there are several."),
+        Key::new("clients", Shape::List("networks"))
+            .or_else("all")
+            .means("Clients that it is about."),
         Key::new("algorithm", Shape::Word(words::<LimitAlgorithm>))
             .default("token-bucket")
             .means("How `rate` and `listener_rate` are measured."),
@@ -54,10 +67,12 @@ pub(super) static LIMIT: KeyTable = KeyTable {
             .or_else("see below")
             .means("What counts as one client."),
         Key::new("action", Shape::Word(words::<LimitAction>))
-            .or_else("`\"reset\"`; `\"reply\"` where `protocol` is `\"http\"`")
+            .or_else(
+                "`\"reset\"`; `\"reply\"` where `protocol` is `\"http\"` or `refusal` has `bytes`",
+            )
             .means(
-                "What a client over its limit gets: RST; FIN; an HTTP answer, where `protocol` \
-                    is `\"tcp\"` the same as `\"close\"`; silence and then RST.",
+                "What a client over its limit gets: RST; FIN; an HTTP answer or the `bytes` of \
+                    `refusal`, without either the same as `\"close\"`; silence and then RST.",
             ),
         Key::new("mode", Shape::Word(words::<LimitMode>)).default("enforce").means(
             "`\"observe\"`: count what would be refused \
@@ -80,6 +95,10 @@ pub(super) static LIMIT: KeyTable = KeyTable {
 /// `[listener.NAME.limit]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LimitConfig {
+    /// Its name, unique in its listener.
+    pub name: String,
+    /// Networks of the clients that it is about; empty is all.
+    pub clients: Vec<IpNet>,
     /// How rates are measured.
     pub algorithm: LimitAlgorithm,
     /// Connections per time and client.
@@ -135,15 +154,48 @@ impl Word for LimitMode {
         &[("enforce", Self::Enforce), ("observe", Self::Observe)];
 }
 
-/// Reads the limit of a listener, if it has one. Where clients speak HTTP they are told of it
-/// unless the file says otherwise.
-pub(super) fn limit(
+/// Reads the limits of a listener. `is_told`: clients can be told of a refusal, and are unless the
+/// file says otherwise.
+pub(super) fn limits(
     listener: &Section<'_>,
-    protocol: Protocol,
+    is_told: bool,
     report: &mut Report<'_>,
-) -> Option<LimitConfig> {
-    let section = listener.open("limit", report)?;
-    let section = &section;
+) -> Vec<LimitConfig> {
+    let sections = listener.open_each("limit", report);
+    if let Some(last) = sections.get(LIMITS_MAX) {
+        let finding = Finding::new("this listener has too many limits")
+            .expected(format!("at most {LIMITS_MAX}: each is asked for every connection"));
+        report.error(&last.header(), finding);
+    }
+    let limits: Vec<LimitConfig> =
+        sections.iter().map(|section| limit(section, is_told, report)).collect();
+    for (index, (limit, section)) in limits.iter().zip(&sections).enumerate() {
+        let place = name_place(section);
+        let is_taken = limits.iter().take(index).any(|earlier| earlier.name == limit.name);
+        if is_taken && !report.has_error_at(&place) {
+            report.error(&place, same_name(&limit.name, section));
+        }
+    }
+    limits
+}
+
+fn same_name(name: &str, section: &Section<'_>) -> Finding {
+    let finding = Finding::new(format!("two limits of this listener are called `{}`", shown(name)));
+    match section.get("name") {
+        Some(_) => finding.expected("a name of its own for each"),
+        None => finding.expected("a `name` for each").hint("add `name = \"per-network\"`"),
+    }
+}
+
+/// Where the name stands, or the limit that has none.
+fn name_place(section: &Section<'_>) -> FilePlace {
+    section.get("name").map_or_else(|| section.header(), |value| value.place)
+}
+
+fn limit(section: &Section<'_>, is_told: bool, report: &mut Report<'_>) -> LimitConfig {
+    let name = section.read("name", report, name);
+    let clients = network::list(section, "clients", report);
+    refuse_no_clients(section, report);
     let algorithm = section.word_or_default("algorithm", report);
     let rate = section.rate("rate", report);
     let listener_rate = section.rate("listener_rate", report);
@@ -161,25 +213,40 @@ pub(super) fn limit(
     }
     let rate = rate.value();
     let natural = rate.map_or(1, |rate| u32::try_from(rate.count).unwrap_or(u32::MAX));
-    Some(LimitConfig {
+    LimitConfig {
+        name: name.or(DEFAULT_NAME.to_owned()),
+        clients: clients.or(Vec::new()),
         algorithm,
         rate,
         burst: burst.or(natural),
         max_concurrent: max_concurrent.value(),
         key: prefix(section, "key", report),
-        action: section.word("action", report).or(default_action(protocol)),
+        action: section.word("action", report).or(default_action(is_told)),
         observe: section.word_or_default::<LimitMode>("mode", report) == LimitMode::Observe,
         exempt: network::list(section, "exempt", report).or(Vec::new()),
         table_size: section.count32_or_default("table_size", report),
         listener_rate: listener_rate.value(),
-    })
+    }
 }
 
-fn default_action(protocol: Protocol) -> LimitAction {
-    match protocol {
-        Protocol::Tcp => LimitAction::Reset,
-        Protocol::Http => LimitAction::Reply,
+fn name(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    let text = scalar::string(value, "a name such as \"per-network\"", report)?;
+    check_name(&text, &value.place, report).then_some(text)
+}
+
+/// An empty list is no way to say that a limit is about all clients, or about none.
+fn refuse_no_clients(section: &Section<'_>, report: &mut Report<'_>) {
+    let Some(value) = section.get("clients") else { return };
+    if value.elements().is_some_and(|elements| elements.is_empty()) {
+        let finding = Finding::new("`clients` is empty")
+            .expected("at least one network")
+            .hint("leave the key out to limit all clients");
+        report.error(&value.place, finding);
     }
+}
+
+fn default_action(is_told: bool) -> LimitAction {
+    if is_told { LimitAction::Reply } else { LimitAction::Reset }
 }
 
 /// A limit that limits nothing is a mistake.
@@ -236,6 +303,10 @@ impl LimitConfig {
         let has_burst = self.algorithm == LimitAlgorithm::TokenBucket && self.rate.is_some();
         let mode = if self.observe { LimitMode::Observe } else { LimitMode::Enforce };
         Entries::default()
+            .text("name", &self.name)
+            .given((!self.clients.is_empty()).then_some(&self.clients), |out, clients| {
+                out.list("clients", clients)
+            })
             .word("algorithm", self.algorithm)
             .given(self.rate, |out, rate| out.text("rate", show_rate(rate)))
             .given(has_burst.then_some(self.burst), |out, burst| out.plain("burst", burst))

@@ -15,10 +15,11 @@ use super::entries::Entries;
 use super::file::{Section, bare_or_quoted, join_or, shown};
 use super::keepalive::{self, KEEPALIVE, keepalive};
 use super::key::{Key, KeyTable, Shape, words};
-use super::limit::{LIMIT, LimitConfig, limit};
+use super::limit::{LIMIT, LimitConfig, limits};
 use super::named_pool::{NO_POOL, named_pool};
 use super::network;
 use super::peek::{self, PEEK, peek};
+use super::refusal::{REFUSAL, RefusalConfig, refusal};
 use super::report::{Finding, Report};
 use super::route::{ROUTE, RouteConfig, routes};
 
@@ -122,9 +123,12 @@ pub(super) static LISTENER: KeyTable = KeyTable {
         Key::new("peek", Shape::Table(&PEEK))
             .or_else("see below")
             .means("How long to wait for what routes and hashes need."),
-        Key::new("limit", Shape::TableOrFalse(&LIMIT))
+        Key::new("limit", Shape::TableOrTables(&LIMIT))
             .or_else("no limit")
             .means("Admission per client, see [below](#listenernamelimit)."),
+        Key::new("refusal", Shape::Table(&REFUSAL)).or_else("see below").means(
+            "What clients that are turned away are told, see [below](#listenernamerefusal).",
+        ),
     ],
     also: &[],
 };
@@ -161,8 +165,10 @@ pub struct ListenerConfig {
     pub mptcp: bool,
     /// Listen on addresses that this host does not have (yet).
     pub freebind: bool,
-    /// Admission per client.
-    pub limit: Option<LimitConfig>,
+    /// Admission per client: all of these that concern the client.
+    pub limits: Vec<LimitConfig>,
+    /// What clients that are turned away are told.
+    pub refusal: RefusalConfig,
 }
 
 /// Reads one listener; `pools` are the names it may choose from.
@@ -174,6 +180,8 @@ pub(super) fn listener(
 ) -> (ListenerConfig, Vec<Bind>) {
     let binds = bind(name, section, report);
     let terms = terms(section, report);
+    let refusal = refusal(section, terms.protocol, report);
+    let is_told = terms.protocol == Protocol::Http || refusal.bytes.is_some();
     let listener = ListenerConfig {
         name: name.to_owned(),
         bind: binds.iter().map(|bind| bind.address.clone()).collect(),
@@ -189,7 +197,8 @@ pub(super) fn listener(
         defer_accept: section.boolean_or_default("defer_accept", report),
         mptcp: section.boolean_or_default("mptcp", report),
         freebind: section.boolean_or_default("freebind", report),
-        limit: limit(section, terms.protocol, report),
+        limits: limits(section, is_told, report),
+        refusal,
         terms,
     };
     compare_access(&listener, section, report);
@@ -285,8 +294,15 @@ impl ListenerConfig {
     pub(super) fn shown<'p>(&self, pool_name: impl Fn(usize) -> &'p str) -> String {
         let name = bare_or_quoted(&self.name);
         let mut out = self.entries(pool_name(self.pool)).below(&format!("[listener.{name}]"));
-        if let Some(limit) = &self.limit {
-            out += &limit.entries().below(&format!("[listener.{name}.limit]"));
+        for limit in &self.limits {
+            let header = match self.limits.len() {
+                1 => format!("[listener.{name}.limit]"),
+                _ => format!("[[listener.{name}.limit]]"),
+            };
+            out += &limit.entries().below(&header);
+        }
+        if !self.refusal.is_empty() {
+            out += &self.refusal.entries().below(&format!("[listener.{name}.refusal]"));
         }
         out += &peek::entries(self.peek).below(&format!("[listener.{name}.peek]"));
         for route in &self.routes {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
+
 use crate::policy::terms::{SpliceMode, Word};
 
 use super::address::{Purpose, socket};
@@ -12,6 +14,7 @@ use super::bounds::{LONGEST, SECOND, SESSIONS_MAX, ZERO};
 use super::entries::Entries;
 use super::file::{Field, Section, Value, quoted, shown};
 use super::key::{Key, KeyTable, Shape, words};
+use super::nat64::{WELL_KNOWN, nat64};
 use super::report::{FilePlace, Finding, Report};
 use super::scalar;
 use super::unix::{PATH_LENGTH_MAX, PREFIX};
@@ -58,6 +61,10 @@ pub(super) static GLOBAL: KeyTable = KeyTable {
         Key::new("hash_seed", Shape::Count(0, SEED_MAX))
             .default("0")
             .means("Seed of the Maglev hash."),
+        Key::new("nat64", Shape::List("networks")).default(WELL_KNOWN).means(
+            "Prefixes of translators: their clients are their IPv4 address for limits, lists and \
+                hashes.",
+        ),
         Key::new("log", Shape::Table(&LOG))
             .or_else("see below")
             .reload("now")
@@ -126,6 +133,8 @@ pub struct Global {
     pub spin: Duration,
     /// Seed of the stable hash; the same on every node that must agree.
     pub hash_seed: u64,
+    /// Prefixes of translators.
+    pub nat64: Vec<Ipv6Net>,
     /// What is logged and how.
     pub log: Log,
 }
@@ -215,6 +224,7 @@ pub(super) fn global(section: &Section<'_>, report: &mut Report<'_>) -> Global {
         splice: section.word_or_default("splice", report),
         spin: section.duration_or_default("spin", report),
         hash_seed: section.count_or_default("hash_seed", report),
+        nat64: nat64(section, report),
         log: log(section, report),
     }
 }
@@ -298,6 +308,7 @@ impl Global {
             .word("splice", self.splice)
             .duration("spin", self.spin)
             .plain("hash_seed", self.hash_seed)
+            .list("nat64", &self.nat64)
             .table("log", &log.plain("sessions", sessions))
     }
 }

@@ -107,7 +107,13 @@ fn of_shape(shape: Shape, inside: &KeyTable) -> Value {
             json!({ "type": "object", "additionalProperties": reference(table) })
         }
         // There is nothing to turn off in [defaults] itself.
-        Shape::TableOrFalse(table) if inside.is(&DEFAULTS) => reference(table),
+        Shape::TableOrFalse(table) | Shape::TableOrTables(table) if inside.is(&DEFAULTS) => {
+            reference(table)
+        }
+        Shape::TableOrTables(table) => {
+            let list = json!({ "type": "array", "items": reference(table), "minItems": 1 });
+            json!({ "anyOf": [{ "const": false }, reference(table), list] })
+        }
         Shape::TableOrFalse(table) => json!({ "anyOf": [{ "const": false }, reference(table)] }),
         Shape::Tables(table) => json!({ "type": "array", "items": reference(table) }),
     }

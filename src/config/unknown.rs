@@ -32,7 +32,10 @@ fn refuse_below(value: &Value<'_>, shape: Shape, report: &mut Report<'_>) {
                 refuse_unknown(&section, report);
             }
         }
-        Shape::Tables(table) => {
+        Shape::TableOrTables(table) if value.elements().is_none() => {
+            refuse_below(value, Shape::Table(table), report);
+        }
+        Shape::Tables(table) | Shape::TableOrTables(table) => {
             for section in elements().iter().filter_map(|value| Section::of(value, table)) {
                 refuse_unknown(&section, report);
             }

@@ -54,18 +54,20 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// What the access lists say.
     pub access: Access,
-    /// What the limit says; `None` when the listener has none.
-    pub limit: Option<LimitSaid>,
+    /// What the limits say, in the order of the listener's.
+    pub limits: Vec<LimitSaid>,
     /// How the pool is found.
     pub route: RouteSaid,
     /// What the pool's policy says; `None` when the client does not get so far.
     pub choice: Option<ChoiceSaid>,
 }
 
-/// What the limit of a listener says of one client.
+/// What a limit of a listener says of one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitSaid {
-    /// The client is exempt, so nothing else here counts.
+    /// The limit is not about the client; nothing else here counts then.
+    pub unconcerned: bool,
+    /// The client is exempt from it.
     pub exempt: bool,
     /// The limit that it is over.
     pub over: Option<Refused>,
@@ -116,16 +118,16 @@ impl Explanation {
     /// Decides as for a connection that arrives now.
     #[must_use]
     pub fn of(snapshot: &Snapshot, question: &Question<'_>) -> Self {
+        let seen = snapshot.nat64.see(question.client);
+        let question = &Question { client: seen.client, ..*question };
         let Question { listener, client, .. } = *question;
-        let access = listener.access.judge(client.ip());
-        let limit = listener.limit.as_ref();
-        let said = limit.map(|limit| limit_says(limit, client, question.now_us));
+        let access = listener.access.judge(seen);
+        let limits: Vec<LimitSaid> =
+            listener.limits.iter().map(|it| limit_says(it, client, question.now_us)).collect();
         let route = find_route(snapshot, question);
         let refused = if !access.is_admitted() {
             Some(RefuseReason::Access)
-        } else if let Some(reason) = said.and_then(LimitSaid::reason)
-            && !limit.is_some_and(|limit| limit.observe)
-        {
+        } else if let Some(reason) = refusing(listener, &limits) {
             Some(reason)
         } else if !has_room(snapshot, listener) {
             Some(RefuseReason::MaxSessions)
@@ -134,7 +136,7 @@ impl Explanation {
         };
         if let Some(reason) = refused {
             let outcome = Outcome::Refused(reason);
-            return Self { outcome, access, limit: said, route, choice: None };
+            return Self { outcome, access, limits, route, choice: None };
         }
         let pool = snapshot.pool(route.pool);
         let choice = pool.map(|pool| {
@@ -148,7 +150,7 @@ impl Explanation {
             (_, Some(pool)) if pool.is_only_full() => Outcome::Waits,
             _ => Outcome::Refused(RefuseReason::NoBackend),
         };
-        Self { outcome, access, limit: said, route, choice }
+        Self { outcome, access, limits, route, choice }
     }
 }
 
@@ -160,18 +162,33 @@ impl LimitSaid {
     }
 }
 
+/// What a client is refused for by the limits that are enforced: of several the longest wait.
+fn refusing(listener: &Listener, limits: &[LimitSaid]) -> Option<RefuseReason> {
+    let enforced = listener.limits.iter().zip(limits).filter(|(limit, _)| !limit.observe);
+    let refused = enforced.filter_map(|(_, said)| said.over);
+    let wait_us = |refused: &Refused| refused.wait.map_or(0, |wait| wait.retry_after_us);
+    let longest = refused.reduce(
+        |longest, other| {
+            if wait_us(&other) > wait_us(&longest) { other } else { longest }
+        },
+    );
+    longest.map(|refused| refused_for(refused.over))
+}
+
 fn limit_says(limit: &Limit, client: Client, now_us: u64) -> LimitSaid {
-    let is_exempt = |ip| limit.exempt.as_ref().is_some_and(|list| list.contains(ip));
-    if client.ip().is_some_and(is_exempt) {
-        return LimitSaid { exempt: true, over: None, left: None, sessions: 0 };
+    let ip = client.ip();
+    if !limit.concerns(ip) {
+        let exempt = limit.is_exempt(ip);
+        return LimitSaid { unconcerned: true, exempt, over: None, left: None, sessions: 0 };
     }
-    let key = limit.key_of(client.ip());
-    let Limit { limiter, listener_rate, rules, .. } = limit;
+    let asked = limit.asked(ip);
+    let Limit { limiter, rules, .. } = limit;
     LimitSaid {
+        unconcerned: false,
         exempt: false,
-        over: rules.look(limiter, listener_rate, key, now_us).err(),
-        left: rules.rate.map(|meter| limiter.left(key, now_us, &meter)),
-        sessions: limiter.sessions(key),
+        over: asked.look(now_us).err(),
+        left: rules.rate.map(|meter| limiter.left(asked.key, now_us, &meter)),
+        sessions: limiter.sessions(asked.key),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A session is data: its sockets, its [`Stream`], its [`Stage`], its places. What happens to it
 //! stands in `life`.
 
+pub(crate) mod counted;
 pub mod first_bytes;
 pub(crate) mod particulars;
 pub mod stage;
@@ -10,14 +11,14 @@ pub mod stage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::admit::limiter::{LimitKey, OpenSessions};
+use crate::policy::admit::limiter::OpenSessions;
 use crate::policy::balance::hash::attempt_key;
 use crate::policy::client::Client;
 use crate::policy::health::backoff::jitter;
 use crate::policy::pace::pacer::Rates;
 use crate::shared::{
-    Backend, BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, RefuseReason, Skip,
-    Snapshot, note_skip,
+    Backend, BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, Skip, Snapshot,
+    note_skip,
 };
 
 use super::clock::Tick;
@@ -26,6 +27,7 @@ use super::slots::SlotKey;
 use super::stream::Stream;
 use super::stream::pacing::{Allowances, Pacing, Spent};
 
+use self::counted::Counted;
 use self::particulars::Particulars;
 use self::stage::{Bounds, Due, Stage};
 
@@ -68,28 +70,34 @@ pub(crate) struct Place {
     pub(crate) generation: Generation,
     /// Where the session is counted against its client's concurrent sessions.
     pub(crate) counted: Option<Counted>,
-    /// Why a limit that only observes would have turned the client away.
-    pub(crate) observed: Option<RefuseReason>,
-}
-
-/// One session counted for its client; holds on to the table, which a reload may replace.
-#[derive(Debug)]
-pub(crate) struct Counted {
-    pub(crate) sessions: Arc<OpenSessions>,
-    pub(crate) key: LimitKey,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.sessions.leave(self.key);
-    }
 }
 
 /// What a client that was let in takes along.
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
+    /// Where its session is counted.
     pub(crate) counted: Option<Counted>,
-    pub(crate) observed: Option<RefuseReason>,
+    /// Where it is counted as well, and which limit only observed it.
+    pub(crate) particulars: Option<Box<Particulars>>,
+}
+
+impl Admitted {
+    /// Counts it in one more place.
+    pub(crate) fn count(&mut self, more: Option<Counted>) {
+        match more {
+            Some(more) if self.counted.is_some() => {
+                self.particulars.get_or_insert_default().counted.push(more);
+            }
+            Some(first) => self.counted = Some(first),
+            None => {}
+        }
+    }
+
+    /// Whether it is counted in this table.
+    pub(crate) fn is_counted_in(&self, table: &Arc<OpenSessions>) -> bool {
+        let more = self.particulars.iter().flat_map(|its| &its.counted);
+        self.counted.iter().chain(more).any(|it| it.is_in(table))
+    }
 }
 
 /// When things happened to a session.
@@ -179,6 +187,25 @@ impl<K: Kernel> Session<K> {
     /// Its particulars, made now if it had none.
     pub(crate) fn particulars_mut(&mut self) -> &mut Particulars {
         self.particulars.get_or_insert_default()
+    }
+
+    /// Whether it is counted in this table.
+    pub(crate) fn is_counted_in(&self, table: &Arc<OpenSessions>) -> bool {
+        let more = self.particulars.iter().flat_map(|its| &its.counted);
+        self.place.counted.iter().chain(more).any(|it| it.is_in(table))
+    }
+
+    /// It is counted there from now on, and nowhere else.
+    #[cold]
+    pub(crate) fn take_counts(&mut self, admitted: Admitted) {
+        self.place.counted = admitted.counted;
+        if let Some(more) = admitted.particulars {
+            let its = self.particulars_mut();
+            its.counted = more.counted;
+            its.observed = more.observed.or(its.observed.take());
+        } else if let Some(its) = &mut self.particulars {
+            its.counted.clear();
+        }
     }
 
     /// When its timer has to be looked at.

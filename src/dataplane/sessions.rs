@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::policy::admit::limiter::OpenSessions;
 use crate::shared::{Callable, CloseReason, ConnectFailure, Listener, Pool, RefuseReason};
 
 use super::bell::Bell;
@@ -78,7 +79,6 @@ impl<K: Kernel> Sessions<K> {
             pick: crate::shared::Pick::default(),
             generation: self.desk.snapshot.current().generation,
             counted: admitted.counted,
-            observed: admitted.observed,
         };
         let inserted = self.table.insert(Session {
             stream,
@@ -88,7 +88,7 @@ impl<K: Kernel> Sessions<K> {
             client,
             place,
             times: Times { opened: now, connected: None, waited_ms: None },
-            particulars: None,
+            particulars: admitted.particulars,
             key: SlotKey::NONE,
             queued: false,
             is_watched: false,
@@ -110,9 +110,28 @@ impl<K: Kernel> Sessions<K> {
         let snapshot = self.desk.snapshot.current();
         for key in self.table.keys() {
             let Some(session) = self.table.get_mut(key) else { continue };
-            if session.stage.knows_its_client() {
-                let (client, place) = (session.client.ip(), &mut session.place);
-                admission::recount(&mut place.counted, place.listener, client, snapshot);
+            if !session.stage.knows_its_client() {
+                continue;
+            }
+            let (listener, client) = (session.place.listener, session.client);
+            let is_in = |table: &Arc<OpenSessions>| session.is_counted_in(table);
+            if let Some(anew) = admission::recount(is_in, listener, client, snapshot) {
+                session.take_counts(anew);
+            }
+        }
+    }
+
+    /// The same for a client that another worker has let in under its own snapshot.
+    pub(super) fn recount_arrival(&self, arrival: &mut Arrival<K>) {
+        let snapshot = self.desk.snapshot.current();
+        let Some(admitted) = &mut arrival.admitted else { return };
+        let (listener, client) = (arrival.listener.id, arrival.client);
+        let is_in = |table: &Arc<OpenSessions>| admitted.is_counted_in(table);
+        if let Some(anew) = admission::recount(is_in, listener, client, snapshot) {
+            let observed = admitted.particulars.take().and_then(|its| its.observed);
+            *admitted = anew;
+            if observed.is_some() {
+                admitted.particulars.get_or_insert_default().observed = observed;
             }
         }
     }

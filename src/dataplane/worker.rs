@@ -27,7 +27,7 @@ use super::life::next::Refusal;
 use super::life::{admission, arrive, refuse};
 use super::listening::{Accepted, Bound, Listening};
 use super::reset_on_down::ResetOnDown;
-use super::session::{Admitted, Session};
+use super::session::Session;
 use super::sessions::Sessions;
 use super::slots::{Addressed, SlotKey, Slots};
 use super::stream::Readiness;
@@ -196,11 +196,7 @@ impl<K: Kernel> Worker<K> {
             Command::Meet(peers) => self.sessions.desk.handover.meet(peers),
             Command::Take(mut arrival) => {
                 self.see_newest_snapshot();
-                let Arrival { listener, client, admitted, .. } = &mut *arrival;
-                if let Some(Admitted { counted, .. }) = admitted {
-                    let snapshot = self.sessions.desk.snapshot();
-                    admission::recount(counted, listener.id, client.ip(), snapshot);
-                }
+                self.sessions.recount_arrival(&mut arrival);
                 self.sessions.begin(*arrival);
                 self.state().arriving.fetch_sub(1, Ordering::Relaxed);
                 if self.over {

@@ -14,6 +14,8 @@ pub mod pace;
 
 // Who connects: an address, or a peer on a Unix socket.
 pub mod client;
+// Clients whose IPv4 address a translator has embedded in an IPv6 address.
+pub mod nat64;
 // Terms that the configuration writes and the planes obey, and those that hold for each session.
 pub mod session_terms;
 pub mod terms;

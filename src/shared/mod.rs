@@ -28,12 +28,13 @@ pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool, Routing,
-    Snapshot, Sticky,
+    AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool, RefusalText,
+    Routing, Snapshot, Sticky,
 };
 pub use source::{Source, SourcePort, SourceRule, Sources, Spill};
 pub use stats::{
-    BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitDecision,
-    ListenerCounters, ListenerState, PathKind, SESSION_SECONDS, WorkerState,
+    BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitCounters,
+    LimitDecision, LimitState, ListenerCounters, ListenerState, PathKind, SESSION_SECONDS,
+    WorkerState,
 };
 pub use waiting::{Callable, Waiting, WaitingLine};

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Clients that one worker keeps of one listener.
+/// Clients that one worker keeps of one limit.
 pub(super) const KEPT: usize = 64;
 /// Stands for a client without an address: no client has this one, in a network not given out
 /// (::/8, RFC 4291, section 2.4).
@@ -32,7 +32,7 @@ pub struct Offender {
     pub error: u64,
 }
 
-/// The clients that one worker keeps of one listener. Owns no memory before the first of them.
+/// The clients that one worker keeps of one limit. Owns no memory before the first of them.
 #[derive(Debug, Default)]
 pub struct Offenders(OnceLock<Box<[Kept]>>);
 

@@ -56,6 +56,8 @@ pub struct SessionRecord {
     pub reason: &'static str,
     /// What else there is to say.
     pub detail: Detail,
+    /// The limit that turned the client away, or would have if it did not only observe.
+    pub limit: Option<Arc<str>>,
 }
 
 /// What a line of the session log says beside its reason.

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::admit::access::{AccessList, NetSet};
-use crate::policy::admit::admission::Rules;
+use crate::policy::admit::admission::{Asked, Rules};
 use crate::policy::admit::limiter::{LimitKey, Limiter};
 use crate::policy::admit::meter::Meter;
 use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::balance::Balance;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::sticky::Memory;
-use crate::policy::client::Client;
 use crate::policy::first_bytes::route::Route;
+use crate::policy::nat64::{Nat64, SeenClient};
 use crate::policy::session_terms::{ListenerTerms, PoolTerms};
 use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
@@ -25,7 +25,7 @@ use super::backend::{AdminState, BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::pick::Obstacle;
 use super::source::{Source, SourceRule, Sources};
-use super::stats::{Gauge, ListenerState};
+use super::stats::{Gauge, LimitState, ListenerState};
 use super::waiting::WaitingLine;
 
 /// Everything a worker decides by. The vectors are indexed by id; a hole is an id not in use.
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub sessions_max: u64,
     /// Sessions it holds now.
     pub sessions: Arc<Gauge>,
+    /// Translators, whose clients are their IPv4 address for limits, lists and hashes.
+    pub nat64: Nat64,
     /// When bytes are spliced.
     pub splice: SpliceMode,
     /// Some listener bounds the bandwidth of its sessions.
@@ -105,10 +107,21 @@ pub struct Listener {
     pub accept_proxy: Option<AcceptProxy>,
     /// Where a session goes, if that or its hash depends on more than the listener.
     pub routing: Option<Routing>,
-    /// Admission per client.
-    pub limit: Option<Limit>,
+    /// Admission per client: all of these that concern the client are asked.
+    pub limits: Box<[Limit]>,
+    /// What clients that are turned away are told, beside what is said without it.
+    pub refusal: RefusalText,
     /// What stays over reloads.
     pub state: Arc<ListenerState>,
+}
+
+/// What an operator has clients told that are turned away.
+#[derive(Debug, Clone, Default)]
+pub struct RefusalText {
+    /// Fields of an HTTP answer, each with its CRLF.
+    pub headers: Box<str>,
+    /// All that clients of another protocol are sent.
+    pub bytes: Option<Arc<[u8]>>,
 }
 
 /// Which peers have to begin with a PROXY header.
@@ -127,8 +140,10 @@ pub struct AcceptProxy {
 impl AcceptProxy {
     /// Whether a peer has to begin with a header.
     #[must_use]
-    pub fn is_from(&self, peer: Client) -> bool {
+    pub fn is_from(&self, peer: SeenClient) -> bool {
+        let original = peer.translated_from.map(IpAddr::V6);
         peer.ip().map_or(self.from_unix, |ip| self.from.contains(ip))
+            || original.is_some_and(|ip| self.from.contains(ip))
     }
 }
 
@@ -144,6 +159,10 @@ pub struct Routing {
 /// Admission per client, and of all clients together.
 #[derive(Debug)]
 pub struct Limit {
+    /// Its name, unique in its listener.
+    pub name: Arc<str>,
+    /// The clients that it concerns; `None`: all of them.
+    pub clients: Option<NetSet>,
     /// What clients have used, shared by all workers, kept over reloads.
     pub limiter: Arc<Limiter>,
     /// What all clients together have used of the rate.
@@ -160,15 +179,33 @@ pub struct Limit {
     pub exempt: Option<NetSet>,
     /// Buckets, as configured.
     pub table_size: u32,
+    /// What stays over reloads.
+    pub state: Arc<LimitState>,
 }
 
 impl Limit {
+    /// Whether it is to be asked for a client: else that one is neither limited nor counted by it.
+    #[must_use]
+    #[inline]
+    pub fn concerns(&self, client: Option<IpAddr>) -> bool {
+        let is_in = |set: &NetSet| client.is_some_and(|client| set.contains(client));
+        self.clients.as_ref().is_none_or(is_in) && !self.is_exempt(client)
+    }
+
     /// Whether a client is never limited and never counted.
     #[must_use]
     #[inline]
     pub fn is_exempt(&self, client: Option<IpAddr>) -> bool {
         let Some(exempt) = &self.exempt else { return false };
         client.is_some_and(|client| exempt.contains(client))
+    }
+
+    /// It, asked for a client.
+    #[must_use]
+    #[inline]
+    pub fn asked(&self, client: Option<IpAddr>) -> Asked<'_> {
+        let Self { rules, limiter, listener_rate, .. } = self;
+        Asked { rules, limiter, listener_rate, key: self.key_of(client) }
     }
 
     /// The key under which a client is limited; `None` is a peer on a Unix socket.

@@ -198,12 +198,8 @@ pub struct ListenerCounters {
     pub bytes: [[Counter; 2]; 2],
     /// By [`Direction`]: times a session had to wait for its bandwidth.
     pub bandwidth_waits: [Counter; 2],
-    /// By [`LimitDecision`].
-    pub limit: [Counter; 3],
     /// Length of sessions.
     pub session_seconds: Histogram,
-    /// Clients that a limit which only observes would turn away.
-    pub offenders: Offenders,
 }
 
 impl ListenerCounters {
@@ -225,16 +221,59 @@ impl ListenerCounters {
         &self.closed[reason.index()]
     }
 
-    /// Connections of which the limit said this.
-    #[must_use]
-    pub fn limit_said(&self, decision: LimitDecision) -> &Counter {
-        &self.limit[decision as usize]
-    }
-
     /// Bytes that went one way on one path.
     #[must_use]
     pub fn bytes_moved(&self, direction: Direction, path: PathKind) -> &Counter {
         &self.bytes[direction as usize][path as usize]
+    }
+}
+
+/// What one worker counts for one limit.
+#[derive(Debug, Default)]
+pub struct LimitCounters {
+    decisions: [Counter; LimitDecision::ALL.len()],
+    /// Clients that it would turn away, if it only observes.
+    pub offenders: Offenders,
+}
+
+impl LimitCounters {
+    /// Connections of which the limit said this.
+    #[must_use]
+    pub fn said(&self, decision: LimitDecision) -> &Counter {
+        &self.decisions[decision as usize]
+    }
+}
+
+/// What stays of a limit over reloads, beside what its clients have used.
+#[derive(Debug)]
+pub struct LimitState(Box<[CachePadded<LimitCounters>]>);
+
+impl LimitState {
+    /// Zeros for `workers` workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| CachePadded::default()).collect())
+    }
+
+    /// The block of one worker.
+    ///
+    /// # Panics
+    /// When there is no such worker.
+    #[must_use]
+    #[allow(clippy::indexing_slicing, reason = "the number of workers is fixed at start")]
+    pub fn counters(&self, worker: usize) -> &LimitCounters {
+        &self.0[worker]
+    }
+
+    /// Every worker's block.
+    pub fn blocks(&self) -> impl Iterator<Item = &LimitCounters> {
+        self.0.iter().map(|padded| &**padded)
+    }
+
+    /// Connections of which the limit said this, over all workers.
+    #[must_use]
+    pub fn said(&self, decision: LimitDecision) -> u64 {
+        self.blocks().map(|block| block.said(decision).value()).sum()
     }
 }
 

@@ -11,7 +11,7 @@ use evenkeel::shared::{
 use super::checks::SIDES;
 use super::house::House;
 use super::network::Network;
-use super::setting::{Change, RETRIES};
+use super::setting::{Change, RETRIES, SAID};
 use super::socket::Socket;
 use super::visit::Visit;
 use super::words::Opening;
@@ -242,7 +242,7 @@ impl EndOf<'_> {
             RefuseReason::Limit | RefuseReason::Concurrent | RefuseReason::ListenerRate
         );
         let action = setting.limit.map(|limit| limit.action).filter(|_| is_limit);
-        let may_answer = is_http
+        let may_answer = (is_http || setting.says)
             && match action {
                 Some(action) => action == LimitAction::Reply,
                 None => {
@@ -265,8 +265,9 @@ impl EndOf<'_> {
             problems.push(format!("{} bytes answered", answer.len()));
         }
         let is_right = match outcome {
-            HeldOutcome::Answered => answer.starts_with(b"HTTP/1.1 ") && may_answer,
-            HeldOutcome::NotHttp => may_answer && answer.is_empty(),
+            HeldOutcome::Answered if is_http => answer.starts_with(b"HTTP/1.1 ") && may_answer,
+            HeldOutcome::Answered => answer == SAID && may_answer,
+            HeldOutcome::NotHttp => may_answer && is_http && answer.is_empty(),
             HeldOutcome::Tarpitted => self.record.total_ms >= 10_000 && client.resets_on_close,
             HeldOutcome::NoRoom | HeldOutcome::Left | HeldOutcome::GivenUp => true,
         };

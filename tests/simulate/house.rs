@@ -11,12 +11,13 @@ use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
 use evenkeel::policy::client::Client;
 use evenkeel::policy::first_bytes::route::{Names, Route};
+use evenkeel::policy::nat64::Nat64;
 use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
 use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, Keepalive, Limit, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState,
-    Routing, Snapshot, Source, SourceRule, Sources,
+    HashPlan, Keepalive, Limit, LimitState, Listener, ListenerId, ListenerState, Pool, PoolId,
+    PoolState, Routing, Snapshot, Source, SourceRule, Sources,
 };
 use ipnet::IpNet;
 
@@ -41,6 +42,7 @@ pub(crate) struct House {
     pub(crate) sources: Vec<Arc<Source>>,
     pub(crate) limiter: Arc<Limiter>,
     listener_rate: Arc<SharedRate>,
+    limit_state: Arc<LimitState>,
 }
 
 /// The four addresses from which clients come, and those that headers claim for them.
@@ -72,6 +74,7 @@ impl House {
             sources: (0..count).flat_map(sources).collect(),
             limiter: Arc::new(Limiter::new(64, Some(64), [1, 2, 3, 4])),
             listener_rate: Arc::default(),
+            limit_state: Arc::new(LimitState::new(setting.workers)),
         }
     }
 
@@ -119,6 +122,7 @@ impl House {
             sources: self.sources.clone(),
             sessions_max: self.setting.process_max,
             sessions: Arc::clone(&self.sessions),
+            nat64: Nat64::default(),
             splice: self.setting.splice,
             has_bandwidth: self.setting.bandwidth.iter().any(Option::is_some),
         })
@@ -219,7 +223,8 @@ impl House {
                 timeout: READING_TIMEOUT,
             }),
             routing: setting.routing.map(|is_default_else| routing(pool, is_default_else)),
-            limit: self.limit(),
+            limits: self.limit().into_iter().collect(),
+            refusal: setting.refusal(),
             state: Arc::clone(&self.listeners[which]),
         }
     }
@@ -232,6 +237,9 @@ impl House {
     fn limit(&self) -> Option<Limit> {
         let setting = self.setting.limit?;
         Some(Limit {
+            name: "default".into(),
+            clients: None,
+            state: Arc::clone(&self.limit_state),
             limiter: Arc::clone(&self.limiter),
             listener_rate: Arc::clone(&self.listener_rate),
             rules: Rules {

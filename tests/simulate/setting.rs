@@ -7,12 +7,14 @@ use std::time::Duration;
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::first_bytes::proxy_header::ProxyVersion;
 use evenkeel::policy::pace::pacer::Rates;
-use evenkeel::shared::{LimitAction, OnDown, Protocol, Queue, SpliceMode};
+use evenkeel::shared::{LimitAction, OnDown, Protocol, Queue, RefusalText, SpliceMode};
 
 /// How long one connection attempt may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a client may take over what it says first.
 pub(crate) const READING_TIMEOUT: Duration = Duration::from_millis(250);
+/// What clients that do not speak HTTP are told when they are turned away.
+pub(crate) const SAID: &[u8] = b"421 not now\r\n";
 /// Backends tried after the first.
 pub(crate) const RETRIES: u32 = 2;
 
@@ -75,6 +77,8 @@ pub(crate) struct Setting {
     /// Some addresses may not connect.
     pub(crate) denies: bool,
     pub(crate) limit: Option<LimitSetting>,
+    /// Clients that do not speak HTTP are told something when they are turned away.
+    pub(crate) says: bool,
     /// Some clients have to begin with a header; whether the others are served.
     pub(crate) accept_proxy: Option<bool>,
     pub(crate) send_proxy: Option<ProxyVersion>,
@@ -116,6 +120,7 @@ impl Setting {
             on_down: OnDown::Keep,
             denies: false,
             limit: None,
+            says: false,
             accept_proxy: None,
             send_proxy: None,
             routing: (random.u8(..4) == 0).then_some(true),
@@ -187,6 +192,7 @@ impl Setting {
             balance: random.u8(..4),
             clients: random.usize(1..7) + more_clients(self.workers),
             open_max: random.usize(1..5) + more_clients(self.workers),
+            says: random.u8(..3) == 0,
             ..more
         }
     }
@@ -198,6 +204,12 @@ impl Setting {
         }
         let [idle, half_closed] = self.other_timeouts();
         [self.idle.max(idle), self.half_closed.max(half_closed)]
+    }
+
+    /// What clients that are turned away are told.
+    pub(crate) fn refusal(&self) -> RefusalText {
+        let bytes = self.says.then(|| SAID.into());
+        RefusalText { headers: "X-Refused: yes\r\n".into(), bytes }
     }
 
     /// Silence both ways and of one side, under the snapshot that changes them.

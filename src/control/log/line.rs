@@ -180,6 +180,7 @@ struct SessionLine<'a> {
     pick: Option<&'static str>,
     slot: Option<u32>,
     skipped: Option<String>,
+    limit: Option<&'a str>,
 }
 
 impl<'a> SessionLine<'a> {
@@ -205,6 +206,7 @@ impl<'a> SessionLine<'a> {
             pick: record.pick.by.word(),
             slot: record.pick.slot(),
             skipped: skipped_of(record),
+            limit: record.limit.as_deref(),
         }
     }
 
@@ -230,6 +232,8 @@ impl<'a> SessionLine<'a> {
         }
         out.extend_from_slice(b" skipped=");
         write_value(self.skipped.as_deref().unwrap_or("-"), out);
+        out.extend_from_slice(b" limit=");
+        write_value(self.limit.unwrap_or("-"), out);
         Ok(())
     }
 }
@@ -265,6 +269,7 @@ mod tests {
             pick: None,
             slot: None,
             skipped: None,
+            limit: None,
         }
     }
 
@@ -289,7 +294,7 @@ mod tests {
             "time=2023-11-14T22:13:20.070Z event=session session=7 listener=db pool=- backend=- \
              client=192.0.2.1:1234 bytes_to_backend=1 bytes_to_client=2 queue_ms=-1 connect_ms=-1 \
              total_ms=3 path=copy generation=4 term=PR reason=\"client over its rate\" pick=- \
-             slot=- skipped=-"
+             slot=- skipped=- limit=-"
         );
         let json = serde_json::to_string(&line()).unwrap();
         assert_eq!(
@@ -299,7 +304,7 @@ mod tests {
              \"bytes_to_backend\":1,\"bytes_to_client\":2,\"queue_ms\":-1,\"connect_ms\":-1,\
              \"total_ms\":3,\"path\":\"copy\",\"generation\":4,\"term\":\"PR\",\
              \"reason\":\"client over its rate\",\"pick\":null,\"slot\":null,\
-             \"skipped\":null}"
+             \"skipped\":null,\"limit\":null}"
         );
     }
 

@@ -17,10 +17,11 @@ use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::meter::Meter;
 use crate::policy::first_bytes::route::{Names, Route};
+use crate::policy::nat64::Nat64;
 use crate::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Gauge, Generation, HashPlan, Listener,
-    ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, Routing, Snapshot, Source,
-    SourceRule, Sources, SpliceMode,
+    ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, RefusalText, Routing, Snapshot,
+    Source, SourceRule, Sources, SpliceMode,
 };
 
 /// The snapshot before the first configuration.
@@ -34,6 +35,7 @@ pub(crate) fn nothing() -> Snapshot {
         sources: Vec::new(),
         sessions_max: 0,
         sessions: Arc::new(Gauge::default()),
+        nat64: Nat64::default(),
         splice: SpliceMode::Auto,
         has_bandwidth: false,
     }
@@ -73,6 +75,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         sources: builder.sources,
         sessions_max: inputs.sessions_max,
         sessions: Arc::clone(&inputs.previous.sessions),
+        nat64: Nat64::new(&config.global.nat64),
         splice: config.global.splice,
         has_bandwidth,
     })
@@ -110,6 +113,13 @@ fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
 /// Whether no worker uses a snapshot older than the previous one.
 fn all_past(inputs: &Inputs<'_>) -> bool {
     inputs.acknowledged >= inputs.previous.generation
+}
+
+/// What clients that are turned away are told.
+fn refusal(refusal: &config::RefusalConfig) -> RefusalText {
+    let line = |(name, value): &(String, String)| format!("{name}: {value}\r\n");
+    let headers: String = refusal.headers.iter().map(line).collect();
+    RefusalText { headers: headers.into(), bytes: refusal.bytes.as_deref().map(Into::into) }
 }
 
 /// The first free slot from `start` on, before which there is none; makes one when all are taken.
@@ -354,9 +364,12 @@ impl Builder<'_> {
                 timeout: rule.timeout,
             }),
             routing: None,
-            limit: listener.limit.as_ref().map(|limit| {
-                limits::limit(self.inputs, limit, known.and_then(|old| old.limit.as_ref()))
-            }),
+            limits: limits::limits(
+                self.inputs,
+                &listener.limits,
+                known.map_or(&[][..], |old| &old.limits),
+            ),
+            refusal: refusal(&listener.refusal),
             state,
         }
     }

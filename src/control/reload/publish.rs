@@ -66,7 +66,7 @@ pub(crate) fn publish(
 /// Asks the kernel to put the tables that workers look up at random on large pages. Other memory is
 /// left alone.
 fn map_tables(snapshot: &Snapshot) {
-    let limits = snapshot.open_listeners().filter_map(|listener| listener.limit.as_ref());
+    let limits = snapshot.open_listeners().flat_map(|listener| &listener.limits);
     let choices = snapshot.pools.iter().flatten().filter_map(|pool| pool.sticky.as_ref());
     limits
         .flat_map(|limit| limit.limiter.extents())

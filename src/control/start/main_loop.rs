@@ -67,8 +67,8 @@ fn obey(services: &Services, request: SignalRequest) {
 /// Forgets clients whose budget is whole, before their stored times could come round.
 fn forget_quiet_clients(plane: &Plane) {
     let now_us = plane.now_us();
-    for listener in plane.publisher.latest().open_listeners() {
-        let Some(limit) = &listener.limit else { continue };
+    let latest = plane.publisher.latest();
+    for limit in latest.open_listeners().flat_map(|listener| &listener.limits) {
         if let Some(meter) = &limit.rules.rate {
             limit.limiter.sweep(now_us, meter);
         }

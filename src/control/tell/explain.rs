@@ -34,7 +34,8 @@ pub(crate) struct Explained {
     /// The label that the refusal would have in metrics.
     reason: Option<&'static str>,
     access: AccessDocument,
-    limit: Option<LimitDocument>,
+    /// In the order of the file.
+    limits: Vec<LimitDocument>,
     route: RouteDocument,
     pick: Option<PickDocument>,
     /// All of it for people, one line a step.
@@ -50,7 +51,10 @@ struct AccessDocument {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct LimitDocument {
+    name: String,
     mode: &'static str,
+    /// Whether it is about the client; the rest does not apply otherwise.
+    concerned: bool,
     exempt: bool,
     /// The limit that it is over: `limit`, `concurrent` or `listener_rate`.
     over: Option<&'static str>,
@@ -128,11 +132,7 @@ pub(crate) fn explained(
             admitted: answer.access.is_admitted(),
             rule: rule_of(answer.access),
         },
-        limit: listener
-            .limit
-            .as_ref()
-            .zip(answer.limit)
-            .map(|(limit, said)| limit_document(limit, said)),
+        limits: limits_said(listener, &answer).map(|(it, said)| limit_document(it, said)).collect(),
         route: RouteDocument {
             pool: words.pool_name(),
             routed: answer.route.is_routed,
@@ -161,15 +161,25 @@ fn rule_of(access: Access) -> Option<String> {
     }
 }
 
+/// The limits with what they say.
+fn limits_said<'a>(
+    listener: &'a Listener,
+    answer: &'a Explanation,
+) -> impl Iterator<Item = (&'a Limit, LimitSaid)> {
+    listener.limits.iter().zip(answer.limits.iter().copied())
+}
+
 fn limit_document(limit: &Limit, said: LimitSaid) -> LimitDocument {
     let wait = said.over.and_then(|over| over.wait);
     LimitDocument {
+        name: limit.name.to_string(),
         mode: if limit.observe { "observe" } else { "enforce" },
+        concerned: !said.unconcerned,
         exempt: said.exempt,
         over: said.reason().map(RefuseReason::label),
         retry_after_ms: wait.map(|wait| wait.retry_after_us.div_ceil(1_000)),
         left: said.left,
-        sessions: limit.rules.concurrent_max.filter(|_| !said.exempt).map(|_| said.sessions),
+        sessions: limit.rules.concurrent_max.filter(|_| !said.unconcerned).map(|_| said.sessions),
     }
 }
 
@@ -235,8 +245,10 @@ impl ExplainedWords<'_> {
             line("header", said);
         }
         line("access", self.access());
-        if let Some((limit, said)) = listener.limit.as_ref().zip(self.answer.limit) {
-            line("limit", limit_words(limit, said));
+        for (limit, said) in limits_said(listener, self.answer) {
+            let name =
+                if listener.limits.len() > 1 { format!("{}: ", limit.name) } else { String::new() };
+            line("limit", name + &limit_words(limit, said));
         }
         line("room", self.room());
         line("route", self.route());
@@ -369,6 +381,9 @@ fn header_said(listener: &Listener) -> Option<String> {
 fn limit_words(limit: &Limit, said: LimitSaid) -> String {
     if said.exempt {
         return "exempt".to_owned();
+    }
+    if said.unconcerned {
+        return "not about this client".to_owned();
     }
     let mut parts = Vec::new();
     if let Some((refused, reason)) = said.over.zip(said.reason()) {

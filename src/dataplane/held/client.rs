@@ -38,6 +38,8 @@ const TARPIT_BUFFER_BYTES: usize = 2048;
 pub(crate) enum Stay {
     /// To be answered once it has asked.
     Ask(HttpAnswer),
+    /// To be sent the listener's bytes at once.
+    Say,
     /// To wait.
     Tarpit,
 }
@@ -47,7 +49,7 @@ pub(crate) enum Stay {
 enum HeldStage {
     Asking(RequestHead, HttpAnswer),
     Answering {
-        text: Box<[u8]>,
+        text: Arc<[u8]>,
         sent: usize,
     },
     /// FIN is sent, what still comes is thrown away, and this is what will have come of it.
@@ -107,6 +109,10 @@ impl<K: Kernel> HeldClient<K> {
     pub(crate) fn new(socket: K::Socket, listener: Arc<Listener>, stay: Stay, now: Tick) -> Self {
         let (stage, time) = match stay {
             Stay::Ask(answer) => (HeldStage::Asking(RequestHead::default(), answer), HEAD_TIME),
+            Stay::Say => {
+                let text = listener.refusal.bytes.clone().unwrap_or_default();
+                (HeldStage::Answering { text, sent: 0 }, LINGER_TIME)
+            }
             Stay::Tarpit => (HeldStage::Waiting, TARPIT_TIME),
         };
         let deadline = now.after(time);
@@ -134,7 +140,8 @@ impl<K: Kernel> HeldClient<K> {
             HeldStage::Asking(head, _) => {
                 head.feed(early);
             }
-            _ => kernel.shrink_receive_buffer(&self.socket, TARPIT_BUFFER_BYTES),
+            HeldStage::Answering { .. } | HeldStage::Closing(..) => {}
+            HeldStage::Waiting => kernel.shrink_receive_buffer(&self.socket, TARPIT_BUFFER_BYTES),
         }
     }
 
@@ -177,9 +184,9 @@ impl<K: Kernel> HeldClient<K> {
         }
     }
 
-    /// Acts on what is known of the head.
+    /// Acts on what is known of the head; goes on at once where none is waited for.
     pub(super) fn head_came(&mut self, kernel: &mut K, now: Tick) -> Step {
-        let HeldStage::Asking(head, answer) = &self.stage else { return Step::Wait };
+        let HeldStage::Asking(head, answer) = &self.stage else { return Step::Next };
         match head.progress() {
             Progress::More => Step::Next,
             Progress::Complete => self.answer(kernel, *answer, now),
@@ -195,7 +202,8 @@ impl<K: Kernel> HeldClient<K> {
         let waited_us = u64::try_from(now.since(self.since).as_micros()).unwrap_or(u64::MAX);
         let unix = kernel.time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_us = u64::try_from(unix.as_micros()).unwrap_or(u64::MAX);
-        let text = answer.text(head_only, Moment { waited_us, unix_us });
+        let at = Moment { waited_us, unix_us };
+        let text = answer.text(head_only, at, &self.listener.refusal.headers);
         self.stage = HeldStage::Answering { text: text.into_bytes().into(), sent: 0 };
         // What was sent later than this has not been read in time.
         self.deadline = now.after(LINGER_TIME);
@@ -258,7 +266,7 @@ impl<K: Kernel> HeldClient<K> {
     pub(super) fn is_to_wait(&self, snapshot: &Snapshot) -> bool {
         let tarpits = |listener: &Arc<Listener>| {
             Arc::ptr_eq(&listener.state, &self.listener.state)
-                && listener.limit.as_ref().is_some_and(|it| it.action == LimitAction::Tarpit)
+                && listener.limits.iter().any(|limit| limit.action == LimitAction::Tarpit)
         };
         snapshot.open_listeners().any(tarpits)
     }

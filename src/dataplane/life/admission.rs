@@ -1,71 +1,127 @@
-//! Whether the limit of a listener lets a client in, and where its session is counted.
+//! Whether the limits of a listener let a client in, and where its session is counted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::dataplane::clock::Tick;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::session::{Admitted, Counted};
-use crate::policy::admit::admission::{Over, Refused};
+use crate::dataplane::session::Admitted;
+use crate::dataplane::session::counted::{Counted, Observed};
+use crate::policy::admit::admission::{Asked, Over, Refused, RefusedByOne, admit_all};
 use crate::policy::admit::http_answer::HttpAnswer;
 use crate::policy::admit::limiter::{Entry, LimitKey, OpenSessions};
 use crate::policy::balance::hash::mask;
-use crate::shared::{Limit, LimitDecision, Listener, ListenerId, RefuseReason, Snapshot};
+use crate::policy::client::Client;
+use crate::shared::{Limit, LimitDecision, ListenerId, RefuseReason, Snapshot};
 
 use super::next::Refusal;
 
-/// The answer of a limit: where the session was counted, and why it should be refused.
-struct LimitAnswer {
-    counted: Option<Counted>,
-    refusal: Option<Refusal>,
-}
-
-/// Asks the limit of a listener. On success the client is counted wherever it has to be.
-pub(super) fn within_limit<K: Kernel>(
+/// Asks the limits of a listener. On success the client is counted wherever it has to be.
+pub(super) fn within_limits<K: Kernel>(
     desk: &Desk<K>,
-    listener: &Listener,
-    limit: &Limit,
+    limits: &[Limit],
     client: Option<IpAddr>,
 ) -> Result<Admitted, Refusal> {
-    if limit.is_exempt(client) {
-        return Ok(Admitted::default());
-    }
-    let key = limit.key_of(client);
-    let LimitAnswer { mut counted, refusal } = ask_limiter(limit, key, desk.now);
-    let decision = match &refusal {
-        None => LimitDecision::Allowed,
-        Some(_) if limit.observe => LimitDecision::WouldRefuse,
-        Some(_) => LimitDecision::Refused,
-    };
-    let counters = listener.state.counters(desk.books.number);
-    counters.limit_said(decision).add(1);
-    if decision == LimitDecision::WouldRefuse {
-        // It comes in, so it holds a session, which counts once the limit is enforced.
-        counted = count(limit, key);
-        counters.offenders.note(client.map(|client| mask(client, limit.key)));
-    }
-    match (decision, refusal) {
-        (LimitDecision::Refused, Some(refusal)) => Err(refusal),
-        (_, refusal) => Ok(Admitted { counted, observed: refusal.map(|over| over.reason) }),
+    let visit = Visit { worker: desk.books.number, now_us: desk.now.micros(), client };
+    match limits {
+        [limit] if limit.observe => {
+            let mut admitted = Admitted::default();
+            visit.observe(limit, &mut admitted);
+            Ok(admitted)
+        }
+        [limit] => visit.enforce(limit),
+        limits => visit.enforce_all(limits),
     }
 }
 
-fn ask_limiter(limit: &Limit, key: LimitKey, now: Tick) -> LimitAnswer {
-    let Limit { limiter, listener_rate, rules, .. } = limit;
-    match rules.admit(limiter, listener_rate, key, now.micros()) {
-        Ok(Entry::Counted) => {
-            let sessions = limiter.open_sessions().cloned();
-            let counted = sessions.map(|sessions| Counted { sessions, key });
-            LimitAnswer { counted, refusal: None }
+/// One connection of a client, as limits are asked for it.
+#[derive(Clone, Copy)]
+struct Visit {
+    worker: usize,
+    now_us: u64,
+    client: Option<IpAddr>,
+}
+
+impl Visit {
+    fn enforce(self, limit: &Limit) -> Result<Admitted, Refusal> {
+        if !limit.concerns(self.client) {
+            return Ok(Admitted::default());
         }
-        Ok(_) => LimitAnswer { counted: None, refusal: None },
-        Err(Refused { over, wait }) => {
-            let answer = HttpAnswer::TooMany { limit: rules.allowance(over), wait };
-            let refusal = Some(Refusal { reason: refused_for(over), answer });
-            LimitAnswer { counted: None, refusal }
+        let asked = limit.asked(self.client);
+        match asked.admit(self.now_us) {
+            Ok(entry) => {
+                self.note(limit, LimitDecision::Allowed);
+                let counted = entry_of(limit, asked.key, entry);
+                Ok(Admitted { counted, particulars: None })
+            }
+            Err(refused) => {
+                self.note(limit, LimitDecision::Refused);
+                Err(refusal(limit, 0, refused))
+            }
         }
     }
+
+    /// Those that are enforced first, so that those that observe see the clients that come in.
+    fn enforce_all(self, limits: &[Limit]) -> Result<Admitted, Refusal> {
+        let concerned = limits.iter().enumerate().filter(|(_, limit)| limit.concerns(self.client));
+        let (observing, enforced): (Vec<_>, Vec<_>) =
+            concerned.partition(|(_, limit)| limit.observe);
+        let asked: Vec<Asked<'_>> =
+            enforced.iter().map(|(_, limit)| limit.asked(self.client)).collect();
+        let mut admitted = Admitted::default();
+        match admit_all(&asked, self.now_us) {
+            Ok(entries) => {
+                for (((_, limit), asked), entry) in enforced.iter().zip(&asked).zip(entries) {
+                    self.note(limit, LimitDecision::Allowed);
+                    admitted.count(entry_of(limit, asked.key, entry));
+                }
+            }
+            Err(RefusedByOne { place, refused }) => {
+                if let Some((index, limit)) = enforced.get(place) {
+                    self.note(limit, LimitDecision::Refused);
+                    return Err(refusal(limit, *index, refused));
+                }
+            }
+        }
+        for (_, limit) in observing {
+            self.observe(limit, &mut admitted);
+        }
+        Ok(admitted)
+    }
+
+    /// Asks a limit that lets the client in whatever it says.
+    fn observe(self, limit: &Limit, admitted: &mut Admitted) {
+        if !limit.concerns(self.client) {
+            return;
+        }
+        let asked = limit.asked(self.client);
+        match asked.admit(self.now_us) {
+            Ok(entry) => {
+                self.note(limit, LimitDecision::Allowed);
+                admitted.count(entry_of(limit, asked.key, entry));
+            }
+            Err(refused) => {
+                self.note(limit, LimitDecision::WouldRefuse);
+                let offender = self.client.map(|client| mask(client, limit.key));
+                limit.state.counters(self.worker).offenders.note(offender);
+                // It comes in, so it holds a session, which counts once the limit is enforced.
+                admitted.count(count(limit, asked.key));
+                let (reason, limit) = (refused_for(refused.over), Arc::clone(&limit.name));
+                let particulars = admitted.particulars.get_or_insert_default();
+                particulars.observed.get_or_insert(Observed { reason, limit });
+            }
+        }
+    }
+
+    fn note(self, limit: &Limit, decision: LimitDecision) {
+        limit.state.counters(self.worker).said(decision).add(1);
+    }
+}
+
+/// Where an admitted session is counted.
+fn entry_of(limit: &Limit, key: LimitKey, entry: Entry) -> Option<Counted> {
+    let sessions = limit.limiter.open_sessions().filter(|_| entry == Entry::Counted)?;
+    Some(Counted { sessions: Arc::clone(sessions), key })
 }
 
 /// Counts a session that is here without having been asked for; `None`: sessions are not counted,
@@ -75,32 +131,45 @@ fn count(limit: &Limit, key: LimitKey) -> Option<Counted> {
     sessions.count(key).then(|| Counted { sessions, key })
 }
 
+fn refusal(limit: &Limit, index: usize, refused: Refused) -> Refusal {
+    let Refused { over, wait } = refused;
+    let answer = HttpAnswer::TooMany { limit: limit.rules.allowance(over), wait };
+    Refusal { reason: refused_for(over), answer, limit: index }
+}
+
 /// Whether a snapshot counts open sessions where the one before did not.
 pub(crate) fn is_to_recount(latest: &Snapshot, earlier: &Snapshot) -> bool {
-    let table =
-        |listener: &Arc<Listener>| listener.limit.as_ref()?.limiter.open_sessions().cloned();
     latest.open_listeners().any(|listener| {
-        let before = earlier.listener(listener.id).and_then(table);
-        let is_kept =
-            |now: &Arc<OpenSessions>| before.is_some_and(|before| Arc::ptr_eq(&before, now));
-        table(listener).is_some_and(|now| !is_kept(&now))
+        let before = earlier.listener(listener.id).map_or(&[][..], |before| &before.limits);
+        let is_known = |now: &Limit| {
+            let now = now.limiter.open_sessions();
+            let mut before = before.iter().filter_map(|limit| limit.limiter.open_sessions());
+            now.is_none_or(|now| before.any(|before| Arc::ptr_eq(before, now)))
+        };
+        !listener.limits.iter().all(is_known)
     })
 }
 
-/// Counts a session of an admitted client where its listener's limit counts sessions now.
+/// Counts a session of an admitted client where its listener's limits count sessions now; `None`:
+/// it is counted there already. `is_in` tells where it is counted. The new counts are there before
+/// the old ones go, so that it is never counted too seldom.
 pub(crate) fn recount(
-    counted: &mut Option<Counted>,
+    is_in: impl Fn(&Arc<OpenSessions>) -> bool,
     listener: ListenerId,
-    client: Option<IpAddr>,
+    client: Client,
     snapshot: &Snapshot,
-) {
-    let listener = snapshot.listener(listener);
-    let Some(limit) = listener.and_then(|listener| listener.limit.as_ref()) else { return };
-    let Some(sessions) = limit.limiter.open_sessions() else { return };
-    let is_here = |counted: &Counted| Arc::ptr_eq(&counted.sessions, sessions);
-    if !counted.as_ref().is_some_and(is_here) && !limit.is_exempt(client) {
-        *counted = count(limit, limit.key_of(client));
+) -> Option<Admitted> {
+    let listener = snapshot.listener(listener)?;
+    let client = snapshot.nat64.see(client).ip();
+    let concerned = || listener.limits.iter().filter(|limit| limit.concerns(client));
+    if concerned().filter_map(|limit| limit.limiter.open_sessions()).all(is_in) {
+        return None;
     }
+    let mut anew = Admitted::default();
+    for limit in concerned() {
+        anew.count(count(limit, limit.key_of(client)));
+    }
+    Some(anew)
 }
 
 /// The reason for which a client over this limit is refused.

@@ -4,8 +4,6 @@
 //! the cheapest question first. Peers that have to send a PROXY header are let in as far as that
 //! header; their client is judged once it is known ([`super::read`]).
 
-use std::net::IpAddr;
-
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::first_bytes::Reading;
@@ -29,9 +27,9 @@ pub(crate) fn judge<K: Kernel>(
 ) -> Result<Option<Admitted>, Refusal> {
     listener.state.counters(desk.books.number).accepted.add(1);
     let admitted = match &listener.accept_proxy {
-        Some(rule) if rule.is_from(client) => None,
+        Some(rule) if rule.is_from(desk.snapshot().nat64.see(client)) => None,
         Some(rule) if !rule.is_direct_else => return Err(RefuseReason::ProxyHeader.into()),
-        _ => Some(admit_client(desk, listener, client.ip())?),
+        _ => Some(admit_client(desk, listener, client)?),
     };
     claim(desk.snapshot(), listener)?;
     Ok(admitted)
@@ -70,13 +68,14 @@ fn claim(snapshot: &Snapshot, listener: &Listener) -> Result<(), RefuseReason> {
 pub(crate) fn admit_client<K: Kernel>(
     desk: &Desk<K>,
     listener: &Listener,
-    client: Option<IpAddr>,
+    client: Client,
 ) -> Result<Admitted, Refusal> {
-    if !listener.access.admits(client) {
+    let seen = desk.snapshot().nat64.see(client);
+    if !listener.access.admits_seen(seen) {
         return Err(RefuseReason::Access.into());
     }
-    match &listener.limit {
-        Some(limit) => admission::within_limit(desk, listener, limit, client),
-        None => Ok(Admitted::default()),
+    match &*listener.limits {
+        [] => Ok(Admitted::default()),
+        limits => admission::within_limits(desk, limits, seen.ip()),
     }
 }

@@ -217,7 +217,7 @@ fn choose<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<Bac
     let snapshot = desk.snapshot.current();
     let passed_over = PassedOver::default();
     let asking = Asking {
-        client: session.client,
+        client: snapshot.nat64.see(session.client).client,
         key: session.hashed_key(),
         now_us: desk.now.micros(),
         tried: session.tried(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
+use crate::dataplane::session::counted::Observed;
 use crate::dataplane::session::stage::Stage;
 use crate::dataplane::stream::wire::Side;
 use crate::dataplane::stream::{End, Reset};
@@ -51,6 +52,9 @@ pub(crate) fn end<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, end: E
 pub(crate) fn release<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) {
     let snapshot = desk.snapshot();
     drop(session.place.counted.take());
+    if let Some(its) = &mut session.particulars {
+        its.counted.clear();
+    }
     snapshot.sessions.release();
     if let Some(backend) = session.backend(snapshot) {
         backend.release_place();
@@ -108,6 +112,7 @@ pub(crate) fn record_of<K: Kernel>(
         total_ms: whole_ms(desk.now.since(times.opened)),
         path: session.stream.path(),
         detail: detail_of(session),
+        limit: observed(session).map(|observed| Arc::clone(&observed.limit)),
         ..blank(
             Subject {
                 number: session.place.number,
@@ -170,6 +175,7 @@ fn blank(subject: Subject<'_>, code: EndCode) -> SessionRecord {
         term: code.term,
         reason: code.words,
         detail: Detail::None,
+        limit: None,
     }
 }
 
@@ -183,10 +189,15 @@ fn skipped<K: Kernel>(
     named.flatten().map(|(backend, skip)| (Arc::clone(backend), skip.why)).collect()
 }
 
+/// The limit that would have turned its client away if it did not only observe.
+fn observed<K: Kernel>(session: &Session<K>) -> Option<&Observed> {
+    session.particulars.as_ref()?.observed.as_ref()
+}
+
 fn detail_of<K: Kernel>(session: &Session<K>) -> Detail {
     let malformed = session.particulars.as_ref().and_then(|its| its.malformed);
-    match (session.place.observed, malformed, session.failure()) {
-        (Some(observed), _, _) => Detail::Observed(observed),
+    match (observed(session), malformed, session.failure()) {
+        (Some(observed), _, _) => Detail::Observed(observed.reason),
         (None, Some(malformed), _) => Detail::Header(malformed),
         (None, None, Some(failure)) if session.times.connected.is_none() => {
             Detail::Attempts(session.tried().len(), failure)

@@ -40,11 +40,13 @@ pub(crate) enum Next {
 pub(crate) struct Refusal {
     pub(crate) reason: RefuseReason,
     pub(crate) answer: HttpAnswer,
+    /// The place of the limit among those of the listener, where the reason is one.
+    pub(crate) limit: usize,
 }
 
 impl From<RefuseReason> for Refusal {
     fn from(reason: RefuseReason) -> Self {
-        Self { reason, answer: HttpAnswer::Unavailable }
+        Self { reason, answer: HttpAnswer::Unavailable, limit: 0 }
     }
 }
 
@@ -62,5 +64,5 @@ impl Next {
 impl Refusal {
     /// The process has no descriptor or no kernel memory left.
     pub(crate) const NO_DESCRIPTOR: Self =
-        Self { reason: RefuseReason::Descriptors, answer: HttpAnswer::Unavailable };
+        Self { reason: RefuseReason::Descriptors, answer: HttpAnswer::Unavailable, limit: 0 };
 }

@@ -55,7 +55,8 @@ pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>)
     let Some(listener) = snapshot.listener(session.place.listener) else { return Next::GONE };
     match &session.stage {
         Stage::Reading(reading) if reading.awaited == Awaited::Words => {
-            match late_way(listener, session.client.ip(), &reading.bytes) {
+            let client = snapshot.nat64.see(session.client).ip();
+            match late_way(listener, client, &reading.bytes) {
                 Err(reason) => Next::refuse(reason),
                 Ok(way) => {
                     session.place.pool = way.pool;
@@ -75,7 +76,7 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
     let Some(listener) = snapshot.listener(session.place.listener) else {
         return Some(Next::GONE);
     };
-    let client = session.client.ip();
+    let client = snapshot.nat64.see(session.client).ip();
     let most = listener.routing.as_ref().map_or(0, |routing| routing.peek.max_bytes as usize);
     let way = match routing::find(snapshot, listener, client, &reading.bytes) {
         Some(way) => way,
@@ -110,11 +111,10 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
     let Some(listener) = desk.snapshot().listener(session.place.listener) else {
         return Some(Next::GONE);
     };
-    match arrive::admit_client(desk, listener, session.client.ip()) {
+    match arrive::admit_client(desk, listener, session.client) {
         Err(refusal) => return Some(Next::Refuse(refusal)),
         Ok(admitted) => {
-            session.place.counted = admitted.counted;
-            session.place.observed = admitted.observed;
+            session.take_counts(admitted);
         }
     }
     if let Stage::Reading(reading) = &mut session.stage {

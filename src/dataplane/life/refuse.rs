@@ -1,4 +1,4 @@
-//! How a client is turned away: by a reset, an orderly close, an HTTP answer, or after a wait.
+//! How a client is turned away: by a reset, an orderly close, an answer, or after a wait.
 //!
 //! The first two are done at once. The others hold the client for seconds, outside of the
 //! session table, in [`crate::dataplane::held`].
@@ -11,9 +11,10 @@ use crate::dataplane::held::room;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
 use crate::dataplane::session::stage::Stage;
+use crate::policy::admit::http_answer::HttpAnswer;
 use crate::policy::client::Client;
 use crate::shared::{
-    ConnectFailure, EndCode, LimitAction, Listener, Protocol, RefuseReason, SessionRecord,
+    ConnectFailure, EndCode, Limit, LimitAction, Listener, Protocol, RefuseReason, SessionRecord,
 };
 
 use super::end;
@@ -30,20 +31,29 @@ enum Farewell {
 fn farewell(refusal: Refusal, listener: &Listener) -> Farewell {
     use RefuseReason as Why;
     let is_http = listener.terms.protocol == Protocol::Http;
+    let says = listener.refusal.bytes.is_some();
     match refusal.reason {
         Why::Limit | Why::Concurrent | Why::ListenerRate => {
-            match listener.limit.as_ref().map(|limit| limit.action) {
+            match limit_of(refusal, listener).map(|limit| limit.action) {
                 Some(LimitAction::Reply) if is_http => Farewell::Stay(Stay::Ask(refusal.answer)),
+                Some(LimitAction::Reply) if says => Farewell::Stay(Stay::Say),
                 Some(LimitAction::Reply | LimitAction::Close) => Farewell::Close,
                 Some(LimitAction::Tarpit) => Farewell::Stay(Stay::Tarpit),
                 Some(LimitAction::Reset) | None => Farewell::Reset,
             }
         }
         Why::MaxSessions | Why::NoBackend if is_http => Farewell::Stay(Stay::Ask(refusal.answer)),
+        Why::MaxSessions | Why::NoBackend if says => Farewell::Stay(Stay::Say),
         // A client that may not connect at all is told nothing, and to hold a connection takes a
         // descriptor that there is not.
         _ => Farewell::Reset,
     }
+}
+
+/// The limit that refuses, if one does.
+fn limit_of(refusal: Refusal, listener: &Listener) -> Option<&Limit> {
+    let is_limit = matches!(refusal.answer, HttpAnswer::TooMany { .. });
+    listener.limits.get(refusal.limit).filter(|_| is_limit)
 }
 
 /// Turns away a client that was never admitted.
@@ -60,6 +70,7 @@ pub(crate) fn newcomer<K: Kernel>(
     match farewell(refusal, listener) {
         Farewell::Stay(stay) => {
             let record = end::record_of_newcomer(desk, listener, client, reason.code());
+            let record = naming(record, refusal, listener);
             let held = HeldClient::new(socket, Arc::clone(listener), stay, desk.now);
             return room::hold(desk, held.with_record(record), &[]);
         }
@@ -68,25 +79,25 @@ pub(crate) fn newcomer<K: Kernel>(
     }
     drop(socket);
     let record = end::record_of_newcomer(desk, listener, client, reason.code());
-    end::write_record(desk, record);
+    end::write_record(desk, naming(record, refusal, listener));
 }
 
 /// Turns away a client that has a place but could not be served. Its session is in the table no
 /// more.
 #[cold]
 pub(crate) fn session<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, refusal: Refusal) {
-    let listener = desk.snapshot().listener(session.place.listener).cloned();
     let code = code_of(refusal.reason, &session);
-    let farewell = match &listener {
-        Some(listener) => {
-            listener.state.counters(desk.books.number).refused_for(refusal.reason).add(1);
-            farewell(refusal, listener)
-        }
-        None => Farewell::Reset,
+    let record = end::record_of(&session, desk, code);
+    let listener = desk.snapshot().listener(session.place.listener).cloned();
+    end::release(&mut session, desk);
+    let Some(listener) = listener else {
+        desk.kernel.reset_on_close(&session.client_socket);
+        return end::write_record(desk, record);
     };
-    match (farewell, listener) {
-        (Farewell::Stay(stay), Some(listener)) => {
-            let record = release(&mut session, desk, code);
+    listener.state.counters(desk.books.number).refused_for(refusal.reason).add(1);
+    let record = naming(record, refusal, &listener);
+    match farewell(refusal, &listener) {
+        Farewell::Stay(stay) => {
             let Session { client_socket, stream, stage, .. } = session;
             let held = HeldClient::new(client_socket, listener, stay, desk.now);
             // Bytes that were read for a header or a route are not in the stream yet.
@@ -94,30 +105,25 @@ pub(crate) fn session<K: Kernel>(mut session: Session<K>, desk: &mut Desk<K>, re
                 Stage::Reading(reading) => &reading.bytes[..],
                 _ => stream.preloaded(),
             };
-            room::hold(desk, held.with_record(record), said);
+            return room::hold(desk, held.with_record(record), said);
         }
-        (Farewell::Close, _) => {
-            close_orderly(desk, &session.client_socket);
-            let record = release(&mut session, desk, code);
-            end::write_record(desk, record);
-        }
-        _ => {
-            desk.kernel.reset_on_close(&session.client_socket);
-            let record = release(&mut session, desk, code);
-            end::write_record(desk, record);
-        }
+        Farewell::Close => close_orderly(desk, &session.client_socket),
+        Farewell::Reset => desk.kernel.reset_on_close(&session.client_socket),
     }
+    end::write_record(desk, record);
 }
 
-/// Gives the places back; what there is to log.
-fn release<K: Kernel>(
-    session: &mut Session<K>,
-    desk: &Desk<K>,
-    code: EndCode,
+/// With the name of the limit that refuses, if one does.
+fn naming(
+    record: Option<SessionRecord>,
+    refusal: Refusal,
+    listener: &Listener,
 ) -> Option<SessionRecord> {
-    let record = end::record_of(session, desk, code);
-    end::release(session, desk);
-    record
+    let mut record = record?;
+    if let Some(limit) = limit_of(refusal, listener) {
+        record.limit = Some(Arc::clone(&limit.name));
+    }
+    Some(record)
 }
 
 /// FIN, and nothing unread: unread bytes would turn the close into a reset.

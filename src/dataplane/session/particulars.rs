@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::counted::{Counted, Observed};
 use crate::dataplane::stream::pacing::Pacing;
 use crate::policy::first_bytes::proxy_header::Malformed;
 use crate::shared::{BackendId, ConnectFailure, Skip, SourcePort};
@@ -9,6 +10,11 @@ use crate::shared::{BackendId, ConnectFailure, Skip, SourcePort};
 /// The particulars of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Particulars {
+    /// Where it is counted beside [`Place::counted`](super::Place), when several limits concern its
+    /// client.
+    pub(crate) counted: Vec<Counted>,
+    /// Which limit would have turned its client away if it did not only observe.
+    pub(crate) observed: Option<Observed>,
     /// What is hashed instead of the client's address.
     pub(crate) hashed_key: Option<u64>,
     /// Where the client connected to, by its PROXY header.

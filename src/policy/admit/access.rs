@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
+use crate::policy::nat64::SeenClient;
+
 /// A set of networks, both families.
 #[derive(Debug, Clone, Default)]
 pub struct NetSet {
@@ -90,10 +92,22 @@ impl AccessList {
         (self.allow.is_empty() || is_in(&self.allow)) && !is_in(&self.deny)
     }
 
+    /// Whether a client may connect, as it is seen. A rule about a translator's own prefix is about
+    /// its clients as well.
+    #[must_use]
+    #[inline]
+    pub fn admits_seen(&self, seen: SeenClient) -> bool {
+        match seen.translated_from {
+            None => self.admits(seen.ip()),
+            Some(_) => self.judge(seen).is_admitted(),
+        }
+    }
+
     /// The same with the rule that decides.
     #[must_use]
-    pub fn judge(&self, addr: Option<IpAddr>) -> Access {
-        let within = |set: &NetSet| addr.and_then(|addr| set.covering(addr));
+    pub fn judge(&self, seen: SeenClient) -> Access {
+        let addresses = [seen.ip(), seen.translated_from.map(IpAddr::V6)];
+        let within = |set: &NetSet| addresses.into_iter().flatten().find_map(|it| set.covering(it));
         match (within(&self.deny), within(&self.allow)) {
             (Some(net), _) => Access::Denied(net),
             (None, Some(net)) => Access::Allowed(net),
@@ -128,7 +142,41 @@ impl Access {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    use crate::policy::client::Client;
+    use crate::policy::nat64::Nat64;
+
+    /// A client at this address, behind a translator at the well-known prefix.
+    fn seen(addr: Option<IpAddr>) -> SeenClient {
+        let client = Client::from(addr.map(|ip| SocketAddr::new(ip, 1)));
+        Nat64::new(&["64:ff9b::/96".parse().unwrap()]).see(client)
+    }
+
+    #[test]
+    fn a_translated_client_is_on_the_lists_in_both_forms() {
+        // If this fails, a translator is a way around `deny`, or its clients are not let in.
+        for (allow, deny, is_admitted) in [
+            (&[][..], &["192.0.2.0/24"][..], false),
+            (&[], &["64:ff9b::/96"], false),
+            (&["192.0.2.7"], &[], true),
+            (&["64:ff9b::/96"], &[], true),
+            (&["2001:db8::/32", "192.0.3.0/24"], &[], false),
+            (&["64:ff9b::/96"], &["192.0.2.7/32"], false),
+        ] {
+            let allow: Vec<_> = allow.iter().map(|it| net(it)).collect();
+            let deny: Vec<_> = deny.iter().map(|it| net(it)).collect();
+            let client = seen(Some("64:ff9b::192.0.2.7".parse().unwrap()));
+            let list = AccessList::new(&allow, &deny);
+            assert_eq!(list.admits_seen(client), is_admitted, "{allow:?} {deny:?}");
+            assert_eq!(list.judge(client).is_admitted(), is_admitted);
+        }
+    }
+
+    /// A network, or an address alone.
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap_or_else(|_| text.parse::<IpAddr>().unwrap().into())
+    }
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -188,12 +236,12 @@ mod tests {
     fn the_rule_that_decides_is_named() {
         // If this fails, an operator who asks why a client was refused looks at the wrong line.
         let list = AccessList::new(&nets(&["10.0.0.0/8", "10.1.0.0/16"]), &nets(&["10.9.0.0/16"]));
-        let judge = |addr: &str| list.judge(Some(addr.parse().unwrap()));
+        let judge = |addr: &str| list.judge(seen(Some(addr.parse().unwrap())));
         assert_eq!(judge("10.1.2.3"), Access::Allowed("10.0.0.0/8".parse().unwrap()));
         assert_eq!(judge("10.9.2.3"), Access::Denied("10.9.0.0/16".parse().unwrap()));
         assert_eq!(judge("192.0.2.1"), Access::NotAllowed);
-        assert_eq!(list.judge(None), Access::NotAllowed);
-        assert_eq!(AccessList::new(&[], &[]).judge(None), Access::Open);
+        assert_eq!(list.judge(seen(None)), Access::NotAllowed);
+        assert_eq!(AccessList::new(&[], &[]).judge(seen(None)), Access::Open);
     }
 
     fn any_net() -> impl Strategy<Value = IpNet> {
@@ -232,7 +280,7 @@ mod tests {
                 let expected =
                     (allow.is_empty() || allow.iter().any(covers)) && !deny.iter().any(covers);
                 prop_assert_eq!(list.admits(Some(addr)), expected, "{}", addr);
-                prop_assert_eq!(list.judge(Some(addr)).is_admitted(), expected, "{}", addr);
+                prop_assert_eq!(list.judge(seen(Some(addr))).is_admitted(), expected, "{}", addr);
             }
         }
     }

@@ -47,9 +47,9 @@ impl HttpAnswer {
     }
 
     /// The whole answer; with `head_only` the body is only told of, as RFC 9110, section 9.3.2,
-    /// wants it.
+    /// wants it. `more` are further fields, each with its CRLF.
     #[must_use]
-    pub fn text(&self, head_only: bool, at: Moment) -> String {
+    pub fn text(&self, head_only: bool, at: Moment, more: &str) -> String {
         let (line, retry_s) = match self {
             Self::TooMany { wait, .. } => {
                 let left = wait.map_or(0, |wait| wait.retry_after_us.saturating_sub(at.waited_us));
@@ -77,7 +77,7 @@ impl HttpAnswer {
         }
         let _ = write!(
             out,
-            "Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\n\
+            "{more}Cache-Control: no-store\r\nContent-Type: text/plain; charset=utf-8\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{}",
             body.len(),
             if head_only { "" } else { &body },
@@ -133,7 +133,7 @@ mod tests {
         // If this fails, a client comes again too early, or long after it could.
         let wait = Some(Wait { retry_after_us: 1_200_000, full_after_us: 59_000_001 });
         let answer = HttpAnswer::TooMany { limit: 50, wait };
-        let text = answer.text(false, Moment { waited_us: 0, unix_us: 1_000_500_000 });
+        let text = answer.text(false, Moment { waited_us: 0, unix_us: 1_000_500_000 }, "");
         assert!(text.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{text}");
         for (name, value) in [
             ("Retry-After", 2),
@@ -147,7 +147,7 @@ mod tests {
             assert_eq!(number(&text, name), value, "{name} in {text}");
         }
         // The time that the head took counts.
-        let late = answer.text(false, Moment { waited_us: 600_000, unix_us: 1_001_100_000 });
+        let late = answer.text(false, Moment { waited_us: 600_000, unix_us: 1_001_100_000 }, "");
         assert_eq!(number(&late, "Retry-After"), 1);
         assert_eq!(number(&late, "RateLimit-Reset"), 59);
         assert_eq!(number(&late, "X-RateLimit-Reset"), 1_060);
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_client_that_cannot_be_served_is_told_no_limit() {
         // If this fails, a client takes an outage for its own fault.
-        let text = HttpAnswer::Unavailable.text(false, Moment { waited_us: 0, unix_us: 0 });
+        let text = HttpAnswer::Unavailable.text(false, Moment { waited_us: 0, unix_us: 0 }, "");
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
         assert_eq!(number(&text, "Retry-After"), UNAVAILABLE_RETRY_S);
         assert!(!text.contains("RateLimit"), "{text}");
@@ -176,10 +176,12 @@ mod tests {
             let wait = Wait { retry_after_us, full_after_us: retry_after_us + more_us };
             let answer = HttpAnswer::TooMany { limit, wait: known.then_some(wait) };
             let at = Moment { waited_us, unix_us };
-            let text = answer.text(false, at);
+            let more = if known { "Access-Control-Allow-Origin: *\r\n" } else { "" };
+            let text = answer.text(false, at, more);
+            prop_assert_eq!(field(&text, "Access-Control-Allow-Origin").is_some(), known);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             prop_assert_eq!(number(&text, "Content-Length"), body.len() as u64);
-            prop_assert_eq!(answer.text(true, at), format!("{head}\r\n\r\n"));
+            prop_assert_eq!(answer.text(true, at, more), format!("{head}\r\n\r\n"));
             prop_assert_eq!(field(&text, "Connection"), Some("close"));
             prop_assert!(head.split("\r\n").all(|line| !line.contains(['\r', '\n'])));
             let retry = number(&text, "Retry-After");

@@ -63,6 +63,19 @@ impl SharedRate {
         }
     }
 
+    /// Takes back what [`SharedRate::admit`] allowed at `now_us`.
+    pub fn give_back(&self, now_us: u64, meter: &Meter) {
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word != NEW
+            && let Some(next) = meter.give_back(word, now_us)
+        {
+            match self.0.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(current) => word = current,
+            }
+        }
+    }
+
     /// What [`SharedRate::admit`] would answer, without counting anything.
     #[must_use]
     #[inline]

@@ -9,16 +9,22 @@ use crate::policy::admit::limiter::Limiter;
 use crate::policy::admit::meter::Meter;
 use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::terms::CLIENT_TABLE_MAX;
-use crate::shared::Limit;
+use crate::shared::{Limit, LimitState};
 
 use crate::control::reload::compile::inputs::Inputs;
 
-/// Makes the limit of a listener. `known` is the one that the listener had before.
-pub(super) fn limit(
+/// Makes the limits of a listener. `known` are those that it had before: one that has the same name
+/// is the same one.
+pub(super) fn limits(
     inputs: &Inputs<'_>,
-    limit: &config::LimitConfig,
-    known: Option<&Limit>,
-) -> Limit {
+    limits: &[config::LimitConfig],
+    known: &[Limit],
+) -> Box<[Limit]> {
+    let known_as = |name: &str| known.iter().find(|old| *old.name == *name);
+    limits.iter().map(|one| limit(inputs, one, known_as(&one.name))).collect()
+}
+
+fn limit(inputs: &Inputs<'_>, limit: &config::LimitConfig, known: Option<&Limit>) -> Limit {
     let burst = |rate: config::EventRate| u32::try_from(rate.count).unwrap_or(u32::MAX);
     let rules = Rules {
         rate: limit.rate.and_then(|rate| meter(limit.algorithm, rate, limit.burst)),
@@ -28,7 +34,11 @@ pub(super) fn limit(
             .and_then(|rate| meter(limit.algorithm, rate, burst(rate))),
     };
     let listener_rate = listener_rate(inputs, rules.listener_rate, known);
+    let state = known.map(|old| Arc::clone(&old.state));
     Limit {
+        name: limit.name.as_str().into(),
+        clients: (!limit.clients.is_empty()).then(|| NetSet::new(&limit.clients)),
+        state: state.unwrap_or_else(|| Arc::new(LimitState::new(inputs.workers))),
         limiter: limiter(inputs, limit, &rules, known),
         listener_rate,
         table_size: limit.table_size,

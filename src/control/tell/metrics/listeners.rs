@@ -7,7 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use crate::shared::{
-    CloseReason, Direction, HeldOutcome, LimitDecision, Listener, ListenerState, PathKind,
+    CloseReason, Direction, HeldOutcome, Limit, LimitDecision, Listener, ListenerState, PathKind,
     RefuseReason, SESSION_SECONDS, Snapshot,
 };
 
@@ -116,24 +116,31 @@ fn encode_bytes(encoder: &mut DescriptorEncoder<'_>, listeners: &[&Arc<Listener>
 
 fn encode_limits(encoder: &mut DescriptorEncoder<'_>, listeners: &[&Arc<Listener>]) -> fmt::Result {
     let mut family = counter(encoder, "evenkeel_limit_decisions", "What limits decided")?;
-    for listener in listeners {
+    for ([listener, name], limit) in named_limits(listeners) {
         for decision in LimitDecision::ALL {
-            let labels = [("listener", &*listener.name), ("decision", decision.label())];
-            let decided = listener.state.sum(|block| &block.limit[decision as usize]);
-            count(&mut family, &labels, decided)?;
+            let labels = [listener, name, ("decision", decision.label())];
+            count(&mut family, &labels, limit.state.said(decision))?;
         }
     }
     let help = "Clients forgotten early because the limit's table was full";
     let mut family = counter(encoder, "evenkeel_limit_evictions", help)?;
-    for listener in listeners {
-        let evictions = listener.limit.as_ref().map_or(0, |limit| limit.limiter.live_evictions());
-        count(&mut family, &[("listener", &*listener.name)], evictions)?;
+    for (labels, limit) in named_limits(listeners) {
+        count(&mut family, &labels, limit.limiter.live_evictions())?;
     }
     let help = "Sessions let in uncounted because the table of max_concurrent was full";
     let mut family = counter(encoder, "evenkeel_limit_overflows", help)?;
-    for listener in listeners {
-        let overflows = listener.limit.as_ref().map_or(0, |limit| limit.limiter.overflows());
-        count(&mut family, &[("listener", &*listener.name)], overflows)?;
+    for (labels, limit) in named_limits(listeners) {
+        count(&mut family, &labels, limit.limiter.overflows())?;
     }
     Ok(())
+}
+
+/// Every limit with its labels.
+fn named_limits<'a>(
+    listeners: &'a [&Arc<Listener>],
+) -> impl Iterator<Item = ([(&'static str, &'a str); 2], &'a Limit)> {
+    listeners.iter().flat_map(|listener| {
+        let labels = |limit: &'a Limit| [("listener", &*listener.name), ("limit", &*limit.name)];
+        listener.limits.iter().map(move |limit| (labels(limit), limit))
+    })
 }

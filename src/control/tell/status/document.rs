@@ -105,8 +105,7 @@ pub struct ListenerStatus {
     pub bytes_to_backend: u64,
     /// Bytes moved to clients.
     pub bytes_to_client: u64,
-    /// Clients that a limit which only observes would refuse most often, the worst first; empty
-    /// for other listeners.
+    /// Clients that each limit which only observes would refuse most often, the worst first.
     pub offenders: Vec<OffenderStatus>,
 }
 
@@ -114,6 +113,8 @@ pub struct ListenerStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OffenderStatus {
+    /// The limit.
+    pub limit: String,
     /// Its address, or its network where that counts as one client.
     pub client: String,
     /// How often it would have been refused since the start, at most.

@@ -23,7 +23,7 @@ use crate::policy::balance::hash::Prefix;
 use crate::policy::client::Client;
 use crate::policy::terms::Word;
 use crate::shared::{
-    AdminState, Backend, Direction, Listener, ListenerState, Offender, Pool, Snapshot,
+    AdminState, Backend, Direction, Limit, Listener, ListenerState, Offender, Pool, Snapshot,
     most_frequent,
 };
 
@@ -138,14 +138,18 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
     }
 }
 
+/// Of every limit that only observes, in the order of the file.
 fn offenders(listener: &Listener) -> Vec<OffenderStatus> {
-    let Some(limit) = listener.limit.as_ref().filter(|limit| limit.observe) else {
-        return Vec::new();
-    };
-    let lists = listener.state.blocks().map(|block| block.offenders.list());
+    let observing = listener.limits.iter().filter(|limit| limit.observe);
+    observing.flat_map(offenders_of).collect()
+}
+
+fn offenders_of(limit: &Limit) -> Vec<OffenderStatus> {
+    let lists = limit.state.blocks().map(|block| block.offenders.list());
     let worst = most_frequent(lists, OFFENDERS_SHOWN).into_iter();
     worst
         .map(|Offender { client, count, error }| OffenderStatus {
+            limit: limit.name.to_string(),
             client: shown_client(client, limit.key),
             would_refuse: count,
             at_least: count - error.min(count),

@@ -202,17 +202,17 @@ impl Page<'_> {
 
     /// Whom limits that only observe would refuse.
     fn offenders(&self) -> StatusTable {
-        let mut table = StatusTable::new(&["WOULD BE REFUSED", "LISTENER", ">TIMES"]);
+        let mut table = StatusTable::new(&["WOULD BE REFUSED", "LISTENER", "LIMIT", ">TIMES"]);
         for (name, listener) in &self.status.listeners {
             for offender in &listener.offenders {
-                let OffenderStatus { client, would_refuse, at_least } = offender;
+                let OffenderStatus { limit, client, would_refuse, at_least } = offender;
                 let times = if at_least == would_refuse {
                     would_refuse.to_string()
                 } else {
                     format!("{at_least} to {would_refuse}")
                 };
-                let row = vec![Cell::plain(client), Cell::plain(name), Cell::plain(times)];
-                table.add(row);
+                let cells = [client, name, limit, &times];
+                table.add(cells.map(Cell::plain).into());
             }
         }
         table
@@ -323,6 +323,7 @@ mod tests {
         let mut status = sample();
         assert!(!render(&status, None, false).contains("WOULD BE REFUSED"));
         let offender = |client: &str, would_refuse, at_least| OffenderStatus {
+            limit: "default".into(),
             client: client.into(),
             would_refuse,
             at_least,
@@ -333,8 +334,8 @@ mod tests {
         let shown = render(&status, None, false);
         let last: Vec<Vec<&str>> =
             shown.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(last[1], ["192.0.2.7", "front", "300"], "{shown}");
-        assert_eq!(last[0], ["2001:db8::/64", "front", "5", "to", "12"], "{shown}");
+        assert_eq!(last[1], ["192.0.2.7", "front", "default", "300"], "{shown}");
+        assert_eq!(last[0], ["2001:db8::/64", "front", "default", "5", "to", "12"], "{shown}");
     }
 
     // If this fails, rates are off by the time between the two looks.
