@@ -39,7 +39,8 @@ def serve():
 threading.Thread(target=serve, daemon=True).start()
 def address(port): return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 def listener(kind, port):
-    typed = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": kind, "cluster": kind}
+    typed = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": kind,
+             "cluster": kind}
     return {"address": address(port), "filter_chains": [{"filters": [{"name": "tcp", "typed_config": typed}]}]}
 def cluster(kind):
     return {"name": kind, "type": "STATIC", "connect_timeout": "1s", "circuit_breakers": {kind: [{"max_connections": 3}]},
@@ -76,5 +77,6 @@ try:
 finally:
     envoy.terminate()
     envoy.wait()
-sys.exit(seen != [({"closed": 3, "served": 3}, {"closed": 3, "served": 2}), ({"served": 3, "waiting": 3}, {"served": 3, "waiting": 2})])
+sys.exit(seen != [({"closed": 3, "served": 3}, {"closed": 3, "served": 2}),
+                  ({"served": 3, "waiting": 3}, {"served": 3, "waiting": 2})])
 EOF

@@ -61,7 +61,7 @@ impl Visit {
         }
     }
 
-    /// Those that are enforced first, so that those that observe see who comes in.
+    /// Those that are enforced first, so that those that observe see the clients that come in.
     fn enforce_all(self, limits: &[Limit]) -> Result<Admitted, Refusal> {
         let concerned = limits.iter().enumerate().filter(|(_, limit)| limit.concerns(self.client));
         let (observing, enforced): (Vec<_>, Vec<_>) =
