@@ -73,9 +73,10 @@ fn render_one(problem: &Problem, text: &str, renderer: &Renderer) -> String {
         .primary_title(normalize_untrusted_str(&problem.message))
         .elements(std::iter::empty::<annotate_snippets::Message<'_>>());
     let file = normalize_untrusted_str(&problem.file);
-    group = match &problem.span {
-        Some(span) => group.element(snippet(problem, span, text).path(file)),
-        None => unplaced(group, problem, file),
+    let snippet = problem.span.as_ref().and_then(|span| snippet(problem, span, text));
+    group = match snippet {
+        Some(snippet) => group.element(snippet.path(file)),
+        None => without_lines(group, problem, file),
     };
     if !problem.hint.is_empty() {
         group = group.element(Level::HELP.message(normalize_untrusted_str(&problem.hint)));
@@ -83,45 +84,69 @@ fn render_one(problem: &Problem, text: &str, renderer: &Renderer) -> String {
     renderer.render(&[group])
 }
 
-/// The source lines of a problem with the offending text underlined.
+/// How far the ends of a line may be from what is underlined, in bytes. A longer line is no help to
+/// a reader, and a problem in each of its entries would show all of it each time.
+const LINE_BYTES_MAX: usize = 4096;
+
+/// The source lines of a problem with the offending text underlined; `None` when they are too long.
 fn snippet<'t>(
     problem: &'t Problem,
     span: &Range<usize>,
     text: &'t str,
-) -> Snippet<'t, Annotation<'t>> {
+) -> Option<Snippet<'t, Annotation<'t>>> {
     let span = clip(span, text);
     let related = problem.related.as_ref().map(|(span, label)| (clip(span, text), label));
-    let window = window(&span, related.as_ref().map(|(span, _)| span), text);
+    let window = window(&span, related.as_ref().map(|(span, _)| span), text)?;
+    let above = text.get(window.start..span.start).unwrap_or("").matches('\n').count();
     let within = |span: Range<usize>| span.start - window.start..span.end - window.start;
     let mut primary = AnnotationKind::Primary.span(within(span));
     if !problem.expected.is_empty() {
         let expected = normalize_untrusted_str(&problem.expected);
         primary = primary.label(format!("expected {expected}"));
     }
-    let before = text.get(..window.start).unwrap_or("");
+    let line = usize::try_from(problem.line).unwrap_or(1);
     let mut snippet = Snippet::source(text.get(window.clone()).unwrap_or(""))
-        .line_start(before.matches('\n').count() + 1)
+        .line_start(line.saturating_sub(above).max(1))
         .annotation(primary);
     if let Some((span, label)) = related {
         let context = AnnotationKind::Context.span(within(span));
         snippet = snippet.annotation(context.label(normalize_untrusted_str(label)));
     }
-    snippet
+    Some(snippet)
 }
 
-/// The whole lines that two spans touch, and those between: all the renderer has to look at.
-fn window(span: &Range<usize>, related: Option<&Range<usize>>, text: &str) -> Range<usize> {
+/// The whole lines that two spans touch, and those between: all the renderer has to look at. `None`
+/// when an end of these lines is far away.
+fn window(span: &Range<usize>, related: Option<&Range<usize>>, text: &str) -> Option<Range<usize>> {
     let first = related.map_or(span.start, |related| related.start.min(span.start));
     let last = related.map_or(span.end, |related| related.end.max(span.end));
-    let start = text.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-    let end =
-        text.get(last..).and_then(|after| after.find('\n')).map_or(text.len(), |at| last + at);
-    start..end
+    let (from, to) = (first.saturating_sub(LINE_BYTES_MAX), last.saturating_add(LINE_BYTES_MAX));
+    let before = text.as_bytes().get(from..first).unwrap_or_default();
+    let start = match before.iter().rposition(|byte| *byte == b'\n') {
+        Some(at) => from + at + 1,
+        None if from == 0 => 0,
+        None => return None,
+    };
+    let after = text.as_bytes().get(last..to.min(text.len())).unwrap_or_default();
+    let end = match after.iter().position(|byte| *byte == b'\n') {
+        Some(at) => last + at,
+        None if to >= text.len() => text.len(),
+        None => return None,
+    };
+    Some(start..end)
 }
 
-/// A problem of the file as a whole.
-fn unplaced<'t>(group: Group<'t>, problem: &Problem, file: String) -> Group<'t> {
-    let group = group.element(Origin::path(file));
+/// A problem of the file as a whole, or of a line that is too long to be shown.
+fn without_lines<'t>(group: Group<'t>, problem: &Problem, file: String) -> Group<'t> {
+    let number = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    let origin = match problem.span {
+        Some(_) => {
+            let origin = Origin::path(file).line(number(problem.line));
+            origin.char_column(number(problem.column))
+        }
+        None => Origin::path(file),
+    };
+    let group = group.element(origin);
     if problem.expected.is_empty() {
         return group;
     }
@@ -184,6 +209,22 @@ mod tests {
         assert!(shown.contains("^ expected a better one"), "{shown}");
         assert!(shown.contains("= help: write `b = 2`"), "{shown}");
         assert!(render(&[sample()], "a = 1\nb = x\n", true).contains('\u{1b}'));
+    }
+
+    /// If it fails, a long list with a problem in each entry is shown whole for each of them, which
+    /// takes for ever.
+    #[test]
+    fn a_line_that_is_too_long_is_not_shown() {
+        let mut problem = sample();
+        let text = format!("a = 1\nb = x{}\n", " ".repeat(2 * LINE_BYTES_MAX));
+        let shown = render(&[problem.clone()], &text, false);
+        assert!(shown.contains("a.toml:2:5") && shown.len() < LINE_BYTES_MAX, "{shown}");
+        assert!(shown.contains("expected a better one"), "{shown}");
+        let text = format!("a = 1{}\nb = x\n", " ".repeat(2 * LINE_BYTES_MAX));
+        let moved = 10 + 2 * LINE_BYTES_MAX;
+        problem.span = Some(moved..moved + 1);
+        let shown = render(&[problem], &text, false);
+        assert!(shown.contains("2 | b = x"), "the long line is another one: {shown}");
     }
 
     /// If it fails, showing a problem beside another text than the parsed one crashes.
