@@ -1,7 +1,7 @@
 //! Active probes as clients meet them: the real binary in front of servers in this process.
 //!
-//! What is seen is which backend answers a client, and the lines on stderr. Backends listen on
-//! loopback addresses of their own, so that a port stays theirs while no server listens on it.
+//! The tests look at the backend that answers a client, and at the lines on stderr. Backends listen
+//! on loopback addresses of their own, so that a port stays theirs while no server listens on it.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 use tempfile::TempDir;
 
-/// A machine under load may take this much longer than what is promised.
+/// The time by which a machine under load may exceed a promised bound.
 const SLACK: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -113,7 +113,7 @@ impl Backend {
                     return;
                 }
                 stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-                // Clients and probes may leave early; what they saw is what is tested.
+                // Clients and probes may leave early; the tests look at what they got.
                 let _answered = answer(&mut stream, &shared);
             }
         });
@@ -398,7 +398,7 @@ fn another_port_decides() {
     evenkeel.line("backend web/well down: connect refused, asked on port", BOUND + SLACK);
 }
 
-// If this fails, a server that is down and says for how long is asked on and on meanwhile.
+// If this fails, a server that is down is probed before the time that it named.
 #[test]
 fn a_down_backend_that_says_when_to_ask_again_is_left_alone() {
     let busy = Backend::start("busy", |stream, shared| {

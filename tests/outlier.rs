@@ -1,7 +1,7 @@
 //! Outlier ejection as clients and operators meet it: the real binary, backends with bad habits.
 //!
-//! That nothing was ejected has no event of its own. A second pool, in which one failure ejects, is
-//! the clock: once its backend is out, all failures before that have been looked at.
+//! The absence of an ejection has no event. A second pool, in which one failure ejects, is the
+//! clock: once its backend is out, all failures before that have been judged.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,9 +29,9 @@ fn pool_of(backends: &[&Backend], outlier: &str) -> Setup {
     Setup::of(backends).pool("balance = \"round-robin\"\nretries = 0").also(outlier)
 }
 
-/// Speaks to a backend and takes whatever comes of it.
+/// Sends a byte and ignores the outcome.
 fn poke(address: SocketAddr) {
-    // The other side may be gone as early as the connect; that it fails is the point.
+    // The other side may be gone as early as the connect; a failure is wanted.
     let Ok(mut client) = try_connect(address) else { return };
     let _sent = client.write_all(b"x");
     let _closed = client.shutdown(Shutdown::Write);
@@ -63,7 +63,7 @@ fn with_clock(setup: Setup, failing: &Backend, other: &Backend) -> Setup {
     ))
 }
 
-/// Waits until all failures up to now have been looked at; once for each proxy.
+/// Waits until all failures so far have been judged; once for each proxy.
 #[track_caller]
 fn let_it_look(proxy: &Proxy) {
     poke(proxy.addresses()[1]);
@@ -94,7 +94,7 @@ fn a_backend_that_refuses_is_ejected_and_avoided() {
     assert_eq!(proxy.status().pools["back"].healthy, 1);
 }
 
-// If this fails, a backend that accepts and then hangs up draws clients for ever: it has the fewest
+// If this fails, a backend that accepts and hangs up attracts every client: it has the fewest
 // sessions.
 #[test]
 fn a_backend_that_hangs_up_before_its_first_byte_is_ejected() {

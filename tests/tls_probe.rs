@@ -1,5 +1,5 @@
 //! TLS probes as operators meet them: the real binary in front of servers with certificates of
-//! every kind, and what the log, the status, the metrics and `check` say of them.
+//! every kind, and their traces in the log, the status, the metrics and `check`.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ struct Authority {
 
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    // Else all of them are the same issuer, with different keys.
+    // Without a name of its own, all would be one issuer with different keys.
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2090, 1, 1);
@@ -98,7 +98,7 @@ impl Authority {
 
 type Changeable = Arc<Mutex<Arc<ServerConfig>>>;
 
-/// A TLS server that sends back what it receives, by whatever certificate it has at the time.
+/// A TLS echo server, with the certificate of the moment.
 fn serving(config: &Changeable) -> Backend {
     let config = Arc::clone(config);
     Backend::serving(move |mut stream, _| {

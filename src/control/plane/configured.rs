@@ -1,5 +1,4 @@
-//! What a configuration became: each of its backends in the snapshot, each of its listeners'
-//! addresses with its real port.
+//! From the configuration to its parts in the snapshot: backends, and real addresses of listeners.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec
     listeners.iter().map(|addresses| addresses.iter().filter_map(real).collect()).collect()
 }
 
-/// Each backend of a configuration with its pool, and what it became in the snapshot.
+/// Each backend of a configuration with its pool, and its counterpart in the snapshot.
 pub(crate) fn configured_backends<'a>(
     config: &'a Config,
     snapshot: &'a Snapshot,

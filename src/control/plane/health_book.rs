@@ -1,17 +1,17 @@
-//! What is known of backends beside their counters: why each is up or down, its probes, its
-//! certificate, its ejection.
+//! The health of backends for people: the reason of each verdict, counts of probes, certificates,
+//! ejections.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
 
 use crate::shared::BackendId;
 
-/// Why a backend is in the state it is in, for people.
+/// The reason for the state of a backend, for people.
 #[derive(Debug, Clone)]
 pub(crate) struct BackendVerdict {
-    /// Why it is up, down or ejected, in words.
+    /// Why the backend is up, down or ejected, in words.
     pub(crate) reason: String,
-    /// Since when.
+    /// The time of the verdict.
     pub(crate) since: SystemTime,
 }
 
@@ -29,15 +29,15 @@ pub(crate) struct ProbeCounts {
     pub(crate) failed: u64,
 }
 
-/// What is known of the probes and ejections of all backends.
+/// The probes and ejections of all backends.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HealthBook {
-    /// By the probes of each backend.
+    /// The verdicts of probes.
     pub(crate) verdicts: HashMap<BackendId, BackendVerdict>,
     pub(crate) probes: HashMap<BackendId, ProbeCounts>,
-    /// When the certificates expire that backends have shown, in seconds since the epoch.
+    /// The ends of the certificates that backends have shown, in seconds since the epoch.
     pub(crate) certificates: HashMap<BackendId, u64>,
-    /// Of backends that are ejected now.
+    /// Present ejections.
     pub(crate) ejections: HashMap<BackendId, BackendVerdict>,
 }
 
@@ -52,14 +52,14 @@ impl HealthBook {
         }
     }
 
-    /// Drops what is known of the probes of a backend that has none (yet).
+    /// Drops verdict, counts and certificate of a backend that has no probes, or none yet.
     pub(crate) fn forget_probes(&mut self, backend: BackendId) {
         self.verdicts.remove(&backend);
         self.probes.remove(&backend);
         self.certificates.remove(&backend);
     }
 
-    /// Records why a verdict stands that nothing has changed.
+    /// Records the reason for a verdict that no probe has changed.
     pub(crate) fn explain_verdict(&mut self, backend: BackendId, reason: String) {
         self.verdicts.insert(backend, BackendVerdict::from_now(reason));
     }

@@ -1,4 +1,4 @@
-//! The backends whose sessions are judged, and what each has done before.
+//! The backends whose sessions are judged, with their earlier ejections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::shared::{BackendId, BackendState};
 #[derive(Debug, Default)]
 pub(crate) struct OutlierBook {
     pub(crate) judged: Mutex<HashMap<BackendId, JudgedBackend>>,
-    /// Rings when there is something to judge again.
+    /// Rings when the first pool with an `outlier` table appears.
     pub(crate) wanted: Notify,
 }
 

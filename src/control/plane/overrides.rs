@@ -1,4 +1,4 @@
-//! What operators set at run time, beside the file.
+//! Settings of operators at run time, beside the file.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What was last seen of each source address, so that a change is said once.
+//! The latest look at each source address, so that a change is logged once.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::policy::balance::source::is_scarce;
 use crate::shared::{Source, Spill};
 
-/// What was said of each source.
+/// The latest look at each source.
 #[derive(Debug, Default)]
 pub(crate) struct SourceBook {
     pub(crate) known: Mutex<HashMap<(IpAddr, SocketAddr), SourceStanding>>,
@@ -26,7 +26,7 @@ pub(crate) struct SourceStanding {
     no_address: u64,
 }
 
-/// What has changed about a source.
+/// A change of a source between two looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceChange {
     Scarce,
@@ -36,17 +36,16 @@ pub(crate) enum SourceChange {
 }
 
 impl SourceStanding {
-    /// Takes in what a look has found. Returns what there is to say of its ports and of its
-    /// address.
+    /// Takes a look at the source. Returns the changes to log: of its ports, and of its address.
     pub(crate) fn look(&mut self, source: &Source, most: u32) -> [Option<SourceChange>; 2] {
         let before = *self;
         let used = source.in_use();
         self.no_port = source.spills(Spill::NoPort);
         self.no_address = source.spills(Spill::NoAddress);
-        // The kernel may have none although sessions have few: closed connections keep theirs.
+        // The kernel may have no port although sessions use few: closed connections keep theirs.
         let ran_out = self.no_port > before.no_port;
         self.is_scarce = ran_out || is_scarce(used, most, before.is_scarce);
-        // One that is bound is there; without any use it has not been asked for.
+        // A source in use is an address of this host; an unused one has not been tried.
         self.is_missing = self.no_address > before.no_address || before.is_missing && used == 0;
         let ports = match (before.is_scarce, self.is_scarce) {
             (false, true) => Some(SourceChange::Scarce),

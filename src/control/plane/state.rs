@@ -34,7 +34,7 @@ pub(crate) enum ProcessPhase {
     Stopping,
 }
 
-/// What changes by a reload or an operator's verb.
+/// The state that a reload or an operator's verb changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Current {
     pub(crate) config: Arc<Config>,
@@ -76,7 +76,7 @@ impl ReloadCounts {
     }
 }
 
-/// What a plane is made of when it starts.
+/// The parts of a new plane.
 #[derive(Debug)]
 pub(crate) struct PlaneSetup {
     pub(crate) file: PathBuf,

@@ -1,4 +1,4 @@
-//! The workers, as far as the control plane sees them: their numbers, and what they are told.
+//! The control plane's view of the workers: their numbers, and commands to them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use crate::dataplane::{Command, WorkerHandle};
 use crate::shared::{Generation, WorkerState};
 use crate::sys::process::thread_cpu_ns;
 
-/// The data plane, as far as the control plane sees it.
+/// The workers of the data plane.
 #[derive(Debug)]
 pub(crate) struct Workers {
     pub(crate) handles: Vec<WorkerHandle>,

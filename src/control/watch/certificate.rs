@@ -1,8 +1,8 @@
-//! From when to when a certificate is valid, and how that is said.
+//! The validity of a certificate, read and put into words.
 //!
-//! The two times are all that is wanted here, also of a certificate that no client would trust. So
-//! what comes before them is stepped over, and nothing behind them is read. A parser of the whole
-//! certificate tells less: `x509-cert` 0.3 refuses one whose serial number is longer than RFC 5280
+//! Only the two times are needed here, even of a certificate that no client would trust. The fields
+//! before them are skipped, those behind them are not read. A parser of the whole certificate is of
+//! less use: `x509-cert` 0.3 refuses one whose serial number is longer than RFC 5280
 //! allows, and would add 5 crates to the tree (`x509-parser` 0.18: 23).
 
 use der::asn1::{AnyRef, GeneralizedTime, UtcTime};
@@ -11,14 +11,14 @@ use jiff::Timestamp;
 
 use crate::control::words::count;
 
-/// An end that is nearer than this is worth a word.
+/// An end that is nearer than this is logged.
 pub(crate) const NEAR_SECONDS: u64 = 14 * DAY;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// From when to when, both included; seconds since the epoch.
+/// The first and the last second of validity, since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Validity {
     pub(crate) not_before: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
-    /// What the certificate says; `None` when it is none, or names a time before 1970.
+    /// The validity of a certificate in DER; `None` for other bytes, and for times before 1970.
     pub(crate) fn of(certificate: &[u8]) -> Option<Self> {
         Self::read(certificate).ok()
     }
@@ -36,7 +36,7 @@ impl Validity {
         let mut whole = SliceReader::new(certificate)?;
         let mut certificate = inside(&mut whole)?;
         let mut signed = inside(&mut certificate)?;
-        // The version is left out of the first one.
+        // Certificates of version 1 have no version field.
         if Tag::peek(&signed)?.is_context_specific() {
             AnyRef::decode(&mut signed)?;
         }
@@ -48,7 +48,7 @@ impl Validity {
     }
 }
 
-/// What is in the sequence that comes next.
+/// The contents of the next element, a sequence.
 fn inside<'a>(reader: &mut SliceReader<'a>) -> der::Result<SliceReader<'a>> {
     let sequence = AnyRef::decode(reader)?;
     sequence.tag().assert_eq(Tag::Sequence)?;
@@ -63,7 +63,7 @@ fn time<'a>(reader: &mut impl Reader<'a>) -> der::Result<u64> {
     Ok(since_epoch.as_secs())
 }
 
-/// Whether the end is over, or so near that an operator should know.
+/// Whether the end has passed, or is so near that an operator should know.
 pub(crate) fn is_near(not_after: u64, now: u64) -> bool {
     not_after < now.saturating_add(NEAR_SECONDS)
 }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     proptest! {
-        // If this fails, a server can end the process by what it calls a certificate.
+        // If this fails, a server can end the process by the bytes of its certificate.
         #[test]
         fn any_bytes_are_survived(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),

@@ -1,5 +1,5 @@
-//! What is watched while the process serves: backends by probes and by real sessions, certificates,
-//! source ports.
+//! Observation of backends by probes and by real sessions, of their certificates, and of source
+//! ports.
 
 pub(crate) mod certificate;
 pub(crate) mod outlier;

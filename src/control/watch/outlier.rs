@@ -1,9 +1,9 @@
-//! Outlier ejection: judges backends by what sessions have met, ejects, and readmits when the time
-//! is over.
+//! Outlier ejection: judges backends by the failures of real sessions, ejects them, and readmits
+//! them at the end of their time.
 //!
 //! Workers count failures in atomics of the backend (`shared/failure_evidence.rs`); the rules are
-//! `policy/health/outlier.rs`. Looks run only while some pool has an `outlier` table. Ejections
-//! survive a reload as long as the backend and its pool's table stay in the file.
+//! `policy/health/outlier.rs`. Looks run only while a pool has an `outlier` table. An ejection
+//! survives a reload as long as the backend and its pool's table stay in the file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::shared::{Backend, Pool, Snapshot};
 /// How often failures and due readmissions are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks after ejections for as long as the process runs.
+/// Looks after ejections until the process ends.
 pub(crate) async fn watch(plane: Arc<Plane>) {
     loop {
         if plane.outliers.judged.lock().is_empty() {
@@ -53,7 +53,7 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
                 _ => {}
             }
             if pool.terms.outlier.is_some() {
-                // What was counted while it was not judged says nothing about now.
+                // Failures from before its pool had the table are no evidence.
                 backend.state.failure_evidence.clear();
                 let state = Arc::clone(&backend.state);
                 judged.insert(backend.id, JudgedBackend { state, history: History::default() });
@@ -65,7 +65,7 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
     }
 }
 
-/// Readmits a backend before its time: an operator says that it is well.
+/// Readmits a backend before the end of its time, on the word of an operator.
 pub(crate) fn readmit_at_once(plane: &Plane, backend: &Backend) {
     if !backend.state.is_ejected() {
         return;
@@ -110,7 +110,7 @@ fn judge_all(plane: &Plane) {
     }
 }
 
-/// Why a backend is ejected, and for how long.
+/// The reason and the length of an ejection.
 struct Ejection {
     /// Sessions that failed in a row.
     failures: u32,
@@ -144,7 +144,7 @@ fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
 }
 
 fn lift(plane: &Plane, backend: &Backend) {
-    // Sessions that were under way meanwhile are no reason to eject it again.
+    // Failures of sessions that began before the ejection are no reason for another.
     backend.state.failure_evidence.clear();
     backend.state.set_ejected(false);
     plane.health.lock().ejections.remove(&backend.id);

@@ -1,4 +1,4 @@
-//! Panic: whether a pool believes its verdicts, put in force and said in the log.
+//! Panic of a pool: decided, put in force, and logged.
 //!
 //! The rule is `policy/balance/panic_mode.rs`.
 
@@ -7,21 +7,21 @@ use crate::control::words::too_few_healthy;
 use crate::policy::balance::panic_mode::is_panicking;
 use crate::shared::Pool;
 
-/// Decides anew whether a pool believes its probes, and says it when that changes.
+/// Decides whether a pool panics, and logs a change.
 pub(crate) fn judge_panic(pool: &Pool) {
     if let Some(panic) = decide_panic(pool) {
         tell_panic(pool, &panic);
     }
 }
 
-/// A change of whether a pool believes its probes and sessions.
+/// The start or the end of a panic.
 pub(super) struct PanicChange {
     panicking: bool,
     healthy: usize,
     wanted: usize,
 }
 
-/// Puts in force whether a pool believes its probes. Returns what has changed by it.
+/// Decides whether a pool panics and puts that in force. Returns a change.
 pub(super) fn decide_panic(pool: &Pool) -> Option<PanicChange> {
     let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
     let healthy = wanted.iter().filter(|backend| backend.state.is_healthy()).count();
@@ -30,7 +30,7 @@ pub(super) fn decide_panic(pool: &Pool) -> Option<PanicChange> {
     (was_panicking != panicking).then_some(PanicChange { panicking, healthy, wanted: wanted.len() })
 }
 
-/// Says a change in the log.
+/// Logs a change.
 pub(super) fn tell_panic(pool: &Pool, change: &PanicChange) {
     if change.panicking {
         let words = too_few_healthy(change.healthy as u64, change.wanted as u64);

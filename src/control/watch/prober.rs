@@ -1,10 +1,10 @@
 //! Active probes: one task for each backend of a pool that has a health table.
 //!
-//! A task owns the pace and the row of results of its backend and tells the plane when the verdict
-//! changes. Reloads reach it through a watch channel, so it keeps what it knows; dropping its
-//! entry here ends it. Probes of a new configuration are spread over the first second at most, so
-//! that a backend dead at start is noticed soon. What one probe does is in `probe`, when
-//! it is due in [`crate::control::watch::prober::pace`].
+//! A task owns the pace and the row of results of its backend, and reports changes of the verdict
+//! to the plane. Reloads reach it through a watch channel, so its row outlives them; dropping its
+//! entry here ends the task. First probes of a new configuration are spread over one second at
+//! most, so that a backend dead at start is noticed soon. `probe` makes one probe, `pace` sets its
+//! time.
 
 mod failure;
 mod http;
@@ -38,7 +38,7 @@ use crate::control::watch::prober::pace::{Pace, WAIT_MIN};
 use crate::control::watch::prober::probe::{ProbeQuestion, ProbeResult, probe};
 use crate::control::watch::verdict::set_verdict;
 
-/// First probes of new backends are spread over their interval, but at most over this.
+/// First probes of new backends are spread over their interval, at most over this time.
 const START_SPREAD_MAX: Duration = Duration::from_secs(1);
 
 /// All probes of the process.
@@ -56,11 +56,11 @@ struct Task {
     abort: AbortHandle,
 }
 
-/// How a backend is to be probed.
+/// The settings of a backend's probes.
 #[derive(Debug, Clone)]
 struct Orders {
     health: Health,
-    /// What a TLS probe needs.
+    /// Names, roots and client of TLS probes.
     tls: Option<Arc<TlsProbe>>,
 }
 
@@ -83,7 +83,7 @@ impl Prober {
         Self { plane, tasks: Mutex::default() }
     }
 
-    /// Probes what this configuration, the published one, wants probed. Needs a tokio runtime.
+    /// Probes the backends of this configuration, the published one. Needs a tokio runtime.
     pub(crate) fn take_up(&self, config: &Config) {
         let snapshot = self.plane.publisher.latest();
         let tls = self.plane.current.lock().tls.clone();
@@ -93,7 +93,7 @@ impl Prober {
         for (pool, _, backend) in configured_backends(config, &snapshot) {
             let Some(health) = &pool.health else { continue };
             let orders = Orders { health: health.clone(), tls: tls.of(&pool.name).cloned() };
-            // An id is used again once its backend is gone; the state is not.
+            // A later backend may have the id of one that is gone, never its state.
             let same = |task: &Task| Arc::ptr_eq(&task.backend.state, &backend.state);
             match before.remove(&backend.id).filter(same) {
                 Some(task) => {
@@ -103,7 +103,7 @@ impl Prober {
                 None => new.push((Arc::clone(backend), orders)),
             }
         }
-        // What is known of an id must not pass to the next backend that gets it.
+        // Counts and reasons of one backend must not pass to the next one with its id.
         for id in before.keys().chain(new.iter().map(|(backend, _)| &backend.id)) {
             self.plane.health.lock().forget_probes(*id);
         }
@@ -115,7 +115,7 @@ impl Prober {
     }
 
     fn start(&self, backend: Arc<Backend>, orders: Orders, first: Duration) -> Task {
-        // A new backend's state begins as configured; one that is known keeps its verdict.
+        // The state of a new backend begins as configured; a known backend keeps its verdict.
         let pace = Pace::new(&orders.health, backend.state.is_up());
         let (orders, receiver) = watch::channel(orders);
         let watched = ProbedBackend {
@@ -132,7 +132,7 @@ impl Prober {
 }
 
 impl Task {
-    /// Tells the task its settings, if they are new to it.
+    /// Sends the task its settings, if they have changed.
     fn order(&self, orders: Orders) {
         self.orders.send_if_modified(|current| {
             let is_new = !current.is_same(&orders);
@@ -149,11 +149,11 @@ struct ProbedBackend {
     plane: Arc<Plane>,
     backend: Arc<Backend>,
     pace: Pace,
-    /// Whether the log knows that we cannot probe at present.
+    /// Whether it is logged that probes cannot be made at present.
     has_told: bool,
-    /// Whether a probe has spoken for the verdict: before that a verdict is only an assumption.
+    /// Whether a probe has confirmed the verdict, which is an assumption before that.
     is_explained: bool,
-    /// The certificate that the log knows about, by its end, and whether as one that has expired.
+    /// The certificate that was logged: its end, and whether it had expired.
     warned_of: Option<(u64, bool)>,
 }
 
@@ -179,7 +179,7 @@ impl ProbedBackend {
                 () = sleep_until(due) => {}
             }
             if self.is_in_maintenance() {
-                // No event tells when it ends, so look; asking costs one atomic load.
+                // The end of a maintenance has no event; a look costs one atomic load.
                 self.pace.interrupt(&health);
                 due = Instant::now() + self.pace.soon(fastrand::u64(..));
                 continue;
@@ -190,7 +190,7 @@ impl ProbedBackend {
             let found = tokio::select! {
                 biased;
                 _ = orders.changed() => {
-                    // The answer would be to a question that is out of date: ask the new one.
+                    // The answer would be to an outdated question: ask the new one.
                     orders.mark_changed();
                     continue;
                 }
@@ -200,7 +200,7 @@ impl ProbedBackend {
             if let Some(not_after) = not_after {
                 self.note_certificate(not_after);
             }
-            // From start to start: the bound on noticing a death holds one timeout, not `fall`.
+            // From start to start: a death is noticed within `fall` intervals and one timeout.
             due = (started + self.judge(verdict)).max(Instant::now() + WAIT_MIN);
         }
     }
@@ -209,8 +209,8 @@ impl ProbedBackend {
         self.backend.state.admin() == AdminState::Maint
     }
 
-    /// Records when the backend's certificate expires; says it once when that is near, and once
-    /// more when it has come.
+    /// Records the end of the backend's certificate; logs it once when it is near, and once when it
+    /// has passed.
     fn note_certificate(&mut self, not_after: u64) {
         self.plane.health.lock().set_certificate(self.backend.id, Some(not_after));
         let now = seconds_now();
@@ -226,7 +226,7 @@ impl ProbedBackend {
         }
     }
 
-    /// Takes in what one probe found; returns the time to the next.
+    /// Judges the result of one probe. Returns the time from its start to the next.
     fn judge(&mut self, outcome: Result<(), ProbeFailure>) -> Duration {
         if self.is_in_maintenance() {
             return WAIT_MIN;
@@ -271,7 +271,7 @@ impl ProbedBackend {
         }
     }
 
-    /// Says why the verdict is what it was assumed to be, or what speaks against it up to now.
+    /// Records the evidence for or against a verdict that is still an assumption.
     fn explain(&mut self, failure: Option<String>) {
         let passed = failure.is_none();
         let reason = match failure {

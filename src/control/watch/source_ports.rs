@@ -1,7 +1,7 @@
-//! Watches the ports of the addresses that pools connect from, and says when they become few.
+//! Watches the ports of the addresses that pools connect from, and logs when few are left.
 //!
 //! Workers count in atomics of each source (`shared/source.rs`); the bounds are
-//! `policy/source.rs`. Looks run only while some pool names its sources.
+//! `policy/balance/source.rs`. Looks run only while a pool names its sources.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::control::plane::source_book::SourceChange;
 use crate::control::plane::state::Plane;
 use crate::shared::{Backend, Snapshot, Source};
 
-/// How often the ports are looked at.
+/// The time between two looks at the ports.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at the ports for as long as the process runs.
+/// Looks at the ports until the process ends.
 pub(crate) async fn watch(plane: Arc<Plane>) {
     loop {
         if plane.sources.known.lock().is_empty() {
@@ -68,7 +68,7 @@ fn tell(change: SourceChange, source: &Source, most: u32) {
     }
 }
 
-/// Every source of the configuration with its backend and how many ports sessions may have.
+/// Every source of the configuration, with its backend and the number of ports for sessions.
 pub(crate) fn sources(
     snapshot: &Snapshot,
 ) -> impl Iterator<Item = (&Arc<Backend>, &Arc<Source>, u32)> {

@@ -1,4 +1,4 @@
-//! The verdict of probes: put in force, recorded with its reason, said in the log, and acted on.
+//! The verdict of probes: put in force, recorded with its reason, logged, and acted on.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::dataplane::Command;
 use crate::policy::admit::shared_rate::SharedRate;
 use crate::shared::{Backend, OnDown, Pool};
 
-/// Puts the verdict of a backend's probes in force and says it in the log. `reason` tells why.
+/// Puts the verdict of a backend's probes in force and logs it with its `reason`.
 pub(crate) fn set_verdict(plane: &Plane, backend: &Backend, up: bool, reason: &str) {
     if up && !backend.state.is_up() {
         backend.state.begin(plane.now_us());
@@ -21,7 +21,7 @@ pub(crate) fn set_verdict(plane: &Plane, backend: &Backend, up: bool, reason: &s
     plane.health.lock().verdicts.insert(backend.id, verdict);
     let snapshot = plane.publisher.latest();
     let Some(pool) = snapshot.pool(backend.pool) else { return };
-    // Before the line is written: its reader may count on what it says.
+    // Panic is decided before the line is written: its reader may rely on what the line says.
     let panic = decide_panic(pool);
     tell_verdict(pool, backend, up, reason);
     if let Some(panic) = panic {
@@ -43,8 +43,8 @@ fn tell_verdict(pool: &Pool, backend: &Backend, up: bool, reason: &str) {
     );
 }
 
-/// Has the sessions of a backend that went down reset, if its pool says so. A pool that panics
-/// because of its threshold does not believe the verdict.
+/// Resets the sessions of a backend that went down, if `on_down` of its pool says so. A pool that
+/// panics because of its threshold does not believe the verdict.
 fn end_sessions_of(plane: &Plane, backend: &Backend, pool: &Pool) {
     let is_doubted = pool.terms.panic_threshold > 0 && pool.state.is_panicking();
     if pool.on_down == OnDown::Keep || is_doubted {

@@ -1,8 +1,8 @@
-//! Panic mode: when so few backends are healthy that the probes are the likelier liar.
+//! Panic mode: so few backends are healthy that the verdicts are more likely wrong than right.
 //!
-//! A bad probe or a broken network between us and the backends looks like the death of most of
-//! them; concentrating all load on the few left then kills those too. At or below a threshold
-//! every backend that only a verdict took out is used again. Drained and maintained ones are not
+//! A bad probe, or a broken network on the way to the backends, looks like the death of most of
+//! them; all load on the few that are left then kills those too. At or below a threshold, every
+//! backend that only a verdict took out serves again. Drained and maintained backends are not
 //! counted and never used: an operator took them out.
 
 /// Whether `healthy` of `total` backends are too few to believe the verdicts.

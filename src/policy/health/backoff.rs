@@ -1,15 +1,16 @@
-//! When to try again: exponential back-off with full jitter, and ways to keep many timers apart.
+//! The wait before the next try: exponential back-off with full jitter, and ways to keep many
+//! timers apart.
 //!
 //! Full jitter as measured in
 //! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>: the wait is uniform
-//! between nothing and a ceiling that doubles with each try, which spreads a crowd better than any
-//! fixed schedule. Random numbers come in as arguments, uniform over `u64`.
+//! between zero and a ceiling that doubles with each try, which spreads a crowd better than a fixed
+//! schedule does. Random numbers are arguments, uniform over `u64`.
 
 use std::time::Duration;
 
 use crate::policy::balance::hash::scale;
 
-/// The waits between tries at one thing that keeps failing.
+/// The waits between tries of one operation that keeps failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     base: Duration,
@@ -39,7 +40,7 @@ impl Backoff {
         self.base.saturating_mul(factor).min(self.cap)
     }
 
-    /// It worked: the next wait is short again.
+    /// Records a success: the next wait is short again.
     pub fn reset(&mut self) {
         self.tries = 0;
     }
@@ -53,7 +54,7 @@ pub fn jitter(interval: Duration, percent: u8, random: u64) -> Duration {
     Duration::from_nanos(nanos - reach + scale(random, 2 * reach + 1))
 }
 
-/// When the first of `count` timers with the same interval starts for number `index`: evenly apart.
+/// The start of timer `index` of `count` timers with one interval, so that all are evenly apart.
 #[must_use]
 pub fn spread(interval: Duration, index: usize, count: usize) -> Duration {
     let count = u32::try_from(count.max(1)).unwrap_or(u32::MAX);

@@ -1,5 +1,5 @@
-//! What is believed of a backend: [`rise_fall`] turns probes into a verdict, [`backoff`] says when
-//! to look again, [`outlier`] ejects a backend that fails real sessions.
+//! The health of a backend: [`rise_fall`] turns results of probes into a verdict, [`backoff`] sets
+//! the time of the next probe, [`outlier`] ejects a backend that fails real sessions.
 
 pub mod backoff;
 pub mod outlier;

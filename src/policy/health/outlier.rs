@@ -1,43 +1,45 @@
 //! Outlier ejection: when a backend that fails real sessions is left out, and for how long.
 //!
-//! So many failures in a row eject; the time out grows with each ejection and shrinks again with
-//! time in service. Two bounds keep a fault that is not the backends' (a client that everybody
-//! hangs up on, a broken network of ours) from emptying a pool: a share of the pool that may be
-//! out, counted with the new one, and always one healthy backend left. As in Envoy, but for the
-//! bound, which Envoy checks before it counts the new one. Times are since any fixed moment.
+//! A number of failures in a row ejects a backend. Each ejection lasts longer than the one before;
+//! time in service shortens the next. Two bounds keep a fault outside the backends (a client that
+//! every server hangs up on, a broken network on this side) from emptying a pool: the share of the
+//! pool that may be out, the new ejection included, and one healthy backend that always stays. The
+//! rules are Envoy's, except that Envoy checks the share before it counts the new ejection. Times
+//! are durations since one fixed moment.
 
 use std::time::Duration;
 
-/// No ejection lasts longer.
+/// The longest ejection.
 pub const EJECT_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// Each time so long in service takes one ejection off those that count.
+/// The time in service that takes one ejection off the count.
 pub const FORGET_AFTER: Duration = EJECT_MAX;
 
 /// When and for how long a pool ejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EjectionRules {
-    /// Failures in a row; 0 counts as 1.
+    /// Failures in a row that eject; 0 counts as 1.
     pub consecutive_failures: u32,
-    /// How long the first ejection lasts.
+    /// The length of the first ejection.
     pub eject: Duration,
-    /// Most backends out at once, in per cent of those an operator lets serve.
+    /// The largest share of the backends that an operator lets serve which may be out at once, in
+    /// per cent.
     pub max_ejected: u8,
 }
 
-/// How a pool stands, of the backends that an operator lets serve.
+/// Counts of a pool's backends; those that an operator keeps from serving are in none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolHealth {
-    /// All of them.
+    /// Backends that an operator lets serve.
     pub total: usize,
-    /// Those ejected now.
+    /// Backends that are ejected now.
     pub ejected: usize,
-    /// Those neither ejected nor down by their probes.
+    /// Backends that are neither ejected nor down by their probes.
     pub healthy: usize,
 }
 
 impl EjectionRules {
-    /// Whether a backend with this many failures in a row is to be ejected, were there room.
+    /// Whether `failures` in a row are enough to eject a backend, if its pool has room for that.
     #[must_use]
     pub fn is_outlier(&self, failures: u32) -> bool {
         failures >= self.consecutive_failures.max(1)
@@ -55,16 +57,17 @@ impl EjectionRules {
 /// The ejections of one backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct History {
-    /// Ejections that count.
+    /// Ejections that lengthen the next one.
     counted: u32,
-    /// Out until then.
+    /// The end of the present ejection.
     until: Option<Duration>,
-    /// When the backend came back, moved on by what has been forgotten since.
+    /// The start of the service time that has not yet taken an ejection off the count.
     served_from: Duration,
 }
 
 impl History {
-    /// Ejects the backend; returns for how long: the first time times the number so far.
+    /// Ejects the backend. Returns the length: the first length times the number of ejections that
+    /// count, this one included, at most [`EJECT_MAX`].
     pub fn eject(&mut self, rules: &EjectionRules, now: Duration) -> Duration {
         self.forget(now);
         self.counted = self.counted.saturating_add(1);
@@ -79,7 +82,7 @@ impl History {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// Until when the backend is out; `None` while it is not.
+    /// The end of the present ejection; `None` while the backend serves.
     #[must_use]
     pub fn until(&self) -> Option<Duration> {
         self.until
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_row_is_exact() {
-        // If this fails, one hung-up session takes a backend out, or a dead one stays in.
+        // If this fails, one failed session takes a backend out, or a dead backend stays in.
         assert!(!rules(50).is_outlier(4));
         assert!(rules(50).is_outlier(5));
         assert!(!EjectionRules { consecutive_failures: 0, ..rules(50) }.is_outlier(0));
@@ -136,8 +139,8 @@ mod tests {
 
     #[test]
     fn each_ejection_is_longer_and_time_in_service_is_forgiven() {
-        // If this fails, a backend that flaps is tried as often as one that failed once, or one
-        // that failed last year is out for minutes.
+        // If this fails, a backend that flaps is tried as often as one that failed once, or a
+        // failure of last year keeps a backend out for minutes.
         let mut history = History::default();
         let mut now = SECOND;
         let out = |history: &mut History, now: &mut Duration| {
@@ -162,7 +165,7 @@ mod tests {
             percent in 0_u8..=100,
             asked in proptest::collection::vec(0_usize..20, 0..60),
         ) {
-            // If this fails, a fault of ours empties a pool.
+            // If this fails, a fault on our side empties a pool.
             let mut ejected = vec![false; up.len()];
             let healthy =
                 |out: &[bool]| up.iter().zip(out).filter(|(up, out)| **up && !**out).count();
@@ -183,7 +186,7 @@ mod tests {
         fn no_ejection_is_without_end(
             eject in 1_u64..=300, gaps in proptest::collection::vec(0_u64..2_000, 1..50),
         ) {
-            // If this fails, a backend is out for longer than any operator was promised.
+            // If this fails, a backend is out for longer than the documented bound.
             let rules = EjectionRules { eject: Duration::from_secs(eject), ..rules(50) };
             let (mut history, mut now) = (History::default(), Duration::ZERO);
             for gap in gaps {

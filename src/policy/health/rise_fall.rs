@@ -1,18 +1,17 @@
 //! The verdict on one backend by rise and fall, as HAProxy and Envoy judge it.
 //!
 //! `fall` failures in a row take a backend down, `rise` passes in a row bring it up; one result of
-//! the other kind starts the count anew. Knows nothing of probes, their intervals or what a failure
-//! was: the prober feeds results and chooses the fast interval while [`Verdict::is_settled`] is
-//! false.
+//! the other kind restarts the count. This file knows neither probes nor their intervals: the
+//! prober feeds results, and uses the fast interval while [`Verdict::is_settled`] is false.
 
-/// What one more result changed.
+/// The effect of one result on a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The verdict stands.
+    /// The verdict is as before.
     None,
-    /// It was down and is up now.
+    /// The backend was down and is up now.
     Up,
-    /// It was up and is down now.
+    /// The backend was up and is down now.
     Down,
 }
 
@@ -33,7 +32,7 @@ impl Verdict {
         Self { up: initial_up, rise: rise.max(1), fall: fall.max(1), passes: 0, failures: 0 }
     }
 
-    /// Takes in one result.
+    /// Counts one result.
     pub fn record(&mut self, passed: bool) -> Change {
         if passed {
             self.passes = self.passes.saturating_add(1);
@@ -65,7 +64,7 @@ impl Verdict {
         self.up
     }
 
-    /// False while the latest results contradict the verdict: look again soon.
+    /// False while the latest results contradict the verdict: the next probe is due soon.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         if self.up { self.failures == 0 } else { self.passes == 0 }
@@ -118,7 +117,7 @@ mod tests {
 
     #[test]
     fn counts_for_the_log_are_those_in_a_row() {
-        // If this fails, the log says "5 of 3 probes failed" for something else.
+        // If this fails, the numbers in "3 of 3 probes failed" are wrong.
         let mut verdict = Verdict::new(1, 3, true);
         for _ in 0..3 {
             verdict.record(false);
@@ -133,7 +132,7 @@ mod tests {
         fn a_change_needs_its_whole_row(
             rise in 1_u32..6, fall in 1_u32..6, up: bool, results: Vec<bool>,
         ) {
-            // If this fails, the verdict follows something else than rise and fall.
+            // If this fails, the verdict does not follow rise and fall.
             let mut verdict = Verdict::new(rise, fall, up);
             let mut up = up;
             for end in 0..results.len() {

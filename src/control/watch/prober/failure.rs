@@ -1,14 +1,14 @@
-//! Why a probe did not pass.
+//! The reasons why a probe does not pass.
 
 use std::time::Duration;
 
-/// Why a probe did not pass, in words.
+/// The reason why a probe did not pass, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ProbeFailure {
     /// The backend does not serve as it should.
     Backend(String),
-    /// The backend does not serve, and says how long it wants to be left alone.
+    /// The backend does not serve, and names the time until the next probe makes sense.
     Later { reason: String, after: Duration },
-    /// We could not ask: no evidence for or against the backend.
+    /// No probe could be made: no evidence for or against the backend.
     Ourselves(String),
 }

@@ -1,9 +1,9 @@
 //! The HTTP part of a probe: one request, and the status line of its answer.
 //!
-//! HTTP/1.1 on a connection of its own that is dropped afterwards, with `Connection: close`. Only
-//! the head counts, up to 64 KiB of it; a body may be endless. Time is bounded by the caller.
-//! Redirects are not followed: an operator who expects one lists its status. `Retry-After` of a
-//! 429 or 503 is read in both forms (RFC 9110, section 10.2.3); what it is worth is for the pace.
+//! HTTP/1.1 on a connection of its own, with `Connection: close`. Only the head counts, up to
+//! 64 KiB of it; a body may be endless. The caller bounds the time. Redirects are not followed: an
+//! operator who expects one lists its status. `Retry-After` of a 429 or 503 is read in both forms
+//! (RFC 9110, section 10.2.3); the pace decides what it is worth.
 
 use std::error::Error;
 use std::io;
@@ -24,11 +24,11 @@ use crate::shared::Address;
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
 
-/// What counts of an answer.
+/// The parts of an answer that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProbeAnswer {
     status: u16,
-    /// Of a 429 or 503 that says when to ask again: how long from now.
+    /// The wait that a 429 or 503 asks for, from now.
     retry_after: Option<Duration>,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn request(
         .map_err(|error| ProbeFailure::Ourselves(format!("the request cannot be made: {error}")))
 }
 
-/// Sends the request; returns what counts of the answer.
+/// Sends the request; returns the parts of the answer that count.
 ///
 /// # Errors
 /// When no HTTP answer came; in words.

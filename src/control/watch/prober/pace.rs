@@ -1,4 +1,4 @@
-//! When the next probe of one backend is due, and what its results mean together.
+//! The time of a backend's next probe, and the verdict of its results.
 //!
 //! Settled and up: every `interval`. Between two verdicts: every `fast_interval`. Down: from
 //! `fast_interval` upwards with full jitter, at most `down_backoff` apart; one pass brings the
@@ -13,11 +13,11 @@ use crate::policy::health::rise_fall::{Change, Verdict};
 
 /// Intervals vary by this much, so that probes of many backends do not fall into step.
 const JITTER_PERCENT: u8 = 10;
-/// Whatever is configured, nothing is probed more often.
+/// The shortest time between two probes, whatever is configured.
 pub(super) const WAIT_MIN: Duration = Duration::from_millis(10);
 
-/// However long a backend asks to be left alone, it is probed again after this, or after `interval`
-/// where that is longer: a mistake in its answer must not keep it out for a day.
+/// The longest wait that a backend can ask for, unless `interval` is longer: a mistake in its
+/// answer must not keep it out for a day.
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The verdict on one backend and the pace of its probes.
@@ -34,7 +34,7 @@ impl Pace {
     /// Before the first result.
     pub(super) fn new(health: &Health, up: bool) -> Self {
         let verdict = Verdict::new(health.rise, health.fall, up);
-        // A fast interval longer than the usual one is a default that was not chosen for it.
+        // A fast interval above `interval` is a default that does not fit it.
         let fast_interval = health.fast_interval.min(health.interval);
         let down_backoff = health.down_backoff;
         let reach = down_backoff.saturating_sub(fast_interval);
@@ -42,19 +42,19 @@ impl Pace {
         Self { verdict, backoff, interval: health.interval, fast_interval, down_backoff }
     }
 
-    /// Goes on by other settings; the verdict and the row of results stay.
+    /// Takes other settings; the verdict and the row of results stay.
     pub(super) fn retune(&mut self, health: &Health) {
         let mut verdict = self.verdict;
         verdict.retune(health.rise, health.fall);
         *self = Self { verdict, ..Self::new(health, verdict.is_up()) };
     }
 
-    /// Starts the row anew, the verdict stays: results of long ago are no row with those to come.
+    /// Starts the row anew and keeps the verdict: old results form no row with those to come.
     pub(super) fn interrupt(&mut self, health: &Health) {
         *self = Self::new(health, self.verdict.is_up());
     }
 
-    /// Takes in one result.
+    /// Counts one result.
     pub(super) fn record(&mut self, passed: bool) -> Change {
         if passed {
             self.backoff.reset();
@@ -62,7 +62,7 @@ impl Pace {
         self.verdict.record(passed)
     }
 
-    /// Results of the latest kind in a row.
+    /// The number of results in a row of the latest kind.
     pub(super) fn row(&self) -> u32 {
         self.verdict.passes().max(self.verdict.failures())
     }
@@ -79,9 +79,9 @@ impl Pace {
         wait.min(self.down_backoff).max(WAIT_MIN)
     }
 
-    /// As [`Self::wait`], when the backend has asked for this long. Counts once it is down: what is
-    /// up and says that it is busy has to be looked into as fast as any other. Never sooner than
-    /// `interval`; a tenth later at most, so that those that ask alike are not asked at once.
+    /// As [`Self::wait`], after a backend has asked for `asked`. Its wish counts once it is down: a
+    /// busy backend that is up is judged as fast as any other. Never sooner than `interval`; up to
+    /// a tenth later, so that backends with one wish are not probed at once.
     pub(super) fn wait_as_asked(&mut self, asked: Duration, random: u64) -> Duration {
         let usual = self.wait(random);
         if self.verdict.is_up() || !self.verdict.is_settled() {
@@ -99,7 +99,7 @@ impl Pace {
         jitter(self.fast_interval, JITTER_PERCENT, random).max(WAIT_MIN)
     }
 
-    /// A moment within the usual interval: many backends that get new settings stay apart.
+    /// A moment within the interval: backends that get new settings at once stay apart.
     pub(super) fn anywhere(&self, random: u64) -> Duration {
         Backoff::new(self.interval, self.interval).next(random)
     }
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    // If this fails, the default fast interval slows down who configured a shorter interval.
+    // If this fails, the default fast interval slows down a shorter configured interval.
     #[test]
     fn fast_is_never_slower_than_usual() {
         let mut pace =

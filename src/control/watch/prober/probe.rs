@@ -1,11 +1,11 @@
 //! One probe: is this backend serving right now?
 //!
 //! A TCP probe connects and ends with an orderly FIN, so that it leaves no error in the backend's
-//! log. An HTTP probe makes one request and looks at the status line; the body is not read. One
-//! that sends and expects waits until the answer holds the expectation. One of TLS makes a
-//! handshake and may judge the certificate. Every step is bounded in time and memory. What failed
-//! on our side is told apart from what failed at the backend: running out of descriptors says
-//! nothing about a server. Keeps no state; verdicts are the prober's.
+//! log. An HTTP probe makes one request and reads the head of the answer. A send-expect probe waits
+//! until the answer holds the expectation. A TLS probe makes a handshake and may judge the
+//! certificate. Every step is bounded in time and memory. Failures on our side are told apart from
+//! failures of the backend: a lack of descriptors here says nothing about a server. This file keeps
+//! no state; verdicts are the prober's.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,28 +33,28 @@ use crate::control::watch::prober::tls::{Heard, Shown, name};
 const TICKS_MAX: u32 = 10;
 /// No tick is shorter: the timer knows no less than a millisecond.
 const TICK_MIN_MS: u128 = 5;
-/// How long a passed TCP probe waits for the backend's FIN.
+/// The wait of a passed probe for the backend's FIN.
 const QUIET_END: Duration = Duration::from_millis(100);
-/// How much of a greeting it reads meanwhile.
+/// The bytes that it reads meanwhile.
 const GREETING_MAX_BYTES: u64 = 64 * 1024;
 
-/// What one probe is about.
+/// One probe to make.
 #[derive(Debug, Clone)]
 pub(super) struct ProbeQuestion<'a> {
-    /// Where the backend is.
+    /// The address of the backend.
     pub(super) address: Address,
-    /// What is asked, and how.
+    /// The kind of the probe and its settings.
     pub(super) health: &'a Health,
-    /// What a TLS probe needs.
+    /// Names, roots and client of a TLS probe.
     pub(super) tls: Option<&'a TlsProbe>,
 }
 
-/// What one probe has found.
+/// The result of one probe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ProbeResult {
-    /// Whether it has passed; if not, why.
+    /// Whether the probe has passed; if not, why.
     pub(super) verdict: Result<(), ProbeFailure>,
-    /// When the certificate expires that the backend has shown, in seconds since the epoch.
+    /// The end of the certificate that the backend has shown, in seconds since the epoch.
     pub(super) not_after: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn probe(mut question: ProbeQuestion<'_>) -> ProbeResult {
         return ProbeResult { verdict, not_after };
     };
     address.set_port(port);
-    // Sessions go to another port: a reader of the line would look at the wrong service.
+    // Sessions use another port: the line has to name the service that was asked.
     let named = |reason: String| format!("{reason}, asked on port {port}");
     let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
         ProbeFailure::Backend(reason) => ProbeFailure::Backend(named(reason)),
@@ -150,7 +150,8 @@ async fn connect(
     budget: &mut Budget,
 ) -> Result<TcpStream, ProbeFailure> {
     let stream = in_time(source::connect(address, sources), budget).await?;
-    // On this host, a port without a listener can be the one we were given: connected to ourselves.
+    // On this host, the kernel may choose a port without a listener as our own: the socket is then
+    // connected to itself.
     if stream.local_addr().is_ok_and(|own| own == address) {
         return Err(ProbeFailure::Backend("connect refused".into()));
     }
@@ -186,14 +187,14 @@ async fn introduce(
     }
 }
 
-/// FIN instead of RST: unread bytes of a greeting would turn our close(2) into a reset. A stream of
-/// TLS says close_notify before it.
+/// Ends with FIN instead of RST: unread bytes of a greeting would turn close(2) into a reset. A TLS
+/// stream sends close_notify before it.
 async fn end_quietly(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let ending = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(GREETING_MAX_BYTES), &mut tokio::io::sink()).await
     };
-    // The probe has passed already; how the backend takes the end of it is no verdict.
+    // The verdict stands already; the backend's end of the connection does not change it.
     let _ended = tokio::time::timeout(QUIET_END, ending).await;
 }
 
@@ -201,7 +202,7 @@ fn connect_failure(error: &io::Error) -> ProbeFailure {
     let words = match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => "connect refused",
         Some(Errno::CONNRESET) => "connect reset",
-        // These three of Unix sockets.
+        // These three are of Unix sockets.
         Some(Errno::NOENT) => "connect failed: no such socket",
         Some(Errno::AGAIN) => "connect failed: its accept queue is full",
         Some(Errno::ACCESS) => "connect failed: permission denied",
@@ -230,11 +231,11 @@ pub(super) fn seconds(duration: Duration) -> String {
     }
 }
 
-/// The time one probe may take, of which only time we were awake for counts.
+/// The time that one probe may take, without the time in which this process did not run.
 ///
-/// When this process is starved of CPU, an answer that came long ago is read late, and one timer
-/// over the whole timeout would blame the backend for it. So the timeout is cut into ticks set one
-/// after the other: a stall, however long, costs the backend one of them.
+/// A process starved of CPU reads an early answer late, and one timer over the whole timeout would
+/// blame the backend. So the timeout is cut into ticks that are set one after the other: a stall,
+/// however long, costs the backend one of them.
 struct Budget {
     total: Duration,
     tick: Duration,
@@ -254,7 +255,7 @@ impl Budget {
     async fn run<T>(&mut self, step: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(step);
         while self.left > 0 {
-            // In this order: when both are ready, the answer came in time and we were late.
+            // The answer first: when both are ready, it came in time and was read late.
             tokio::select! {
                 biased;
                 done = &mut step => return Some(done),
@@ -264,7 +265,7 @@ impl Budget {
                 }
             }
         }
-        // Yielding lets the runtime collect what the kernel has ready before the last look.
+        // The runtime collects the kernel's events before the last look.
         tokio::task::yield_now().await;
         tokio::select! {
             biased;
@@ -284,7 +285,7 @@ mod tests {
 
     // If this fails, a live backend is taken down because this host was busy.
     #[tokio::test]
-    async fn a_stall_of_ours_does_not_use_up_the_timeout() {
+    async fn a_stall_of_this_host_does_not_use_up_the_timeout() {
         let timeout = Duration::from_millis(100);
         let mut budget = Budget::new(timeout);
         let answer = async {
@@ -311,7 +312,7 @@ mod tests {
 
     // If this fails, an operator reads nonsense in the one line about an outage.
     #[test]
-    fn words_are_short_and_blame_who_failed() {
+    fn words_are_short_and_blame_the_side_that_failed() {
         let words = |errno: Errno| connect_failure(&errno.into());
         let backend = |text: &str| ProbeFailure::Backend(text.into());
         assert_eq!(words(Errno::CONNREFUSED), backend("connect refused"));

@@ -98,7 +98,7 @@ async fn a_tcp_probe_ends_with_fin_and_no_bytes() {
     }
 }
 
-// If this fails, a port nobody listens on counts as a backend, or the log does not say why not.
+// If this fails, a port without a listener counts as a backend, or the log lacks the reason.
 #[tokio::test]
 async fn a_closed_port_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +109,7 @@ async fn a_closed_port_is_refused() {
 
 // If this fails, a host that drops packets holds the probe for the kernel's two minutes.
 #[tokio::test]
-async fn a_connect_nobody_answers_ends_at_the_timeout() {
+async fn a_connect_without_an_answer_ends_at_the_timeout() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -153,7 +153,7 @@ async fn the_request_is_complete() {
     }
 }
 
-// If this fails, a server's answer is judged by something else than its status.
+// If this fails, an HTTP answer is not judged by its status alone.
 #[tokio::test]
 async fn only_the_status_matters() {
     let words = |found: u16| failed(&format!("HTTP status {found}, expected 200-299"));
@@ -168,7 +168,7 @@ async fn only_the_status_matters() {
 
 // If this fails, a backend that says when it will be back is not heard, or others are.
 #[tokio::test]
-async fn only_who_is_busy_may_put_off_the_next_probe() {
+async fn only_a_busy_server_may_put_off_the_next_probe() {
     let answer = |status: u16| format!("HTTP/1.1 {status} S\r\nRetry-After: 9\r\n\r\n");
     for status in [429, 503] {
         let reason = format!("HTTP status {status}, expected 200-299");
@@ -179,9 +179,9 @@ async fn only_who_is_busy_may_put_off_the_next_probe() {
     assert_eq!(answered(answer(200)).await, Ok(()));
 }
 
-// If this fails, a backend that talks something else takes our memory, or passes.
+// If this fails, a backend of another protocol takes our memory, or passes.
 #[tokio::test]
-async fn what_is_not_http_fails_in_words() {
+async fn other_protocols_than_http_fail_in_words() {
     assert_eq!(answered("SSH-2.0-OpenSSH_9.9\r\n").await, failed("the answer is not HTTP/1"));
     assert_eq!(answered(vec![0_u8; 4096]).await, failed("the answer is not HTTP/1"));
     let field = format!("X-Long: {}\r\n", "x".repeat(2_000));
@@ -210,7 +210,7 @@ async fn silence_and_dribble_end_at_the_timeout() {
     assert_eq!(dribble.await, failed("no HTTP answer within 300ms"));
 }
 
-// If this fails, a server that dies while it answers is blamed for something else.
+// If this fails, the log gives the wrong reason for a server that dies while it answers.
 #[tokio::test]
 async fn an_early_end_is_told_from_a_reset() {
     let closed = probe_one(http(), |mut stream| async move {

@@ -1,7 +1,7 @@
-//! The part of a probe that sends bytes and waits for others: for protocols that are not HTTP.
+//! A probe that sends bytes and waits for others, for protocols other than HTTP.
 //!
-//! The expectation may stand anywhere in the answer, and arrive in any number of pieces; what is
-//! missing is waited for. Time is bounded by the caller, memory here.
+//! The expectation may stand anywhere in the answer, and arrive in any number of pieces. The caller
+//! bounds the time, this file the memory.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -10,10 +10,10 @@ use crate::control::watch::prober::failure::ProbeFailure;
 
 /// An answer of this length without what is expected fails the probe.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// How much of an answer is shown in the words of a failure.
+/// The part of an answer that the words of a failure show.
 const SHOWN_MAX_BYTES: usize = 32;
 
-/// What was asked, and what has come for it up to now.
+/// The bytes to send, the bytes expected, and the answer so far.
 #[derive(Debug)]
 pub(super) struct Exchange<'a> {
     send: &'a [u8],
@@ -22,12 +22,12 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Nothing is sent yet. `expect` is not empty: nothing at all would never be found.
+    /// Nothing is sent yet. `expect` is not empty.
     pub(super) fn new(send: &'a [u8], expect: &'a [u8]) -> Self {
         Self { send, expect, answer: Vec::new() }
     }
 
-    /// Sends, and reads until the answer holds what is expected.
+    /// Sends, and reads until the answer holds the expectation.
     ///
     /// # Errors
     /// When the answer ends, or is too long, without it; in words.
@@ -35,7 +35,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), ProbeFailure> {
-        // A server that has spoken and gone needs no more: how it went is for the reads to tell.
+        // A server may have answered and closed already: the reads tell.
         let _gone = stream.write_all(self.send).await;
         let mut buffer = [0; 4096];
         loop {
@@ -65,10 +65,10 @@ impl<'a> Exchange<'a> {
         ProbeFailure::Backend(format!("{} within {timeout}", self.lacking("only")))
     }
 
-    /// Takes in a piece of the answer; whether what is expected is complete with it.
+    /// Takes in a piece of the answer; whether the expectation is complete with it.
     fn take(&mut self, news: &[u8]) -> bool {
         let room = ANSWER_MAX_BYTES.saturating_sub(self.answer.len());
-        // It may have begun in what came before.
+        // The expectation may have begun in an earlier piece.
         let from = self.answer.len().saturating_sub(self.expect.len().saturating_sub(1));
         self.answer.extend_from_slice(news.get(..room).unwrap_or(news));
         let unseen = self.answer.get(from..).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! From where a probe connects: as the sessions of its pool do, so that a firewall which lets only
-//! them through does not take the backend down. Never from a client's address: a probe has none.
+//! The source address of a probe: that of its pool's sessions, so that a firewall which admits only
+//! them does not take the backend down. Never a client's address: a probe has no client.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};

@@ -1,8 +1,7 @@
-//! The TLS part of a probe: a handshake, and what its certificate is worth.
+//! The TLS part of a probe: a handshake, and a judgement of the certificate.
 //!
-//! Nothing is sent but the handshake and its orderly end. The certificate is judged afterwards, by
-//! who is trusted, for whom it is, and its dates; see [`crate::control::host::trust`] for why.
-//! Time is bounded by the caller.
+//! The certificate is judged after the handshake, by its issuer, its names and its dates;
+//! [`crate::control::host::trust`] has the reason. The caller bounds the time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,17 +24,17 @@ use crate::control::watch::certificate::{Validity, expiry, span};
 use crate::control::watch::prober::failure::ProbeFailure;
 use crate::shared::Address;
 
-/// How much of an answer that is no TLS is shown.
+/// The part of an answer other than TLS that the words of a failure show.
 const BEGINNING_BYTES: usize = 12;
-/// How many names of a certificate that is for others are shown, and how much of each.
+/// The number of names of a certificate for other hosts that are shown, and the bytes of each.
 const NAMES_SHOWN: usize = 3;
 const NAME_SHOWN_BYTES: usize = 64;
 
-/// Types of TLS records (RFC 8446, section 5.1), and the version that all of them begin with.
+/// The types of TLS records (RFC 8446, section 5.1), and the first byte of their version.
 const RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 const MAJOR_VERSION: u8 = 3;
 
-/// A stream that remembers how the answer began.
+/// A stream that remembers the beginning of the answer.
 pub(super) struct Heard<S> {
     stream: S,
     beginning: Vec<u8>,
@@ -107,17 +106,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     }
 }
 
-/// Whom a backend has to be. Without a `host` its address, which is checked and never asked for.
+/// The name that a certificate has to be for: `host`, or else the address, which is checked but not
+/// sent as SNI.
 pub(super) fn name(tls: &TlsProbe, address: &Address) -> ServerName<'static> {
     let own = match address {
         Address::Ip(address) => address.ip(),
-        // A path is no name; the configuration has seen to it that none is checked.
+        // A path is no name; `check` refuses `verify` without `host` there.
         Address::Unix(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
     tls.name.clone().unwrap_or_else(|| own.into())
 }
 
-/// What a server has shown of itself.
+/// The certificates that a server has shown.
 pub(super) struct Shown<'a> {
     /// Its own certificate first.
     chain: &'a [CertificateDer<'static>],
@@ -125,22 +125,22 @@ pub(super) struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// By who has made a handshake.
+    /// The certificates of a completed handshake.
     pub(super) fn by<S>(stream: &'a TlsStream<S>) -> Self {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let validity = chain.first().and_then(|own| Validity::of(own));
         Self { chain, validity }
     }
 
-    /// When its certificate expires; `None` when that cannot be read.
+    /// The end of the server's certificate; `None` when it cannot be read.
     pub(super) fn not_after(&self) -> Option<u64> {
         self.validity.map(|validity| validity.not_after)
     }
 
-    /// Whether the certificate is good: now, for this name, by these roots.
+    /// Checks the certificate: its dates, its name, its issuer.
     ///
     /// # Errors
-    /// When it is not; in words.
+    /// When a check fails; in words.
     pub(super) fn judge(
         &self,
         name: &ServerName<'_>,
@@ -151,7 +151,7 @@ impl<'a> Shown<'a> {
             return Err(ProbeFailure::Backend("no certificate was shown".to_owned()));
         };
         self.compare_dates(now.as_secs())?;
-        // Trusted by itself: what else it may be used for, and who made it, is beside the point.
+        // A certificate that the file names is trusted itself: its issuer and uses do not count.
         let judged = if self.validity.is_some() && roots.named.contains(own) {
             ParsedCertificate::try_from(own).and_then(|own| verify_server_name(&own, name))
         } else {
@@ -163,7 +163,7 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// First, so that the words for what happens to everybody once are exact.
+    /// The dates come first, so that the most frequent failure has exact words.
     fn compare_dates(&self, now: u64) -> Result<(), ProbeFailure> {
         let Some(Validity { not_before, not_after }) = self.validity else { return Ok(()) };
         if now > not_after {
@@ -177,7 +177,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Why a certificate is no good.
+/// The words for a certificate that was refused.
 fn refused(error: &CertificateError) -> String {
     use CertificateError as E;
     match error {
@@ -201,7 +201,7 @@ fn refused(error: &CertificateError) -> String {
     }
 }
 
-/// Whom a certificate is for: names come as `DnsName("a.test")`, from the server that answered.
+/// The names of a certificate, which rustls gives as `DnsName("a.test")`; from the network.
 fn only_for(presented: &[String]) -> String {
     let names: Vec<String> = presented
         .iter()
@@ -219,7 +219,7 @@ fn only_for(presented: &[String]) -> String {
     }
 }
 
-/// Why a handshake has failed.
+/// The words for a handshake that failed.
 fn failure(error: &io::Error, beginning: &[u8]) -> ProbeFailure {
     if !beginning.is_empty() && !is_tls(beginning) {
         return ProbeFailure::Backend(no_tls(beginning));

@@ -36,7 +36,7 @@ struct Own {
 
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    // Else all of them are the same issuer, with different keys.
+    // Without a name of its own, all would be one issuer with different keys.
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2090, 1, 1);
@@ -169,7 +169,7 @@ async fn both_versions_pass() {
 
 // If this fails, a server that clients cannot trust keeps its clients, or the log does not say why.
 #[tokio::test]
-async fn what_is_wrong_with_a_certificate_is_said() {
+async fn every_fault_of_a_certificate_has_its_words() {
     let authority = Authority::new();
     let keys = authority.verified("host = \"a.test\"\n");
     let stranger = self_signed(params("a.test"));
@@ -185,17 +185,17 @@ async fn what_is_wrong_with_a_certificate_is_said() {
     }
     let words = "certificate not valid for a.test, only for b.test, c.test, d.test and 1 more";
     assert_eq!(verdict(&keys, &authority.sign(many)).await, failed(words));
-    let mut nobody = params("a.test");
-    nobody.subject_alt_names.clear();
+    let mut nameless = params("a.test");
+    nameless.subject_alt_names.clear();
     let words = "certificate not valid for a.test, nor for any other name";
-    assert_eq!(verdict(&keys, &authority.sign(nobody)).await, failed(words));
+    assert_eq!(verdict(&keys, &authority.sign(nameless)).await, failed(words));
     let mut ca = params("a.test");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let words = "certificate not trusted: it is that of an authority";
     assert_eq!(verdict(&keys, &self_signed(ca)).await, failed(words));
 }
 
-// If this fails, expiry is told wrong, or a server is taken out whose certificate nobody checks.
+// If this fails, expiry is reported wrong, or a certificate takes a server out without `verify`.
 #[tokio::test]
 async fn expiry_counts_where_certificates_are_checked() {
     let authority = Authority::new();
@@ -233,7 +233,7 @@ async fn a_certificate_that_the_file_names_is_trusted_itself() {
     }
 }
 
-// If this fails, a backend without a name cannot be checked, or is checked for somebody else's.
+// If this fails, a backend without a name cannot be checked, or is checked for another name.
 #[tokio::test]
 async fn without_a_host_the_certificate_is_for_the_address() {
     let authority = Authority::new();
@@ -335,7 +335,7 @@ async fn kept(stream: TcpStream) {
 
 // If this fails, a server that is not TLS, hung or gone passes, or the log does not say which.
 #[tokio::test]
-async fn what_is_no_handshake_fails_in_words() {
+async fn every_failed_handshake_has_its_words() {
     let plain = answered("2s", |mut stream| async move {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     });
