@@ -13,7 +13,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
 use evenkeel::policy::first_bytes::proxy_header::{
-    Ends, ProxyVersion, Statement, encode, encode_local,
+    Ends, ProxyVersion, Statement, encode, encode_own,
 };
 use support::{
     Backend, PATIENCE, Proxy, Setup, connect, connect_from, eventually, read_all, read_line,
@@ -90,7 +90,7 @@ fn the_claimed_address_is_the_client() {
 fn local_and_unknown_keep_the_address_of_the_peer() {
     let backend = Backend::echo();
     let proxy = Setup::of(&[&backend]).listener(TRUSTING).start();
-    let headers = [encode_local(ProxyVersion::V1), encode_local(ProxyVersion::V2)];
+    let headers = [encode_own(ProxyVersion::V1, None), encode_own(ProxyVersion::V2, None)];
     for (index, header) in headers.iter().enumerate() {
         assert_eq!(say(&proxy, header, b"x").unwrap(), b"x");
         let client = line(&proxy, index)["client"].as_str().unwrap().to_owned();

@@ -83,7 +83,7 @@ fn no_more_than_the_limit_hold_a_place() {
 fn the_last_place_of_a_backend_goes_to_one() {
     // If this fails, a backend's max_sessions is exceeded, or its last place stays empty.
     loom::model(|| {
-        let backend = Arc::new(BackendState::new(1, true));
+        let backend = Arc::new(BackendState::new(1, true, 0));
         assert_eq!(backend.claim(Some(2)), Claim::Taken);
         let other = {
             let backend = Arc::clone(&backend);

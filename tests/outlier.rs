@@ -16,7 +16,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use evenkeel::policy::first_bytes::proxy_header::{
+    AUTHORITY_BYTES_SAFE, Ends, ProxyVersion, Statement, V1_BYTES_MAX, encode,
+};
+use socket2::SockRef;
 use support::{
     Backend, PATIENCE, Proxy, Setup, connect, eventually, read_all, reset_when_dropped,
     try_connect, visit,
@@ -146,6 +151,66 @@ fn what_clients_do_is_no_evidence() {
     for backend in ["b1", "b2"] {
         assert!(support::admin::is_same(ejections(&proxy, backend), 0.0), "{backend} was ejected");
     }
+}
+
+/// A header of version 2 whose client has asked for a name of this length.
+fn naming(length: usize) -> Vec<u8> {
+    let name = vec![b'a'; length];
+    let end = "192.0.2.1:4711".parse().unwrap();
+    let ends = Some(Ends { source: end, destination: end });
+    encode(ProxyVersion::V2, &Statement { ends, unique_id: b"", authority: Some(&name) })
+}
+
+// If this fails, a client takes every backend of nginx's stream module out by a long name.
+#[test]
+fn a_header_that_a_name_makes_too_long_is_no_evidence() {
+    let short_sighted = || {
+        Backend::serving(|mut stream, _| {
+            let mut header = [0; 512];
+            let length = stream.read(&mut header)?;
+            if length > V1_BYTES_MAX {
+                return SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            }
+            stream.write_all(b"served")
+        })
+    };
+    let (one, two, refusing) = (short_sighted(), short_sighted(), Backend::refusing());
+    let setup = pool_of(&[&one, &two], OUTLIER)
+        .listener("accept_proxy = { from = [\"127.0.0.0/8\"] }")
+        .pool("send_proxy = \"v2\"");
+    let proxy = with_clock(setup, &refusing, &one).start();
+    let ask = |length| {
+        let mut client = connect(proxy.address());
+        client.write_all(&naming(length)).unwrap();
+        read_all(&mut client).is_ok_and(|answer| answer == b"served")
+    };
+    assert!(ask(AUTHORITY_BYTES_SAFE));
+    for _ in 0..20 {
+        assert!(!ask(100));
+    }
+    let_it_look(&proxy);
+    for backend in ["b1", "b2"] {
+        assert!(support::admin::is_same(ejections(&proxy, backend), 0.0), "{backend} was ejected");
+    }
+}
+
+// If this fails, further clients meet a backend after the failure that decides against it.
+#[test]
+fn the_deciding_failure_is_the_last() {
+    let (bad, good) = (Backend::refusing(), Backend::named("b2"));
+    let setup = Setup::of(&[&bad, &good]).pool("balance = \"first\"\nretries = 0").also(OUTLIER);
+    let proxy = setup.start();
+    for _ in 0..5 {
+        let answer = try_connect(proxy.address()).and_then(|mut client| read_all(&mut client));
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    for _ in 0..20 {
+        assert_eq!(visit(proxy.address()), "b2");
+    }
+    proxy.wait_for_line("backend back/b1 ejected for 5m: connect refused (5 failures in a row)");
+    let labels = [("pool", "back"), ("backend", "b1")];
+    let failures = proxy.metric("evenkeel_backend_connect_failures_total", &labels);
+    assert!(support::admin::is_same(failures, 5.0), "{failures} failures");
 }
 
 // If this fails, failures that are days apart add up to an ejection.

@@ -74,6 +74,26 @@ fn all_workers_remember_the_same() {
     }
 }
 
+// If this fails, clients of a backend that was removed stick to the next one with its id.
+#[test]
+fn a_new_backend_does_not_inherit_clients() {
+    let backends = named(3);
+    let of = |members: &[&Backend]| {
+        Setup::of(members).pool("balance = \"first\"\nsticky = { size = 64 }")
+    };
+    let proxy = of(&[&backends[0]]).start();
+    assert_eq!(served(&proxy, 1), "b1");
+    proxy.wait_for_sessions(0);
+    proxy.reload_with(&of(&[&backends[1]]).text());
+    eventually("all workers have seen it", PATIENCE, || {
+        let status = proxy.status();
+        status.workers.iter().all(|worker| worker.generation == status.generation).then_some(())
+    });
+    // The id of the first is free now, so the third gets it.
+    proxy.reload_with(&of(&[&backends[1], &backends[2]]).text());
+    assert_eq!(served(&proxy, 1), "b2");
+}
+
 // If this fails, a client is held to a backend that cannot serve, or changes back and forth.
 #[test]
 fn a_choice_yields_when_the_backend_is_out() {

@@ -224,8 +224,8 @@ fn servers_are_told_that_a_client_has_no_address() {
         assert_eq!(parse(&header).unwrap().unwrap().ends, None);
         match version {
             "v1" => assert_eq!(header, b"PROXY UNKNOWN\r\n"),
-            // Version 2, PROXY, of no family; then the session's number.
-            _ => assert_eq!((&header[12..14], header[16]), (&[0x21, 0x00][..], 0x05)),
+            // Version 2, LOCAL; then the session's number.
+            _ => assert_eq!((&header[12..14], header[16]), (&[0x20, 0x00][..], 0x05)),
         }
         let mut client = connect(proxy.address());
         let own = client.local_addr().unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::policy::balance::panic_mode::PanicThreshold;
 use crate::policy::terms::Word;
 
 use super::file::{Field, Section, Value};
@@ -132,6 +133,14 @@ impl<'t> Section<'t> {
     /// A rate.
     pub(super) fn rate(&self, name: &str, report: &mut Report<'_>) -> Field<EventRate> {
         self.read(name, report, scalar::rate)
+    }
+
+    /// When a pool panics, or its default.
+    pub(super) fn panic_threshold(&self, name: &str, report: &mut Report<'_>) -> PanicThreshold {
+        let default =
+            || self.default_of(name, |text| units::percent(text).ok()).map(PanicThreshold::AtMost);
+        let read = self.read(name, report, scalar::panic_threshold).value();
+        read.or_else(default).unwrap_or(PanicThreshold::AtMost(0))
     }
 
     /// A percentage, or its default.

@@ -67,6 +67,8 @@ pub enum Shape {
     Rate,
     /// A whole percentage, 0 to 100.
     Percent,
+    /// A whole percentage, or this word.
+    PercentOr(&'static str),
     /// A size in bytes.
     Size(u32, u32),
     /// A size in bytes per second.

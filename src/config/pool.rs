@@ -121,7 +121,7 @@ pub(super) static POOL: KeyTable = KeyTable {
                 "The share of a backend that comes up, or that a reload adds, grows along a line \
                     over this time, in 256 steps from nearly nothing.",
             ),
-        Key::new("panic_threshold", Shape::Percent).default("0%").reload("now").means(
+        Key::new("panic_threshold", Shape::PercentOr("never")).default("0%").reload("now").means(
             "When at most this share of the pool's backends is healthy, those that probes or \
                     sessions took out are tried again.",
         ),
@@ -212,7 +212,7 @@ fn terms(section: &Section<'_>, report: &mut Report<'_>) -> PoolTerms {
         queue: queue(section, report),
         load_factor: load_factor(section, report),
         slow_start: Some(slow_start).filter(|time| !time.is_zero()),
-        panic_threshold: section.percent_or_default("panic_threshold", report),
+        panic_threshold: section.panic_threshold("panic_threshold", report),
         outlier: outlier(section, report),
     }
 }
@@ -266,7 +266,7 @@ impl PoolConfig {
             .plain("transparent", self.transparent)
             .given(queue, |out, queue| out.table("queue", &queue::entries(queue)))
             .given(slow_start, |out, time| out.duration("slow_start", time))
-            .text("panic_threshold", format!("{panic_threshold}%"))
+            .text("panic_threshold", panic_threshold)
             .text("on_down", self.on_down)
     }
 }

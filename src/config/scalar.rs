@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::policy::balance::panic_mode::PanicThreshold;
+
 use super::file::{Value, join_or, quoted, shown};
 use super::key::RATE_PER_SECOND_MAX;
 use super::report::{Finding, Report};
@@ -141,6 +143,21 @@ pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<EventRa
 /// A percentage.
 pub(super) fn percent(value: &Value<'_>, report: &mut Report<'_>) -> Option<u8> {
     with_unit(value, "a percentage from \"0%\" to \"100%\"", "%", report, units::percent)
+}
+
+/// A percentage of healthy backends, or `"never"`.
+pub(super) fn panic_threshold(
+    value: &Value<'_>,
+    report: &mut Report<'_>,
+) -> Option<PanicThreshold> {
+    const EXPECTED: &str = "a percentage from \"0%\" to \"100%\", or \"never\"";
+    match value.text().map(str::trim) {
+        Some("never") => Some(PanicThreshold::Never),
+        _ => {
+            let percent = with_unit(value, EXPECTED, "%", report, units::percent)?;
+            Some(PanicThreshold::AtMost(percent))
+        }
+    }
 }
 
 /// A whole number within bounds.

@@ -84,6 +84,7 @@ fn of_shape(shape: Shape, inside: &KeyTable) -> Value {
         Shape::Duration(..) | Shape::WholeSeconds(..) => pattern(DURATION),
         Shape::Rate => pattern(RATE),
         Shape::Percent => pattern(PERCENT),
+        Shape::PercentOr(word) => json!({ "anyOf": [{ "const": word }, pattern(PERCENT)] }),
         Shape::Size(..) => pattern(SIZE),
         Shape::Bandwidth(..) => pattern(BANDWIDTH),
         Shape::Word(words) => json!({ "enum": words() }),

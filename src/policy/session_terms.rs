@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::policy::balance::panic_mode::PanicThreshold;
 use crate::policy::first_bytes::proxy_header::ProxyVersion;
 use crate::policy::health::outlier::EjectionRules;
 use crate::policy::pace::pacer::Rates;
@@ -44,8 +45,8 @@ pub struct PoolTerms {
     /// How long the share of a backend that came up, or is new, grows: see
     /// [`crate::policy::balance::slow_start`]; `None`: it is whole at once.
     pub slow_start: Option<Duration>,
-    /// In per cent: see [`crate::policy::balance::panic_mode`].
-    pub panic_threshold: u8,
+    /// When the verdicts of probes and sessions are ignored.
+    pub panic_threshold: PanicThreshold,
     /// When backends are ejected; `None` is never.
     pub outlier: Option<EjectionRules>,
 }

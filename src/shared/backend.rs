@@ -5,20 +5,23 @@
 //! of active sessions is exact: claim by increment, check, undo.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
 use crate::policy::balance::least_latency::Latency;
+use crate::policy::health::rise_fall::Belief;
 
 use super::failure_evidence::FailureEvidence;
 use super::stats::{BackendCounters, Counter, Gauge};
 use super::waiting::WaitingLine;
 
-/// Its probes fail.
+/// Its probes fail, or have not passed yet.
 const DOWN: u8 = 1;
 /// It failed too many sessions in a row.
 const EJECTED: u8 = 2;
+/// It is down only until a probe has judged it; never without [`DOWN`].
+const UNJUDGED: u8 = 4;
 
 /// What the operator wants of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +65,12 @@ pub enum Claim {
 /// Verdicts, sessions and counters of one backend.
 #[derive(Debug)]
 pub struct BackendState {
-    /// What speaks against it: [`DOWN`], [`EJECTED`]. One word, so that a choice reads one.
+    /// What speaks against it: [`DOWN`], [`EJECTED`], [`UNJUDGED`]. One word, so that a choice
+    /// reads one.
     verdicts: AtomicU8,
     admin: AtomicU8,
+    /// By which `sticky` knows it: unlike an id, a mark is not given to the next backend.
+    mark: u16,
     /// What its sessions say of it.
     pub failure_evidence: FailureEvidence,
     ejections: AtomicU64,
@@ -76,12 +82,14 @@ pub struct BackendState {
 }
 
 impl BackendState {
-    /// A backend without sessions.
+    /// A backend without sessions. Unless it is `up` it gets none until a probe has judged it.
+    /// `mark` is unique in its pool.
     #[must_use]
-    pub fn new(workers: usize, up: bool) -> Self {
+    pub fn new(workers: usize, up: bool, mark: u16) -> Self {
         Self {
-            verdicts: AtomicU8::new(if up { 0 } else { DOWN }),
+            verdicts: AtomicU8::new(if up { 0 } else { DOWN | UNJUDGED }),
             admin: AtomicU8::new(0),
+            mark,
             failure_evidence: FailureEvidence::default(),
             ejections: AtomicU64::new(0),
             active: Gauge::default(),
@@ -97,9 +105,26 @@ impl BackendState {
         self.verdicts.load(Ordering::Relaxed) & DOWN == 0
     }
 
+    /// What its probes say of it.
+    #[must_use]
+    pub fn belief(&self) -> Belief {
+        match self.verdicts.load(Ordering::Relaxed) {
+            verdicts if verdicts & UNJUDGED != 0 => Belief::Unjudged,
+            verdicts if verdicts & DOWN != 0 => Belief::Down,
+            _ => Belief::Up,
+        }
+    }
+
     /// Records the verdict of its probes.
     pub fn set_up(&self, up: bool) {
         self.set(DOWN, !up);
+        self.set(UNJUDGED, false);
+    }
+
+    /// By which `sticky` knows it.
+    #[must_use]
+    pub fn mark(&self) -> u16 {
+        self.mark
     }
 
     /// Whether it failed too many sessions in a row, and its time out is not over.
@@ -110,8 +135,8 @@ impl BackendState {
 
     /// Ejects it, which is counted, or readmits it.
     pub fn set_ejected(&self, ejected: bool) {
-        self.set(EJECTED, ejected);
-        if ejected {
+        let before = self.set(EJECTED, ejected);
+        if ejected && before & EJECTED == 0 {
             self.ejections.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -128,11 +153,20 @@ impl BackendState {
         self.verdicts.load(Ordering::Relaxed) == 0
     }
 
-    fn set(&self, verdict: u8, against: bool) {
+    /// Whether the verdicts let it serve; `panicking` ignores those that have been given.
+    #[must_use]
+    #[inline]
+    pub fn may_serve(&self, panicking: bool) -> bool {
+        let verdicts = self.verdicts.load(Ordering::Relaxed);
+        verdicts == 0 || (panicking && verdicts & UNJUDGED == 0)
+    }
+
+    /// Returns what spoke against it before.
+    fn set(&self, verdict: u8, against: bool) -> u8 {
         if against {
-            self.verdicts.fetch_or(verdict, Ordering::Relaxed);
+            self.verdicts.fetch_or(verdict, Ordering::Relaxed)
         } else {
-            self.verdicts.fetch_and(!verdict, Ordering::Relaxed);
+            self.verdicts.fetch_and(!verdict, Ordering::Relaxed)
         }
     }
 
@@ -214,6 +248,11 @@ impl BackendState {
 #[derive(Debug, Default)]
 pub struct PoolState {
     panicking: AtomicBool,
+    serving: AtomicBool,
+    /// Held for an ejection.
+    is_ejecting: AtomicBool,
+    /// The number of marks given to backends.
+    marks: AtomicU32,
     /// Clients that wait for a place.
     pub line: Arc<WaitingLine>,
 }
@@ -228,5 +267,76 @@ impl PoolState {
     /// Records it; returns what was recorded before.
     pub fn set_panicking(&self, panicking: bool) -> bool {
         self.panicking.swap(panicking, Ordering::Relaxed)
+    }
+
+    /// Whether a verdict lets at least one backend serve, as of the latest change.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Records it; returns what was recorded before.
+    pub fn set_serving(&self, serving: bool) -> bool {
+        self.serving.swap(serving, Ordering::Relaxed)
+    }
+
+    /// Does this unless another thread does it for the pool at this moment. Returns whether it was
+    /// done.
+    pub(super) fn eject_alone(&self, eject: impl FnOnce()) -> bool {
+        let is_free = !self.is_ejecting.swap(true, Ordering::Acquire);
+        if is_free {
+            eject();
+            self.is_ejecting.store(false, Ordering::Release);
+        }
+        is_free
+    }
+
+    /// A mark for a new backend: one that no backend has had, or after 65,536 of them one that no
+    /// present backend has. `taken` says which those are.
+    pub fn next_mark(&self, taken: impl Fn(u16) -> bool) -> u16 {
+        for _ in 0..=u16::MAX {
+            let number = self.marks.fetch_add(1, Ordering::Relaxed);
+            // The lower half: marks come round.
+            let [low, high, ..] = number.to_le_bytes();
+            let mark = u16::from_le_bytes([low, high]);
+            if number <= u32::from(u16::MAX) || !taken(mark) {
+                return mark;
+            }
+        }
+        u16::MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, a backend that waits for its first verdict serves, or one that a broken probe
+    // took out is not tried in a panic.
+    #[test]
+    fn panic_ignores_verdicts_and_waits_for_the_first() {
+        let state = BackendState::new(1, false, 0);
+        assert_eq!(state.belief(), Belief::Unjudged);
+        assert!(!state.is_up() && !state.may_serve(false) && !state.may_serve(true));
+        state.set_up(false);
+        assert_eq!(state.belief(), Belief::Down);
+        assert!(!state.may_serve(false) && state.may_serve(true));
+        state.set_up(true);
+        assert_eq!(state.belief(), Belief::Up);
+        assert!(state.may_serve(false));
+        state.set_ejected(true);
+        assert!(!state.may_serve(false) && state.may_serve(true));
+    }
+
+    // If this fails, clients of a removed backend stick to the one that came after it.
+    #[test]
+    fn marks_are_not_given_twice_while_they_are_in_use() {
+        let pool = PoolState::default();
+        let first = pool.next_mark(|_| false);
+        for _ in 0..u16::MAX {
+            assert_ne!(pool.next_mark(|mark| mark == first), first);
+        }
+        assert_eq!(pool.next_mark(|mark| mark == first), first + 1, "they have come round");
+        assert_eq!(pool.next_mark(|_| true), u16::MAX, "all are taken");
     }
 }

@@ -4,7 +4,7 @@
 //! evidence, not accounts, and one that a race loses is one of several. A backend that serves is
 //! only read here: the row is written on a failure, and by the first success after one.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::reasons::{ConnectFailure, Symptom};
 
@@ -12,8 +12,10 @@ use super::reasons::{ConnectFailure, Symptom};
 #[derive(Debug, Default)]
 pub struct FailureEvidence {
     row: AtomicU32,
-    /// The longest row since it was last taken: a success must not hide it before anybody looks.
-    worst: AtomicU32,
+    /// Whether the row may eject the backend.
+    judged: AtomicBool,
+    /// The row that ejected it last.
+    decisive: AtomicU32,
     /// Index of the latest [`Symptom`].
     symptom: AtomicU8,
 }
@@ -22,9 +24,8 @@ impl FailureEvidence {
     /// One more failure.
     #[cold]
     pub fn failed(&self, symptom: Symptom) {
-        let row = self.row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.symptom.store(symptom.index(), Ordering::Relaxed);
-        self.worst.fetch_max(row, Ordering::Relaxed);
+        self.row.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A success: the row is over.
@@ -34,10 +35,32 @@ impl FailureEvidence {
         }
     }
 
-    /// The longest row since the last call in which there was a failure; 0 without one.
+    /// Failures in a row up to now.
     #[must_use]
-    pub fn take_worst(&self) -> u32 {
-        self.worst.swap(0, Ordering::Relaxed)
+    pub fn row(&self) -> u32 {
+        self.row.load(Ordering::Relaxed)
+    }
+
+    /// Whether the row may eject the backend.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        self.judged.load(Ordering::Relaxed)
+    }
+
+    /// Starts to judge the backend, or stops.
+    pub fn set_judged(&self, judged: bool) {
+        self.judged.store(judged, Ordering::Relaxed);
+    }
+
+    /// Records the row that ejects the backend.
+    pub fn decide(&self, row: u32) {
+        self.decisive.store(row, Ordering::Relaxed);
+    }
+
+    /// The row that ejected the backend last.
+    #[must_use]
+    pub fn decisive(&self) -> u32 {
+        self.decisive.load(Ordering::Relaxed)
     }
 
     /// How the latest failure looked.
@@ -46,10 +69,9 @@ impl FailureEvidence {
         Symptom::at(self.symptom.load(Ordering::Relaxed))
     }
 
-    /// Forgets everything.
+    /// Forgets the row.
     pub fn clear(&self) {
         self.row.store(0, Ordering::Relaxed);
-        self.worst.store(0, Ordering::Relaxed);
     }
 }
 
@@ -78,23 +100,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_a_success_ended_is_still_seen_once() {
-        // If this fails, a backend that fails five times between two looks is never ejected, or
-        // one that failed now and then is.
+    fn a_success_ends_the_row() {
+        // If this fails, a backend that failed now and then is ejected.
         let evidence = FailureEvidence::default();
         for _ in 0..5 {
             evidence.failed(Symptom::Reset);
         }
+        assert_eq!(evidence.row(), 5);
         evidence.served();
         evidence.failed(Symptom::Closed);
-        assert_eq!((evidence.take_worst(), evidence.symptom()), (5, Symptom::Closed));
-        assert_eq!(evidence.take_worst(), 0);
-        evidence.failed(Symptom::Connect(ConnectFailure::Timeout));
-        assert_eq!(evidence.take_worst(), 2, "the row goes on over a look");
-        evidence.failed(Symptom::Reset);
+        assert_eq!((evidence.row(), evidence.symptom()), (1, Symptom::Closed));
         evidence.clear();
-        evidence.failed(Symptom::Reset);
-        assert_eq!(evidence.take_worst(), 1);
+        assert_eq!(evidence.row(), 0);
     }
 
     #[test]

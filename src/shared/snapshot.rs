@@ -17,6 +17,8 @@ use crate::policy::balance::Balance;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::sticky::Memory;
 use crate::policy::first_bytes::route::Route;
+use crate::policy::health::pool_health::PoolHealth;
+use crate::policy::health::rise_fall::Belief;
 use crate::policy::nat64::{Nat64, SeenClient};
 use crate::policy::session_terms::{ListenerTerms, PoolTerms};
 use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
@@ -260,6 +262,57 @@ impl Pool {
         let panicking = self.state.is_panicking();
         self.terms.queue.is_some() && self.backends().any(|backend| backend.is_usable(panicking))
     }
+
+    /// What the verdicts on its backends come to.
+    #[must_use]
+    pub fn health(&self) -> PoolHealth {
+        let mut health = PoolHealth::default();
+        for backend in self.backends().filter(|backend| backend.is_wanted()) {
+            let is_healthy = backend.state.is_healthy();
+            health.total += 1;
+            health.healthy += usize::from(is_healthy);
+            health.healthy_backups += usize::from(is_healthy && backend.backup);
+            health.unjudged += usize::from(backend.state.belief() == Belief::Unjudged);
+            health.ejected += usize::from(backend.state.is_ejected());
+        }
+        health
+    }
+
+    /// Ejects a backend whose sessions have failed too often in a row. The thread that sees a
+    /// failure asks at once, so that no further session meets it; where two threads ask at the same
+    /// moment, the control plane asks again a moment later. Returns false when the pool cannot
+    /// spare the backend.
+    #[cold]
+    pub fn eject_if_outlier(&self, backend: &Backend) -> bool {
+        let Backend { state, .. } = backend;
+        let (row, mut has_room) = (state.failure_evidence.row(), true);
+        let Some(rules) = self.terms.outlier.as_ref().filter(|rules| rules.is_outlier(row)) else {
+            return has_room;
+        };
+        self.state.eject_alone(|| {
+            let is_judged = state.failure_evidence.is_judged();
+            if is_judged && backend.is_wanted() && state.is_healthy() {
+                has_room = rules.has_room(self.health());
+                if has_room {
+                    state.failure_evidence.decide(row);
+                    state.set_ejected(true);
+                }
+            }
+        });
+        has_room
+    }
+
+    /// Stops to judge a backend by its sessions, and readmits it: from here on no thread ejects it.
+    pub fn stop_judging(&self, backend: &Backend) {
+        let stop = || {
+            backend.state.failure_evidence.set_judged(false);
+            backend.state.set_ejected(false);
+        };
+        // An ejection looks once at each backend of the pool.
+        while !self.state.eject_alone(stop) {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 /// Choices that are remembered.
@@ -370,13 +423,18 @@ impl Backend {
         }
     }
 
+    /// Whether an operator lets it serve.
+    #[must_use]
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        self.state.admin() == AdminState::Ready && self.weight > 0
+    }
+
     /// Whether new sessions may go there as soon as there is room; `panicking` ignores the verdicts
     /// of probes and sessions, never the operator's.
     #[must_use]
     pub fn is_usable(&self, panicking: bool) -> bool {
-        (self.state.is_healthy() || panicking)
-            && self.state.admin() == AdminState::Ready
-            && self.weight > 0
+        self.state.may_serve(panicking) && self.is_wanted()
     }
 
     /// Whether new sessions may go there now; `panicking` as above.
@@ -398,11 +456,9 @@ impl Backend {
         if self.weight == 0 {
             return Some(Obstacle::NoWeight);
         }
-        if !panicking && !self.state.is_up() {
-            return Some(Obstacle::Down);
-        }
-        if !panicking && self.state.is_ejected() {
-            return Some(Obstacle::Ejected);
+        if !self.state.may_serve(panicking) {
+            let is_up = self.state.is_up();
+            return Some(if is_up { Obstacle::Ejected } else { Obstacle::Down });
         }
         let is_full = |max: u32| self.state.active() >= u64::from(max);
         self.sessions_max.is_some_and(is_full).then_some(Obstacle::Full)
@@ -418,10 +474,13 @@ mod tests {
     #[test]
     fn a_backend_is_eligible_exactly_without_an_obstacle() {
         let mut seen = std::collections::HashSet::new();
-        for bits in 0..64_u32 {
+        for bits in 0..128_u32 {
             let is = |bit: u32| bits >> bit & 1 == 1;
-            let state = Arc::new(BackendState::new(1, !is(0)));
+            let state = Arc::new(BackendState::new(1, !is(0), 0));
             state.set_ejected(is(1));
+            if is(6) {
+                state.set_up(!is(0));
+            }
             let admins = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
             for admin in admins {
                 state.set_admin(admin);

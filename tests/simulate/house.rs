@@ -9,6 +9,7 @@ use evenkeel::policy::admit::admission::Rules;
 use evenkeel::policy::admit::limiter::Limiter;
 use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
+use evenkeel::policy::balance::panic_mode::PanicThreshold;
 use evenkeel::policy::client::Client;
 use evenkeel::policy::first_bytes::route::{Names, Route};
 use evenkeel::policy::nat64::Nat64;
@@ -56,9 +57,9 @@ fn net(address: IpAddr, prefix: u8) -> IpNet {
 
 impl House {
     pub(crate) fn new(setting: Setting) -> Self {
-        let states = || {
-            (0..setting.backends * 2).map(|_| Arc::new(BackendState::new(setting.workers, true)))
-        };
+        let marks = 0..u16::try_from(setting.backends * 2).unwrap();
+        let state = |mark| Arc::new(BackendState::new(setting.workers, true, mark));
+        let states = || marks.clone().map(state);
         let sources = |index: u32| {
             [[10, 1, 0, 1], [10, 1, 0, 2]]
                 .map(|from| Arc::new(Source::new(from.into(), backend_address(index))))
@@ -185,7 +186,7 @@ impl House {
                 queue: setting.queue,
                 load_factor: None,
                 slow_start: None,
-                panic_threshold: 0,
+                panic_threshold: PanicThreshold::AtMost(0),
                 outlier: None,
             },
             on_down: setting.on_down,

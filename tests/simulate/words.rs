@@ -53,7 +53,14 @@ pub(crate) fn look_at_greeting(network: &mut Network, backend: SocketId) {
     };
     let client = target.across.map(|client| &network.sockets[client]);
     let source = client.and_then(|client| client.claimed.or(client.address));
-    let due = source.map(|source| Ends { source, destination: HERE.into() });
+    let due = match source {
+        Some(source) => Some(Ends { source, destination: HERE.into() }),
+        // Version 1 names the connection's own addresses of a client that has none.
+        None if target.greeting.starts_with(b"PROXY ") => {
+            target.address.map(|destination| Ends { source: HERE.into(), destination })
+        }
+        None => None,
+    };
     if header.ends != due {
         network.problem(format!("a header for {backend} says {:?}, not {due:?}", header.ends));
     }

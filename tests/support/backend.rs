@@ -21,6 +21,17 @@ pub struct Backend {
     _bound: Option<OwnedFd>,
 }
 
+/// How a server ends that answers before it reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum EarlyEnd {
+    /// It closes: FIN, and a reset for a request that comes later.
+    Closes,
+    /// It sends the last part once the request has come, and closes: a reset.
+    AfterTheRequest,
+    /// It resets at once.
+    Reset,
+}
+
 #[derive(Default)]
 pub struct Shared {
     stopping: AtomicBool,
@@ -84,6 +95,22 @@ impl Backend {
             stream.write_all(bytes)?;
             stream.shutdown(Shutdown::Write)?;
             receive(&mut stream, shared)
+        })
+    }
+
+    /// Answers without reading, as services of xinetd do, each part in a write of its own.
+    pub fn answering_first(parts: &'static [&'static str], end: EarlyEnd) -> Self {
+        Self::serving(move |mut stream, _| {
+            for (number, part) in parts.iter().enumerate() {
+                if end == EarlyEnd::AfterTheRequest && number + 1 == parts.len() {
+                    stream.peek(&mut [0])?;
+                }
+                stream.write_all(part.as_bytes())?;
+            }
+            if end == EarlyEnd::Reset {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            }
+            Ok(())
         })
     }
 

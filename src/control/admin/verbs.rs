@@ -124,7 +124,7 @@ async fn set(
             readmit_at_once(plane, &found);
         }
         if let Some(pool) = snapshot.pool(found.pool) {
-            judge_panic(pool);
+            judge_panic(plane, pool);
         }
     }
     plane.current.lock().overrides = overrides;

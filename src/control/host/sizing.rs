@@ -13,6 +13,10 @@ use crate::sys::splice::Capacity;
 const RESERVED_DESCRIPTORS: u64 = 128;
 /// One descriptor in this many goes to pipes.
 const PIPE_SHARE: u64 = 64;
+/// One descriptor in this many goes to probes that run at once, within bounds.
+const PROBE_SHARE: u64 = 256;
+const PROBES_MIN: usize = 64;
+const PROBES_MAX: usize = 4096;
 /// Memory that one session may need when neither side reads.
 const SESSION_BYTES_WORST: u64 = 192 * 1024;
 /// Wide pipes get half of the pipe memory, narrow ones the rest.
@@ -42,6 +46,12 @@ impl Sizes {
             workers,
             pipe_bytes: (pages > 0).then_some(pages * 4096),
         }
+    }
+
+    /// Probes that may run at once, each with one descriptor.
+    pub(crate) fn probes(&self) -> usize {
+        let share = usize::try_from(self.descriptors / PROBE_SHARE).unwrap_or(PROBES_MAX);
+        share.clamp(PROBES_MIN, PROBES_MAX)
     }
 
     /// Pipes all workers together may have out.

@@ -5,12 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::control::host::listeners::{self, BoundAddresses};
-use crate::shared::{Address, AdminState, Backend, Snapshot};
-
-/// Whether an operator lets a backend serve.
-pub(crate) fn is_wanted(backend: &Backend) -> bool {
-    backend.state.admin() == AdminState::Ready && backend.weight > 0
-}
+use crate::shared::{Address, Backend, Snapshot};
 
 /// Real addresses of each listener, in the order of the configuration.
 pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<Address>> {

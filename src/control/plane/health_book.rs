@@ -2,9 +2,10 @@
 //! ejections.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::shared::BackendId;
+use crate::shared::{Backend, BackendId, BackendState, Snapshot};
 
 /// The reason for the state of a backend, for people.
 #[derive(Debug, Clone)]
@@ -29,47 +30,114 @@ pub(crate) struct ProbeCounts {
     pub(crate) failed: u64,
 }
 
-/// The probes and ejections of all backends.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct HealthBook {
-    /// The verdicts of probes.
-    pub(crate) verdicts: HashMap<BackendId, BackendVerdict>,
-    pub(crate) probes: HashMap<BackendId, ProbeCounts>,
-    /// The ends of the certificates that backends have shown, in seconds since the epoch.
-    pub(crate) certificates: HashMap<BackendId, u64>,
-    /// Present ejections.
-    pub(crate) ejections: HashMap<BackendId, BackendVerdict>,
+impl ProbeCounts {
+    /// Counts the result of one probe.
+    pub(crate) fn count(&mut self, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+    }
 }
 
+/// The health of one backend.
+#[derive(Debug, Clone)]
+pub(crate) struct BackendHealth {
+    /// Tells the backend from an earlier one with its id.
+    state: Arc<BackendState>,
+    /// Of its probes.
+    pub(crate) verdict: Option<BackendVerdict>,
+    pub(crate) probes: ProbeCounts,
+    /// The end of the certificate that it has shown, in seconds since the epoch.
+    pub(crate) certificate: Option<u64>,
+    /// Its present ejection.
+    pub(crate) ejection: Option<BackendVerdict>,
+}
+
+/// The health of all backends. An id that is used again starts clean.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HealthBook(HashMap<BackendId, BackendHealth>);
+
 impl HealthBook {
-    /// Counts the result of one probe.
-    pub(crate) fn count_probe(&mut self, backend: BackendId, passed: bool) {
-        let counts = self.probes.entry(backend).or_default();
-        if passed {
-            counts.passed += 1;
-        } else {
-            counts.failed += 1;
+    /// The health of a backend, to be changed.
+    pub(crate) fn of(&mut self, backend: &Backend) -> &mut BackendHealth {
+        let clean = || BackendHealth {
+            state: Arc::clone(&backend.state),
+            verdict: None,
+            probes: ProbeCounts::default(),
+            certificate: None,
+            ejection: None,
+        };
+        let entry = self.0.entry(backend.id).or_insert_with(clean);
+        if !Arc::ptr_eq(&entry.state, &backend.state) {
+            *entry = clean();
+        }
+        entry
+    }
+
+    /// The health of a backend, if something is known of it.
+    pub(crate) fn get(&self, backend: &Backend) -> Option<&BackendHealth> {
+        let entry = self.0.get(&backend.id)?;
+        Arc::ptr_eq(&entry.state, &backend.state).then_some(entry)
+    }
+
+    /// Drops the results of a backend's probes.
+    pub(crate) fn forget_probes(&mut self, backend: &Backend) {
+        if self.get(backend).is_some() {
+            let entry = self.of(backend);
+            entry.verdict = None;
+            entry.probes = ProbeCounts::default();
+            entry.certificate = None;
         }
     }
 
-    /// Drops verdict, counts and certificate of a backend that has no probes, or none yet.
-    pub(crate) fn forget_probes(&mut self, backend: BackendId) {
-        self.verdicts.remove(&backend);
-        self.probes.remove(&backend);
-        self.certificates.remove(&backend);
-    }
-
-    /// Records the reason for a verdict that no probe has changed.
-    pub(crate) fn explain_verdict(&mut self, backend: BackendId, reason: String) {
-        self.verdicts.insert(backend, BackendVerdict::from_now(reason));
-    }
-
-    /// Records when the certificate of a backend expires, in seconds since the epoch, or that it
-    /// has shown none.
-    pub(crate) fn set_certificate(&mut self, backend: BackendId, not_after: Option<u64>) {
-        match not_after {
-            Some(not_after) => self.certificates.insert(backend, not_after),
-            None => self.certificates.remove(&backend),
+    /// Drops what is known of backends that are gone.
+    pub(crate) fn keep(&mut self, snapshot: &Snapshot) {
+        let is_there = |id: BackendId, entry: &BackendHealth| {
+            snapshot.backend(id).is_some_and(|backend| Arc::ptr_eq(&backend.state, &entry.state))
         };
+        self.0.retain(|id, entry| is_there(*id, entry));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::{Address, PoolId};
+
+    fn backend() -> Backend {
+        Backend {
+            id: BackendId::new(3),
+            pool: PoolId::new(0),
+            pool_name: "p".to_owned(),
+            name: "b".to_owned(),
+            address: Address::Ip(([192, 0, 2, 1], 80).into()),
+            weight: 1,
+            sessions_max: None,
+            backup: false,
+            measured: false,
+            line: None,
+            source: None,
+            state: Arc::new(BackendState::new(1, true, 0)),
+        }
+    }
+
+    // If this fails, a new backend is shown with the ejection, the probes or the certificate of the
+    // one that had its id before.
+    #[test]
+    fn an_id_that_is_used_again_starts_clean() {
+        let (old, new) = (backend(), backend());
+        let mut book = HealthBook::default();
+        let entry = book.of(&old);
+        entry.ejection = Some(BackendVerdict::from_now("for 30s: reset"));
+        entry.verdict = Some(BackendVerdict::from_now("probe passed"));
+        entry.certificate = Some(1);
+        entry.probes.count(false);
+        assert!(book.get(&old).is_some() && book.get(&new).is_none());
+        let entry = book.of(&new);
+        assert!(entry.ejection.is_none() && entry.verdict.is_none());
+        assert_eq!((entry.certificate, entry.probes), (None, ProbeCounts::default()));
+        assert!(book.get(&old).is_none());
     }
 }

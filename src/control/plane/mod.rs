@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 pub(crate) mod configured;
 pub(crate) mod health_book;
+pub(crate) mod loss_bells;
 pub(crate) mod outlier_book;
 pub(crate) mod overrides;
 pub(crate) mod source_book;

@@ -23,4 +23,6 @@ pub(crate) struct JudgedBackend {
     /// Tells a backend from a later one with the same id.
     pub(crate) state: Arc<BackendState>,
     pub(crate) history: History,
+    /// The row that was logged when its pool could not spare it.
+    pub(crate) spared: u32,
 }

@@ -15,13 +15,13 @@ use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
 use crate::control::plane::clock::seconds_now;
-use crate::control::plane::configured::is_wanted;
 use crate::control::plane::health_book::HealthBook;
+use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::source_book::SourceBook;
 use crate::control::plane::workers::Workers;
-use crate::shared::{Pool, Publisher};
+use crate::shared::Publisher;
 
 /// How far the process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,7 @@ pub(crate) struct Plane {
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) health: Mutex<HealthBook>,
     pub(crate) outliers: OutlierBook,
+    pub(crate) loss_bells: LossBells,
     pub(crate) sources: SourceBook,
     pub(crate) reloads: ReloadCounts,
     phase: AtomicU8,
@@ -122,6 +123,7 @@ impl Plane {
             changing: tokio::sync::Mutex::default(),
             health: Mutex::default(),
             outliers: OutlierBook::default(),
+            loss_bells: LossBells::default(),
             sources: SourceBook::default(),
             reloads: ReloadCounts::default(),
             phase: AtomicU8::new(ProcessPhase::Starting as u8),
@@ -148,7 +150,7 @@ impl Plane {
         let serves = snapshot.open_listeners().any(|listener| {
             let routes = listener.routing.iter().flat_map(|routing| &routing.routes);
             let mut pools = routes.map(|route| route.target).chain([listener.pool]);
-            pools.any(|id| snapshot.pool(id).is_some_and(|pool| pool_can_serve(pool)))
+            pools.any(|id| snapshot.pool(id).is_some_and(|pool| pool.health().serves()))
         });
         self.phase() == ProcessPhase::Serving && serves
     }
@@ -157,15 +159,11 @@ impl Plane {
     pub(crate) fn can_serve(&self, pool: &str) -> bool {
         let snapshot = self.publisher.latest();
         let found = snapshot.pools.iter().flatten().find(|known| known.name == pool);
-        found.is_some_and(|pool| pool_can_serve(pool))
+        found.is_some_and(|pool| pool.health().serves())
     }
 
     /// The time by the workers' clock, in microseconds.
     pub(crate) fn now_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
-}
-
-fn pool_can_serve(pool: &Pool) -> bool {
-    pool.backends().any(|backend| backend.state.is_healthy() && is_wanted(backend))
 }

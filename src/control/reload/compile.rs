@@ -244,7 +244,8 @@ impl Builder<'_> {
             None => {
                 let index = free_index(&mut self.backends, self.taken);
                 self.taken = index + 1;
-                let state = Arc::new(BackendState::new(self.inputs.workers, initial_up));
+                let mark = self.mark(slot);
+                let state = Arc::new(BackendState::new(self.inputs.workers, initial_up, mark));
                 if self.inputs.previous.generation > Generation(0) {
                     state.begin(self.inputs.now_us);
                 }
@@ -269,6 +270,15 @@ impl Builder<'_> {
         });
         self.backends[id.index()] = Some(Arc::clone(&built));
         built
+    }
+
+    /// A mark that no backend of the pool has, neither in this snapshot nor in the previous one.
+    fn mark(&self, slot: &PoolSlot) -> u16 {
+        let has_it = |mark: u16| {
+            let members = self.backends.iter().flatten().filter(|other| other.pool == slot.id);
+            members.into_iter().any(|other| other.state.mark() == mark)
+        };
+        slot.state.next_mark(has_it)
     }
 
     /// Where connections to an address come from, unless the kernel chooses.

@@ -57,8 +57,10 @@ pub(crate) fn publish(
     lift_probeless(plane, config, snapshot);
     outlier::take_up(plane, snapshot);
     source_ports::take_up(plane, snapshot);
+    plane.health.lock().keep(snapshot);
+    plane.loss_bells.keep(snapshot);
     for pool in snapshot.pools.iter().flatten() {
-        judge_panic(pool);
+        judge_panic(plane, pool);
     }
     plane.workers.wake();
 }

@@ -1,21 +1,21 @@
-//! Outlier ejection: judges backends by the failures of real sessions, ejects them, and readmits
-//! them at the end of their time.
+//! Outlier ejection: records the backends that workers have ejected for failures of real sessions,
+//! and readmits them at the end of their time.
 //!
-//! Workers count failures in atomics of the backend (`shared/failure_evidence.rs`); the rules are
-//! `policy/health/outlier.rs`. Looks run only while a pool has an `outlier` table. An ejection
-//! survives a reload as long as the backend and its pool's table stay in the file.
+//! Workers count failures in atomics of the backend (`shared/failure_evidence.rs`) and eject it at
+//! the deciding one (`Pool::eject_if_outlier`); the rules are `policy/health/outlier.rs`. Looks run
+//! only while a pool has an `outlier` table. An ejection survives a reload as long as the backend
+//! and its pool's table stay in the file.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::units::show_duration;
-use crate::control::plane::configured::is_wanted;
 use crate::control::plane::health_book::BackendVerdict;
 use crate::control::plane::outlier_book::JudgedBackend;
 use crate::control::plane::state::Plane;
 use crate::control::watch::panic::judge_panic;
 use crate::control::words::count;
-use crate::policy::health::outlier::{History, PoolHealth};
+use crate::policy::health::outlier::History;
 use crate::shared::{Backend, Pool, Snapshot};
 
 /// How often failures and due readmissions are looked at.
@@ -41,27 +41,35 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
         for backend in pool.backends() {
             let is_same = |known: &JudgedBackend| Arc::ptr_eq(&known.state, &backend.state);
             let known = before.remove(&backend.id).filter(is_same);
-            match known {
-                Some(known) if pool.terms.outlier.is_some() => {
-                    judged.insert(backend.id, known);
-                    continue;
-                }
-                _ if backend.state.is_ejected() => {
-                    lift(plane, backend);
-                    tracing::warn!("{} readmitted by a reload", name(backend));
-                }
-                _ => {}
+            if pool.terms.outlier.is_none() {
+                stop_judging(plane, pool, backend);
+                continue;
             }
-            if pool.terms.outlier.is_some() {
+            let known = known.unwrap_or_else(|| {
                 // Failures from before its pool had the table are no evidence.
                 backend.state.failure_evidence.clear();
+                backend.state.failure_evidence.set_judged(true);
                 let state = Arc::clone(&backend.state);
-                judged.insert(backend.id, JudgedBackend { state, history: History::default() });
-            }
+                JudgedBackend { state, history: History::default(), spared: 0 }
+            });
+            judged.insert(backend.id, known);
         }
     }
     if !judged.is_empty() {
         plane.outliers.wanted.notify_one();
+    }
+}
+
+/// Its pool has no `outlier` table (any more).
+fn stop_judging(plane: &Plane, pool: &Pool, backend: &Backend) {
+    if !backend.state.failure_evidence.is_judged() {
+        return;
+    }
+    let was_ejected = backend.state.is_ejected();
+    pool.stop_judging(backend);
+    if was_ejected {
+        lift(plane, backend);
+        tracing::warn!("{} readmitted by a reload", name(backend));
     }
 }
 
@@ -77,7 +85,8 @@ pub(crate) fn readmit_at_once(plane: &Plane, backend: &Backend) {
     lift(plane, backend);
 }
 
-/// Readmits the backends whose time is over, then ejects those that have failed too often.
+/// Readmits the backends whose time is over, and records those that have been ejected since the
+/// latest look.
 fn judge_all(plane: &Plane) {
     let now = plane.started.elapsed();
     let snapshot = plane.publisher.latest();
@@ -93,75 +102,57 @@ fn judge_all(plane: &Plane) {
         }
         for backend in pool.backends() {
             let Some(known) = judged.get_mut(&backend.id) else { continue };
-            let failures = backend.state.failure_evidence.take_worst();
-            if !rules.is_outlier(failures) || !is_candidate(backend) {
-                continue;
+            if !pool.eject_if_outlier(backend) {
+                tell_spared(known, backend);
             }
-            if rules.has_room(standing(pool)) {
+            if backend.state.is_ejected() && known.history.until().is_none() {
                 let time_out = known.history.eject(rules, now);
-                eject(plane, pool, backend, &Ejection { failures, time_out });
-            } else {
-                tracing::debug!(
-                    "{} failed {failures} sessions in a row; its pool can spare no other",
-                    name(backend),
-                );
+                record_ejection(plane, pool, backend, time_out);
             }
         }
     }
 }
 
-/// The reason and the length of an ejection.
-struct Ejection {
-    /// Sessions that failed in a row.
-    failures: u32,
-    time_out: Duration,
+/// Says once for each further failure that a backend stays because its pool needs it.
+fn tell_spared(known: &mut JudgedBackend, backend: &Backend) {
+    let failures = backend.state.failure_evidence.row();
+    if failures != known.spared {
+        known.spared = failures;
+        tracing::debug!(
+            "{} failed {failures} sessions in a row; its pool can spare no other",
+            name(backend),
+        );
+    }
 }
 
-fn eject(plane: &Plane, pool: &Pool, backend: &Backend, ejection: &Ejection) {
-    let out = show_duration(ejection.time_out);
-    let why = backend.state.failure_evidence.symptom().words();
-    backend.state.failure_evidence.clear();
-    backend.state.set_ejected(true);
-    let reason = format!("{why} ({} in a row)", count(u64::from(ejection.failures), "failure"));
+fn record_ejection(plane: &Plane, pool: &Pool, backend: &Backend, time_out: Duration) {
+    let out = show_duration(time_out);
+    let evidence = &backend.state.failure_evidence;
+    let failures = count(u64::from(evidence.decisive()), "failure");
+    let reason = format!("{} ({failures} in a row)", evidence.symptom().words());
     let verdict = BackendVerdict::from_now(format!("for {out}: {reason}"));
-    plane.health.lock().ejections.insert(backend.id, verdict);
-    let PoolHealth { healthy, .. } = standing(pool);
-    let total = pool.backends().count();
+    plane.health.lock().of(backend).ejection = Some(verdict);
+    let (healthy, total) = (pool.health().healthy, pool.backends().count());
     tracing::warn!("{} ejected for {out}: {reason}, {healthy} of {total} left", name(backend));
-    judge_panic(pool);
+    judge_panic(plane, pool);
 }
 
 fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
     lift(plane, backend);
-    let PoolHealth { healthy, .. } = standing(pool);
-    let total = pool.backends().count();
+    let (healthy, total) = (pool.health().healthy, pool.backends().count());
     let still = if backend.state.is_up() { "" } else { " but down by its probes" };
     tracing::warn!(
         "{} readmitted{still}: its time out is over, {healthy} of {total} up",
         name(backend),
     );
-    judge_panic(pool);
+    judge_panic(plane, pool);
 }
 
 fn lift(plane: &Plane, backend: &Backend) {
     // Failures of sessions that began before the ejection are no reason for another.
     backend.state.failure_evidence.clear();
     backend.state.set_ejected(false);
-    plane.health.lock().ejections.remove(&backend.id);
-}
-
-/// Whether an ejection would change anything.
-fn is_candidate(backend: &Backend) -> bool {
-    is_wanted(backend) && backend.state.is_healthy()
-}
-
-fn standing(pool: &Pool) -> PoolHealth {
-    let wanted = || pool.backends().filter(|backend| is_wanted(backend));
-    PoolHealth {
-        total: wanted().count(),
-        ejected: wanted().filter(|backend| backend.state.is_ejected()).count(),
-        healthy: wanted().filter(|backend| backend.state.is_healthy()).count(),
-    }
+    plane.health.lock().of(backend).ejection = None;
 }
 
 fn name(backend: &Backend) -> String {

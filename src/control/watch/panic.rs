@@ -1,41 +1,52 @@
-//! Panic of a pool: decided, put in force, and logged.
+//! A pool after a change of its backends' health: whether it serves, whether it panics, and what
+//! follows from that.
 //!
 //! The rule is `policy/balance/panic_mode.rs`.
 
-use crate::control::plane::configured::is_wanted;
+use crate::control::plane::state::Plane;
+use crate::control::watch::on_down::end_sessions_of;
 use crate::control::words::too_few_healthy;
-use crate::policy::balance::panic_mode::is_panicking;
+use crate::policy::health::pool_health::PoolHealth;
+use crate::policy::health::rise_fall::Belief;
 use crate::shared::Pool;
 
-/// Decides whether a pool panics, and logs a change.
-pub(crate) fn judge_panic(pool: &Pool) {
-    if let Some(panic) = decide_panic(pool) {
-        tell_panic(pool, &panic);
+/// Decides whether a pool panics, logs a change, and acts on it. Whoever changes the health of a
+/// backend calls it.
+pub(crate) fn judge_panic(plane: &Plane, pool: &Pool) {
+    if let Some(panic) = decide_panic(plane, pool) {
+        follow_panic(plane, pool, &panic);
     }
 }
 
 /// The start or the end of a panic.
 pub(super) struct PanicChange {
     panicking: bool,
-    healthy: usize,
-    wanted: usize,
+    health: PoolHealth,
 }
 
-/// Decides whether a pool panics and puts that in force. Returns a change.
-pub(super) fn decide_panic(pool: &Pool) -> Option<PanicChange> {
-    let wanted: Vec<_> = pool.backends().filter(|backend| is_wanted(backend)).collect();
-    let healthy = wanted.iter().filter(|backend| backend.state.is_healthy()).count();
-    let panicking = is_panicking(healthy, wanted.len(), pool.terms.panic_threshold);
+/// Decides whether a pool serves and panics, and puts that in force. Returns a change of panic.
+pub(super) fn decide_panic(plane: &Plane, pool: &Pool) -> Option<PanicChange> {
+    let health = pool.health();
+    if pool.state.set_serving(health.serves()) && !health.serves() {
+        plane.loss_bells.ring(pool.id);
+    }
+    let panicking = pool.terms.panic_threshold.is_panicking(health);
     let was_panicking = pool.state.set_panicking(panicking);
-    (was_panicking != panicking).then_some(PanicChange { panicking, healthy, wanted: wanted.len() })
+    (was_panicking != panicking).then_some(PanicChange { panicking, health })
 }
 
-/// Logs a change.
-pub(super) fn tell_panic(pool: &Pool, change: &PanicChange) {
+/// Logs a change. Sessions that a panic has let in end with it, unless `on_down` keeps them.
+pub(super) fn follow_panic(plane: &Plane, pool: &Pool, change: &PanicChange) {
     if change.panicking {
-        let words = too_few_healthy(change.healthy as u64, change.wanted as u64);
+        let words = too_few_healthy(change.health.healthy as u64, change.health.total as u64);
         tracing::error!("pool {}: {words}", pool.name);
-    } else {
-        tracing::warn!("pool {}: enough healthy backends again", pool.name);
+        return;
+    }
+    tracing::warn!("pool {}: verdicts count again", pool.name);
+    // Sessions of a drained backend are the operator's to end.
+    for backend in pool.backends().filter(|backend| backend.is_wanted()) {
+        if backend.state.belief() == Belief::Down {
+            end_sessions_of(plane, backend, pool);
+        }
     }
 }

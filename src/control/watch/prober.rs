@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -31,10 +31,11 @@ use crate::shared::{AdminState, Backend, BackendId};
 use crate::control::host::trust::TlsProbe;
 use crate::control::plane::clock::seconds_now;
 use crate::control::plane::configured::configured_backends;
+use crate::control::plane::health_book::BackendVerdict;
 use crate::control::plane::state::Plane;
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::control::watch::prober::failure::ProbeFailure;
-use crate::control::watch::prober::pace::{Pace, WAIT_MIN};
+use crate::control::watch::prober::pace::{Others, Pace, WAIT_MIN};
 use crate::control::watch::prober::probe::{ProbeQuestion, ProbeResult, probe};
 use crate::control::watch::verdict::set_verdict;
 
@@ -46,6 +47,8 @@ const START_SPREAD_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Prober {
     plane: Arc<Plane>,
     tasks: Mutex<HashMap<BackendId, Task>>,
+    /// As many permits as probes may run at once.
+    at_once: Arc<Semaphore>,
 }
 
 /// The probes of one backend; dropping it ends them at once.
@@ -80,7 +83,8 @@ impl Drop for Task {
 impl Prober {
     /// No probes yet.
     pub(crate) fn new(plane: Arc<Plane>) -> Self {
-        Self { plane, tasks: Mutex::default() }
+        let at_once = Arc::new(Semaphore::new(plane.sizes.probes()));
+        Self { plane, tasks: Mutex::default(), at_once }
     }
 
     /// Probes the backends of this configuration, the published one. Needs a tokio runtime.
@@ -103,9 +107,8 @@ impl Prober {
                 None => new.push((Arc::clone(backend), orders)),
             }
         }
-        // Counts and reasons of one backend must not pass to the next one with its id.
-        for id in before.keys().chain(new.iter().map(|(backend, _)| &backend.id)) {
-            self.plane.health.lock().forget_probes(*id);
+        for backend in before.values().map(|task| &task.backend).chain(new.iter().map(|(b, _)| b)) {
+            self.plane.health.lock().forget_probes(backend);
         }
         let count = new.len();
         for (position, (backend, orders)) in new.into_iter().enumerate() {
@@ -116,11 +119,13 @@ impl Prober {
 
     fn start(&self, backend: Arc<Backend>, orders: Orders, first: Duration) -> Task {
         // The state of a new backend begins as configured; a known backend keeps its verdict.
-        let pace = Pace::new(&orders.health, backend.state.is_up());
+        let pace = Pace::new(&orders.health, backend.state.belief());
         let (orders, receiver) = watch::channel(orders);
         let watched = ProbedBackend {
             plane: Arc::clone(&self.plane),
             backend: Arc::clone(&backend),
+            at_once: Arc::clone(&self.at_once),
+            loss: self.plane.loss_bells.of(backend.pool),
             pace,
             has_told: false,
             is_explained: false,
@@ -144,10 +149,22 @@ impl Task {
     }
 }
 
+/// Probes once, when a permit is free: many backends that hang at once must not use up the
+/// descriptors of sessions.
+async fn probe_with_permit(at_once: &Semaphore, question: ProbeQuestion<'_>) -> ProbeResult {
+    // The semaphore is never closed.
+    let _permit = at_once.acquire().await.ok();
+    probe(question).await
+}
+
 /// One backend, as its task sees it.
 struct ProbedBackend {
     plane: Arc<Plane>,
     backend: Arc<Backend>,
+    /// A probe runs only with one of these permits.
+    at_once: Arc<Semaphore>,
+    /// Rings when the pool has lost its last healthy backend.
+    loss: Arc<Notify>,
     pace: Pace,
     /// Whether it is logged that probes cannot be made at present.
     has_told: bool,
@@ -171,9 +188,15 @@ impl ProbedBackend {
                     Orders { health, tls } = orders.borrow_and_update().clone();
                     self.pace.retune(&health);
                     if tls.is_none() {
-                        self.plane.health.lock().set_certificate(self.backend.id, None);
+                        self.plane.health.lock().of(&self.backend).certificate = None;
                     }
                     due = due.min(Instant::now() + self.pace.anywhere(fastrand::u64(..)));
+                    continue;
+                }
+                () = self.loss.notified() => {
+                    if let Some(wait) = self.pace.hurry(fastrand::u64(..)) {
+                        due = due.min(Instant::now() + wait);
+                    }
                     continue;
                 }
                 () = sleep_until(due) => {}
@@ -194,7 +217,7 @@ impl ProbedBackend {
                     orders.mark_changed();
                     continue;
                 }
-                found = probe(question) => found,
+                found = probe_with_permit(&self.at_once, question) => found,
             };
             let ProbeResult { verdict, not_after } = found;
             if let Some(not_after) = not_after {
@@ -212,7 +235,7 @@ impl ProbedBackend {
     /// Records the end of the backend's certificate; logs it once when it is near, and once when it
     /// has passed.
     fn note_certificate(&mut self, not_after: u64) {
-        self.plane.health.lock().set_certificate(self.backend.id, Some(not_after));
+        self.plane.health.lock().of(&self.backend).certificate = Some(not_after);
         let now = seconds_now();
         let warning = (not_after, now > not_after);
         if is_near(not_after, now) && self.warned_of != Some(warning) {
@@ -248,7 +271,7 @@ impl ProbedBackend {
             tracing::debug!("probe of backend {} failed: {reason}", name());
         }
         self.has_told = false;
-        self.plane.health.lock().count_probe(self.backend.id, failure.is_none());
+        self.plane.health.lock().of(&self.backend).probes.count(failure.is_none());
         let change = self.pace.record(failure.is_none());
         let row = self.pace.row();
         match (change, failure) {
@@ -265,10 +288,16 @@ impl ProbedBackend {
             (_, failure) if !self.is_explained => self.explain(failure),
             _ => {}
         }
+        let others = if self.is_pool_serving() { Others::Serve } else { Others::Fail };
         match asked {
-            Some(after) => self.pace.wait_as_asked(after, fastrand::u64(..)),
-            None => self.pace.wait(fastrand::u64(..)),
+            Some(after) => self.pace.wait_as_asked(after, others, fastrand::u64(..)),
+            None => self.pace.wait(others, fastrand::u64(..)),
         }
+    }
+
+    fn is_pool_serving(&self) -> bool {
+        let snapshot = self.plane.publisher.latest();
+        snapshot.pool(self.backend.pool).is_some_and(|pool| pool.state.is_serving())
     }
 
     /// Records the evidence for or against a verdict that is still an assumption.
@@ -278,7 +307,8 @@ impl ProbedBackend {
             None => "probe passed".to_owned(),
             Some(reason) => format!("probe failed: {reason}"),
         };
-        self.plane.health.lock().explain_verdict(self.backend.id, reason);
+        let verdict = BackendVerdict::from_now(reason);
+        self.plane.health.lock().of(&self.backend).verdict = Some(verdict);
         self.is_explained = passed == self.backend.state.is_up();
     }
 }

@@ -86,10 +86,9 @@ impl Chooser {
             can
         };
         let known = memory.recall(key, asking.now_us, *seconds);
-        let numbered = |number: u16| {
-            pool.primary.members.iter().find(|member| member.id.index() == usize::from(number))
-        };
-        let had = known.and_then(|choice| numbered(choice.backend)).filter(can_serve);
+        let marked =
+            |mark: u16| pool.primary.members.iter().find(|member| member.state.mark() == mark);
+        let had = known.and_then(|choice| marked(choice.backend)).filter(can_serve);
         if let Some(backend) = had {
             if self.claim(backend) == Claim::Full {
                 asking.passed_over.note(backend.id, Obstacle::Full);
@@ -234,11 +233,8 @@ impl Chooser {
     }
 
     fn remember(&self, sticky: &Sticky, key: u64, backend: &Backend, asking: Asking<'_>) {
-        // A backend beyond the 65,536th is not remembered.
-        if let Ok(number) = u16::try_from(backend.id.index())
-            && !self.only_looks
-        {
-            sticky.memory.remember(key, number, asking.now_us, sticky.seconds);
+        if !self.only_looks {
+            sticky.memory.remember(key, backend.state.mark(), asking.now_us, sticky.seconds);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::dataplane::session::stage::Stage;
 use crate::dataplane::stream::Readiness;
 use crate::dataplane::stream::wire::Side;
 use crate::policy::client::Client;
-use crate::policy::first_bytes::proxy_header::{self, Ends, Statement};
+use crate::policy::first_bytes::proxy_header::{self, Ends, ProxyVersion, Statement};
 use crate::shared::{Address, BackendId, ConnectFailure, RefuseReason};
 use crate::sys::socket::ConnectStatus;
 
@@ -90,8 +90,7 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
     loop {
         let Some(backend) = choose(session, desk) else { return why_none(session, desk) };
         session.place.backend = Some(backend);
-        let greeting = prepare_greeting(session, desk);
-        session.stage = Stage::Connecting { since: desk.now, greeting };
+        session.stage = Stage::Connecting { since: desk.now, greeting: None };
         let mut begun = dial(session, desk);
         // A client that was refused gives way to one that was admitted.
         if matches!(begun, Err(NotBegun::Exhausted)) && crate::dataplane::held::room::give_way(desk)
@@ -101,6 +100,9 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
         match begun {
             Ok(socket) => {
                 session.backend_socket = Some(socket);
+                if let greeting @ Some(_) = prepare_greeting(session, desk) {
+                    session.stage = Stage::Connecting { since: desk.now, greeting };
+                }
                 return Next::Watch;
             }
             Err(NotBegun::Exhausted) => return Next::refuse(RefuseReason::Descriptors),
@@ -182,7 +184,7 @@ fn attempt_failed<K: Kernel>(
     let claimed = session.place.backend.take();
     let backend = claimed.and_then(|id| snapshot.backend(id))?;
     backend.state.counters(desk.books.number).failed_for(failure).add(1);
-    failure_evidence::not_connected(backend, failure);
+    failure_evidence::not_connected(snapshot, backend, failure);
     backend.release_place();
     let pool = snapshot.pool(session.place.pool);
     let speaks = failure.is_of_the_backend() && !failure_evidence::is_ours(backend, failure);
@@ -239,8 +241,13 @@ fn choose<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Option<Bac
 fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Box<Greeting>> {
     let version = desk.snapshot().pool(session.place.pool)?.terms.send_proxy?;
     let number = session.place.number.to_string();
+    let mut ends = ends(session, desk);
+    if ends.is_none() && version == ProxyVersion::V1 {
+        // UNKNOWN is refused by Postfix, Apache httpd and Varnish; its meaning is these addresses.
+        ends = own_ends(session, desk);
+    }
     let statement = Statement {
-        ends: ends(session, desk),
+        ends,
         unique_id: number.as_bytes(),
         authority: session.particulars.as_ref().and_then(|its| its.authority.as_deref()),
     };
@@ -253,6 +260,13 @@ fn ends<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Ends> {
     let Client::At(source) = session.client else { return None };
     let claimed = session.particulars.as_ref().and_then(|its| its.destination);
     let destination = claimed.or_else(|| desk.kernel.local_address(&session.client_socket).ok())?;
+    Some(Ends { source, destination })
+}
+
+/// Both addresses of the connection to the backend; a Unix socket has none.
+fn own_ends<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Ends> {
+    let source = desk.kernel.local_address(session.backend_socket.as_ref()?).ok()?;
+    let destination = session.backend(desk.snapshot())?.address.ip()?;
     Some(Ends { source, destination })
 }
 

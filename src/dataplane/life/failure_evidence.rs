@@ -2,11 +2,13 @@
 //!
 //! A backend that cannot be connected, or that resets or closes a new connection before its first
 //! byte, has failed; its first byte is a success. A client that leaves says nothing, and neither
-//! does silence: in some protocols it is the client's turn, in some the server never speaks. Only
-//! atomics of the backend are touched; ejecting it is for the control plane.
+//! does silence: in some protocols it is the client's turn, in some the server never speaks. The
+//! failure that completes a row ejects the backend at once, by the rule that the control plane uses
+//! as well (`Pool::eject_if_outlier`).
 
 use std::time::Duration;
 
+use crate::policy::first_bytes::proxy_header::{AUTHORITY_BYTES_SAFE, ProxyVersion};
 use crate::shared::{Backend, ConnectFailure, Snapshot, Symptom};
 
 use crate::dataplane::clock::Tick;
@@ -18,9 +20,19 @@ use crate::dataplane::stream::wire::Side;
 const EARLY: Duration = Duration::from_secs(3);
 
 /// An attempt to connect has failed.
-pub(super) fn not_connected(backend: &Backend, failure: ConnectFailure) {
+pub(super) fn not_connected(snapshot: &Snapshot, backend: &Backend, failure: ConnectFailure) {
     if !is_ours(backend, failure) {
-        backend.state.failure_evidence.failed(Symptom::Connect(failure));
+        failed(snapshot, backend, Symptom::Connect(failure));
+    }
+}
+
+/// Counts a failure, and ejects the backend if it is the deciding one.
+#[cold]
+fn failed(snapshot: &Snapshot, backend: &Backend, symptom: Symptom) {
+    backend.state.failure_evidence.failed(symptom);
+    if let Some(pool) = snapshot.pool(backend.pool) {
+        // The control plane logs whether it was ejected or spared.
+        let _spared = pool.eject_if_outlier(backend);
     }
 }
 
@@ -72,10 +84,22 @@ fn ended<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, symptom: Symptom,
     let is_early = session.times.connected.is_some_and(|since| now.since(since) < EARLY);
     if is_early
         && has_said_nothing(session)
+        && !has_long_authority(snapshot, session)
         && let Some(backend) = session.backend(snapshot)
     {
-        backend.state.failure_evidence.failed(symptom);
+        failed(snapshot, backend, symptom);
     }
+}
+
+/// Whether the backend may have refused a name that the client chose: some receivers take PROXY
+/// headers of 107 bytes only.
+fn has_long_authority<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) -> bool {
+    let named = session.particulars.as_ref().and_then(|its| its.authority.as_deref());
+    named.is_some_and(|name| name.len() > AUTHORITY_BYTES_SAFE)
+        && snapshot.pool(session.place.pool).is_some_and(|pool| {
+            // Version 1 has no room for a name.
+            pool.terms.send_proxy == Some(ProxyVersion::V2)
+        })
 }
 
 /// Whether no byte of the backend has been delivered, or is held to be.

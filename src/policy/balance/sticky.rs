@@ -32,7 +32,7 @@ pub struct Memory {
 /// A remembered choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
-    /// The backend's number.
+    /// The backend's mark.
     pub backend: u16,
     /// Whether it is time to remember it anew: not at each visit, so that most only read.
     pub is_aging: bool,

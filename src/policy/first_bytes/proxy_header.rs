@@ -14,11 +14,17 @@ use crate::policy::terms::Word;
 pub const V1_BYTES_MAX: usize = 107;
 /// Longest header of version 2 that is taken, with its TLVs.
 pub const V2_BYTES_MAX: usize = 4096;
+/// Longest AUTHORITY that fits, beside two IPv6 addresses and a session number of 20 digits, into
+/// the 107 bytes that nginx's stream module takes of either version.
+pub const AUTHORITY_BYTES_SAFE: usize =
+    V1_BYTES_MAX - V2_FIXED_BYTES - 36 - TLV_FIXED_BYTES - 20 - TLV_FIXED_BYTES;
 
 const V1_START: &[u8] = b"PROXY ";
 const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family, length.
 const V2_FIXED_BYTES: usize = 16;
+/// The type and the length of a TLV.
+const TLV_FIXED_BYTES: usize = 3;
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 const UNSPEC: u8 = 0x00;
@@ -231,7 +237,7 @@ fn ends_of_v2(family: u8, bytes: &[u8]) -> Option<Ends> {
 /// The authority among TLVs, which have to fill their room exactly.
 fn authority(mut tlvs: &[u8]) -> Result<Option<Box<[u8]>>, Malformed> {
     let mut found = None;
-    while let Some((&[kind, high, low], rest)) = tlvs.split_first_chunk::<3>() {
+    while let Some((&[kind, high, low], rest)) = tlvs.split_first_chunk::<TLV_FIXED_BYTES>() {
         let length = usize::from(u16::from_be_bytes([high, low]));
         let (value, rest) = rest.split_at_checked(length).ok_or(Malformed::Length)?;
         if kind == TYPE_AUTHORITY && found.is_none() && !value.is_empty() {
@@ -242,7 +248,9 @@ fn authority(mut tlvs: &[u8]) -> Result<Option<Box<[u8]>>, Malformed> {
     if tlvs.is_empty() { Ok(found) } else { Err(Malformed::Length) }
 }
 
-/// A header that says `statement`. What is too long for a TLV is left out.
+/// A header that says `statement`. What is too long for a TLV is left out. A connection without
+/// addresses is announced as LOCAL in version 2: six of ten receivers refuse PROXY with UNSPEC, and
+/// all take LOCAL with TLVs (docs/probes.md).
 #[must_use]
 pub fn encode(version: ProxyVersion, statement: &Statement<'_>) -> Vec<u8> {
     match version {
@@ -251,11 +259,14 @@ pub fn encode(version: ProxyVersion, statement: &Statement<'_>) -> Vec<u8> {
     }
 }
 
-/// The header of a connection without a client, such as a probe (section 2.2, LOCAL).
+/// The header of a connection without a client, such as a probe. Version 2 has LOCAL for it
+/// (section 2.2). Version 1 has UNKNOWN, which Postfix, Apache httpd and Varnish refuse: it names
+/// the connection's own addresses instead, the meaning of UNKNOWN. `own` is `None` on a Unix
+/// socket.
 #[must_use]
-pub fn encode_local(version: ProxyVersion) -> Vec<u8> {
+pub fn encode_own(version: ProxyVersion, own: Option<Ends>) -> Vec<u8> {
     match version {
-        ProxyVersion::V1 => encode_v1(None),
+        ProxyVersion::V1 => encode_v1(own.map(alike)),
         ProxyVersion::V2 => [V2_START, &[LOCAL, UNSPEC, 0, 0]].concat(),
     }
 }
@@ -272,9 +283,9 @@ fn encode_v1(ends: Option<Ends>) -> Vec<u8> {
 
 fn encode_v2(statement: &Statement<'_>) -> Vec<u8> {
     let mut body = Vec::with_capacity(64);
-    let mut family = UNSPEC;
+    let (mut command, mut family) = (LOCAL, UNSPEC);
     if let Some(Ends { source, destination }) = statement.ends.map(alike) {
-        family = if source.is_ipv4() { TCP4 } else { TCP6 };
+        (command, family) = (PROXY, if source.is_ipv4() { TCP4 } else { TCP6 });
         for end in [source, destination] {
             match end.ip() {
                 IpAddr::V4(v4) => body.extend_from_slice(&v4.octets()),
@@ -289,7 +300,7 @@ fn encode_v2(statement: &Statement<'_>) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
     let mut header = Vec::with_capacity(V2_FIXED_BYTES + body.len());
     header.extend_from_slice(V2_START);
-    header.extend_from_slice(&[PROXY, family]);
+    header.extend_from_slice(&[command, family]);
     header.extend_from_slice(&length.to_be_bytes());
     header.extend_from_slice(&body);
     header
@@ -298,7 +309,9 @@ fn encode_v2(statement: &Statement<'_>) -> Vec<u8> {
 /// Appends a TLV, unless it is empty or would make the header longer than receivers take.
 fn put_tlv(kind: u8, value: &[u8], body: &mut Vec<u8>) {
     let Ok(length) = u16::try_from(value.len()) else { return };
-    if value.is_empty() || V2_FIXED_BYTES + body.len() + 3 + value.len() > V2_BYTES_MAX {
+    if value.is_empty()
+        || V2_FIXED_BYTES + body.len() + TLV_FIXED_BYTES + value.len() > V2_BYTES_MAX
+    {
         return;
     }
     body.push(kind);

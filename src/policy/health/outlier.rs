@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use super::pool_health::PoolHealth;
+
 /// The longest ejection.
 pub const EJECT_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -25,17 +27,6 @@ pub struct EjectionRules {
     /// The largest share of the backends that an operator lets serve which may be out at once, in
     /// per cent.
     pub max_ejected: u8,
-}
-
-/// Counts of a pool's backends; those that an operator keeps from serving are in none of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolHealth {
-    /// Backends that an operator lets serve.
-    pub total: usize,
-    /// Backends that are ejected now.
-    pub ejected: usize,
-    /// Backends that are neither ejected nor down by their probes.
-    pub healthy: usize,
 }
 
 impl EjectionRules {
@@ -125,7 +116,8 @@ mod tests {
     fn the_new_one_counts_towards_the_share() {
         // If this fails, two of three are ejected at "50%".
         let room = |percent, total, ejected| {
-            rules(percent).has_room(PoolHealth { total, ejected, healthy: total - ejected })
+            let healthy = total - ejected;
+            rules(percent).has_room(PoolHealth { total, ejected, healthy, ..PoolHealth::default() })
         };
         assert!(room(50, 2, 0) && !room(50, 2, 1));
         assert!(room(50, 3, 0) && !room(50, 3, 1));
@@ -133,7 +125,7 @@ mod tests {
         assert!(!room(0, 100, 0));
         assert!(room(100, 3, 1) && !room(100, 3, 2), "the last one stays");
         assert!(!room(100, 1, 0) && !room(49, 2, 0));
-        let down = PoolHealth { total: 4, ejected: 0, healthy: 1 };
+        let down = PoolHealth { total: 4, healthy: 1, ..PoolHealth::default() };
         assert!(!rules(100).has_room(down), "probes have taken the others");
     }
 
@@ -172,7 +164,8 @@ mod tests {
             let before = healthy(&ejected);
             for index in asked.into_iter().map(|index| index % up.len()) {
                 let out = ejected.iter().filter(|e| **e).count();
-                let pool = PoolHealth { total: up.len(), ejected: out, healthy: healthy(&ejected) };
+                let (total, healthy) = (up.len(), healthy(&ejected));
+                let pool = PoolHealth { total, ejected: out, healthy, ..PoolHealth::default() };
                 if up[index] && !ejected[index] && rules(percent).has_room(pool) {
                     ejected[index] = true;
                 }

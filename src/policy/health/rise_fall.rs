@@ -9,16 +9,27 @@
 pub enum Change {
     /// The verdict is as before.
     None,
-    /// The backend was down and is up now.
+    /// The backend was down, or not judged, and is up now.
     Up,
-    /// The backend was up and is down now.
+    /// The backend was up, or not judged, and is down now.
     Down,
 }
 
-/// Whether one backend is believed to serve, and how close that is to changing.
+/// What is believed of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    /// It serves.
+    Up,
+    /// It does not serve.
+    Down,
+    /// It gets no sessions until a verdict says that it serves.
+    Unjudged,
+}
+
+/// The belief about one backend, and how close it is to changing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    up: bool,
+    belief: Belief,
     rise: u32,
     fall: u32,
     passes: u32,
@@ -28,8 +39,8 @@ pub struct Verdict {
 impl Verdict {
     /// A verdict before the first result; `rise` and `fall` of 0 count as 1.
     #[must_use]
-    pub fn new(rise: u32, fall: u32, initial_up: bool) -> Self {
-        Self { up: initial_up, rise: rise.max(1), fall: fall.max(1), passes: 0, failures: 0 }
+    pub fn new(rise: u32, fall: u32, belief: Belief) -> Self {
+        Self { belief, rise: rise.max(1), fall: fall.max(1), passes: 0, failures: 0 }
     }
 
     /// Counts one result.
@@ -41,11 +52,11 @@ impl Verdict {
             self.failures = self.failures.saturating_add(1);
             self.passes = 0;
         }
-        if self.up && self.failures >= self.fall {
-            self.up = false;
+        if self.belief != Belief::Down && self.failures >= self.fall {
+            self.belief = Belief::Down;
             Change::Down
-        } else if !self.up && self.passes >= self.rise {
-            self.up = true;
+        } else if self.belief != Belief::Up && self.passes >= self.rise {
+            self.belief = Belief::Up;
             Change::Up
         } else {
             Change::None
@@ -61,13 +72,24 @@ impl Verdict {
     /// Whether the backend is believed to serve.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.up
+        self.belief == Belief::Up
     }
 
-    /// False while the latest results contradict the verdict: the next probe is due soon.
+    /// What is believed of the backend.
+    #[must_use]
+    pub fn belief(&self) -> Belief {
+        self.belief
+    }
+
+    /// False while the latest results contradict the verdict, or there is none: the next probe is
+    /// due soon.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        if self.up { self.failures == 0 } else { self.passes == 0 }
+        match self.belief {
+            Belief::Up => self.failures == 0,
+            Belief::Down => self.passes == 0,
+            Belief::Unjudged => false,
+        }
     }
 
     /// Passes in a row up to now.
@@ -91,7 +113,7 @@ mod tests {
     #[test]
     fn fall_in_a_row_takes_it_down_and_rise_brings_it_back() {
         // If this fails, one lost probe takes a backend out, or a dead one stays in.
-        let mut verdict = Verdict::new(2, 3, true);
+        let mut verdict = Verdict::new(2, 3, Belief::Up);
         let changes: Vec<Change> = [false, false, true, false, false, false, false, true, true]
             .into_iter()
             .map(|passed| verdict.record(passed))
@@ -103,7 +125,7 @@ mod tests {
     #[test]
     fn it_is_unsettled_only_while_results_contradict_it() {
         // If this fails, the prober stays in its fast interval, or never enters it.
-        let mut verdict = Verdict::new(2, 2, true);
+        let mut verdict = Verdict::new(2, 2, Belief::Up);
         assert!(verdict.is_settled());
         verdict.record(false);
         assert!(!verdict.is_settled());
@@ -118,7 +140,7 @@ mod tests {
     #[test]
     fn counts_for_the_log_are_those_in_a_row() {
         // If this fails, the numbers in "3 of 3 probes failed" are wrong.
-        let mut verdict = Verdict::new(1, 3, true);
+        let mut verdict = Verdict::new(1, 3, Belief::Up);
         for _ in 0..3 {
             verdict.record(false);
         }
@@ -127,25 +149,37 @@ mod tests {
         assert_eq!((verdict.failures(), verdict.passes()), (0, 1));
     }
 
+    #[test]
+    fn before_the_first_verdict_it_is_neither_up_nor_settled() {
+        // If this fails, a backend that waits for its first verdict waits for a long interval.
+        let mut verdict = Verdict::new(2, 2, Belief::Unjudged);
+        assert!(!verdict.is_up() && !verdict.is_settled());
+        assert_eq!(verdict.record(false), Change::None);
+        assert!(!verdict.is_settled());
+        assert_eq!(verdict.record(false), Change::Down);
+        assert!(verdict.is_settled());
+    }
+
     proptest! {
         #[test]
         fn a_change_needs_its_whole_row(
-            rise in 1_u32..6, fall in 1_u32..6, up: bool, results: Vec<bool>,
+            rise in 1_u32..6, fall in 1_u32..6, results: Vec<bool>,
+            belief in prop_oneof![Just(Belief::Up), Just(Belief::Down), Just(Belief::Unjudged)],
         ) {
             // If this fails, the verdict does not follow rise and fall.
-            let mut verdict = Verdict::new(rise, fall, up);
-            let mut up = up;
+            let mut verdict = Verdict::new(rise, fall, belief);
+            let mut belief = belief;
             for end in 0..results.len() {
                 let change = verdict.record(results[end]);
                 let row = results[..=end].iter().rev().take_while(|r| **r == results[end]).count();
                 let row = u32::try_from(row).unwrap();
-                let expected = match (up, results[end]) {
-                    (true, false) if row >= fall => Change::Down,
-                    (false, true) if row >= rise => Change::Up,
+                let expected = match (belief, results[end]) {
+                    (Belief::Up | Belief::Unjudged, false) if row >= fall => Change::Down,
+                    (Belief::Down | Belief::Unjudged, true) if row >= rise => Change::Up,
                     _ => Change::None,
                 };
                 prop_assert_eq!(change, expected);
-                up = verdict.is_up();
+                belief = verdict.belief();
             }
         }
     }

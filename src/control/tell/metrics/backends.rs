@@ -64,7 +64,7 @@ pub(crate) fn encode_backends(
     encode_sources(encoder, snapshot)?;
     let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
     for backend in backends(snapshot) {
-        let counts = health.probes.get(&backend.id).copied().unwrap_or_default();
+        let counts = health.get(backend).map(|known| known.probes).unwrap_or_default();
         for (result, times) in [("pass", counts.passed), ("fail", counts.failed)] {
             let [pool, name] = names(backend);
             count(&mut family, &[pool, name, ("result", result)], times)?;
@@ -83,8 +83,8 @@ fn encode_certificates(
     let name = "evenkeel_backend_certificate_expiry_timestamp_seconds";
     let mut family = gauge(encoder, name, help)?;
     for backend in backends(snapshot) {
-        if let Some(not_after) = health.certificates.get(&backend.id) {
-            family.encode_family(&names(backend))?.encode_gauge(not_after)?;
+        if let Some(not_after) = health.get(backend).and_then(|known| known.certificate) {
+            family.encode_family(&names(backend))?.encode_gauge(&not_after)?;
         }
     }
     Ok(())

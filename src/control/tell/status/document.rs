@@ -134,6 +134,8 @@ pub struct PoolStatus {
     pub panic: bool,
     /// Backends that are up and let serve.
     pub healthy: u64,
+    /// Backends that an operator lets serve.
+    pub wanted: u64,
     /// By name.
     pub backends: BTreeMap<String, BackendStatus>,
 }

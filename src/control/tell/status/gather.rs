@@ -9,7 +9,6 @@ use jiff::Timestamp;
 
 use crate::config;
 use crate::control::plane::clock::seconds_now;
-use crate::control::plane::configured::is_wanted;
 use crate::control::plane::health_book::HealthBook;
 use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::plane::workers::busy_seconds;
@@ -178,11 +177,12 @@ fn pool_status(
     current: &Current,
     health: &HealthBook,
 ) -> PoolStatus {
-    let healthy = pool.backends().filter(|b| b.state.is_healthy() && is_wanted(b));
+    let pool_health = pool.health();
     PoolStatus {
         balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
         panic: pool.state.is_panicking(),
-        healthy: healthy.count() as u64,
+        healthy: pool_health.healthy as u64,
+        wanted: pool_health.total as u64,
         backends: pool
             .backends()
             .map(|backend| {
@@ -199,9 +199,12 @@ fn backend_status(
     health: &HealthBook,
 ) -> BackendStatus {
     let is_probed = pool.is_some_and(|pool| pool.health.is_some());
-    let verdict = health.verdicts.get(&backend.id).filter(|_| is_probed);
-    let not_after = health.certificates.get(&backend.id).copied().filter(|_| is_probed);
-    let ejection = health.ejections.get(&backend.id).filter(|_| backend.state.is_up());
+    let known = health.get(backend);
+    let probed = known.filter(|_| is_probed);
+    let verdict = probed.and_then(|known| known.verdict.as_ref());
+    let not_after = probed.and_then(|known| known.certificate);
+    let is_ejected = backend.state.is_up() && backend.state.is_ejected();
+    let ejection = known.filter(|_| is_ejected).and_then(|known| known.ejection.as_ref());
     let by_operator = set_by_operator(backend, pool, current);
     let state_by_operator = by_operator.as_ref().is_some_and(|set| set.state.is_some());
     let who = if state_by_operator { "set by an operator" } else { "drain = true in the file" };

@@ -67,7 +67,7 @@ impl Page<'_> {
         }
         for (pool_name, pool) in &status.pools {
             if pool.panic {
-                let words = too_few_healthy(pool.healthy, pool.backends.len() as u64);
+                let words = too_few_healthy(pool.healthy, pool.wanted);
                 lines.push(self.paint(RED, &format!("pool {pool_name}: {words}")));
             }
             for (name, backend) in &pool.backends {

@@ -1,5 +1,6 @@
 //! The reasons why a probe does not pass.
 
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 /// The reason why a probe did not pass, in words.
@@ -11,4 +12,9 @@ pub(super) enum ProbeFailure {
     Later { reason: String, after: Duration },
     /// No probe could be made: no evidence for or against the backend.
     Ourselves(String),
+}
+
+/// Whether an error is a reset by the peer; Linux calls one behind a FIN EPIPE.
+pub(super) fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }

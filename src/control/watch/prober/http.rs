@@ -1,27 +1,25 @@
 //! The HTTP part of a probe: one request, and the status line of its answer.
 //!
 //! HTTP/1.1 on a connection of its own, with `Connection: close`. Only the head counts, up to
-//! 64 KiB of it; a body may be endless. The caller bounds the time. Redirects are not followed: an
-//! operator who expects one lists its status. `Retry-After` of a 429 or 503 is read in both forms
-//! (RFC 9110, section 10.2.3); the pace decides what it is worth.
+//! 64 KiB of it; a body may be endless. The caller bounds the time. The answer counts whenever it
+//! comes: a small responder (xinetd, `nc -c`) answers before it has read the request, and its end
+//! resets the connection. Redirects are not followed: an operator who expects one lists its status.
+//! `Retry-After` of a 429 or 503 is read in both forms (RFC 9110, section 10.2.3); the pace decides
+//! what it is worth.
 
-use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Request, Response, header};
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 
-use crate::control::watch::prober::failure::ProbeFailure;
+use crate::control::watch::prober::failure::{ProbeFailure, is_reset};
 use crate::shared::Address;
 
-/// A longer head of an answer fails the probe.
+/// A longer head of an answer, those of interim answers included, fails the probe.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
+/// A head with more fields fails the probe.
+const FIELDS_MAX: usize = 100;
 const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
 
 /// The parts of an answer that count.
@@ -32,29 +30,20 @@ pub(super) struct ProbeAnswer {
     retry_after: Option<Duration>,
 }
 
-/// The request of a probe.
-///
-/// # Errors
-/// When hyper does not take what the configuration let through.
-pub(super) fn request(
-    method: &str,
-    path: &str,
-    host: Option<&str>,
-    address: &Address,
-) -> Result<Request<Empty<Bytes>>, ProbeFailure> {
+/// The request of a probe. `method`, `path` and `host` are as the configuration admits them: none
+/// of them holds a space or a line end.
+pub(super) fn request(method: &str, path: &str, host: Option<&str>, address: &Address) -> Vec<u8> {
     let own = match address {
         Address::Ip(address) => address.to_string(),
         // A path is no host.
         Address::Unix(_) => "localhost".to_owned(),
     };
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, host.unwrap_or(&own))
-        .header(header::USER_AGENT, USER_AGENT)
-        .header(header::CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|error| ProbeFailure::Ourselves(format!("the request cannot be made: {error}")))
+    let host = host.unwrap_or(&own);
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\n\
+         connection: close\r\n\r\n"
+    );
+    head.into_bytes()
 }
 
 /// Sends the request; returns the parts of the answer that count.
@@ -63,30 +52,115 @@ pub(super) fn request(
 /// When no HTTP answer came; in words.
 pub(super) async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
+    request: &[u8],
 ) -> Result<ProbeAnswer, ProbeFailure> {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_MAX_BYTES);
-    let shaken = builder.handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| failure(&error))?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer, connection);
-    let answered = tokio::select! {
-        biased;
-        answered = &mut answer => answered,
-        // The connection may end in the very turn that brings the answer.
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
+    let (mut reading, mut writing) = split(stream);
+    let asking = async {
+        // A server that has answered may be gone already: what it sent before is still to be read.
+        let outcome = match writing.write_all(request).await {
+            Ok(()) => writing.flush().await,
             Err(error) => Err(error),
-        },
+        };
+        outcome.is_err_and(|error| is_reset(&error))
     };
-    answered.map(|response| read(&response)).map_err(|error| failure(&error))
+    let hearing = hear(&mut reading);
+    tokio::pin!(asking, hearing);
+    let mut was_reset = false;
+    let heard = tokio::select! {
+        biased;
+        heard = &mut hearing => heard,
+        reset = &mut asking => {
+            was_reset = reset;
+            hearing.await
+        }
+    };
+    heard.map_err(|silence| ProbeFailure::Backend(silence.words(was_reset)))
 }
 
-fn read<B>(response: &Response<B>) -> ProbeAnswer {
-    let status = response.status().as_u16();
-    let field = response.headers().get(header::RETRY_AFTER).filter(|_| matches!(status, 429 | 503));
-    let text = field.and_then(|value| value.to_str().ok());
+/// Why there is no answer.
+enum Silence {
+    Closed,
+    Failed(io::Error),
+    NotHttp,
+    TooLong,
+}
+
+impl Silence {
+    /// `was_reset`: the request met a reset, of which the kernel tells only once.
+    fn words(&self, was_reset: bool) -> String {
+        match self {
+            Self::Closed if !was_reset => "closed without an HTTP answer".to_owned(),
+            Self::Failed(error) if !is_reset(error) => format!("no HTTP answer: {error}"),
+            Self::Closed | Self::Failed(_) => "reset without an HTTP answer".to_owned(),
+            Self::NotHttp => "the answer is not HTTP/1".to_owned(),
+            Self::TooLong => format!("HTTP head over 64 KiB or {FIELDS_MAX} fields"),
+        }
+    }
+}
+
+/// Reads until the head of an answer is complete, or cut off behind its status line: a server that
+/// resets takes back what it has not sent yet.
+async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Result<ProbeAnswer, Silence> {
+    let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+    let mut read_before = 0;
+    loop {
+        let silence = match stream.read(&mut buffer).await {
+            Ok(0) => Some(Silence::Closed),
+            Ok(length) => {
+                head.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                None
+            }
+            Err(error) => Some(Silence::Failed(error)),
+        };
+        if silence.is_some() {
+            complete(&mut head);
+        }
+        while let Some((length, answer)) = parse(&head)? {
+            if answer.status < 100 {
+                return Err(Silence::NotHttp);
+            }
+            // Interim answers (RFC 9110, section 15.2); after 101 another protocol follows.
+            if !(100..200).contains(&answer.status) || answer.status == 101 {
+                return Ok(answer);
+            }
+            head.drain(..length);
+            read_before += length;
+        }
+        if let Some(silence) = silence {
+            return Err(silence);
+        }
+        if read_before + head.len() >= HEAD_MAX_BYTES {
+            return Err(Silence::TooLong);
+        }
+    }
+}
+
+/// Ends a head that is cut off behind its last whole line.
+fn complete(head: &mut Vec<u8>) {
+    let lines = head.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if lines > 0 {
+        head.truncate(lines);
+        head.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The head that `bytes` begin with, and its length; `None` when more have to come.
+fn parse(bytes: &[u8]) -> Result<Option<(usize, ProbeAnswer)>, Silence> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => Ok(Some((length, read(&response)))),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(Silence::TooLong),
+        Err(_) => Err(Silence::NotHttp),
+    }
+}
+
+fn read(response: &httparse::Response<'_, '_>) -> ProbeAnswer {
+    let status = response.code.unwrap_or_default();
+    let mut fields = response.headers.iter().filter(|_| matches!(status, 429 | 503));
+    let field = fields.find(|field| field.name.eq_ignore_ascii_case("retry-after"));
+    let text = field.and_then(|field| std::str::from_utf8(field.value).ok());
     ProbeAnswer { status, retry_after: text.and_then(|text| retry_after(text, Timestamp::now())) }
 }
 
@@ -120,27 +194,6 @@ pub(super) fn compare(found: ProbeAnswer, expected: &[(u16, u16)]) -> Result<(),
     })
 }
 
-fn failure(error: &hyper::Error) -> ProbeFailure {
-    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    let words = if error.is_parse_too_large() {
-        "HTTP head over 64 KiB or 100 fields".to_owned()
-    } else if error.is_parse() {
-        "the answer is not HTTP/1".to_owned()
-    } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        "closed without an HTTP answer".to_owned()
-    } else if let Some(cause) = cause {
-        match cause.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "reset without an HTTP answer".to_owned()
-            }
-            _ => format!("no HTTP answer: {cause}"),
-        }
-    } else {
-        format!("no HTTP answer: {error}")
-    };
-    ProbeFailure::Backend(words)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -150,6 +203,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::config::{self, Probe};
     use std::path::Path;
     use std::sync::Arc;
 
@@ -176,7 +230,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (ours, mut theirs) = tokio::io::duplex(64);
         let cut = cut % (answer.len() + 1);
-        let asked = request("GET", "/", None, &address("127.0.0.1:80")).unwrap();
+        let asked = request("GET", "/", None, &address("127.0.0.1:80"));
         runtime.block_on(async {
             let serve = async {
                 let mut asked = [0; 64];
@@ -188,7 +242,7 @@ mod tests {
                 }
                 drop(theirs);
             };
-            tokio::join!(super::answer(ours, asked), serve).0.map(|answer| answer.status)
+            tokio::join!(super::answer(ours, &asked), serve).0.map(|answer| answer.status)
         })
     }
 
@@ -237,25 +291,54 @@ mod tests {
     // If this fails, virtual hosts answer for the wrong site, or every probe fails.
     #[test]
     fn the_host_is_the_address_unless_configured() {
-        let host_of = |address: &Address, host| {
-            let request = request("HEAD", "/h?a=1", host, address).unwrap();
-            assert_eq!(
-                (request.method().as_str(), request.uri().to_string()),
-                ("HEAD", "/h?a=1".into())
-            );
-            request.headers()[header::HOST].to_str().unwrap().to_owned()
+        let head = |address: &Address, host| {
+            String::from_utf8(request("HEAD", "/h?a=1", host, address)).unwrap()
         };
-        let host = |host| host_of(&address("[::1]:80"), host);
-        assert_eq!(host(None), "[::1]:80");
-        assert_eq!(host(Some("www.example.com")), "www.example.com");
+        let expected = |host| {
+            format!(
+                "HEAD /h?a=1 HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\n\
+                 connection: close\r\n\r\n"
+            )
+        };
+        let own = address("[::1]:80");
+        assert_eq!(head(&own, None), expected("[::1]:80"));
+        assert_eq!(head(&own, Some("www.example.com")), expected("www.example.com"));
         let unix = Address::Unix(Arc::from(Path::new("/run/app.sock")));
-        assert_eq!(host_of(&unix, None), "localhost");
+        assert_eq!(head(&unix, None), expected("localhost"));
     }
 
-    // If this fails, a path in our configuration takes every backend of its pool down.
-    #[test]
-    fn a_path_no_request_can_have_is_our_fault() {
-        let refused = request("GET", "/a<b", None, &address("127.0.0.1:80"));
-        assert!(matches!(refused, Err(ProbeFailure::Ourselves(_))));
+    /// The probe of a file with this text for one of its keys; `None` when it is refused.
+    fn configured(key: &str, text: &str) -> Option<Probe> {
+        let mut health = toml::Table::new();
+        health.insert("probe".to_owned(), "http".into());
+        health.insert(key.to_owned(), text.into());
+        let file = format!(
+            "[listener.l]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[pool.p]\n\
+             backends = [\"127.0.0.1:2\"]\n[pool.p.health]\n{health}"
+        );
+        let parsed = config::parse(&file, Path::new("a.toml"));
+        parsed.config.and_then(|config| config.pools[0].health.clone()).map(|health| health.probe)
+    }
+
+    proptest! {
+        // If this fails, a value in the file makes another request than it shows, or two.
+        #[test]
+        fn no_configuration_breaks_the_request(
+            key in prop_oneof![Just("path"), Just("method"), Just("host")],
+            text in "/?[ -~\r\n\té]{0,12}",
+        ) {
+            if let Some(Probe::Http { method, path, host, .. }) = configured(key, &text) {
+                let bytes = request(&method, &path, host.as_deref(), &address("127.0.0.1:80"));
+                let mut fields = [httparse::EMPTY_HEADER; 4];
+                let mut parsed = httparse::Request::new(&mut fields);
+                let status = parsed.parse(&bytes);
+                prop_assert_eq!(status, Ok(httparse::Status::Complete(bytes.len())));
+                prop_assert_eq!(parsed.method, Some(method.as_str()));
+                prop_assert_eq!(parsed.path, Some(path.as_str()));
+                prop_assert_eq!(parsed.headers.len(), 3);
+                let named = host.unwrap_or_else(|| "127.0.0.1:80".to_owned());
+                prop_assert_eq!(parsed.headers[0].value, named.as_bytes());
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! no state; verdicts are the prober's.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
-use crate::config::{Health, Probe, ProxyVersion};
-use crate::policy::first_bytes::proxy_header;
+use crate::config::{Health, Probe};
+use crate::policy::first_bytes::proxy_header::{Ends, encode_own};
 use crate::shared::Address;
 
 use crate::control::host::trust::TlsProbe;
-use crate::control::watch::prober::failure::ProbeFailure;
+use crate::control::watch::prober::failure::{ProbeFailure, is_reset};
 use crate::control::watch::prober::http;
 use crate::control::watch::prober::send_expect::Exchange;
-use crate::control::watch::prober::source;
+use crate::control::watch::prober::source::{self, Connected};
 use crate::control::watch::prober::tls::{Heard, Shown, name};
 
 /// A timeout is counted in this many ticks, see [`Budget`].
@@ -85,11 +85,19 @@ async fn ask(
     let mut budget = Budget::new(question.health.timeout);
     match &question.address {
         Address::Ip(address) => {
-            let stream = connect(*address, &question.health.source, &mut budget).await?;
+            let mut stream = connect(*address, question.health, &mut budget).await?;
+            if let Some(version) = question.health.send_proxy {
+                let source = stream.local_addr().map_err(|error| connect_failure(&error))?;
+                let own = Ends { source, destination: *address };
+                introduce(&mut stream, &encode_own(version, Some(own)), &mut budget).await?;
+            }
             converse(stream, question, budget, not_after).await
         }
         Address::Unix(path) => {
-            let stream = in_time(UnixStream::connect(path), &mut budget).await?;
+            let mut stream = in_time(UnixStream::connect(path), &mut budget).await?;
+            if let Some(version) = question.health.send_proxy {
+                introduce(&mut stream, &encode_own(version, None), &mut budget).await?;
+            }
             converse(stream, question, budget, not_after).await
         }
     }
@@ -102,14 +110,11 @@ async fn converse(
     not_after: &mut Option<u64>,
 ) -> Result<(), ProbeFailure> {
     let ProbeQuestion { address, health, tls } = question;
-    if let Some(version) = health.send_proxy {
-        introduce(&mut stream, version, &mut budget).await?;
-    }
     match &health.probe {
         Probe::Tcp => {}
         Probe::Http { method, path, host, status } => {
-            let request = http::request(method, path, host.as_deref(), address)?;
-            let Some(answer) = budget.run(http::answer(stream, request)).await else {
+            let request = http::request(method, path, host.as_deref(), address);
+            let Some(answer) = budget.run(http::answer(stream, &request)).await else {
                 let timeout = seconds(health.timeout);
                 return Err(ProbeFailure::Backend(format!("no HTTP answer within {timeout}")));
             };
@@ -146,10 +151,14 @@ async fn converse(
 
 async fn connect(
     address: SocketAddr,
-    sources: &[IpAddr],
+    health: &Health,
     budget: &mut Budget,
 ) -> Result<TcpStream, ProbeFailure> {
-    let stream = in_time(source::connect(address, sources), budget).await?;
+    let Connected { stream, reset } =
+        in_time(source::connect(address, &health.source), budget).await?;
+    if let (Probe::Tcp, Some(error)) = (&health.probe, reset) {
+        return Err(connect_failure(&error));
+    }
     // On this host, the kernel may choose a port without a listener as our own: the socket is then
     // connected to itself.
     if stream.local_addr().is_ok_and(|own| own == address) {
@@ -171,14 +180,15 @@ async fn in_time<S>(
     }
 }
 
-/// Says in a PROXY header that this connection is for no client: the backend waits for one.
+/// Sends the PROXY header that the backend waits for.
 async fn introduce(
     stream: &mut (impl AsyncWrite + Unpin),
-    version: ProxyVersion,
+    header: &[u8],
     budget: &mut Budget,
 ) -> Result<(), ProbeFailure> {
-    let header = proxy_header::encode_local(version);
-    match budget.run(stream.write_all(&header)).await {
+    match budget.run(stream.write_all(header)).await {
+        // A server that has answered and gone is judged by its answer.
+        Some(Err(error)) if is_reset(&error) => Ok(()),
         Some(written) => written.map_err(|error| connect_failure(&error)),
         None => {
             let timeout = seconds(budget.total);

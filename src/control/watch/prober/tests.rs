@@ -94,13 +94,14 @@ impl Control {
     }
 
     fn counts(&self, name: &str) -> ProbeCounts {
-        let id = self.backend(name).id;
-        self.plane.health.lock().probes.get(&id).copied().unwrap_or_default()
+        let backend = self.backend(name);
+        self.plane.health.lock().get(&backend).map(|known| known.probes).unwrap_or_default()
     }
 
     fn reason(&self, name: &str) -> Option<String> {
-        let id = self.backend(name).id;
-        self.plane.health.lock().verdicts.get(&id).map(|verdict| verdict.reason.clone())
+        let backend = self.backend(name);
+        let health = self.plane.health.lock();
+        health.get(&backend)?.verdict.as_ref().map(|verdict| verdict.reason.clone())
     }
 }
 
@@ -181,7 +182,7 @@ async fn a_reload_keeps_what_stays_and_ends_what_is_gone() {
     assert_eq!(control.reason("dead").unwrap(), "connect refused (3 of 3 probes failed)");
     eventually("new is probed", || !control.is_up("new")).await;
     results(&control, "dead", 2).await;
-    assert!(!control.plane.health.lock().probes.contains_key(&gone.id));
+    assert!(control.plane.health.lock().get(&gone).is_none());
 }
 
 // If this fails, new settings of probes need a restart.
@@ -225,6 +226,26 @@ async fn maintenance_stops_probes_and_ready_resumes_them() {
     assert_eq!((control.counts("a"), control.is_up("a")), (before, false));
     control.backend("a").state.set_admin(AdminState::Ready);
     results(&control, "a", 1).await;
+}
+
+// If this fails, an outage of many backends uses up the descriptors of sessions.
+#[tokio::test]
+async fn no_more_probes_run_at_once_than_may() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let names: Vec<String> = (1..=100).map(|number| format!("b{number}")).collect();
+    let address = |number: u8| SocketAddr::from((Ipv4Addr::new(127, 0, 2, number), port));
+    let addresses: Vec<SocketAddr> = (1..=100).map(address).collect();
+    let backends: Vec<(&str, SocketAddr)> =
+        names.iter().map(String::as_str).zip(addresses).collect();
+    let health = format!("{HEALTH}\nprobe = \"http\"");
+    let control = Control::new(&config(&backends, &health));
+    let most = control.plane.sizes.probes();
+    assert!(most < backends.len());
+    // The kernel accepts, and no server answers.
+    eventually("all that may run do", || control.prober.at_once.available_permits() == 0).await;
+    let is_asked = |name: &String| control.counts(name).failed > 0;
+    eventually("each has its turn", || names.iter().all(is_asked)).await;
 }
 
 // If this fails, a short outage or one lost probe moves clients.

@@ -282,23 +282,24 @@ async fn a_unix_socket_is_asked_too() {
 #[tokio::test]
 async fn a_header_goes_first_and_the_port_is_the_one_that_is_given() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut address = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let own = self_signed(params("a.test"));
     let acceptor = TlsAcceptor::from(Arc::new(server(&own, &[&TLS13])));
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut header = [0; 15];
-        stream.read_exact(&mut header).await.unwrap();
+        let own = stream.peer_addr().unwrap().port();
+        let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {own} {}\r\n", address.port());
+        let mut received = vec![0; header.len()];
+        stream.read_exact(&mut received).await.unwrap();
         acceptor.accept(stream).await.unwrap().read_to_end(&mut Vec::new()).await.unwrap();
-        header
+        (header, String::from_utf8(received).unwrap())
     };
     let (mut health, tls) = prepared(&format!("port = {}\n", address.port()));
     health.send_proxy = Some(config::ProxyVersion::V1);
-    address.set_port(9);
-    let address = Address::Ip(address);
+    let address = Address::Ip(SocketAddr::new(address.ip(), 9));
     let question = ProbeQuestion { address, health: &health, tls: tls.of("p").map(|tls| &**tls) };
-    let (found, header) = tokio::join!(probe(question), serving);
-    assert_eq!((found.verdict, &header), (Ok(()), b"PROXY UNKNOWN\r\n"));
+    let (found, (header, received)) = tokio::join!(probe(question), serving);
+    assert_eq!((found.verdict, received), (Ok(()), header));
 }
 
 /// What a probe makes of a server that reads the hello and does this.

@@ -100,13 +100,47 @@ fn tlvs_fit_exactly_and_4_kib_is_the_end() {
 }
 
 #[test]
-fn a_probe_says_that_it_has_no_client() {
-    // If this fails, backends take probes for clients.
-    for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let bytes = encode_local(version);
+fn a_connection_without_a_client_names_its_own_addresses_or_none() {
+    // If this fails, Postfix, Apache httpd and Varnish refuse probes, or backends take them for
+    // clients.
+    let ends = |source: &str, destination: &str| Ends {
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+    };
+    let v4 = ends("192.0.2.1:4711", "192.0.2.2:25");
+    let v6 = ends("[2001:db8::1]:4711", "[2001:db8::2]:25");
+    let line = |own| String::from_utf8(encode_own(ProxyVersion::V1, own)).unwrap();
+    assert_eq!(line(Some(v4)), "PROXY TCP4 192.0.2.1 192.0.2.2 4711 25\r\n");
+    assert_eq!(line(Some(v6)), "PROXY TCP6 2001:db8::1 2001:db8::2 4711 25\r\n");
+    assert_eq!(line(None), "PROXY UNKNOWN\r\n");
+    for own in [Some(v4), None] {
+        let bytes = encode_own(ProxyVersion::V2, own);
+        assert_eq!(bytes, v2(LOCAL, UNSPEC, b""));
         let wanted = Header { length: bytes.len(), ends: None, authority: None };
         assert_eq!(parsed(&bytes), wanted);
     }
+}
+
+#[test]
+fn a_client_without_an_address_is_announced_as_local_with_its_number() {
+    // If this fails, HAProxy, httpd, Postfix, Dovecot, slapd and Envoy refuse its sessions.
+    let statement = Statement { ends: None, unique_id: b"7", authority: None };
+    let bytes = encode(ProxyVersion::V2, &statement);
+    assert_eq!(bytes, v2(LOCAL, UNSPEC, b"\x05\0\x017"));
+}
+
+#[test]
+fn a_safe_authority_keeps_the_header_within_107_bytes() {
+    // If this fails, nginx resets sessions, and their backends are blamed for it.
+    let end: SocketAddr = "[2001:db8::1]:4711".parse().unwrap();
+    let ends = Some(Ends { source: end, destination: end });
+    let id = u64::MAX.to_string();
+    let length = |authority: &[u8]| {
+        let unique_id = id.as_bytes();
+        let statement = Statement { ends, unique_id, authority: Some(authority) };
+        encode(ProxyVersion::V2, &statement).len()
+    };
+    assert_eq!(length(&[b'a'; AUTHORITY_BYTES_SAFE]), V1_BYTES_MAX);
 }
 
 fn any_end() -> impl Strategy<Value = SocketAddr> {
