@@ -276,7 +276,7 @@ const KEYS_SAMPLED: &[&str] = &[
     "shutdown_delay",
     "hash_seed",
     "fast_open",
-    "defer_accept",
+    "pin_workers",
     "mptcp",
     "max_bytes",
     "hash_prefix",

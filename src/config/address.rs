@@ -2,7 +2,7 @@
 //!
 //! Only literal addresses: nothing here asks a resolver, so the same file always means the same.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use toml::de::DeValue;
 
@@ -76,15 +76,46 @@ pub(super) fn socket(
         return None;
     }
     let text = scalar::string(value, purpose.expected(), report)?;
-    let finding = match text.parse::<SocketAddr>() {
+    let finding = match parse(&text, report) {
         Ok(address) => match unusable(address, purpose) {
+            // A mapped address is the IPv4 address that it stands for, in another notation.
+            None if address.ip().to_canonical().is_ipv4() => {
+                return Some(SocketAddr::new(address.ip().to_canonical(), address.port()));
+            }
             None => return Some(address),
             Some(finding) => finding,
         },
-        Err(_) => explain(&text, purpose),
+        Err(Some(interface)) => {
+            Finding::new(format!("this host has no interface `{}`", shown(interface)))
+                .expected("the name of one of its interfaces behind `%`")
+                .hint("`ip link` lists them; their numbers will do, too")
+        }
+        Err(None) => explain(&text, purpose),
     };
     report.error(&value.place, finding);
     None
+}
+
+/// An address with its port; an IPv6 address may name its interface, as `[fe80::1%eth0]:80`.
+///
+/// # Errors
+/// With the name of an interface that is not there, or without.
+fn parse<'t>(text: &'t str, report: &Report<'_>) -> Result<SocketAddr, Option<&'t str>> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let Some((ip, interface, port)) = with_interface(text) else { return Err(None) };
+    match report.interface(interface) {
+        Some(index) => Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, index))),
+        None => Err(Some(interface)),
+    }
+}
+
+/// The parts of `[fe80::1%eth0]:80`.
+fn with_interface(text: &str) -> Option<(Ipv6Addr, &str, u16)> {
+    let (inside, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, interface) = inside.split_once('%')?;
+    Some((ip.parse().ok()?, interface, port.parse().ok()?))
 }
 
 /// The digits of a port that stands alone, without quotes.
@@ -97,8 +128,20 @@ fn bare_port<'t>(value: &Value<'t>) -> Option<&'t str> {
     }
 }
 
-/// Why a well-formed address cannot be connected to.
+/// Why a well-formed address cannot be bound or connected to.
 fn unusable(address: SocketAddr, purpose: Purpose) -> Option<Finding> {
+    if let SocketAddr::V6(link) = address
+        && link.ip().is_unicast_link_local()
+        && link.scope_id() == 0
+    {
+        let (ip, port) = (link.ip(), link.port());
+        let finding = Finding::new(format!("`{ip}` is one address on each of several links"));
+        return Some(
+            finding
+                .expected("its interface behind `%`")
+                .hint(format!("write \"[{ip}%eth0]:{port}\" with the name of the interface")),
+        );
+    }
     if purpose != Purpose::Connect {
         return None;
     }
@@ -260,6 +303,22 @@ mod tests {
         assert!(meet("10.0.0.1:80", "[::ffff:10.0.0.1]:80"));
         assert!(!meet("0.0.0.0:80", "[::]:80") && !meet("0.0.0.0:80", "127.0.0.1:81"));
         assert!(!meet("10.0.0.1:80", "10.0.0.2:80") && !meet("0.0.0.0:0", "127.0.0.1:0"));
+    }
+
+    /// If it fails, an address of one link is taken for that of another, or for one of no link.
+    #[test]
+    fn an_address_may_name_its_interface() {
+        let index = |name: &str| (name == "eth0").then_some(3);
+        let report = Report::new("", String::new()).with_interfaces(index);
+        let scoped = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 3);
+        assert_eq!(parse("[fe80::1%eth0]:80", &report), Ok(scoped.into()));
+        assert_eq!(parse("[fe80::1%3]:80", &report), Ok(scoped.into()));
+        assert_eq!(parse("[fe80::1%eth1]:80", &report), Err(Some("eth1")));
+        for wrong in ["[fe80::1%eth0]", "fe80::1%eth0:80", "[10.0.0.1%eth0]:80", "[::1%eth0]:x"] {
+            assert_eq!(parse(wrong, &report), Err(None), "{wrong}");
+        }
+        assert!(unusable("[fe80::1]:80".parse().unwrap(), Purpose::Accept).is_some());
+        assert!(unusable(scoped.into(), Purpose::Connect).is_none());
     }
 
     /// If it fails, a balancer that connects to itself until descriptors run out is accepted.

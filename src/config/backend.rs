@@ -8,7 +8,7 @@ use super::address::{Purpose, address, reaches};
 use super::bind::Bind;
 use super::bounds::SESSIONS_MAX;
 use super::entries::Entries;
-use super::file::{Section, Value, shown};
+use super::file::{Field, Section, Value, shown};
 use super::key::{Key, KeyTable, Shape};
 use super::name::{NAME_BYTES_MAX, check_name};
 use super::process::Admin;
@@ -62,6 +62,9 @@ pub struct BackendConfig {
     pub drain: bool,
 }
 
+/// Most backends of a pool: as far as the algorithms number them.
+pub(super) const BACKENDS_MAX: usize = 65_535;
+
 /// A backend with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
@@ -72,16 +75,11 @@ pub(super) struct Member {
 /// Reads `backends`, which is required.
 pub(super) fn backends(name: &str, section: &Section<'_>, report: &mut Report<'_>) -> Vec<Member> {
     const SAMPLE: &str = "[\"10.0.0.11:5432\", \"10.0.0.12:5432\"]";
-    let field = section.read("backends", report, |value, report| {
-        if value.elements().is_some_and(|elements| elements.is_empty()) {
-            let finding = Finding::new("`backends` is empty")
-                .expected("at least one address to connect to")
-                .hint(format!("write `backends = {SAMPLE}`"));
-            report.error(&value.place, finding);
-            return None;
-        }
-        scalar::list(value, SAMPLE, report, member)
-    });
+    let field = section
+        .read("backends", report, |value, report| scalar::list(value, SAMPLE, report, member));
+    if let Field::Given(members, place) = &field {
+        compare_count(members.len(), section, place, report);
+    }
     if field.is_absent() && !section.partial {
         let finding = Finding::new(format!("pool `{}` has no `backends`", shown(name)))
             .expected("the addresses of its servers")
@@ -93,6 +91,20 @@ pub(super) fn backends(name: &str, section: &Section<'_>, report: &mut Report<'_
     members
 }
 
+/// Checks how many backends there are: as many as the algorithms can number, and some.
+fn compare_count(count: usize, section: &Section<'_>, place: &FilePlace, report: &mut Report<'_>) {
+    if count > BACKENDS_MAX {
+        let finding = Finding::new(format!("this pool has {count} backends"))
+            .expected(format!("at most {BACKENDS_MAX}, which is as far as they are numbered"))
+            .hint("spread them over several pools");
+        report.error(place, finding);
+    } else if count == 0 && !section.partial {
+        let finding = Finding::new("this pool has no backend: its clients are refused")
+            .hint("they get `no_backend` until a reload brings a backend");
+        report.warning(place, finding);
+    }
+}
+
 /// Reads one backend: an address, or a table with one.
 fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
     if let Some(text) = value.text() {
@@ -100,7 +112,7 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         if !unix::check_as_name(text, &value.place, report) {
             return None;
         }
-        let backend = BackendConfig::new(text.to_owned(), address);
+        let backend = backend(&Section::absent(&BACKEND), report)(text.to_owned(), address);
         return Some(Member { backend, place: value.place.clone() });
     }
     let Some(section) = Section::of(value, &BACKEND) else {
@@ -127,41 +139,44 @@ fn member(value: &Value<'_>, report: &mut Report<'_>) -> Option<Member> {
         }
         check_name(&name, &value.place, report).then_some(name)
     });
-    let weight = section.count32_or_default("weight", report);
-    let backup = section.boolean_or_default("backup", report);
-    let max_sessions = section.count32("max_sessions", report).value();
-    let drain = section.boolean_or_default("drain", report);
+    let backend = backend(&section, report);
     let (address, text) = address.value()?;
     let place = place.unwrap_or_else(|| value.place.clone());
     if given.is_absent() && !unix::check_as_name(&text, &place, report) {
         return None;
     }
-    let name = given.or(text);
-    let backend = BackendConfig { name, address, weight, backup, max_sessions, drain };
-    Some(Member { backend, place })
+    Some(Member { backend: backend(given.or(text), address), place })
 }
 
-/// Names and addresses are unique within a pool.
+/// What a table says of a backend beside its name and its address.
+fn backend(
+    section: &Section<'_>,
+    report: &mut Report<'_>,
+) -> impl FnOnce(String, Address) -> BackendConfig + use<> {
+    let weight = section.count32_or_default("weight", report);
+    let backup = section.boolean_or_default("backup", report);
+    let max_sessions = section.count32("max_sessions", report).value();
+    let drain = section.boolean_or_default("drain", report);
+    move |name, address| BackendConfig { name, address, weight, backup, max_sessions, drain }
+}
+
+/// Names are unique within a pool. An address may stand under several, each a backend of its own.
 fn compare_members(members: &[Member], report: &mut Report<'_>) {
-    let mut addresses = HashMap::new();
     let mut names = HashMap::new();
     for (index, member) in members.iter().enumerate() {
-        let by_address = *addresses.entry(&member.backend.address).or_insert(index);
-        let by_name = *names.entry(&member.backend.name).or_insert(index);
-        let first = by_address.min(by_name);
+        let first = *names.entry(&member.backend.name).or_insert(index);
         if first == index {
             continue;
         }
         let first = &members[first];
-        let message = if first.backend.address == member.backend.address {
-            format!("backend `{}` stands twice in this pool", member.backend.address)
+        let (message, hint) = if first.backend.address == member.backend.address {
+            (
+                format!("backend `{}` stands twice in this pool", member.backend.address),
+                "for a larger share give it a `weight`, or give each a `name` of its own",
+            )
         } else {
-            format!("two backends of this pool are called `{}`", shown(&member.backend.name))
-        };
-        let hint = if first.backend.address == member.backend.address {
-            "for a larger share give it a `weight`"
-        } else {
-            "give each a `name` of its own"
+            let name = shown(&member.backend.name);
+            (format!("two backends of this pool are called `{name}`"), "give each its own `name`")
         };
         let finding = Finding::new(message).hint(hint).beside(&first.place, "first given here");
         report.error(&member.place, finding);
@@ -203,11 +218,6 @@ pub(super) fn compare_with_admin(members: &[Member], admin: &Admin, report: &mut
 }
 
 impl BackendConfig {
-    /// A backend of which only the address is known.
-    fn new(name: String, address: Address) -> Self {
-        Self { name, address, weight: 1, backup: false, max_sessions: None, drain: false }
-    }
-
     /// Its keys as `evenkeel config` shows them.
     pub(super) fn entries(&self) -> Entries {
         let Self { name, address, weight, backup, max_sessions, drain } = self;

@@ -15,11 +15,11 @@ pub(super) static BANDWIDTH: KeyTable = KeyTable {
     title: "`bandwidth` of [listener.NAME]",
     sample: "bandwidth = { down = \"1MiB/s\" }",
     keys: &[
-        Key::new("up", Shape::Bandwidth(1 << 10, 64 << 30))
+        Key::new("up", Shape::Bandwidth(1, 64 << 30))
             .or_else("no bound")
             .reload("now, for open sessions too")
             .means("From the client to the backend."),
-        Key::new("down", Shape::Bandwidth(1 << 10, 64 << 30))
+        Key::new("down", Shape::Bandwidth(1, 64 << 30))
             .or_else("no bound")
             .reload("now, for open sessions too")
             .means("From the backend to the client."),

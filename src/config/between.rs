@@ -1,14 +1,16 @@
 //! What becomes of a listener's clients in the pools where they go, judged by what both tables say.
 
 use crate::policy::balance::BalanceAlgorithm;
-use crate::policy::terms::Address;
+use crate::policy::terms::{Address, Protocol};
 
 use super::bind::Bind;
-use super::file::shown;
+use super::file::{Section, shown};
 use super::hash::HashKey;
 use super::listener::ListenerConfig;
 use super::pool::PoolConfig;
 use super::report::{FilePlace, Finding, Report};
+use super::route::RouteConfig;
+use super::units::show_duration;
 
 /// Warns where all clients of a Unix socket go to one backend because it is chosen by an address.
 pub(super) fn compare_hashes(
@@ -68,7 +70,7 @@ pub(super) fn compare_clients(
             // One with Unix sockets has been refused already.
             let is_fit =
                 |to: &Address| matches!(to, Address::Unix(_)) || has_family(&bind.address, to);
-            pool.transparent && !backends.any(is_fit)
+            pool.transparent && !pool.backends.is_empty() && !backends.any(is_fit)
         });
         let Some(pool) = unfit.next().filter(|_| !is_claimed) else { continue };
         let (address, name) = (shown(&bind.address.to_string()), shown(&pool.name));
@@ -93,6 +95,51 @@ fn has_family(bind: &Address, backend: &Address) -> bool {
             bind.ip().to_canonical().is_ipv4() == backend.ip().to_canonical().is_ipv4()
         }
         _ => false,
+    }
+}
+
+/// Warns where clients do not say first what a listener or a pool wants to hear; `section` is the
+/// listener's table.
+pub(super) fn lint_first_words(
+    listener: &ListenerConfig,
+    section: &Section<'_>,
+    pools: &[PoolConfig],
+    report: &mut Report<'_>,
+) {
+    let used = listener.routes.iter().map(|route| route.pool).chain([listener.pool]);
+    let used = || used.clone().filter_map(|pool| pools.get(pool));
+    let is_said = |key: &HashKey| !matches!(key, HashKey::ClientIp | HashKey::ClientIpPort);
+    let asks_tls = |route: &RouteConfig| !route.sni.is_empty() || !route.alpn.is_empty();
+    let has_tls_route = listener.routes.iter().any(asks_tls);
+    if let Some(protocol) = section.get("protocol")
+        && listener.terms.protocol == Protocol::Http
+        && (has_tls_route || used().any(|pool| pool.hashed() == Some(&HashKey::Sni)))
+    {
+        let finding = Finding::new(
+            "clients that name a server speak TLS, not `protocol = \"http\"`",
+        )
+        .hint("they cannot read its answers; write `protocol = \"tcp\"`, or route by `client`");
+        report.warning(&protocol.place, finding);
+    }
+    let Some(pool) = used().find(|pool| pool.speaks_first()) else { return };
+    let name = shown(&pool.name);
+    if let Some(deferred) = section.get("defer_accept").filter(|_| listener.defer_accept) {
+        let finding = Finding::new(format!(
+            "`defer_accept` delays clients of pool `{name}`, whose servers speak first"
+        ));
+        report.warning(&deferred.place, finding.hint("write `defer_accept = false`"));
+    }
+    if has_tls_route || pool.hashed().is_some_and(is_said) {
+        let place = section.own("pool").map_or_else(|| section.header(), |value| value.place);
+        let peek = show_duration(listener.peek.timeout);
+        let finding = Finding::new(format!(
+            "clients of pool `{name}` say nothing before its servers do, and routing waits for them"
+        ));
+        let finding = finding.hint(format!(
+            "each waits for {peek} (`peek`); give the pool a listener without `sni` and `alpn`, \
+             and hash the client's address"
+        ));
+        report.warning(&place, finding);
     }
 }
 

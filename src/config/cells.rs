@@ -7,12 +7,17 @@ use super::units::{self, show_duration};
 impl Key {
     /// The column "type" of the documentation.
     #[must_use]
-    pub fn type_cell(&self) -> &'static str {
+    pub fn type_cell(&self) -> String {
+        let of_value = self.shape_cell();
+        if self.can_be_off() { format!("{of_value} or `false`") } else { of_value.to_owned() }
+    }
+
+    fn shape_cell(&self) -> &'static str {
         match self.shape {
             Shape::Boolean => "boolean",
             Shape::Count(..) => "count",
             Shape::AutoOrCount(..) => "count or `\"auto\"`",
-            Shape::Factor(..) => "float",
+            Shape::Factor(..) => "number",
             Shape::Duration(..) | Shape::WholeSeconds(..) => "duration",
             Shape::Rate => "rate",
             Shape::Percent => "percentage",
@@ -22,10 +27,9 @@ impl Key {
             Shape::Word(_) | Shape::WordWith(..) => "word",
             Shape::Text(what) | Shape::TextOf(what, ..) => what,
             Shape::List(what) | Shape::ListUpTo(what, _) | Shape::ListOf(what, ..) => what,
-            Shape::StringsOrTables(_) => "list",
-            Shape::Table(_) => "table",
-            Shape::TableOrFalse(_) => "table or `false`",
-            Shape::TableOrTables(_) => "table, tables or `false`",
+            Shape::StringsOrTables(..) => "list",
+            Shape::Table(_) | Shape::TableOrFalse(_) => "table",
+            Shape::TableOrTables(_) => "table, tables",
             Shape::Tables(_) | Shape::Named(_) => "tables",
         }
     }
@@ -68,7 +72,9 @@ impl Key {
             }
             Shape::TextOf(_, from, to) => format!("{} bytes", lengths(from, to)),
             Shape::ListOf(_, from, to) => format!("{} bytes each", lengths(from, to)),
-            Shape::ListUpTo(_, most) => format!("at most {most}"),
+            Shape::ListUpTo(_, most) | Shape::StringsOrTables(_, most) => {
+                format!("at most {}", grouped(most as u64))
+            }
             Shape::PercentOr(word) => format!("0% to 100%, `\"{word}\"`"),
             Shape::Word(words) => listed(&words(), ""),
             Shape::WordWith(words, argument) => listed(&words(), argument.placeholder()),

@@ -12,11 +12,10 @@ pub(super) fn report_idle(section: &Section<'_>, report: &mut Report<'_>) {
     if section.partial {
         return;
     }
-    // What `[defaults]` gives to all may be meant for others: a warning is about the table itself.
-    let own: Vec<String> = section.entries().into_iter().map(|(value, _)| value.name).collect();
     for key in section.table.keys() {
-        let mut companions = key.companions.iter().filter(|it| it.if_idle != IfIdle::Kept);
-        let Some(companion) = companions.find(|it| !counts(section, it)) else { continue };
+        let Some(companion) = key.companions.iter().find(|it| !counts(section, it)) else {
+            continue;
+        };
         let Some(value) = section.get(key.name) else { continue };
         if report.has_error_at(&value.place) {
             continue;
@@ -25,8 +24,9 @@ pub(super) fn report_idle(section: &Section<'_>, report: &mut Report<'_>) {
         match companion.if_idle {
             IfIdle::Refused if is_off => {}
             IfIdle::Refused => refuse(section, key, companion, &value, report),
-            IfIdle::Warned if own.contains(&value.name) => warn(section, companion, &value, report),
-            IfIdle::Warned | IfIdle::Kept => {}
+            // What `[defaults]` gives to all may be meant for others.
+            IfIdle::Warned if section.own(key.name).is_none() => {}
+            IfIdle::Warned => warn(section, companion, &value, report),
         }
     }
 }
@@ -66,12 +66,17 @@ fn assigned(key: Option<&Key>, word: &str) -> String {
 
 fn warn(section: &Section<'_>, companion: &Companion, value: &Value<'_>, report: &mut Report<'_>) {
     let (name, other) = (&value.name, section.key(companion.key));
-    let beside = effective_word(section, companion.key).unwrap_or_default();
-    let beside = assigned(other, beside);
-    let finding = Finding::new(format!("`{name}` has no effect beside `{beside}`"));
+    let finding = match effective_word(section, companion.key) {
+        Some(word) => {
+            let beside = assigned(other, word);
+            Finding::new(format!("`{name}` has no effect beside `{beside}`"))
+        }
+        None => Finding::new(format!("`{name}` has no effect without `{}`", companion.key)),
+    };
     let remedy = match companion.values {
         Values::Among([word, ..]) => format!("write `{}` to have it used", assigned(other, word)),
-        _ => format!("choose another `{}`", companion.key),
+        Values::Any => format!("add `{}`", companion.key),
+        Values::Among([]) | Values::Except(_) => format!("choose another `{}`", companion.key),
     };
     report.warning(&value.place, finding.hint(format!("{remedy}, or remove `{name}`")));
 }

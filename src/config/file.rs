@@ -45,6 +45,11 @@ impl<'t> Value<'t> {
         self.place.path.ends_with(']')
     }
 
+    /// Whether it is `false`.
+    pub(super) fn is_false(&self) -> bool {
+        matches!(self.data, DeValue::Boolean(false))
+    }
+
     /// The text, if it is a string.
     pub(super) fn text(&self) -> Option<&'t str> {
         match self.data {
@@ -145,6 +150,12 @@ impl<'t> Section<'t> {
         Self { table, layers: self.layers.clone(), partial: true }
     }
 
+    /// The table as a part of `[defaults]`, or not.
+    pub(super) fn with_partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
+    }
+
     /// The row of a key of this table.
     pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
         self.table.find(name)
@@ -157,9 +168,11 @@ impl<'t> Section<'t> {
             .map_or(FilePlace { span: 0..0, path: String::new() }, |layer| layer.header.clone())
     }
 
-    /// The value of a key.
+    /// The value of a key; none where `false` takes it back.
     pub(super) fn get(&self, name: &str) -> Option<Value<'t>> {
-        self.layers.iter().find_map(|layer| layer.get(name))
+        let value = self.layers.iter().find_map(|layer| layer.get(name))?;
+        let can_be_off = || self.key(name).is_some_and(Key::can_be_off);
+        (!(value.is_false() && can_be_off())).then_some(value)
     }
 
     /// Reads a key that stands for one value.
@@ -189,12 +202,7 @@ impl<'t> Section<'t> {
             match (Section::of(&value, table), value.data) {
                 (Some(section), _) => layers.extend(section.layers),
                 // Off, whatever [defaults] says behind it.
-                (None, DeValue::Boolean(false)) if can_be_off => {
-                    if self.partial {
-                        report.error(&value.place, nothing_to_turn_off(name));
-                    }
-                    break;
-                }
+                (None, DeValue::Boolean(false)) if can_be_off => break,
                 (None, _) => report
                     .error(&value.place, no_table(name, table, can_be_off.then_some(value.data))),
             }
@@ -233,6 +241,13 @@ impl<'t> Section<'t> {
         self.open(name, report).unwrap_or(Section::absent(table))
     }
 
+    /// The value of a key that the table itself has, not `[defaults]`.
+    pub(super) fn own(&self, name: &str) -> Option<Value<'t>> {
+        let first = self.layers.first().filter(|layer| !layer.is_of_defaults())?;
+        let is_own = first.get(name).is_some();
+        self.get(name).filter(|_| is_own && !self.partial)
+    }
+
     /// The keys of the table itself, in the order of the file.
     pub(super) fn entries(&self) -> Vec<(Value<'t>, Range<usize>)> {
         let mut entries = self.layers.first().map_or_else(Vec::new, Layer::entries);
@@ -242,6 +257,11 @@ impl<'t> Section<'t> {
 }
 
 impl<'t> Layer<'t> {
+    /// Whether it stands in `[defaults]`.
+    fn is_of_defaults(&self) -> bool {
+        self.header.path.split('.').next() == Some("defaults")
+    }
+
     fn get(&self, name: &str) -> Option<Value<'t>> {
         let (key, value) = self.entries.get_key_value(name)?;
         Some(self.value(key.get_ref(), value))
@@ -323,13 +343,6 @@ fn no_table(name: &str, table: &KeyTable, or_false: Option<&DeValue<'_>>) -> Fin
     } else {
         finding
     }
-}
-
-/// What to say about `false` in `[defaults]` itself.
-fn nothing_to_turn_off(name: &str) -> Finding {
-    Finding::new(format!("`{name} = false` turns nothing off in [defaults]"))
-        .expected(format!("a table `{name}`, or no such key"))
-        .hint("`false` belongs into a listener or pool, to turn off what [defaults] gives")
 }
 
 /// How a table of that name is written as a value.

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use toml::de::DeValue;
-
 use crate::policy::balance::maglev::{TABLE_SIZE_MAX, is_prime};
 use crate::policy::first_bytes::request_head::is_token;
 use crate::policy::terms::Word;
@@ -139,17 +137,16 @@ pub(super) fn load_factor(section: &Section<'_>, report: &mut Report<'_>) -> Opt
 }
 
 fn factor(value: &Value<'_>, bounds: RangeInclusive<u32>, report: &mut Report<'_>) -> Option<u32> {
-    const EXPECTED: &str = "a float from 1.0 to 100.0, with at most three digits behind the point";
-    let DeValue::Float(number) = value.data else {
-        let text = value.text().map(str::to_owned).or_else(|| scalar::number_text(value.data));
-        let read = text.and_then(|text| units::thousandths(&text));
+    const EXPECTED: &str = "a number from 1 to 100, with at most three digits behind the point";
+    // An integer too: programs with one kind of number write 2 for 2.0.
+    let Some(number) = scalar::number_text(value.data) else {
+        let read = value.text().and_then(units::thousandths);
         scalar::wrong_type(value, EXPECTED, read.map(units::show_thousandths), report);
         return None;
     };
-    let read = units::thousandths(number.as_str());
-    let read = read.filter(|factor| bounds.contains(factor));
+    let read = units::thousandths(&number).filter(|factor| bounds.contains(factor));
     if read.is_none() {
-        let text = shown(number.as_str());
+        let text = shown(&number);
         let finding = Finding::new(format!("`load_factor` cannot be {text}")).expected(EXPECTED);
         report.error(&value.place, finding.hint("1.25 is a quarter more than the mean"));
     }

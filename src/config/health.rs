@@ -11,7 +11,7 @@ use crate::policy::terms::{Address, Word};
 use super::bounds::{LONGEST, SHORTEST};
 use super::companions::report_idle;
 use super::entries::Entries;
-use super::file::{Section, shown};
+use super::file::{Section, Value, shown};
 use super::http_probe::{PATH_BYTES_MAX, host, method, path, show_statuses, statuses};
 use super::key::{Companion, IfIdle, Key, KeyTable, Shape, Values, words};
 use super::payload::{PAYLOAD_MAX, escaped, expectation, payload};
@@ -345,8 +345,8 @@ fn compare_timeout(
     if timeout <= interval || section.partial {
         return;
     }
-    let key = section.get("timeout").or_else(|| section.get("interval"));
-    let place = key.map_or_else(|| section.header(), |value| value.place);
+    // A short `interval` alone is no slip: probes that answer late are rare.
+    let Some(Value { place, .. }) = section.get("timeout") else { return };
     let (timeout, interval) = (show_duration(timeout), show_duration(interval));
     let finding = Finding::new(format!(
         "a probe may take {timeout}, longer than the {interval} between probes"

@@ -95,8 +95,8 @@ pub enum Shape {
     TableOrTables(&'static KeyTable),
     /// An array of tables.
     Tables(&'static KeyTable),
-    /// An array of strings and tables.
-    StringsOrTables(&'static KeyTable),
+    /// An array of at most this many strings and tables.
+    StringsOrTables(&'static KeyTable, usize),
     /// Tables of any names.
     Named(&'static KeyTable),
 }
@@ -139,7 +139,7 @@ impl Shape {
             | Self::TableOrFalse(table)
             | Self::TableOrTables(table)
             | Self::Tables(table)
-            | Self::StringsOrTables(table)
+            | Self::StringsOrTables(table, _)
             | Self::Named(table) => Some(table),
             _ => None,
         }
@@ -176,10 +176,8 @@ pub enum Default {
 pub enum IfIdle {
     /// The file is refused.
     Refused,
-    /// `check` warns.
+    /// `check` warns, unless `[defaults]` gives it.
     Warned,
-    /// Nothing: it may stand there.
-    Kept,
 }
 
 /// Beside what a key counts: another key of its table.
@@ -298,6 +296,14 @@ impl Key {
         }
     }
 
+    /// Whether `false` can stand for it: there is no such key then, whatever `[defaults]` says. Any
+    /// key can be taken back so whose absence no value of its own stands for.
+    #[must_use]
+    pub fn can_be_off(&self) -> bool {
+        let is_else = matches!(self.default, Default::Else(_));
+        is_else && !matches!(self.shape, Shape::Boolean | Shape::Table(_))
+    }
+
     /// Whether text means the same as the default.
     #[must_use]
     pub fn is_default(&self, text: &str) -> bool {
@@ -324,5 +330,6 @@ impl Key {
     }
 }
 
-/// Most events per second that a rate may stand for.
-pub const RATE_PER_SECOND_MAX: u64 = 100_000;
+/// Most events per second that a rate may stand for: up to here a bucket's clock is exact to half a
+/// per cent.
+pub const RATE_PER_SECOND_MAX: u64 = 1_000_000;

@@ -76,7 +76,7 @@ pub(super) static LISTENER: KeyTable = KeyTable {
         Key::new("deny", Shape::List("networks"))
             .default("[]")
             .means("Networks that may not connect; wins over `allow`."),
-        Key::new("accept_proxy", Shape::Table(&ACCEPT_PROXY))
+        Key::new("accept_proxy", Shape::TableOrFalse(&ACCEPT_PROXY))
             .or_else("no peers")
             .means("Peers that begin with a PROXY header, see below."),
         Key::new("max_lifetime", Shape::Duration(SHORTEST, LONGEST))

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::parse::{Parsed, parse};
-use super::report::{Finding, Report, Spots};
+use super::parse::{Parsed, parse_on_host};
+use super::report::{Finding, Report};
+use super::spots::Spots;
 
 /// Longest file in bytes: room for a million backends, and an end for a device that has none.
 const LENGTH_MAX: u64 = 128 << 20;
@@ -50,7 +51,7 @@ fn read(file: &Path, flags: OFlags) -> io::Result<Vec<u8>> {
 
 fn parsed(file: &Path, bytes: io::Result<Vec<u8>>) -> (Parsed, String) {
     let cause = match bytes.map(String::from_utf8) {
-        Ok(Ok(text)) => return (parse(&text, file), text),
+        Ok(Ok(text)) => return (parse_on_host(&text, file, interface), text),
         Ok(Err(error)) => Unreadable::of_encoding(&error),
         Err(error) => Unreadable::of_system(&error),
     };
@@ -59,7 +60,16 @@ fn parsed(file: &Path, bytes: io::Result<Vec<u8>>) -> (Parsed, String) {
     let finding = Finding::new(format!("cannot read {name}: {}", cause.message));
     report.error_in_file("", finding.hint(cause.hint));
     let problems = report.finish();
-    (Parsed { config: None, problems, file: name, spots: Spots::new() }, String::new())
+    (Parsed { config: None, problems, file: name, spots: Spots::default() }, String::new())
+}
+
+/// The index of an interface, as the kernel shows it (sysfs-class-net(5)).
+fn interface(name: &str) -> Option<u32> {
+    if name.contains('/') {
+        return None;
+    }
+    let file = Path::new("/sys/class/net").join(name).join("ifindex");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Why a file could not be read, and what to do.

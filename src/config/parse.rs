@@ -10,20 +10,22 @@ use toml::de::{DeTable, DeValue};
 use crate::policy::terms::Address;
 
 use super::backend::{compare_with_admin, compare_with_binds};
-use super::between::{compare_clients, compare_hashes, warn_unused};
+use super::between::{compare_clients, compare_hashes, lint_first_words, warn_unused};
 use super::bind::{compare_admin_socket, compare_binds};
-use super::file::{Section, Value, join, shown};
+use super::file::{Section, Value, shown};
 use super::key::KeyTable;
 use super::key_path::KeyPath;
 use super::keys::{self, DEFAULTS, FILE};
+use super::lints::{lint_listener, lint_pool};
 use super::listener::{LISTENER, listener};
 use super::model::Config;
 use super::name::check_name;
 use super::pool::{POOL, pool};
 use super::problem::{Problem, Severity};
 use super::process::{ADMIN, GLOBAL, admin, global};
-use super::report::{FilePlace, Finding, Report, Spot, Spots};
-use super::suggest::nearest;
+use super::report::{FilePlace, Finding, Interfaces, Report};
+use super::spots::Spots;
+use super::suggest::{foreign_key, nearest};
 use super::unknown::refuse_unknown;
 
 /// Names of the tables a file consists of, as messages show them.
@@ -47,8 +49,8 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Adds a warning about the host, placed at `key` or, when the file does not have it, at the
-    /// table around it.
+    /// Adds a warning about the host, placed at `key`, in `[defaults]` too, or at the table around
+    /// it when the file does not have it.
     pub fn warn(&mut self, key: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
         self.add(Severity::Warning, key, message.into(), hint.into());
     }
@@ -61,7 +63,7 @@ impl Parsed {
     }
 
     fn add(&mut self, severity: Severity, key: &KeyPath, message: String, hint: String) {
-        let spot = self.spot(key.as_str()).cloned();
+        let spot = self.spots.find(key.as_str()).cloned();
         self.problems.push(Problem {
             severity,
             file: self.file.clone(),
@@ -75,26 +77,20 @@ impl Parsed {
             related: None,
         });
     }
-
-    /// The place of a key or of the nearest table around it.
-    fn spot(&self, key: &str) -> Option<&Spot> {
-        let mut path = key;
-        loop {
-            if let Some(spot) = self.spots.get(path) {
-                return Some(spot);
-            }
-            path = &path[..path.rfind(['.', '['])?];
-        }
-    }
 }
 
-/// Parses a text; `file` only names it in problems.
+/// Parses a text; `file` only names it in problems. No address in it may name an interface.
 pub fn parse(text: &str, file: &Path) -> Parsed {
+    parse_on_host(text, file, |_| None)
+}
+
+/// Parses a text whose addresses may name the interfaces of this host.
+pub(super) fn parse_on_host(text: &str, file: &Path, interfaces: Interfaces) -> Parsed {
     let name = file.display().to_string();
-    let mut report = Report::new(text, name.clone());
+    let mut report = Report::new(text, name.clone()).with_interfaces(interfaces);
     let (root, errors) = DeTable::parse_recoverable(text);
     let first = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start));
-    let mut spots = Spots::new();
+    let mut spots = Spots::default();
     let config = match first {
         Some(error) => {
             report_syntax(error, &mut report);
@@ -102,7 +98,7 @@ pub fn parse(text: &str, file: &Path) -> Parsed {
         }
         None => {
             let root = root.into_inner();
-            collect_spots(&root, "", &report, &mut spots);
+            spots = Spots::of(&root, &report);
             Some(document(&Section::root(&root, &FILE), &mut report))
         }
     };
@@ -166,32 +162,6 @@ fn report_syntax(error: &toml::de::Error, report: &mut Report<'_>) {
     report.error(&FilePlace { span, path: String::new() }, finding);
 }
 
-/// Remembers where every key stands.
-fn collect_spots(table: &DeTable<'_>, path: &str, report: &Report<'_>, spots: &mut Spots) {
-    for (key, value) in table {
-        let path = join(path, key.get_ref());
-        collect_value(value, path, report, spots);
-    }
-}
-
-fn collect_value(
-    value: &toml::Spanned<DeValue<'_>>,
-    path: String,
-    report: &Report<'_>,
-    spots: &mut Spots,
-) {
-    match value.get_ref() {
-        DeValue::Table(table) => collect_spots(table, &path, report, spots),
-        DeValue::Array(array) => {
-            for (index, element) in array.iter().enumerate() {
-                collect_value(element, format!("{path}[{index}]"), report, spots);
-            }
-        }
-        _ => {}
-    }
-    spots.insert(path, report.spot(&value.span()));
-}
-
 /// The named tables of one kind.
 type Named<'t> = Vec<(String, Section<'t>)>;
 
@@ -216,8 +186,11 @@ impl<'t> Tables<'t> {
 
 /// Reads a whole document.
 fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
-    let tables = open_tables(root, report);
+    let mut tables = open_tables(root, report);
     let names: Vec<String> = tables.pools.iter().map(|(name, _)| name.clone()).collect();
+    if let Some(defaults) = &mut tables.defaults {
+        defaults.partial = true;
+    }
     for section in tables.all() {
         refuse_unknown(section, report);
     }
@@ -237,6 +210,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     for (name, section) in &tables.listeners {
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, bound) = listener(name, &section, &names, report);
+        lint_listener(&read, &section, report);
         config.listeners.push(read);
         binds.extend(bound);
     }
@@ -246,6 +220,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     for (name, section) in &tables.pools {
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, members) = pool(name, &section, report);
+        lint_pool(&read, &section, &members, report);
         compare_with_binds(&members, &binds, report);
         compare_with_admin(&members, &config.admin, report);
         config.pools.push(read);
@@ -257,6 +232,10 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     }
     compare_hashes(&config.listeners, &config.pools, &binds, report);
     compare_clients(&config.listeners, &config.pools, &binds, report);
+    for (listener, (_, section)) in config.listeners.iter().zip(&tables.listeners) {
+        let section = section.clone().over(tables.defaults.as_ref());
+        lint_first_words(listener, &section, &config.pools, report);
+    }
     let headers: Vec<FilePlace> = tables.pools.iter().map(|(_, pool)| pool.header()).collect();
     warn_unused(&config.listeners, &config.pools, &headers, report);
     config
@@ -332,7 +311,9 @@ fn stranger(value: &Value<'_>) -> Finding {
         };
     }
     let homes: Vec<String> = keys::tables_with(name).map(|table| table.to_string()).collect();
-    let near = nearest(name, TOP.iter().map(|(known, _)| *known));
+    let known = || TOP.iter().map(|(known, _)| *known);
+    let foreign = foreign_key(name).iter().copied().find(|ours| known().any(|it| it == *ours));
+    let near = foreign.or_else(|| nearest(name, known()));
     let near = near.and_then(|near| TOP.iter().find(|(known, _)| *known == near));
     let finding = if is_table || is_array_of_tables {
         Finding::new(format!("unknown table `{word}`")).expected(expected)

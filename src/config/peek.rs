@@ -19,7 +19,7 @@ pub(super) static PEEK: KeyTable = KeyTable {
         Key::new("timeout", Shape::Duration(SHORTEST, HOUR))
             .default("3s")
             .means("How long the bytes that decide may take."),
-        Key::new("max_bytes", Shape::Size(256, 65_536))
+        Key::new("max_bytes", Shape::Size(1, 65_536))
             .default("16KiB")
             .reload("now")
             .means("How many bytes are looked at."),

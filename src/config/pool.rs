@@ -10,13 +10,13 @@ use crate::policy::first_bytes::proxy_header::ProxyVersion;
 use crate::policy::session_terms::PoolTerms;
 use crate::policy::terms::Address;
 
-use super::backend::{BACKEND, BackendConfig, Member, backends};
+use super::backend::{BACKEND, BACKENDS_MAX, BackendConfig, Member, backends};
 use super::bounds::{LONGEST, SHORTEST, ZERO};
 use super::companions::report_idle;
 use super::entries::Entries;
 use super::file::{Section, bare_or_quoted};
 use super::hash::{HashKey, HashKeyForm, hash_key, load_factor, table_size};
-use super::health::{HEALTH, Health, health};
+use super::health::{HEALTH, Health, Probe, health};
 use super::key::{Argument, Companion, IfIdle, Key, KeyTable, Shape, Values, words};
 use super::on_down::{OnDownConfig, OnDownForm, on_down};
 use super::outlier::{self, OUTLIER, outlier};
@@ -29,9 +29,10 @@ use super::units::show_thousandths;
 
 /// What of a client is hashed: for the table of maglev, or to know the client again.
 const WITH_HASH: &[Companion] =
-    &[Companion::new("balance", MAGLEV, IfIdle::Kept).or_beside("sticky")];
-const WITH_MAGLEV_TABLE: &[Companion] = &[Companion::new("balance", MAGLEV, IfIdle::Kept)];
+    &[Companion::new("balance", MAGLEV, IfIdle::Warned).or_beside("sticky")];
+const WITH_MAGLEV_TABLE: &[Companion] = &[Companion::new("balance", MAGLEV, IfIdle::Warned)];
 const WITH_MAGLEV: &[Companion] = &[Companion::new("balance", MAGLEV, IfIdle::Refused)];
+const WITH_HEALTH: &[Companion] = &[Companion::new("health", Values::Any, IfIdle::Warned)];
 const NOT_WITH_FIRST: &[Companion] =
     &[Companion::new("balance", Values::Except(&["first"]), IfIdle::Refused)];
 
@@ -69,8 +70,8 @@ pub(super) static POOL: KeyTable = KeyTable {
         Key::new("sticky", Shape::TableOrFalse(&STICKY))
             .or_else("nothing is remembered")
             .means("Send a client where it was sent before, see [below](#sticky-of-poolname)."),
-        Key::new("backends", Shape::StringsOrTables(&BACKEND))
-            .note("at least one; names and addresses once each")
+        Key::new("backends", Shape::StringsOrTables(&BACKEND, BACKENDS_MAX))
+            .note("; each name once")
             .reload("new ones serve at once; sessions of gone ones go on")
             .means("Addresses, or tables as below."),
         Key::new("connect_timeout", Shape::Duration(SHORTEST, LONGEST))
@@ -85,7 +86,7 @@ pub(super) static POOL: KeyTable = KeyTable {
             "How long after an attempt that failed the same backend is not tried again for \
                     the client, at most `connect_timeout`. Another backend is tried at once.",
         ),
-        Key::new("queue", Shape::Table(&QUEUE))
+        Key::new("queue", Shape::TableOrFalse(&QUEUE))
             .or_else("no client waits")
             .reload("new; a longer or shorter `timeout` now")
             .means(
@@ -133,7 +134,8 @@ pub(super) static POOL: KeyTable = KeyTable {
             .default("keep")
             .note(" (any rate)")
             .reload("now")
-            .means("What happens to sessions of a backend that its probes take down."),
+            .beside(WITH_HEALTH)
+            .means("What happens to sessions of a backend that its probes (`health`) take down."),
         Key::new("health", Shape::TableOrFalse(&HEALTH))
             .or_else("no probes")
             .reload("now")
@@ -160,7 +162,7 @@ pub struct PoolConfig {
     pub table_size: u32,
     /// A client is sent where it was sent before, for a while; `None`: the choice is made anew.
     pub sticky: Option<StickyConfig>,
-    /// At least one; names and addresses are unique within the pool.
+    /// May be empty: then its clients are refused. Names are unique within the pool.
     pub backends: Vec<BackendConfig>,
     /// What holds for each session that goes there.
     pub terms: PoolTerms,
@@ -190,7 +192,7 @@ pub(super) fn pool(
             health.source.clone_from(&source);
         }
     }
-    let pool = PoolConfig {
+    let mut pool = PoolConfig {
         name: name.to_owned(),
         balance: section.word_or_default("balance", report),
         hash_key: hash_key(section, report),
@@ -204,6 +206,7 @@ pub(super) fn pool(
         on_down: section.read_or_default("on_down", report, on_down),
         health,
     };
+    pool.forget_idle();
     compare_source(section, &pool.source, pool.transparent, &members, report);
     report_idle(section, report);
     (pool, members)
@@ -239,6 +242,26 @@ impl PoolConfig {
         is_hashed.then_some(&self.hash_key)
     }
 
+    /// Takes what counts for nothing back to its default, so that two pools are equal that do the
+    /// same.
+    fn forget_idle(&mut self) {
+        let mut nothing = Report::new("", String::new());
+        let absent = Section::absent(&POOL);
+        if self.hashed().is_none() {
+            self.hash_key = hash_key(&absent, &mut nothing);
+            self.hash_prefix = prefix(&absent, "hash_prefix", &mut nothing);
+        }
+        if self.balance != BalanceAlgorithm::Maglev {
+            self.table_size = table_size(&absent, 0, &mut nothing);
+        }
+    }
+
+    /// Whether its servers speak first, by what its probes wait for.
+    pub(super) fn speaks_first(&self) -> bool {
+        let probe = self.health.as_ref().map(|health| &health.probe);
+        matches!(probe, Some(Probe::SendExpect { send, .. }) if send.is_empty())
+    }
+
     /// Its tables as `evenkeel config` shows them.
     pub(super) fn shown(&self) -> String {
         let name = bare_or_quoted(&self.name);
@@ -258,11 +281,15 @@ impl PoolConfig {
         let line = |backend: &BackendConfig| format!("  {},\n", backend.entries().in_line());
         let backends: String = self.backends.iter().map(line).collect();
         let source = (!self.source.is_empty()).then_some(&self.source);
+        let is_maglev = self.balance == BalanceAlgorithm::Maglev;
+        let table_size = is_maglev.then_some(self.table_size);
         Entries::default()
             .word("balance", self.balance)
-            .text("hash_key", &self.hash_key)
-            .table("hash_prefix", &prefix::entries(self.hash_prefix))
-            .plain("table_size", self.table_size)
+            .given(self.hashed(), |out, key| {
+                let prefix = prefix::entries(self.hash_prefix);
+                out.text("hash_key", key).table("hash_prefix", &prefix)
+            })
+            .given(table_size, |out, size| out.plain("table_size", size))
             .given(load_factor, |out, factor| out.plain("load_factor", show_thousandths(factor)))
             .given(self.sticky, |out, sticky| out.table("sticky", &sticky.entries()))
             .plain("backends", format!("[\n{backends}]"))

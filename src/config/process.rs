@@ -21,6 +21,8 @@ use super::unix::{PATH_LENGTH_MAX, PREFIX};
 
 /// Largest seed that every TOML reader understands.
 const SEED_MAX: u64 = i64::MAX as u64;
+/// Largest number up to which floats of 64 bits hold every whole number.
+const EXACT_MAX: u64 = 1 << 53;
 
 /// Keys of `[global]`.
 pub(super) static GLOBAL: KeyTable = KeyTable {
@@ -214,6 +216,14 @@ impl Default for Admin {
 
 /// Reads `[global]`.
 pub(super) fn global(section: &Section<'_>, report: &mut Report<'_>) -> Global {
+    let hash_seed = section.count_or_default("hash_seed", report);
+    if let Some(seed) = section.get("hash_seed")
+        && hash_seed > EXACT_MAX
+    {
+        let finding = Finding::new("programs that keep numbers as floats cannot read this file")
+            .hint(format!("a `hash_seed` up to {EXACT_MAX} is read by all"));
+        report.warning(&seed.place, finding);
+    }
     let workers = section.auto_or_count("workers", report);
     Global {
         workers: workers.and_then(|count| usize::try_from(count).ok()),
@@ -223,7 +233,7 @@ pub(super) fn global(section: &Section<'_>, report: &mut Report<'_>) -> Global {
         shutdown_delay: section.duration_or_default("shutdown_delay", report),
         splice: section.word_or_default("splice", report),
         spin: section.duration_or_default("spin", report),
-        hash_seed: section.count_or_default("hash_seed", report),
+        hash_seed,
         nat64: nat64(section, report),
         log: log(section, report),
     }

@@ -3,7 +3,7 @@
 //! Turns byte spans into lines and columns, and drops a problem that was already reported at the
 //! same place: what `[defaults]` gets wrong is met once for every table that inherits it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::problem::{Problem, Severity};
@@ -106,11 +106,33 @@ pub(super) struct Report<'t> {
     lines: LineIndex<'t>,
     seen: HashSet<(usize, String)>,
     problems: Vec<Problem>,
+    interface: Interfaces,
 }
+
+/// The index of a network interface of this host, by its name; `None` if there is none.
+pub(super) type Interfaces = fn(&str) -> Option<u32>;
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str, file: String) -> Self {
-        Self { text, file, lines: LineIndex::new(text), seen: HashSet::new(), problems: Vec::new() }
+        Self {
+            text,
+            file,
+            lines: LineIndex::new(text),
+            seen: HashSet::new(),
+            problems: Vec::new(),
+            interface: |_| None,
+        }
+    }
+
+    /// A report of a text whose addresses may name interfaces.
+    pub(super) fn with_interfaces(mut self, interface: Interfaces) -> Self {
+        self.interface = interface;
+        self
+    }
+
+    /// The index of the interface that an address names.
+    pub(super) fn interface(&self, name: &str) -> Option<u32> {
+        (self.interface)(name)
     }
 
     /// Reports what makes the file unusable.
@@ -186,9 +208,6 @@ impl<'t> Report<'t> {
         self.problems
     }
 }
-
-/// Every path of a file with its spot, for problems found after parsing.
-pub(super) type Spots = BTreeMap<String, Spot>;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use super::file::{Section, Value, shown};
 use super::key::{Key, KeyTable, Shape};
 use super::named_pool::{NO_POOL, named_pool};
 use super::network;
-use super::report::{Finding, Report};
+use super::report::{FilePlace, Finding, Report};
 use super::scalar;
 
 /// Longest name of a protocol (RFC 7301).
@@ -133,6 +133,7 @@ fn protocol(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
     const EXPECTED: &str = "a protocol such as \"h2\" or \"http/1.1\"";
     let text = scalar::string(value, EXPECTED, report)?;
     if text.len() <= PROTOCOL_BYTES_MAX {
+        warn_misspelt(&text, value, report);
         return Some(text);
     }
     let finding = Finding::new("this protocol's name is too long");
@@ -140,7 +141,70 @@ fn protocol(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
     None
 }
 
+/// Warns about other names of the protocols that browsers offer (IANA's registry of ALPN).
+fn warn_misspelt(text: &str, value: &Value<'_>, report: &mut Report<'_>) {
+    let real = match text.to_ascii_lowercase().as_str() {
+        "http/2" | "http/2.0" | "http2" => "h2",
+        "http/3" | "http3" => "h3",
+        "http/1.1" | "http1.1" | "http/1" | "http1" | "h1" => "http/1.1",
+        "h2" => "h2",
+        "h3" => "h3",
+        _ => return,
+    };
+    if real != text {
+        let finding = Finding::new(format!("no client offers `{}`", shown(text)))
+            .hint(format!("write \"{real}\", its name in TLS"));
+        report.warning(&value.place, finding);
+    }
+}
+
+/// Warns about routes that no client takes, since an earlier one matches all that they do.
+pub(super) fn warn_shadowed(
+    routes: &[RouteConfig],
+    listener: &Section<'_>,
+    report: &mut Report<'_>,
+) {
+    let places: Vec<FilePlace> = listener
+        .get("route")
+        .and_then(|value| value.elements())
+        .into_iter()
+        .flatten()
+        .map(|element| element.place)
+        .collect();
+    if places.len() != routes.len() {
+        return;
+    }
+    for (index, (route, place)) in routes.iter().zip(&places).enumerate() {
+        let earlier = routes.iter().zip(&places).take(index);
+        let mut wider = earlier.filter(|(earlier, _)| earlier.covers(route));
+        if let Some((_, first)) = wider.next() {
+            let finding = Finding::new("no client takes this route")
+                .hint("an earlier one matches all that it does; put the narrower one first")
+                .beside(first, "matches first");
+            report.warning(place, finding);
+        }
+    }
+}
+
 impl RouteConfig {
+    /// Whether it matches every client that `other` matches.
+    fn covers(&self, other: &Self) -> bool {
+        let is_within = |name: &str, pattern: &str| match pattern.strip_prefix('*') {
+            Some(end) => name.trim_start_matches('*').ends_with(end),
+            None => name == pattern,
+        };
+        let has_name = |name: &String| self.sni.iter().any(|pattern| is_within(name, pattern));
+        let has_protocol = |name: &String| self.alpn.contains(name);
+        let has_network = |network: &IpNet| self.client.iter().any(|wider| wider.contains(network));
+        let by_name =
+            self.sni.is_empty() || (!other.sni.is_empty() && other.sni.iter().all(has_name));
+        let by_protocol =
+            self.alpn.is_empty() || (!other.alpn.is_empty() && other.alpn.iter().all(has_protocol));
+        let by_client = self.client.is_empty()
+            || (!other.client.is_empty() && other.client.iter().all(has_network));
+        by_name && by_protocol && by_client
+    }
+
     /// Its keys as `evenkeel config` shows them; `pool` is the name of its pool.
     pub(super) fn entries(&self, pool: &str) -> Entries {
         let Self { sni, alpn, client, pool: _ } = self;

@@ -134,7 +134,7 @@ pub(super) fn rate(value: &Value<'_>, report: &mut Report<'_>) -> Option<EventRa
         return Some(read);
     }
     let finding = Finding::new(format!("`{}` is too high", shown(&value.name)))
-        .expected(format!("at most {RATE_PER_SECOND_MAX} per second"))
+        .expected(format!("at most {RATE_PER_SECOND_MAX} per second, as finely as time is counted"))
         .hint("leave the key out for no limit");
     report.error(&value.place, finding);
     None

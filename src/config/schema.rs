@@ -24,7 +24,7 @@ pub fn schema() -> Value {
     let definitions: Map<String, Value> =
         tables.map(|table| (table.name.to_owned(), of_table(table))).collect();
     let properties: Map<String, Value> =
-        FILE.keys.iter().map(|key| (key.name.to_owned(), of_shape(key.shape, &FILE))).collect();
+        FILE.keys.iter().map(|key| (key.name.to_owned(), of_shape(key.shape))).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "evenkeel",
@@ -59,7 +59,11 @@ fn of_table(table: &KeyTable) -> Value {
 }
 
 fn of_key(key: &Key, inside: &KeyTable) -> Value {
-    let mut schema = of_shape(key.shape, inside);
+    let mut schema = of_shape(key.shape);
+    // There is nothing to take back in [defaults] itself.
+    if key.can_be_off() && !inside.is(&DEFAULTS) {
+        schema = json!({ "anyOf": [{ "const": false }, schema] });
+    }
     schema["description"] = describe(key).into();
     if let Some(text) = key.default_text() {
         schema["default"] =
@@ -68,7 +72,7 @@ fn of_key(key: &Key, inside: &KeyTable) -> Value {
     schema
 }
 
-fn of_shape(shape: Shape, inside: &KeyTable) -> Value {
+fn of_shape(shape: Shape) -> Value {
     let integer = |from, to| json!({ "type": "integer", "minimum": from, "maximum": to });
     let pattern = |pattern: &str| json!({ "type": "string", "pattern": pattern });
     match shape {
@@ -99,23 +103,18 @@ fn of_shape(shape: Shape, inside: &KeyTable) -> Value {
         Shape::List(_) | Shape::ListUpTo(..) | Shape::ListOf(..) => {
             json!({ "type": "array", "items": { "type": "string" } })
         }
-        Shape::StringsOrTables(table) => {
+        Shape::StringsOrTables(table, _) => {
             let entry = json!({ "anyOf": [{ "type": "string" }, reference(table)] });
-            json!({ "type": "array", "items": entry, "minItems": 1 })
+            json!({ "type": "array", "items": entry })
         }
-        Shape::Table(table) => reference(table),
+        Shape::Table(table) | Shape::TableOrFalse(table) => reference(table),
         Shape::Named(table) => {
             json!({ "type": "object", "additionalProperties": reference(table) })
         }
-        // There is nothing to turn off in [defaults] itself.
-        Shape::TableOrFalse(table) | Shape::TableOrTables(table) if inside.is(&DEFAULTS) => {
-            reference(table)
-        }
         Shape::TableOrTables(table) => {
             let list = json!({ "type": "array", "items": reference(table), "minItems": 1 });
-            json!({ "anyOf": [{ "const": false }, reference(table), list] })
+            json!({ "anyOf": [reference(table), list] })
         }
-        Shape::TableOrFalse(table) => json!({ "anyOf": [{ "const": false }, reference(table)] }),
         Shape::Tables(table) => json!({ "type": "array", "items": reference(table) }),
     }
 }

@@ -1,4 +1,5 @@
-//! Keys that do not belong where they stand, with the key that may be meant.
+//! Keys that do not belong where they stand, with the key that may be meant, and those of
+//! `[defaults]` that are taken back there.
 
 use super::file::{Section, Value, join_or, shown};
 use super::key::{KeyTable, Shape};
@@ -15,7 +16,10 @@ pub(super) fn refuse_unknown(section: &Section<'_>, report: &mut Report<'_>) {
 fn refuse_in(section: &Section<'_>, holder: &str, report: &mut Report<'_>) {
     for (value, span) in section.entries() {
         match section.key(&value.name) {
-            Some(key) => refuse_below(&value, key.shape, report),
+            Some(key) if section.partial && value.is_false() && key.can_be_off() => {
+                report.error(&value.place, nothing_to_take_back(&value.name));
+            }
+            Some(key) => refuse_below(&value, key.shape, section.partial, report),
             None => {
                 let place = FilePlace { span, path: value.place.path.clone() };
                 report.error(&place, unknown_key(&value.name, section.table, holder));
@@ -24,23 +28,23 @@ fn refuse_in(section: &Section<'_>, holder: &str, report: &mut Report<'_>) {
     }
 }
 
-fn refuse_below(value: &Value<'_>, shape: Shape, report: &mut Report<'_>) {
+fn refuse_below(value: &Value<'_>, shape: Shape, partial: bool, report: &mut Report<'_>) {
     let elements = || value.elements().unwrap_or_default();
     match shape {
         Shape::Table(table) | Shape::TableOrFalse(table) => {
             if let Some(section) = Section::of(value, table) {
-                refuse_unknown(&section, report);
+                refuse_unknown(&section.with_partial(partial), report);
             }
         }
         Shape::TableOrTables(table) if value.elements().is_none() => {
-            refuse_below(value, Shape::Table(table), report);
+            refuse_below(value, Shape::Table(table), partial, report);
         }
         Shape::Tables(table) | Shape::TableOrTables(table) => {
             for section in elements().iter().filter_map(|value| Section::of(value, table)) {
                 refuse_unknown(&section, report);
             }
         }
-        Shape::StringsOrTables(table) => {
+        Shape::StringsOrTables(table, _) => {
             for section in elements().iter().filter_map(|value| Section::of(value, table)) {
                 refuse_in(&section, table.title, report);
             }
@@ -56,6 +60,7 @@ fn unknown_key(name: &str, table: &KeyTable, holder: &str) -> Finding {
     let foreign = foreign_key(name).iter().copied().find(|ours| known.contains(ours));
     let near = foreign.or_else(|| nearest(name, known.iter().copied()));
     let hint = match (near, elsewhere.is_empty()) {
+        (Some(near), _) if foreign.is_some() => format!("did you mean `{near}`?"),
         (Some(near), true) => format!("did you mean `{near}`?"),
         (Some(near), false) => {
             format!("`{name}` belongs in {}; did you mean `{near}`?", join_or(&elsewhere))
@@ -76,8 +81,16 @@ fn unknown_key(name: &str, table: &KeyTable, holder: &str) -> Finding {
 
 /// A proposal from any table, for a word that is near to nothing here.
 fn far_away(name: &str) -> Option<String> {
-    let foreign = foreign_key(name).first().copied();
-    let near = foreign.or_else(|| nearest(name, keys::all().map(|(_, key)| key.name)))?;
+    let is_key = |ours: &&str| keys::tables_with(ours).next().is_some();
+    let near = foreign_key(name).iter().copied().find(is_key);
+    let near = near.or_else(|| nearest(name, keys::all().map(|(_, key)| key.name)))?;
     let tables: Vec<String> = keys::tables_with(near).map(|table| table.to_string()).collect();
     Some(format!("did you mean `{near}` of {}?", join_or(&tables)))
+}
+
+/// What to say about `false` in `[defaults]` itself.
+fn nothing_to_take_back(name: &str) -> Finding {
+    Finding::new(format!("`{name} = false` takes nothing back in [defaults]"))
+        .expected(format!("a value of `{name}`, or no such key"))
+        .hint("`false` belongs into a listener or pool, to take back what [defaults] gives")
 }
