@@ -1,6 +1,7 @@
 //! What is legal in one table and hardly meant: keys that do nothing beside each other.
 
 use crate::policy::balance::BalanceAlgorithm;
+use crate::policy::health::probe_step::ProbeStep;
 
 use super::backend::Member;
 use super::file::{Section, shown};
@@ -115,14 +116,15 @@ fn lint_probe(
         }
     };
     match &health.probe {
-        Probe::Http { .. } if has_port(HTTPS_PORT) => {
+        Probe::Http { .. } if health.tls.is_none() && has_port(HTTPS_PORT) => {
             let place = section.get("probe").map_or_else(|| section.header(), |value| value.place);
             let finding = Finding::new("an HTTP probe asks port 443 without TLS")
-                .hint("write `probe = \"tls\"`, or another `port`");
+                .hint("write `tls = true`, or another `port`");
             report.warning(&place, finding);
         }
-        Probe::SendExpect { send, .. } if is_unended_line(send) => {
-            let Some(value) = section.own("send") else { return };
+        Probe::SendExpect { steps } => {
+            let Some(ProbeStep::Send(send)) = steps.first() else { return };
+            let Some(value) = section.own("send").filter(|_| is_unended_line(send)) else { return };
             let finding = Finding::new(
                 "`send` ends without a line break: most servers wait for one",
             )

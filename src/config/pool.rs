@@ -7,6 +7,7 @@ use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::maglev::TABLE_SIZE_MAX;
 use crate::policy::balance::source::SOURCES_MAX;
 use crate::policy::first_bytes::proxy_header::ProxyVersion;
+use crate::policy::health::probe_step::ProbeStep;
 use crate::policy::session_terms::PoolTerms;
 use crate::policy::terms::Address;
 
@@ -259,7 +260,11 @@ impl PoolConfig {
     /// Whether its servers speak first, by what its probes wait for.
     pub(super) fn speaks_first(&self) -> bool {
         let probe = self.health.as_ref().map(|health| &health.probe);
-        matches!(probe, Some(Probe::SendExpect { send, .. }) if send.is_empty())
+        let Some(Probe::SendExpect { steps }) = probe else { return false };
+        match steps.first() {
+            Some(ProbeStep::Send(bytes)) => bytes.is_empty(),
+            first => first.is_some(),
+        }
     }
 
     /// Its tables as `evenkeel config` shows them.

@@ -164,6 +164,10 @@ pub(super) fn warn_shadowed(
     listener: &Section<'_>,
     report: &mut Report<'_>,
 ) {
+    // A route that has an error is read as one that asks for nothing.
+    if report.has_errors() {
+        return;
+    }
     let places: Vec<FilePlace> = listener
         .get("route")
         .and_then(|value| value.elements())
