@@ -22,7 +22,7 @@ impl Key {
             Shape::Word(_) | Shape::WordWith(..) => "word",
             Shape::Text(what) | Shape::TextOf(what, ..) => what,
             Shape::List(what) | Shape::ListUpTo(what, _) | Shape::ListOf(what, ..) => what,
-            Shape::StringsOrTables(_) => "list",
+            Shape::Numbers(..) | Shape::StringsOrTables(_) => "list",
             Shape::Table(_) => "table",
             Shape::TableOrFalse(_) => "table or `false`",
             Shape::TableOrTables(_) => "table, tables or `false`",
@@ -68,6 +68,9 @@ impl Key {
             }
             Shape::TextOf(_, from, to) => format!("{} bytes", lengths(from, to)),
             Shape::ListOf(_, from, to) => format!("{} bytes each", lengths(from, to)),
+            Shape::Numbers(most, from, to) => {
+                format!("at most {most} of {} to {}", grouped(from), grouped(to))
+            }
             Shape::ListUpTo(_, most) => format!("at most {most}"),
             Shape::PercentOr(word) => format!("0% to 100%, `\"{word}\"`"),
             Shape::Word(words) => listed(&words(), ""),
