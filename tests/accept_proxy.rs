@@ -29,7 +29,8 @@ fn address(text: &str) -> SocketAddr {
 fn header(version: ProxyVersion, source: &str) -> Vec<u8> {
     let destination = if source.starts_with('[') { "[2001:db8::9]:443" } else { "192.0.2.9:443" };
     let ends = Some(Ends { source: address(source), destination: address(destination) });
-    encode(version, &Statement { ends, unique_id: b"x", authority: Some(b"www.example.com") })
+    let tlvs = b"\x02\x00\x0fwww.example.com";
+    encode(version, &Statement { tlvs, ..Statement::new(ends, b"x") })
 }
 
 /// A client that says `header` and then `word`; what the echo gives back.

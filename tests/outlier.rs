@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use evenkeel::policy::first_bytes::proxy_header::{
-    AUTHORITY_BYTES_SAFE, Ends, ProxyVersion, Statement, V1_BYTES_MAX, encode,
+    Ends, ProxyVersion, Statement, TLVS_BYTES_SAFE, V1_BYTES_MAX, V2_BYTES_MAX, encode,
 };
 use socket2::SockRef;
 use support::{
@@ -155,10 +155,12 @@ fn what_clients_do_is_no_evidence() {
 
 /// A header of version 2 whose client has asked for a name of this length.
 fn naming(length: usize) -> Vec<u8> {
-    let name = vec![b'a'; length];
+    let size = u16::try_from(length).unwrap().to_be_bytes();
+    let tlvs = [&[2][..], &size, &vec![b'a'; length]].concat();
     let end = "192.0.2.1:4711".parse().unwrap();
     let ends = Some(Ends { source: end, destination: end });
-    encode(ProxyVersion::V2, &Statement { ends, unique_id: b"", authority: Some(&name) })
+    let statement = Statement { tlvs: &tlvs, bytes_max: V2_BYTES_MAX, ..Statement::new(ends, b"") };
+    encode(ProxyVersion::V2, &statement)
 }
 
 // If this fails, a client takes every backend of nginx's stream module out by a long name.
@@ -177,14 +179,14 @@ fn a_header_that_a_name_makes_too_long_is_no_evidence() {
     let (one, two, refusing) = (short_sighted(), short_sighted(), Backend::refusing());
     let setup = pool_of(&[&one, &two], OUTLIER)
         .listener("accept_proxy = { from = [\"127.0.0.0/8\"] }")
-        .pool("send_proxy = \"v2\"");
+        .pool("send_proxy = \"v2\"\nsend_proxy_max = \"4KiB\"");
     let proxy = with_clock(setup, &refusing, &one).start();
     let ask = |length| {
         let mut client = connect(proxy.address());
         client.write_all(&naming(length)).unwrap();
         read_all(&mut client).is_ok_and(|answer| answer == b"served")
     };
-    assert!(ask(AUTHORITY_BYTES_SAFE));
+    assert!(ask(TLVS_BYTES_SAFE - 3));
     for _ in 0..20 {
         assert!(!ask(100));
     }

@@ -75,8 +75,10 @@ fn any_header() -> impl Strategy<Value = Vec<u8>> {
     let host = prop::option::of("[a-z.]{1,40}");
     (prop::option::of(any_ends()), id, host, any::<bool>()).prop_map(|(ends, id, host, binary)| {
         let version = if binary { ProxyVersion::V2 } else { ProxyVersion::V1 };
-        let authority = host.as_deref().map(str::as_bytes);
-        encode(version, &Statement { ends, unique_id: &id, authority })
+        let host = host.as_deref().unwrap_or_default();
+        let length = u8::try_from(host.len()).unwrap();
+        let tlvs = [&[2, 0, length], host.as_bytes()].concat();
+        encode(version, &Statement { tlvs: &tlvs, ..Statement::new(ends, &id) })
     })
 }
 
@@ -110,7 +112,7 @@ fn only_whole_headers_of_tcp_connections_are_taken() {
         source: "192.0.2.1:5000".parse().unwrap(),
         destination: "192.0.2.2:443".parse().unwrap(),
     };
-    let statement = Statement { ends: Some(ends), unique_id: b"x", authority: None };
+    let statement = Statement::new(Some(ends), b"x");
     let whole = encode(ProxyVersion::V2, &statement);
     assert!(parse(&whole).unwrap().is_some());
     let mut datagram = whole.clone();

@@ -216,6 +216,35 @@ fn a_reload_counts_for_new_connections() {
     assert_eq!(lead(proxy.address(), &bytes), "plain");
 }
 
+// If this fails, clients of one port that do not speak TLS reach the servers that do, or a hello
+// that names nothing is taken for none.
+#[test]
+fn tls_and_the_rest_share_a_port() {
+    let routes = "
+[[listener.front.route]]
+sni = [\"www.example.com\"]
+pool = \"mail\"
+[[listener.front.route]]
+tls = true
+pool = \"web\"
+";
+    let by_tls = |tls| format!("[[listener.front.route]]\ntls = {tls}\npool = \"web\"\n");
+    let unnamed = hello(".", "h2", 0, 16_384);
+    let named = hello("www.example.com", "h2", 0, 16_384);
+    let plain = b"EHLO example.com\r\n".to_vec();
+    let cases = [
+        (routes.to_owned(), ["web", "mail", "plain"]),
+        (by_tls(true), ["web", "web", "plain"]),
+        (by_tls(false), ["plain", "plain", "web"]),
+    ];
+    for (routes, pools) in cases {
+        let (proxy, _backends) = start(&routes);
+        for (bytes, pool) in [&unnamed, &named, &plain].into_iter().zip(pools) {
+            assert_eq!(lead(proxy.address(), bytes), pool, "{routes}");
+        }
+    }
+}
+
 /// Six servers in one pool, chosen by `hash_key`.
 fn hashing(hash_key: &str) -> (Proxy, Vec<Backend>) {
     let names = ["one", "two", "three", "four", "five", "six"];
@@ -234,7 +263,7 @@ fn hashing(hash_key: &str) -> (Proxy, Vec<Backend>) {
 #[test]
 fn what_is_said_decides_which_backend_serves() {
     type Say = fn(usize) -> Vec<u8>;
-    let cases: [(&str, Say, Say); 3] = [
+    let cases: [(&str, Say, Say); 5] = [
         (
             "http-header X-User",
             |user| format!("GET / HTTP/1.1\r\nHost: a\r\nx-user: u{user}\r\n\r\n").into(),
@@ -249,6 +278,28 @@ fn what_is_said_decides_which_backend_serves() {
             "sni",
             |user| hello(&format!("u{user}.example.com"), "h2", 0, 16_384),
             |noise| format!("no TLS {noise}").into(),
+        ),
+        (
+            "mqtt-client-id",
+            |user| {
+                let id = format!("device-{user:02}");
+                let connect = b"\x10\x15\x00\x04MQTT\x04\x02\x00\x3c";
+                [&connect[..], &vector16(id.as_bytes())].concat()
+            },
+            // The server makes the identifier up.
+            |_| b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00".to_vec(),
+        ),
+        (
+            "rdp-cookie",
+            |user| {
+                let line = format!("Cookie: mstshash=user{user:02}\r\n");
+                let request = b"\x03\x00\x00\x24\x1f\xe0\x00\x00\x00\x00\x00";
+                [&request[..], line.as_bytes()].concat()
+            },
+            |_| {
+                let request = b"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00";
+                [&request[..], b"\x01\x00\x08\x00\x03\x00\x00\x00"].concat()
+            },
         ),
     ];
     for (hash_key, by_user, without) in cases {

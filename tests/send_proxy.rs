@@ -13,7 +13,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use evenkeel::policy::first_bytes::proxy_header::{Ends, Header, parse};
+use evenkeel::policy::first_bytes::proxy_header::tlv::TlvKinds;
+use evenkeel::policy::first_bytes::proxy_header::{
+    Ends, Header, ProxyVersion, Statement, encode, parse,
+};
 use parking_lot::Mutex;
 use support::{Backend, PATIENCE, Setup, connect, eventually, read_all, stream};
 
@@ -180,4 +183,55 @@ fn a_reload_counts_for_new_connections() {
     assert!(header(&headers, 1).0.starts_with(b"\r\n\r\n\0"));
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&mut client).unwrap(), b"before");
+}
+
+// If this fails, backends do not learn what the proxy in front knows of a client, such as the
+// endpoint of a cloud, or a trace is lost between two proxies.
+#[test]
+fn tlvs_of_the_client_are_passed_on() {
+    let (backend, headers) = expecting();
+    let start = |keys: &str| {
+        Setup::of(&[&backend])
+            .listener("accept_proxy = { from = [\"127.0.0.1\"] }")
+            .pool(&format!("send_proxy = \"v2\"\n{keys}"))
+            .start()
+    };
+    let tlvs = b"\x02\x00\x04host\x05\x00\x06theirs\xea\x00\x04\x01vpc\xee\x00\x02az";
+    let ends = Some(Ends {
+        source: "192.0.2.1:1000".parse().unwrap(),
+        destination: "192.0.2.9:443".parse().unwrap(),
+    });
+    let incoming = encode(
+        ProxyVersion::V2,
+        &Statement {
+            tlvs,
+            pass: TlvKinds::new(&[2, 5, 0xea, 0xee]).unwrap(),
+            ..Statement::new(ends, b"")
+        },
+    );
+    let cases: [(&str, [bool; 4]); 4] = [
+        ("", [true, false, false, false]),
+        ("pass_tlvs = []", [false; 4]),
+        ("pass_tlvs = [0xEA, 0xEE]", [false, false, true, true]),
+        ("pass_tlvs = [5, 2]", [true, true, false, false]),
+    ];
+    for (index, (keys, wanted)) in cases.into_iter().enumerate() {
+        let proxy = start(keys);
+        let mut client = connect(proxy.address());
+        client.write_all(&incoming).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client).unwrap(), b"", "{keys}");
+        let (bytes, header) = header(&headers, index);
+        assert_eq!(header.ends, ends);
+        let number = proxy.wait_for_session_lines(1)[0]["session"].to_string();
+        let number = number.trim_matches('"').to_owned();
+        let id = if wanted[1] { b"theirs".to_vec() } else { number.into_bytes() };
+        assert_eq!(tlv(&bytes, 5), Some(id), "{keys}");
+        let others = [(2, &b"host"[..]), (0xea, b"\x01vpc"), (0xee, b"az")];
+        for ((kind, value), is_passed) in others.into_iter().zip([wanted[0], wanted[2], wanted[3]])
+        {
+            let value = is_passed.then(|| value.to_vec());
+            assert_eq!(tlv(&bytes, kind), value, "{keys}, type {kind:#04x}");
+        }
+    }
 }

@@ -172,3 +172,69 @@ fn clients_are_known_by_what_they_say() {
     assert_eq!(homes, ["b1", "b2", "b1", "b2"]);
     assert_eq!(["dan", "cat", "bob", "ann"].map(served_as), ["b2", "b1", "b2", "b1"]);
 }
+
+/// One client whose address a proxy in front claims, and the backend that serves it.
+fn claimed(proxy: &Proxy, addresses: &str) -> String {
+    let mut stream = connect_from((client(1), 0), proxy.address()).unwrap();
+    stream.write_all(format!("PROXY {addresses} 1000 5432\r\n").as_bytes()).unwrap();
+    read_line(&mut stream).unwrap()
+}
+
+// If this fails, users that a pool tells apart by what they say change their backend, with one
+// balance or another.
+#[test]
+fn what_clients_say_is_remembered_under_every_balance() {
+    let balances =
+        ["maglev", "round-robin", "least-connections", "least-latency", "random-two", "random"];
+    for balance in balances {
+        let backends = named(3);
+        let pool = format!(
+            "balance = \"{balance}\"\nhash_key = \"http-cookie user\"\nsticky = {{ size = 1024 }}"
+        );
+        let setup = Setup::of(&backends.iter().collect::<Vec<_>>()).pool(&pool);
+        let proxy = setup.start();
+        let served_as = |user: usize| {
+            let mut stream = connect_from((client(1), 0), proxy.address()).unwrap();
+            let head = format!("GET / HTTP/1.1\r\nCookie: user={user}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            read_line(&mut stream).unwrap()
+        };
+        let homes: Vec<String> = (0..30).map(served_as).collect();
+        // Thirty draws of one of three: once in 3^29 runs.
+        assert!(homes.iter().any(|home| *home != homes[0]), "{balance}: all on {}", homes[0]);
+        // Other weights, and so another table, move no user.
+        proxy.reload_with(&setup.backend(1, "weight = 50").text());
+        for _ in 0..2 {
+            assert_eq!((0..30).map(served_as).collect::<Vec<_>>(), homes, "{balance}");
+        }
+    }
+}
+
+// If this fails, two clients of a single writer reach two servers, or one does not follow.
+#[test]
+fn without_a_hash_key_all_clients_are_one() {
+    let clients = [
+        "TCP4 192.0.2.1 192.0.2.9",
+        "TCP4 198.51.100.7 192.0.2.9",
+        "TCP6 2001:db8::1 2001:db8::9",
+        "TCP6 2001:db8:1::7 2001:db8::9",
+        "TCP4 203.0.113.4 192.0.2.9",
+    ];
+    for choice in ["balance = \"maglev\"", "balance = \"round-robin\"\nsticky = { size = 8 }"] {
+        let backends = named(3);
+        let proxy = Setup::of(&backends.iter().collect::<Vec<_>>())
+            .pool(&format!("{choice}\nhash_key = \"none\""))
+            .listener("accept_proxy = { from = [\"127.0.0.0/8\"] }")
+            .start();
+        let all = || clients.map(|client| claimed(&proxy, client));
+        let before = all();
+        assert!(before.iter().all(|home| *home == before[0]), "{choice}: {before:?}");
+        proxy.tell(&format!("back/{}", before[0]), "drain");
+        let after = all();
+        assert!(after.iter().all(|home| *home == after[0]), "{choice}: {after:?}");
+        assert_ne!(before[0], after[0]);
+        proxy.tell(&format!("back/{}", before[0]), "ready");
+        let returns = choice.contains("maglev");
+        assert_eq!(all()[0], if returns { &before[0] } else { &after[0] }.as_str(), "{choice}");
+    }
+}

@@ -27,7 +27,7 @@ impl Key {
             Shape::Word(_) | Shape::WordWith(..) => "word",
             Shape::Text(what) | Shape::TextOf(what, ..) => what,
             Shape::List(what) | Shape::ListUpTo(what, _) | Shape::ListOf(what, ..) => what,
-            Shape::StringsOrTables(..) => "list",
+            Shape::Numbers(..) | Shape::StringsOrTables(..) => "list",
             Shape::Table(_) | Shape::TableOrFalse(_) => "table",
             Shape::TableOrTables(_) => "table, tables",
             Shape::Tables(_) | Shape::Named(_) => "tables",
@@ -72,6 +72,9 @@ impl Key {
             }
             Shape::TextOf(_, from, to) => format!("{} bytes", lengths(from, to)),
             Shape::ListOf(_, from, to) => format!("{} bytes each", lengths(from, to)),
+            Shape::Numbers(most, from, to) => {
+                format!("at most {most} of {} to {}", grouped(from), grouped(to))
+            }
             Shape::ListUpTo(_, most) | Shape::StringsOrTables(_, most) => {
                 format!("at most {}", grouped(most as u64))
             }

@@ -13,7 +13,7 @@ use super::report::{Finding, Report};
 use super::scalar;
 use super::units;
 
-/// What `maglev` hashes.
+/// What `maglev` hashes, and by what `sticky` knows a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum HashKey {
     /// The client's address.
@@ -21,12 +21,18 @@ pub enum HashKey {
     ClientIp,
     /// The client's address and port.
     ClientIpPort,
+    /// Nothing: all clients are one.
+    None,
     /// The server name in the client's TLS hello.
     Sni,
     /// The value of this header of the first request.
     HttpHeader(String),
     /// The value of this cookie of the first request.
     HttpCookie(String),
+    /// The client identifier in an MQTT CONNECT.
+    MqttClientId,
+    /// The user in the cookie of an RDP connection request.
+    RdpCookie,
 }
 
 /// `hash_key` up to the name of the header or the cookie.
@@ -36,21 +42,30 @@ pub(super) enum HashKeyForm {
     ClientIp,
     /// The client's address and port.
     ClientIpPort,
+    /// Nothing of the client.
+    None,
     /// The server name in the client's TLS hello.
     Sni,
     /// A header of the first request, whose name follows.
     Header,
     /// A cookie of the first request, whose name follows.
     Cookie,
+    /// The client identifier in an MQTT CONNECT.
+    MqttClientId,
+    /// The user in the cookie of an RDP connection request.
+    RdpCookie,
 }
 
 impl Word for HashKeyForm {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("client-ip", Self::ClientIp),
         ("client-ip-port", Self::ClientIpPort),
+        ("none", Self::None),
         ("sni", Self::Sni),
         ("http-header ", Self::Header),
         ("http-cookie ", Self::Cookie),
+        ("mqtt-client-id", Self::MqttClientId),
+        ("rdp-cookie", Self::RdpCookie),
     ];
 }
 
@@ -68,9 +83,12 @@ pub(super) fn hash_key(section: &Section<'_>, report: &mut Report<'_>) -> HashKe
         Some(match form {
             HashKeyForm::ClientIp => HashKey::ClientIp,
             HashKeyForm::ClientIpPort => HashKey::ClientIpPort,
+            HashKeyForm::None => HashKey::None,
             HashKeyForm::Sni => HashKey::Sni,
             HashKeyForm::Header => HashKey::HttpHeader(token(name, value, report)?),
             HashKeyForm::Cookie => HashKey::HttpCookie(token(name, value, report)?),
+            HashKeyForm::MqttClientId => HashKey::MqttClientId,
+            HashKeyForm::RdpCookie => HashKey::RdpCookie,
         })
     })
 }
@@ -91,7 +109,10 @@ impl fmt::Display for HashKey {
         out.write_str(match self {
             Self::ClientIp => "client-ip",
             Self::ClientIpPort => "client-ip-port",
+            Self::None => "none",
             Self::Sni => "sni",
+            Self::MqttClientId => "mqtt-client-id",
+            Self::RdpCookie => "rdp-cookie",
             Self::HttpHeader(name) => return write!(out, "http-header {name}"),
             Self::HttpCookie(name) => return write!(out, "http-cookie {name}"),
         })

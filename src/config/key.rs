@@ -85,6 +85,8 @@ pub enum Shape {
     List(&'static str),
     /// An array of at most this many strings.
     ListUpTo(&'static str, usize),
+    /// An array of at most this many whole numbers, each within these bounds.
+    Numbers(usize, u64, u64),
     /// An array of strings of at least and at most this many bytes each.
     ListOf(&'static str, usize, usize),
     /// A table.
@@ -323,6 +325,7 @@ impl Key {
             | Shape::Factor(..)
             | Shape::List(_)
             | Shape::ListUpTo(..)
+            | Shape::Numbers(..)
             | Shape::ListOf(..) => false,
             Shape::AutoOrCount(..) => text == "auto",
             _ => true,

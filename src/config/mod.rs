@@ -61,6 +61,7 @@ mod steps;
 mod sticky;
 mod suggest;
 mod tls_probe;
+mod tlvs;
 mod unix;
 mod unknown;
 

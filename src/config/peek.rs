@@ -31,6 +31,9 @@ pub(super) static PEEK: KeyTable = KeyTable {
                     is decided: reset it (reason `peek`), or let it go on to the listener's \
                     `pool`.",
             ),
+        Key::new("postgres", Shape::Boolean)
+            .default("false")
+            .means("Answer PostgreSQL clients that ask for TLS, so that their hello is seen."),
     ],
     also: &[],
 };
@@ -56,15 +59,17 @@ pub(super) fn peek(listener: &Section<'_>, report: &mut Report<'_>) -> Peek {
         timeout: section.duration_or_default("timeout", report),
         max_bytes: size::bytes_or_default(&section, "max_bytes", report),
         is_default_else: on_timeout == OnPeekTimeout::Default,
+        is_postgres: section.boolean_or_default("postgres", report),
     }
 }
 
 /// Its keys as `evenkeel config` shows them.
 pub(super) fn entries(peek: Peek) -> Entries {
-    let Peek { timeout, max_bytes, is_default_else } = peek;
+    let Peek { timeout, max_bytes, is_default_else, is_postgres } = peek;
     let on_timeout = if is_default_else { OnPeekTimeout::Default } else { OnPeekTimeout::Close };
     Entries::default()
         .duration("timeout", timeout)
         .text("max_bytes", show_size(max_bytes))
         .word("on_timeout", on_timeout)
+        .plain("postgres", is_postgres)
 }

@@ -6,7 +6,8 @@ use crate::policy::balance::BalanceAlgorithm;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::maglev::TABLE_SIZE_MAX;
 use crate::policy::balance::source::SOURCES_MAX;
-use crate::policy::first_bytes::proxy_header::ProxyVersion;
+use crate::policy::first_bytes::proxy_header::tlv::KINDS_MAX;
+use crate::policy::first_bytes::proxy_header::{ProxyVersion, V2_BYTES_MAX, WRITTEN_BYTES_MAX};
 use crate::policy::health::probe_step::ProbeStep;
 use crate::policy::session_terms::PoolTerms;
 use crate::policy::terms::Address;
@@ -24,9 +25,11 @@ use super::outlier::{self, OUTLIER, outlier};
 use super::prefix::{self, HASH_PREFIX, prefix};
 use super::queue::{self, QUEUE, queue};
 use super::report::Report;
+use super::size;
 use super::source::{compare_source, source};
 use super::sticky::{STICKY, StickyConfig, sticky};
-use super::units::show_thousandths;
+use super::tlvs;
+use super::units::{show_size, show_thousandths};
 
 /// What of a client is hashed: for the table of maglev, or to know the client again.
 const WITH_HASH: &[Companion] =
@@ -38,6 +41,8 @@ const NOT_WITH_FIRST: &[Companion] =
     &[Companion::new("balance", Values::Except(&["first"]), IfIdle::Refused)];
 
 const MAGLEV: Values = Values::Among(&["maglev"]);
+
+const _: () = assert!(WRITTEN_BYTES_MAX == 107 && V2_BYTES_MAX == 4_096, "see `send_proxy_max`");
 
 /// Keys of `[pool.NAME]`.
 pub(super) static POOL: KeyTable = KeyTable {
@@ -51,7 +56,7 @@ pub(super) static POOL: KeyTable = KeyTable {
         Key::new("hash_key", Shape::WordWith(words::<HashKeyForm>, Argument::Name))
             .default("client-ip")
             .beside(WITH_HASH)
-            .means("What `maglev` hashes."),
+            .means("What `maglev` hashes, and by what `sticky` knows a client."),
         Key::new("hash_prefix", Shape::Table(&HASH_PREFIX))
             .or_else("see below")
             .beside(WITH_HASH)
@@ -101,6 +106,14 @@ pub(super) static POOL: KeyTable = KeyTable {
                 "Begin each connection to a backend with a PROXY protocol header that names the \
                     client and where it connected to.",
             ),
+        Key::new("pass_tlvs", Shape::Numbers(KINDS_MAX, 1, 255))
+            .or_else("`[0x02]`")
+            .note("; not 0x03 or 0x04; with `send_proxy = \"v2\"`")
+            .means("TLVs of a client's own PROXY header that backends get, too, in this order."),
+        Key::new("send_proxy_max", Shape::Size(107, 4_096))
+            .default("107B")
+            .note("; with `send_proxy = \"v2\"`")
+            .means("Longest header; a TLV for which there is no room is left out."),
         Key::new("source", Shape::ListUpTo("list", SOURCES_MAX))
             .or_else("the kernel chooses")
             .note(
@@ -207,6 +220,7 @@ pub(super) fn pool(
         on_down: section.read_or_default("on_down", report, on_down),
         health,
     };
+    tlvs::compare_version(section, pool.terms.send_proxy, report);
     pool.forget_idle();
     compare_source(section, &pool.source, pool.transparent, &members, report);
     report_idle(section, report);
@@ -220,6 +234,8 @@ fn terms(section: &Section<'_>, report: &mut Report<'_>) -> PoolTerms {
         retries: section.count32_or_default("retries", report),
         retry_delay: section.duration_or_default("retry_delay", report),
         send_proxy: section.word("send_proxy", report).value(),
+        pass_tlvs: tlvs::pass_tlvs(section, report),
+        send_proxy_max: size::bytes_or_default(section, "send_proxy_max", report),
         queue: queue(section, report),
         load_factor: load_factor(section, report),
         slow_start: Some(slow_start).filter(|time| !time.is_zero()),
@@ -285,6 +301,8 @@ impl PoolConfig {
         let PoolTerms { load_factor, slow_start, panic_threshold, .. } = self.terms;
         let line = |backend: &BackendConfig| format!("  {},\n", backend.entries().in_line());
         let backends: String = self.backends.iter().map(line).collect();
+        let has_tlvs = send_proxy == Some(ProxyVersion::V2);
+        let tlvs_shown = has_tlvs.then_some(self.terms);
         let source = (!self.source.is_empty()).then_some(&self.source);
         let is_maglev = self.balance == BalanceAlgorithm::Maglev;
         let table_size = is_maglev.then_some(self.table_size);
@@ -302,6 +320,10 @@ impl PoolConfig {
             .plain("retries", retries)
             .duration("retry_delay", retry_delay)
             .given(send_proxy, |out, version| out.word("send_proxy", version))
+            .given(tlvs_shown, |out, terms| {
+                out.plain("pass_tlvs", tlvs::shown(terms.pass_tlvs))
+                    .text("send_proxy_max", show_size(terms.send_proxy_max))
+            })
             .given(source, |out, source| out.list("source", source))
             .plain("transparent", self.transparent)
             .given(queue, |out, queue| out.table("queue", &queue::entries(queue)))

@@ -28,6 +28,10 @@ pub(super) static ROUTE: KeyTable = KeyTable {
         Key::new("alpn", Shape::ListOf("list", 1, PROTOCOL_BYTES_MAX))
             .or_else("any")
             .means("One of these protocols is offered."),
+        Key::new("tls", Shape::Boolean)
+            .or_else("any")
+            .note("; not `false` beside `sni` or `alpn`")
+            .means("Whether clients begin with a TLS hello, whatever it names."),
         Key::new("client", Shape::List("networks")).or_else("any").means("Networks of the client."),
         Key::new("pool", Shape::Text("name"))
             .note("a `[pool.NAME]`")
@@ -42,6 +46,8 @@ pub struct RouteConfig {
     pub sni: Vec<String>,
     /// Protocols that TLS offers (ALPN).
     pub alpn: Vec<String>,
+    /// Whether the client begins with a TLS hello; `None` for either.
+    pub tls: Option<bool>,
     /// Networks of the client.
     pub client: Vec<IpNet>,
     /// Index into [`Config::pools`].
@@ -75,6 +81,7 @@ fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option
         .read("sni", report, |value, report| scalar::list(value, names, report, server_name));
     let alpn = section
         .read("alpn", report, |value, report| scalar::list(value, protocols, report, protocol));
+    let tls = section.read("tls", report, scalar::boolean);
     let client = network::list(&section, "client", report);
     let pool = section.read("pool", report, |value, report| named_pool(value, pools, report));
     if pool.is_absent() {
@@ -82,9 +89,10 @@ fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option
             .expected("`pool`, the name of a [pool.NAME] table");
         report.error(&value.place, finding);
     }
-    if sni.is_absent() && alpn.is_absent() && client.is_absent() {
+    let asks_hello = !sni.is_absent() || !alpn.is_absent();
+    if !asks_hello && tls.is_absent() && client.is_absent() {
         let finding = Finding::new("this route asks for nothing")
-            .expected("`sni`, `alpn` or `client`")
+            .expected("`sni`, `alpn`, `tls` or `client`")
             .hint("clients that match no route go to the listener's own `pool`");
         report.error(&value.place, finding);
     }
@@ -97,9 +105,17 @@ fn route(value: &Value<'_>, pools: &[String], report: &mut Report<'_>) -> Option
             report.error(&value.place, finding);
         }
     }
+    let tls = tls.value();
+    if let Some(value) = section.get("tls").filter(|_| asks_hello && tls == Some(false)) {
+        let finding = Finding::new("this route can match no client")
+            .expected("`tls = true`, or no `tls`, beside `sni` or `alpn`")
+            .hint("only a TLS hello has a server name or protocols");
+        report.error(&value.place, finding);
+    }
     Some(RouteConfig {
         sni: sni.or(Vec::new()),
         alpn: alpn.or(Vec::new()),
+        tls,
         client: client.or(Vec::new()),
         pool: pool.or(NO_POOL),
     })
@@ -211,13 +227,14 @@ impl RouteConfig {
 
     /// Its keys as `evenkeel config` shows them; `pool` is the name of its pool.
     pub(super) fn entries(&self, pool: &str) -> Entries {
-        let Self { sni, alpn, client, pool: _ } = self;
+        let Self { sni, alpn, tls, client, pool: _ } = self;
         let mut out = Entries::default();
         for (key, words) in [("sni", sni), ("alpn", alpn)] {
             out =
                 out.given((!words.is_empty()).then_some(words), |out, words| out.list(key, words));
         }
-        out.given((!client.is_empty()).then_some(client), |out, list| out.list("client", list))
+        out.given(*tls, |out, tls| out.plain("tls", tls))
+            .given((!client.is_empty()).then_some(client), |out, list| out.list("client", list))
             .text("pool", pool)
     }
 }

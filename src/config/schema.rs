@@ -103,6 +103,7 @@ fn of_shape(shape: Shape) -> Value {
         Shape::List(_) | Shape::ListUpTo(..) | Shape::ListOf(..) => {
             json!({ "type": "array", "items": { "type": "string" } })
         }
+        Shape::Numbers(_, from, to) => json!({ "type": "array", "items": integer(from, to) }),
         Shape::StringsOrTables(table, _) => {
             let entry = json!({ "anyOf": [{ "type": "string" }, reference(table)] });
             json!({ "type": "array", "items": entry })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::policy::balance::panic_mode::PanicThreshold;
 use crate::policy::first_bytes::proxy_header::ProxyVersion;
+use crate::policy::first_bytes::proxy_header::tlv::TlvKinds;
 use crate::policy::health::outlier::EjectionRules;
 use crate::policy::pace::pacer::Rates;
 use crate::policy::terms::{Keepalive, OnIdle, Protocol, Queue};
@@ -41,6 +42,10 @@ pub struct PoolTerms {
     pub retry_delay: Duration,
     /// The PROXY header that backends get before the client's bytes; `None` is none.
     pub send_proxy: Option<ProxyVersion>,
+    /// TLVs of a client's own header that are passed on in it.
+    pub pass_tlvs: TlvKinds,
+    /// Its longest, in bytes.
+    pub send_proxy_max: u32,
     /// Clients wait while every backend is full; `None`: they are turned away.
     pub queue: Option<Queue>,
     /// In thousandths, 1,000 to 100,000: see [`crate::policy::balance::bounded_load`]; `None` is no

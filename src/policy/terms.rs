@@ -115,6 +115,8 @@ pub struct Peek {
     pub max_bytes: u32,
     /// Then: true is the listener's pool, false is a refusal.
     pub is_default_else: bool,
+    /// Whether PostgreSQL clients that ask for TLS are answered, so that their hello comes.
+    pub is_postgres: bool,
 }
 
 /// When a session may move bytes by splice(2).

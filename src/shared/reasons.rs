@@ -318,13 +318,15 @@ pub enum ConnectFailure {
     NoSocket,
     /// This user, or a security policy, may not.
     Denied,
+    /// It does not speak TLS, which its client was promised.
+    NoTls,
     /// Anything else.
     Other,
 }
 
 impl ConnectFailure {
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
@@ -334,6 +336,7 @@ impl ConnectFailure {
         Self::QueueFull,
         Self::NoSocket,
         Self::Denied,
+        Self::NoTls,
         Self::Other,
     ];
 
@@ -356,6 +359,7 @@ impl ConnectFailure {
             Self::QueueFull => "queue_full",
             Self::NoSocket => "no_socket",
             Self::Denied => "denied",
+            Self::NoTls => "no_tls",
             Self::Other => "other",
         }
     }
@@ -373,6 +377,7 @@ impl ConnectFailure {
             Self::QueueFull => "accept queue full",
             Self::NoSocket => "no such socket",
             Self::Denied => "permission denied",
+            Self::NoTls => "backend without TLS",
             Self::Other => "connect failed",
         }
     }
@@ -388,6 +393,7 @@ impl ConnectFailure {
                 | Self::QueueFull
                 | Self::NoSocket
                 | Self::Denied
+                | Self::NoTls
         )
     }
 

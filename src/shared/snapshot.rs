@@ -16,6 +16,7 @@ use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::balance::Balance;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::balance::sticky::Memory;
+use crate::policy::client::Client;
 use crate::policy::first_bytes::route::Route;
 use crate::policy::health::pool_health::PoolHealth;
 use crate::policy::health::rise_fall::Belief;
@@ -363,8 +364,18 @@ pub struct HashPlan {
     pub prefix: Prefix,
     /// Whether the port is hashed too.
     pub with_port: bool,
+    /// Whether nothing of the client is: all clients have one key.
+    pub is_one: bool,
     /// The seed that all nodes share.
     pub seed: u64,
+}
+
+impl HashPlan {
+    /// The address that is hashed; `None` where all clients have one key.
+    #[must_use]
+    pub fn address(&self, client: Client) -> Option<IpAddr> {
+        client.ip().filter(|_| !self.is_one)
+    }
 }
 
 /// Words of a client that are hashed.
@@ -376,6 +387,10 @@ pub enum HashedWords {
     Header(Box<str>),
     /// A cookie of its first request.
     Cookie(Box<str>),
+    /// The client identifier in its MQTT CONNECT.
+    MqttClientId,
+    /// The user in the cookie of its RDP connection request.
+    RdpCookie,
 }
 
 /// Backends among which one choice is made.

@@ -11,6 +11,7 @@ use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
 use evenkeel::policy::balance::panic_mode::PanicThreshold;
 use evenkeel::policy::client::Client;
+use evenkeel::policy::first_bytes::proxy_header::tlv::TlvKinds;
 use evenkeel::policy::first_bytes::route::{Names, Route};
 use evenkeel::policy::nat64::Nat64;
 use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
@@ -173,7 +174,13 @@ impl House {
             _ => Balance::First,
         };
         let setting = &self.setting;
-        let hash = HashPlan { said: None, prefix: Prefix::WHOLE, with_port: false, seed: 0 };
+        let hash = HashPlan {
+            said: None,
+            prefix: Prefix::WHOLE,
+            with_port: false,
+            is_one: false,
+            seed: 0,
+        };
         Pool {
             id: PoolId::new(which as u32),
             name: String::new(),
@@ -186,6 +193,8 @@ impl House {
                 retries: RETRIES,
                 retry_delay: setting.retry_delay,
                 send_proxy: setting.send_proxy,
+                pass_tlvs: TlvKinds::AUTHORITY,
+                send_proxy_max: 107,
                 queue: setting.queue,
                 load_factor: None,
                 slow_start: None,
@@ -280,8 +289,13 @@ fn routing(pool: usize, is_default_else: bool) -> Routing {
     let names = Some(Names::new(["a.example"]));
     let target = PoolId::new(pool as u32);
     Routing {
-        routes: vec![Route { names, protocols: None, clients: None, target }],
-        peek: Peek { timeout: READING_TIMEOUT, max_bytes: LOOKED_AT_MAX, is_default_else },
+        routes: vec![Route { names, protocols: None, is_tls: None, clients: None, target }],
+        peek: Peek {
+            timeout: READING_TIMEOUT,
+            max_bytes: LOOKED_AT_MAX,
+            is_default_else,
+            is_postgres: false,
+        },
     }
 }
 

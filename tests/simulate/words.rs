@@ -25,7 +25,7 @@ pub(crate) enum Opening {
 pub(crate) fn header(random: &mut fastrand::Rng, claimed: SocketAddr) -> Vec<u8> {
     let version = if random.bool() { ProxyVersion::V1 } else { ProxyVersion::V2 };
     let ends = Some(Ends { source: claimed, destination: HERE.into() });
-    proxy_header::encode(version, &Statement { ends, unique_id: b"", authority: None })
+    proxy_header::encode(version, &Statement::new(ends, b""))
 }
 
 /// One with a wrong byte that no parser may take.

@@ -212,6 +212,7 @@ impl Builder<'_> {
             said: choosing::hashed_words(pool),
             prefix: pool.hash_prefix,
             with_port: pool.hash_key == config::HashKey::ClientIpPort,
+            is_one: pool.hash_key == config::HashKey::None,
             seed,
         };
         Ok(Pool {
@@ -347,6 +348,7 @@ impl Builder<'_> {
                 .then(|| Names::new(route.sni.iter().map(String::as_str))),
             protocols: (!route.alpn.is_empty())
                 .then(|| route.alpn.iter().map(|name| Box::from(name.as_bytes())).collect()),
+            is_tls: route.tls,
             clients: (!route.client.is_empty()).then(|| NetSet::new(&route.client)),
             target: pools.get(route.pool).copied().unwrap_or(PoolId::new(0)),
         };

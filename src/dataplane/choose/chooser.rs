@@ -72,7 +72,7 @@ impl Chooser {
     ) -> Option<Chosen<'a>> {
         let Sticky { memory, seconds, .. } = sticky;
         let port = pool.hash.with_port.then_some(asking.client.port());
-        let key = match (asking.key, asking.client.ip()) {
+        let key = match (asking.key, pool.hash.address(asking.client)) {
             (Some(said), _) => memory.key_of_said(said),
             (None, Some(ip)) => memory.key(ip, port, pool.hash.prefix),
             (None, None) => memory.key_without_address(),
@@ -242,7 +242,7 @@ impl Chooser {
 /// The hash of a client, which decides its place in the table.
 pub(crate) fn hash_of(plan: &HashPlan, client: Client) -> u64 {
     let port = plan.with_port.then_some(client.port());
-    match client.ip() {
+    match plan.address(client) {
         Some(ip) => client_key(ip, port, plan.prefix, plan.seed),
         None => key_without_address(plan.seed),
     }

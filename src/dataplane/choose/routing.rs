@@ -8,6 +8,7 @@ use crate::policy::balance::hash::{name_key, value_key};
 use crate::policy::first_bytes::client_hello::{self, Spoken};
 use crate::policy::first_bytes::request_head::{self, Found, HeadField};
 use crate::policy::first_bytes::route::{Choice, Known, choose};
+use crate::policy::first_bytes::{mqtt, rdp};
 use crate::shared::{HashPlan, HashedWords, Listener, PoolId, Routing, Snapshot};
 
 /// Where a connection goes.
@@ -32,6 +33,7 @@ pub(crate) fn find(
         Choice::NeedsHello => return None,
     };
     let Some((plan, words)) = hashed(snapshot, pool) else { return Some(Way { pool, key: None }) };
+    let head = |wanted: HeadField<'_>| request_head::find(bytes, wanted);
     let key = match words {
         HashedWords::ServerName => match spoken.get_or_insert_with(|| client_hello::parse(bytes)) {
             Spoken::Incomplete => return None,
@@ -40,8 +42,10 @@ pub(crate) fn find(
                 hello.server_name.as_ref().map(|name| name_key(name, plan.seed))
             }
         },
-        HashedWords::Header(name) => said(bytes, HeadField::Header(name), plan)?,
-        HashedWords::Cookie(name) => said(bytes, HeadField::Cookie(name), plan)?,
+        HashedWords::Header(name) => said(head(HeadField::Header(name)), plan)?,
+        HashedWords::Cookie(name) => said(head(HeadField::Cookie(name)), plan)?,
+        HashedWords::MqttClientId => said(mqtt::find(bytes), plan)?,
+        HashedWords::RdpCookie => said(rdp::find(bytes), plan)?,
     };
     Some(Way { pool, key })
 }
@@ -86,8 +90,8 @@ fn hashed(snapshot: &Snapshot, pool: PoolId) -> Option<(&HashPlan, &HashedWords)
 }
 
 /// The key of a value; the outer `None` when it may still come.
-fn said(bytes: &[u8], wanted: HeadField<'_>, plan: &HashPlan) -> Option<Option<u64>> {
-    match request_head::find(bytes, wanted) {
+fn said(found: Found<'_>, plan: &HashPlan) -> Option<Option<u64>> {
+    match found {
         Found::Incomplete => None,
         Found::Absent => Some(None),
         Found::Value(value) => Some(Some(value_key(value, plan.seed))),

@@ -19,6 +19,7 @@ use crate::dataplane::stream::Readiness;
 use crate::dataplane::stream::wire::Side;
 use crate::policy::balance::hash::attempt_key;
 use crate::policy::client::Client;
+use crate::policy::first_bytes::postgres;
 use crate::policy::first_bytes::proxy_header::{self, Ends, ProxyVersion, Statement};
 use crate::policy::health::backoff::jitter;
 use crate::shared::{Address, BackendId, ConnectFailure, Obstacle, Pool, RefuseReason, Skip};
@@ -314,10 +315,23 @@ fn choose<K: Kernel>(
     Some(backend.id)
 }
 
-/// The header for the attempt that begins, if the pool's backends want one. A reload before it is
-/// sent changes nothing any more.
+/// What the backend of the attempt that begins gets first: a header, if the pool's backends want
+/// one, and the request for TLS of a client to which it was promised. A reload before it is sent
+/// changes nothing any more.
 fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Box<Greeting>> {
-    let version = desk.snapshot().pool(session.place.pool)?.terms.send_proxy?;
+    let is_promised_tls = session.particulars.as_ref().is_some_and(|its| its.is_promised_tls);
+    let header = prepare_header(session, desk);
+    if !is_promised_tls {
+        return header.map(|header| Box::new(Greeting::new(header, None)));
+    }
+    let mut bytes = header.unwrap_or_default();
+    bytes.extend_from_slice(&postgres::SSL_REQUEST);
+    Some(Box::new(Greeting::new(bytes, Some(postgres::WILLING))))
+}
+
+fn prepare_header<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Vec<u8>> {
+    let terms = desk.snapshot().pool(session.place.pool)?.terms;
+    let version = terms.send_proxy?;
     let number = session.place.number.to_string();
     let mut ends = ends(session, desk);
     if ends.is_none() && version == ProxyVersion::V1 {
@@ -327,9 +341,11 @@ fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Opti
     let statement = Statement {
         ends,
         unique_id: number.as_bytes(),
-        authority: session.particulars.as_ref().and_then(|its| its.authority.as_deref()),
+        tlvs: session.particulars.as_ref().map_or(&[][..], |its| &*its.tlvs),
+        pass: terms.pass_tlvs,
+        bytes_max: terms.send_proxy_max as usize,
     };
-    Some(Box::new(Greeting::new(proxy_header::encode(version, &statement))))
+    Some(proxy_header::encode(version, &statement))
 }
 
 /// What the client said of its connection itself, else both addresses of its socket; a Unix socket

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::policy::first_bytes::proxy_header::{AUTHORITY_BYTES_SAFE, ProxyVersion};
+use crate::policy::first_bytes::proxy_header::{ProxyVersion, TLVS_BYTES_SAFE, WRITTEN_BYTES_MAX};
 use crate::shared::{Backend, ConnectFailure, Snapshot, Symptom};
 
 use crate::dataplane::clock::Tick;
@@ -89,7 +89,7 @@ fn ended<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, symptom: Symptom,
     let is_early = session.times.connected.is_some_and(|since| now.since(since) < EARLY);
     if is_early
         && has_said_nothing(session)
-        && !has_long_authority(snapshot, session)
+        && !has_long_header(snapshot, session)
         && let Some(backend) = session.backend(snapshot)
     {
         failed(snapshot, backend, symptom);
@@ -97,13 +97,14 @@ fn ended<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, symptom: Symptom,
 }
 
 /// Whether the backend may have refused a name that the client chose: some receivers take PROXY
-/// headers of 107 bytes only.
-fn has_long_authority<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) -> bool {
-    let named = session.particulars.as_ref().and_then(|its| its.authority.as_deref());
-    named.is_some_and(|name| name.len() > AUTHORITY_BYTES_SAFE)
+/// headers of 107 bytes only, and its pool sends longer ones.
+fn has_long_header<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) -> bool {
+    let tlvs = session.particulars.as_ref().map_or(0, |its| its.tlvs.len());
+    tlvs > TLVS_BYTES_SAFE
         && snapshot.pool(session.place.pool).is_some_and(|pool| {
             // Version 1 has no room for a name.
             pool.terms.send_proxy == Some(ProxyVersion::V2)
+                && pool.terms.send_proxy_max as usize > WRITTEN_BYTES_MAX
         })
 }
 

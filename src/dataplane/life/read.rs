@@ -16,6 +16,7 @@ use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
 use crate::dataplane::session::first_bytes::{Awaited, Reading};
 use crate::dataplane::session::stage::Stage;
+use crate::policy::first_bytes::postgres::{self, AskedFor};
 use crate::policy::first_bytes::proxy_header::{self, Header, V2_BYTES_MAX};
 use crate::shared::{Listener, RefuseReason, Snapshot};
 
@@ -28,7 +29,12 @@ pub(crate) fn go_on<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> 
     loop {
         let Stage::Reading(reading) = &session.stage else { return Next::Wait };
         let enough = match reading.awaited {
-            Awaited::Words => look_at_words(session, desk),
+            Awaited::Words => match answer_postgres(session, desk) {
+                Answer::NotNeeded => look_at_words(session, desk),
+                Answer::Given => continue,
+                Answer::Early => None,
+                Answer::Failed => Some(Next::GONE),
+            },
             Awaited::Header => match proxy_header::parse(&reading.bytes) {
                 Ok(Some(header)) => match believe(session, desk, header) {
                     None => continue,
@@ -67,6 +73,51 @@ pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>)
     }
 }
 
+/// What became of a question that a client asks before its hello.
+enum Answer {
+    /// It asks for nothing, or the listener does not answer.
+    NotNeeded,
+    /// It is answered; look at what is behind.
+    Given,
+    /// More of it has to come.
+    Early,
+    /// The client does not take it.
+    Failed,
+}
+
+/// Answers a PostgreSQL client that asks for TLS, where its hello decides: yes, and its backend
+/// will be asked. One that asks for GSSAPI first, once, is told that there is none.
+#[inline(never)]
+fn answer_postgres<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Answer {
+    let snapshot = desk.snapshot.current();
+    let Stage::Reading(reading) = &session.stage else { return Answer::NotNeeded };
+    let Some(listener) = snapshot.listener(session.place.listener) else {
+        return Answer::NotNeeded;
+    };
+    let answers = listener.routing.as_ref().is_some_and(|routing| routing.peek.is_postgres);
+    let is_promised = session.particulars.as_ref().is_some_and(|its| its.is_promised_tls);
+    let is_decided = || routing::find(snapshot, listener, session.client.ip(), &[]).is_some();
+    if !answers || is_promised || is_decided() {
+        return Answer::NotNeeded;
+    }
+    let answer = match postgres::asked(&reading.bytes) {
+        AskedFor::Tls => postgres::WILLING,
+        AskedFor::Gss if !reading.is_without_gss => postgres::UNWILLING,
+        AskedFor::Incomplete if !reading.has_ended => return Answer::Early,
+        AskedFor::Gss | AskedFor::Incomplete | AskedFor::Nothing => return Answer::NotNeeded,
+    };
+    // Nothing has been sent to this client yet: its socket has room for a byte.
+    if !matches!(desk.kernel.send(&session.client_socket, &[answer]), Ok(1)) {
+        return Answer::Failed;
+    }
+    if let Stage::Reading(reading) = &mut session.stage {
+        reading.bytes.drain(..postgres::SSL_REQUEST.len());
+        reading.is_without_gss = true;
+    }
+    session.particulars_mut().is_promised_tls = answer == postgres::WILLING;
+    Answer::Given
+}
+
 /// Goes on once what has been read decides where to; `None` when more has to come.
 fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<Next> {
     let snapshot = desk.snapshot();
@@ -96,8 +147,8 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
         session.client = ends.source.into();
         session.particulars_mut().destination = Some(ends.destination);
     }
-    if header.authority.is_some() {
-        session.particulars_mut().authority = header.authority;
+    if !header.tlvs.is_empty() {
+        session.particulars_mut().tlvs = header.tlvs;
     }
     if let Stage::Reading(reading) = &mut session.stage {
         reading.bytes.drain(..header.length.min(reading.bytes.len()));

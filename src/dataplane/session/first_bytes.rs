@@ -1,5 +1,5 @@
 //! The bytes that go before those that move: the first of a client, before it has a backend, and
-//! the PROXY header that a backend gets before any byte of its client.
+//! those that a backend gets before any of its client: a PROXY header, PostgreSQL's request for TLS.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Reading {
     pub bytes: Vec<u8>,
     /// The client has sent FIN behind them.
     pub has_ended: bool,
+    /// It asked for encryption by GSSAPI, and was told that there is none.
+    pub is_without_gss: bool,
     /// When the reading began.
     pub since: Tick,
     /// From then on.
@@ -41,33 +43,59 @@ impl Reading {
         let (awaited, timeout) =
             if is_admitted { (Awaited::Words, words) } else { (Awaited::Header, header) };
         let timeout = timeout.unwrap_or(Duration::ZERO);
-        Self { awaited, bytes: Vec::new(), has_ended: false, since: now, timeout }
+        Self {
+            awaited,
+            bytes: Vec::new(),
+            has_ended: false,
+            is_without_gss: false,
+            since: now,
+            timeout,
+        }
     }
 }
 
-/// A PROXY header on its way to a backend.
+/// What is on its way to a backend before its client's bytes.
 #[derive(Debug)]
 pub struct Greeting {
     bytes: Box<[u8]>,
     sent: usize,
+    /// The byte with which the backend has to answer, until it has.
+    answer: Option<u8>,
 }
 
-/// How far a header has come.
+/// How far a greeting has come.
 #[derive(Debug)]
 pub enum Greeted {
-    /// All of it is sent.
+    /// All of it is sent, or answered.
     Done,
-    /// The socket takes no more now.
+    /// The socket takes no more now, or has no answer.
     Waits,
     /// The backend is gone.
     Failed(io::Error),
+    /// It answers otherwise.
+    Refused,
 }
 
 impl Greeting {
-    /// A header of which nothing is sent yet.
+    /// A greeting of which nothing is sent yet, and the byte with which it has to be answered.
     #[must_use]
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into_boxed_slice(), sent: 0 }
+    pub fn new(bytes: Vec<u8>, answer: Option<u8>) -> Self {
+        Self { bytes: bytes.into_boxed_slice(), sent: 0, answer }
+    }
+
+    /// Hears the answer, if there has to be one; once all is sent. `receive` is asked for one byte.
+    pub fn hear(&mut self, mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Greeted {
+        while let Some(wanted) = self.answer {
+            let mut answer = [0];
+            match receive(&mut answer) {
+                Ok(1) if answer == [wanted] => self.answer = None,
+                Ok(_) => return Greeted::Refused,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Greeted::Waits,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Greeted::Failed(error),
+            }
+        }
+        Greeted::Done
     }
 
     /// Sends what is left, as far as `send` takes it.
@@ -94,7 +122,7 @@ mod tests {
         let whole: Vec<u8> = (0..=99).collect();
         for most in 1..=100 {
             let (mut got, mut calls) = (Vec::<u8>::new(), 0);
-            let mut greeting = Greeting::new(whole.clone());
+            let mut greeting = Greeting::new(whole.clone(), None);
             let mut send = |bytes: &[u8]| {
                 calls += 1;
                 match calls % 3 {
@@ -116,10 +144,34 @@ mod tests {
         }
     }
 
+    // If this fails, a client's hello goes to a backend that does not speak TLS, or an answer is
+    // waited for that has come.
+    #[test]
+    fn one_answer_is_the_right_one() {
+        let heard = |said: &[u8]| {
+            let mut greeting = Greeting::new(Vec::new(), Some(b'S'));
+            let first = greeting.hear(|byte| {
+                byte.copy_from_slice(said);
+                Ok(said.len())
+            });
+            (first, greeting)
+        };
+        let (first, mut greeting) = heard(b"S");
+        assert!(matches!(first, Greeted::Done), "{first:?}");
+        let again = greeting.hear(|_| panic!("an answer is heard once"));
+        assert!(matches!(again, Greeted::Done), "{again:?}");
+        assert!(matches!(heard(b"N").0, Greeted::Refused));
+        let mut greeting = Greeting::new(Vec::new(), Some(b'S'));
+        let nothing = greeting.hear(|_| Err(ErrorKind::WouldBlock.into()));
+        assert!(matches!(nothing, Greeted::Waits), "{nothing:?}");
+        let ended = greeting.hear(|_| Ok(0));
+        assert!(matches!(ended, Greeted::Refused), "{ended:?}");
+    }
+
     // If this fails, a backend that is gone is waited for.
     #[test]
     fn an_error_is_told() {
-        let mut greeting = Greeting::new(vec![1]);
+        let mut greeting = Greeting::new(vec![1], None);
         let failed = greeting.go_on(|_| Err(ErrorKind::ConnectionReset.into()));
         assert!(matches!(failed, Greeted::Failed(_)), "{failed:?}");
     }

@@ -21,8 +21,10 @@ pub(crate) struct Particulars {
     pub(crate) hashed_key: Option<u64>,
     /// Where the client connected to, by its PROXY header.
     pub(crate) destination: Option<SocketAddr>,
-    /// The host name in that header.
-    pub(crate) authority: Option<Box<[u8]>>,
+    /// The TLVs of that header.
+    pub(crate) tlvs: Box<[u8]>,
+    /// It is a PostgreSQL client that was promised TLS; its backend is asked for it first.
+    pub(crate) is_promised_tls: bool,
     /// Why there was no header.
     pub(crate) malformed: Option<Malformed>,
     /// The bandwidth that it has taken.

@@ -44,14 +44,14 @@ pub enum Stage {
     Connecting {
         /// When the attempt began.
         since: Tick,
-        /// The header that this backend has to get first.
+        /// What this backend has to get first.
         greeting: Option<Box<Greeting>>,
     },
-    /// Connected; the backend has not taken all of its PROXY header yet.
+    /// Connected; the backend has not taken all of its greeting yet, or not answered it.
     Greeting {
         /// When the attempt began.
         since: Tick,
-        /// The header, with the part that is still to be sent.
+        /// The greeting, with the part that is still to be sent or answered.
         greeting: Box<Greeting>,
     },
     /// Moving bytes.

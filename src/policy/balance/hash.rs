@@ -64,7 +64,8 @@ pub fn client_key(addr: IpAddr, port: Option<u16>, prefix: Prefix, seed: u64) ->
     XxHash3_64::oneshot_with_seed(seed, &bytes[..len])
 }
 
-/// The stable key of every client without an address (on a Unix socket): one and the same.
+/// The stable key of every client without an address that counts (on a Unix socket, or where a pool
+/// hashes nothing of its clients): one and the same.
 #[must_use]
 pub fn key_without_address(seed: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(seed, &[])

@@ -59,7 +59,8 @@ impl Memory {
         client_key(addr, port, prefix, self.seed)
     }
 
-    /// The one client that all peers without an address are (on Unix sockets).
+    /// The one client that all peers without an address that counts are: those on Unix sockets, or
+    /// all of a pool that hashes nothing of its clients.
     #[must_use]
     pub fn key_without_address(&self) -> u64 {
         key_without_address(self.seed)

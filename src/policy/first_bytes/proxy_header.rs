@@ -5,36 +5,36 @@
 //! it does not matter where the stream is cut. Stricter than some: what is no header of a TCP
 //! connection is refused, never guessed at.
 
+pub mod tlv;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::policy::terms::Word;
 
+use tlv::{TlvKinds, Tlvs, values};
+
 /// Longest header of version 1, with its CRLF (section 2.1).
 pub const V1_BYTES_MAX: usize = 107;
 /// Longest header of version 2 that is taken, with its TLVs.
 pub const V2_BYTES_MAX: usize = 4096;
-/// Longest AUTHORITY that fits, beside two IPv6 addresses and a session number of 20 digits, into
-/// the 107 bytes that nginx's stream module takes of either version.
-pub const AUTHORITY_BYTES_SAFE: usize =
-    V1_BYTES_MAX - V2_FIXED_BYTES - 36 - TLV_FIXED_BYTES - 20 - TLV_FIXED_BYTES;
+/// Longest header that is written unless the operator asks for more. Section 2.1 sizes the buffer
+/// of a receiver by the longest line of version 1, and nginx's stream module ends a connection
+/// whose header of version 2 is longer.
+pub const WRITTEN_BYTES_MAX: usize = V1_BYTES_MAX;
+/// Bytes of TLVs that fit, beside two IPv6 addresses and a session number of 20 digits, into that.
+pub const TLVS_BYTES_SAFE: usize = WRITTEN_BYTES_MAX - V2_FIXED_BYTES - 36 - tlv::HEADER_BYTES - 20;
 
 const V1_START: &[u8] = b"PROXY ";
 const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family, length.
 const V2_FIXED_BYTES: usize = 16;
-/// The type and the length of a TLV.
-const TLV_FIXED_BYTES: usize = 3;
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 const UNSPEC: u8 = 0x00;
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 const UNIX_STREAM: u8 = 0x31;
-/// PP2_TYPE_AUTHORITY: the host name that the client asked for.
-const TYPE_AUTHORITY: u8 = 0x02;
-/// PP2_TYPE_UNIQUE_ID: names the connection.
-const TYPE_UNIQUE_ID: u8 = 0x05;
 
 /// Which form is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +65,23 @@ pub struct Statement<'a> {
     pub ends: Option<Ends>,
     /// Names the session; version 2 only. At most 128 bytes (section 2.2.5).
     pub unique_id: &'a [u8],
-    /// The host name that came with the client's own header; version 2 only.
-    pub authority: Option<&'a [u8]>,
+    /// The TLVs of the client's own header, as [`Header::tlvs`] has them.
+    pub tlvs: &'a [u8],
+    /// Which of those are passed on, by version 2. With PP2_TYPE_UNIQUE_ID among them the client's
+    /// own id takes the place of [`Self::unique_id`].
+    pub pass: TlvKinds,
+    /// Longest header of version 2. The id comes first, then the others in the order of
+    /// [`Self::pass`]; one for which there is no room is left out.
+    pub bytes_max: usize,
+}
+
+impl<'a> Statement<'a> {
+    /// Without TLVs of the client, and no longer than [`WRITTEN_BYTES_MAX`].
+    #[must_use]
+    pub const fn new(ends: Option<Ends>, unique_id: &'a [u8]) -> Self {
+        let bytes_max = WRITTEN_BYTES_MAX;
+        Self { ends, unique_id, tlvs: &[], pass: TlvKinds::AUTHORITY, bytes_max }
+    }
 }
 
 /// A complete header.
@@ -76,8 +91,16 @@ pub struct Header {
     pub length: usize,
     /// `None` for LOCAL, UNKNOWN, UNSPEC and Unix sockets: the connection's own addresses count.
     pub ends: Option<Ends>,
+    /// What stands behind the addresses of version 2, well-formed.
+    pub tlvs: Box<[u8]>,
+}
+
+impl Header {
     /// The host name in PP2_TYPE_AUTHORITY, if there is one.
-    pub authority: Option<Box<[u8]>>,
+    #[must_use]
+    pub fn authority(&self) -> Option<&[u8]> {
+        values(&self.tlvs, tlv::AUTHORITY).next()
+    }
 }
 
 /// Why bytes are no header and cannot become one.
@@ -95,6 +118,8 @@ pub enum Malformed {
     Unknown,
     /// Version 2 whose length does not fit its addresses and TLVs.
     Length,
+    /// Version 2 with a checksum (PP2_TYPE_CRC32C) that is not its own.
+    Checksum,
 }
 
 impl fmt::Display for Malformed {
@@ -106,6 +131,7 @@ impl fmt::Display for Malformed {
             Self::TooLong => "a header of version 2 over 4 KiB",
             Self::Unknown => "an unknown version, command or family",
             Self::Length => "a header of version 2 whose length does not fit",
+            Self::Checksum => "a header of version 2 with a wrong checksum",
         })
     }
 }
@@ -140,7 +166,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
         Some(words) => ends_of_v1(words)?,
         None => return Err(Malformed::Line),
     };
-    Ok(Some(Header { length: end + 1, ends, authority: None }))
+    Ok(Some(Header { length: end + 1, ends, tlvs: Box::default() }))
 }
 
 fn ends_of_v1(words: &str) -> Result<Option<Ends>, Malformed> {
@@ -191,14 +217,24 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
         return Err(Malformed::TooLong);
     }
     let Some(body) = bytes.get(V2_FIXED_BYTES..length) else { return Ok(None) };
-    let mut header = Header { length, ends: None, authority: None };
+    let mut header = Header { length, ends: None, tlvs: Box::default() };
     // Of LOCAL and UNSPEC the rest is to be skipped, whatever it is.
     let family = family.filter(|family| command == Some(PROXY) && *family != UNSPEC);
     let Some(family) = family else { return Ok(Some(header)) };
     let (addresses, tlvs) =
         body.split_at_checked(address_bytes(family).unwrap_or(0)).ok_or(Malformed::Length)?;
     header.ends = ends_of_v2(family, addresses);
-    header.authority = authority(tlvs)?;
+    header.tlvs = Box::from(tlvs);
+    let mut tlvs = Tlvs(tlvs);
+    while let Some(tlv) = tlvs.next() {
+        let (tlv::CRC32C, value) = tlv.ok_or(Malformed::Length)? else { continue };
+        let (before, behind) = bytes.split_at(length - tlvs.0.len());
+        let before = before.strip_suffix(value).unwrap_or(before);
+        let behind = behind.get(..tlvs.0.len()).unwrap_or(behind);
+        if !tlv::is_checksum(value, before, behind) {
+            return Err(Malformed::Checksum);
+        }
+    }
     Ok(Some(header))
 }
 
@@ -232,20 +268,6 @@ fn ends_of_v2(family: u8, bytes: &[u8]) -> Option<Ends> {
         source: SocketAddr::new(source, u16::from_be_bytes([a, b])),
         destination: SocketAddr::new(destination, u16::from_be_bytes([c, d])),
     })
-}
-
-/// The authority among TLVs, which have to fill their room exactly.
-fn authority(mut tlvs: &[u8]) -> Result<Option<Box<[u8]>>, Malformed> {
-    let mut found = None;
-    while let Some((&[kind, high, low], rest)) = tlvs.split_first_chunk::<TLV_FIXED_BYTES>() {
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        let (value, rest) = rest.split_at_checked(length).ok_or(Malformed::Length)?;
-        if kind == TYPE_AUTHORITY && found.is_none() && !value.is_empty() {
-            found = Some(Box::from(value));
-        }
-        tlvs = rest;
-    }
-    if tlvs.is_empty() { Ok(found) } else { Err(Malformed::Length) }
 }
 
 /// A header that says `statement`. What is too long for a TLV is left out. A connection without
@@ -282,41 +304,44 @@ fn encode_v1(ends: Option<Ends>) -> Vec<u8> {
 }
 
 fn encode_v2(statement: &Statement<'_>) -> Vec<u8> {
-    let mut body = Vec::with_capacity(64);
+    let mut header = Vec::with_capacity(WRITTEN_BYTES_MAX);
+    header.extend_from_slice(V2_START);
+    // The length comes when it is known.
+    header.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]);
     let (mut command, mut family) = (LOCAL, UNSPEC);
     if let Some(Ends { source, destination }) = statement.ends.map(alike) {
         (command, family) = (PROXY, if source.is_ipv4() { TCP4 } else { TCP6 });
         for end in [source, destination] {
             match end.ip() {
-                IpAddr::V4(v4) => body.extend_from_slice(&v4.octets()),
-                IpAddr::V6(v6) => body.extend_from_slice(&v6.octets()),
+                IpAddr::V4(v4) => header.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => header.extend_from_slice(&v6.octets()),
             }
         }
-        body.extend_from_slice(&source.port().to_be_bytes());
-        body.extend_from_slice(&destination.port().to_be_bytes());
+        header.extend_from_slice(&source.port().to_be_bytes());
+        header.extend_from_slice(&destination.port().to_be_bytes());
     }
-    put_tlv(TYPE_AUTHORITY, statement.authority.unwrap_or_default(), &mut body);
-    put_tlv(TYPE_UNIQUE_ID, statement.unique_id, &mut body);
-    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
-    let mut header = Vec::with_capacity(V2_FIXED_BYTES + body.len());
-    header.extend_from_slice(V2_START);
-    header.extend_from_slice(&[command, family]);
-    header.extend_from_slice(&length.to_be_bytes());
-    header.extend_from_slice(&body);
+    put_tlvs(statement, &mut header);
+    let length = u16::try_from(header.len() - V2_FIXED_BYTES).unwrap_or(u16::MAX);
+    let [high, low] = length.to_be_bytes();
+    let behind_start = header.iter_mut().skip(V2_START.len());
+    for (place, byte) in behind_start.zip([command, family, high, low]) {
+        *place = byte;
+    }
     header
 }
 
-/// Appends a TLV, unless it is empty or would make the header longer than receivers take.
-fn put_tlv(kind: u8, value: &[u8], body: &mut Vec<u8>) {
-    let Ok(length) = u16::try_from(value.len()) else { return };
-    if value.is_empty()
-        || V2_FIXED_BYTES + body.len() + TLV_FIXED_BYTES + value.len() > V2_BYTES_MAX
-    {
-        return;
+fn put_tlvs(statement: &Statement<'_>, header: &mut Vec<u8>) {
+    let Statement { unique_id, tlvs, pass, .. } = *statement;
+    // Above that the length would not fit, and receivers take no more.
+    let bytes_max = statement.bytes_max.min(V2_BYTES_MAX);
+    let keeps_id = pass.list().contains(&tlv::UNIQUE_ID);
+    let given = values(tlvs, tlv::UNIQUE_ID).next().filter(|_| keeps_id);
+    tlv::put(tlv::UNIQUE_ID, given.unwrap_or(unique_id), header, bytes_max);
+    for kind in pass.list().iter().copied().filter(|kind| *kind != tlv::UNIQUE_ID) {
+        for value in values(tlvs, kind) {
+            tlv::put(kind, value, header, bytes_max);
+        }
     }
-    body.push(kind);
-    body.extend_from_slice(&length.to_be_bytes());
-    body.extend_from_slice(value);
 }
 
 /// Both ends in one family: a header has room for one.

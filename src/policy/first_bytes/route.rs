@@ -46,6 +46,8 @@ pub struct Route<T> {
     pub names: Option<Names>,
     /// One of these is among the protocols that the hello offers.
     pub protocols: Option<Vec<Box<[u8]>>>,
+    /// Whether it begins with a TLS hello, named or not.
+    pub is_tls: Option<bool>,
     /// Networks of the client.
     pub clients: Option<NetSet>,
     /// Where it leads.
@@ -81,11 +83,12 @@ pub fn choose<T: Copy>(routes: &[Route<T>], client: Option<IpAddr>, known: Known
         if route.clients.as_ref().is_some_and(|clients| !is_in(clients)) {
             continue;
         }
-        if route.names.is_none() && route.protocols.is_none() {
+        if route.names.is_none() && route.protocols.is_none() && route.is_tls.is_none() {
             return Choice::Taken(route.target);
         }
         match known {
             Known::Nothing => return Choice::NeedsHello,
+            Known::NoHello if route.is_tls == Some(false) => return Choice::Taken(route.target),
             Known::NoHello => {}
             Known::Hello(hello) if matches(route, hello) => return Choice::Taken(route.target),
             Known::Hello(_) => {}
@@ -99,7 +102,9 @@ fn matches<T>(route: &Route<T>, hello: &ClientHello) -> bool {
         |names: &Names| hello.server_name.as_deref().is_some_and(|name| names.contains(name));
     let is_offered =
         |wanted: &Vec<Box<[u8]>>| hello.protocols.iter().any(|offered| wanted.contains(offered));
-    route.names.as_ref().is_none_or(is_named) && route.protocols.as_ref().is_none_or(is_offered)
+    route.is_tls != Some(false)
+        && route.names.as_ref().is_none_or(is_named)
+        && route.protocols.as_ref().is_none_or(is_offered)
 }
 
 #[cfg(test)]
@@ -120,6 +125,7 @@ mod tests {
         Route {
             names: (!names.is_empty()).then(|| Names::new(names.iter().copied())),
             protocols: (!protocols.is_empty()).then_some(offered),
+            is_tls: None,
             clients: (!clients.is_empty()).then(|| NetSet::new(&nets)),
             target,
         }
@@ -173,6 +179,20 @@ mod tests {
         let both = [by_name, by_client];
         assert_eq!(choose(&both, client(), Known::NoHello), Choice::Taken(1));
         assert_eq!(choose(&both, None, Known::NoHello), Choice::Default, "on a Unix socket");
+    }
+
+    #[test]
+    fn tls_and_the_rest_go_apart() {
+        // If this fails, clients of one port that do not speak TLS reach the servers that do.
+        let with = |is_tls, target| Route { is_tls: Some(is_tls), ..route(&[], &[], &[], target) };
+        let routes = [route(&["a.example"], &[], &[], 1), with(true, 2), with(false, 3)];
+        let at = |known: Known<'_>| choose(&routes, client(), known);
+        assert_eq!(at(Known::Nothing), Choice::NeedsHello);
+        assert_eq!(at(Known::Hello(&hello(Some("a.example"), &[]))), Choice::Taken(1));
+        assert_eq!(at(Known::Hello(&hello(Some("b.example"), &[]))), Choice::Taken(2));
+        assert_eq!(at(Known::Hello(&hello(None, &[]))), Choice::Taken(2));
+        assert_eq!(at(Known::NoHello), Choice::Taken(3));
+        assert_eq!(choose(&routes[2..], None, Known::Hello(&hello(None, &[]))), Choice::Default);
     }
 
     proptest! {

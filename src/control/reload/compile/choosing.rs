@@ -10,10 +10,12 @@ use crate::shared::{Backend, Group, HashPlan, HashedWords, Pool, Sticky};
 /// What a pool hashes of what clients say; nothing where nothing is hashed.
 pub(super) fn hashed_words(pool: &config::PoolConfig) -> Option<HashedWords> {
     match pool.hashed()? {
-        config::HashKey::ClientIp | config::HashKey::ClientIpPort => None,
+        config::HashKey::ClientIp | config::HashKey::ClientIpPort | config::HashKey::None => None,
         config::HashKey::Sni => Some(HashedWords::ServerName),
         config::HashKey::HttpHeader(name) => Some(HashedWords::Header(name.as_str().into())),
         config::HashKey::HttpCookie(name) => Some(HashedWords::Cookie(name.as_str().into())),
+        config::HashKey::MqttClientId => Some(HashedWords::MqttClientId),
+        config::HashKey::RdpCookie => Some(HashedWords::RdpCookie),
     }
 }
 
@@ -26,7 +28,7 @@ pub(super) fn sticky(
     random_seed: u64,
 ) -> Sticky {
     let known = previous.and_then(|pool| Some((&pool.hash, pool.sticky.as_ref()?)));
-    let client = |plan: &HashPlan| (plan.said.clone(), plan.prefix, plan.with_port);
+    let client = |plan: &HashPlan| (plan.said.clone(), plan.prefix, plan.with_port, plan.is_one);
     let memory = match known {
         Some((plan, old)) if old.size == wanted.size && client(plan) == client(hash) => {
             Arc::clone(&old.memory)

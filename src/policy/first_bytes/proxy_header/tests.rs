@@ -12,6 +12,11 @@ fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     [V2_START, &[command, family], &length, body].concat()
 }
 
+/// A TLV.
+fn written(kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[kind][..], &u16::try_from(value.len()).unwrap().to_be_bytes(), value].concat()
+}
+
 fn parsed(bytes: &[u8]) -> Header {
     parse(bytes).unwrap().expect("a whole header")
 }
@@ -71,7 +76,7 @@ fn version_2_knows_local_unspec_and_unix_and_nothing_else() {
         (PROXY, UNIX_STREAM, &[0; 216]),
     ] {
         let bytes = v2(command, family, body);
-        let wanted = Header { length: bytes.len(), ends: None, authority: None };
+        let wanted = Header { length: bytes.len(), ends: None, tlvs: Box::default() };
         assert_eq!(parsed(&bytes), wanted, "{command:#x} {family:#x}");
     }
     for (command, family) in
@@ -87,8 +92,8 @@ fn tlvs_fit_exactly_and_4_kib_is_the_end() {
     // If this fails, bytes of the client are taken for the header's or the other way round.
     let addresses = [10, 0, 0, 1, 10, 0, 0, 2, 0, 1, 0, 2];
     let with = |tlvs: &[u8]| v2(PROXY, TCP4, &[&addresses[..], tlvs].concat());
-    let host = parsed(&with(&[4, 0, 1, 9, 2, 0, 2, b'h', b'i', 2, 0, 1, b'x'])).authority;
-    assert_eq!(host.as_deref(), Some(&b"hi"[..]));
+    let header = parsed(&with(&[4, 0, 1, 9, 2, 0, 2, b'h', b'i', 2, 0, 1, b'x']));
+    assert_eq!(header.authority(), Some(&b"hi"[..]));
     for tlvs in [&[4][..], &[4, 0], &[4, 0, 1], &[4, 0, 0, 9], &[4, 0xff, 0xff, 1]] {
         assert_eq!(parse(&with(tlvs)), Err(Malformed::Length), "{tlvs:?}");
     }
@@ -97,6 +102,86 @@ fn tlvs_fit_exactly_and_4_kib_is_the_end() {
     assert!(parse(&v2(LOCAL, UNSPEC, &vec![0; room])).unwrap().is_some());
     let over = v2(LOCAL, UNSPEC, &vec![0; room + 1]);
     assert_eq!(parse(&over[..V2_FIXED_BYTES]), Err(Malformed::TooLong));
+}
+
+#[test]
+fn a_checksum_has_to_be_right() {
+    // If this fails, a header that was damaged on its way names a client, or a sound one is
+    // refused.
+    assert_eq!(
+        tlv::crc32c(b"123456789".iter().copied()),
+        0xe306_9283,
+        "the check value of CRC-32C"
+    );
+    let addresses = [10, 0, 0, 1, 10, 0, 0, 2, 0, 1, 0, 2];
+    for behind in [&b""[..], &[tlv::AUTHORITY, 0, 2, b'h', b'i']] {
+        let body = [&addresses[..], &[tlv::CRC32C, 0, 4, 0, 0, 0, 0], behind].concat();
+        let mut bytes = v2(PROXY, TCP4, &body);
+        let place = V2_FIXED_BYTES + addresses.len() + tlv::HEADER_BYTES;
+        let sum = tlv::crc32c(bytes.iter().copied());
+        bytes[place..place + 4].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(parsed(&[&bytes[..], b"more"].concat()).length, bytes.len());
+        for at in V2_FIXED_BYTES..bytes.len() {
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 0x10;
+            // What is no checksum, or no whole TLV, any more is another thing.
+            let is_kind = (place - tlv::HEADER_BYTES..place).contains(&at);
+            assert!(parse(&wrong) == Err(Malformed::Checksum) || is_kind, "byte {at}");
+        }
+    }
+    let short = [&addresses[..], &[tlv::CRC32C, 0, 1, 0]].concat();
+    assert_eq!(parse(&v2(PROXY, TCP4, &short)), Err(Malformed::Checksum));
+}
+
+#[test]
+fn a_header_is_no_longer_than_a_line_of_version_1() {
+    // If this fails, nginx's stream module resets clients that ask for a long name, and healthy
+    // backends are ejected for it.
+    let ends = Some(ends("[2001:db8::1]:1", "[2001:db8::2]:2"));
+    for (length, is_told) in [(33, true), (34, false)] {
+        let host = vec![b'h'; length];
+        let tlvs = written(tlv::AUTHORITY, &host);
+        let statement = Statement { tlvs: &tlvs, ..Statement::new(ends, b"0123456789abcdef") };
+        let header = parsed(&encode(ProxyVersion::V2, &statement));
+        assert_eq!((header.authority().is_some(), header.length <= 107), (is_told, true));
+        let more = Statement { bytes_max: 108, ..statement };
+        assert!(parsed(&encode(ProxyVersion::V2, &more)).authority().is_some(), "on request");
+    }
+}
+
+#[test]
+fn tlvs_are_passed_on_in_the_order_asked_for() {
+    // If this fails, a backend does not learn what the proxy in front knows, or learns what it was
+    // not to be told.
+    let ends = Some(ends("192.0.2.1:1", "192.0.2.2:2"));
+    let incoming = [
+        written(0xee, b"two"),
+        written(tlv::AUTHORITY, b"host"),
+        written(0x20, b"secret"),
+        written(0xea, b"one"),
+        written(tlv::UNIQUE_ID, b"theirs"),
+        written(0xea, b"again"),
+    ]
+    .concat();
+    let passed = |kinds: &[u8], bytes_max: usize| {
+        let statement = Statement {
+            tlvs: &incoming,
+            pass: TlvKinds::new(kinds).unwrap(),
+            bytes_max,
+            ..Statement::new(ends, b"ours")
+        };
+        parsed(&encode(ProxyVersion::V2, &statement)).tlvs
+    };
+    let ours = written(tlv::UNIQUE_ID, b"ours");
+    let all = [&ours[..], &written(0xea, b"one"), &written(0xea, b"again"), &written(0xee, b"two")];
+    assert_eq!(*passed(&[0xea, 0xee], 107), *all.concat());
+    assert_eq!(*passed(&[], 107), *ours);
+    let theirs = [written(tlv::UNIQUE_ID, b"theirs"), written(tlv::AUTHORITY, b"host")].concat();
+    assert_eq!(*passed(&[tlv::AUTHORITY, tlv::UNIQUE_ID], 107), *theirs);
+    // Behind 28 bytes and the id, the first for which there is room.
+    assert_eq!(*passed(&[0xea, 0xee], 28 + 7 + 6), *[&ours[..], &written(0xea, b"one")].concat());
+    assert_eq!(*passed(&[0xea, 0xee], 28 + 7 + 5), *ours);
+    assert!(TlvKinds::new(&[1; tlv::KINDS_MAX + 1]).is_none());
 }
 
 #[test]
@@ -116,7 +201,7 @@ fn a_connection_without_a_client_names_its_own_addresses_or_none() {
     for own in [Some(v4), None] {
         let bytes = encode_own(ProxyVersion::V2, own);
         assert_eq!(bytes, v2(LOCAL, UNSPEC, b""));
-        let wanted = Header { length: bytes.len(), ends: None, authority: None };
+        let wanted = Header { length: bytes.len(), ends: None, tlvs: Box::default() };
         assert_eq!(parsed(&bytes), wanted);
     }
 }
@@ -124,23 +209,20 @@ fn a_connection_without_a_client_names_its_own_addresses_or_none() {
 #[test]
 fn a_client_without_an_address_is_announced_as_local_with_its_number() {
     // If this fails, HAProxy, httpd, Postfix, Dovecot, slapd and Envoy refuse its sessions.
-    let statement = Statement { ends: None, unique_id: b"7", authority: None };
-    let bytes = encode(ProxyVersion::V2, &statement);
+    let bytes = encode(ProxyVersion::V2, &Statement::new(None, b"7"));
     assert_eq!(bytes, v2(LOCAL, UNSPEC, b"\x05\0\x017"));
 }
 
 #[test]
-fn a_safe_authority_keeps_the_header_within_107_bytes() {
+fn safe_tlvs_keep_the_header_within_107_bytes() {
     // If this fails, nginx resets sessions, and their backends are blamed for it.
     let end: SocketAddr = "[2001:db8::1]:4711".parse().unwrap();
     let ends = Some(Ends { source: end, destination: end });
     let id = u64::MAX.to_string();
-    let length = |authority: &[u8]| {
-        let unique_id = id.as_bytes();
-        let statement = Statement { ends, unique_id, authority: Some(authority) };
-        encode(ProxyVersion::V2, &statement).len()
-    };
-    assert_eq!(length(&[b'a'; AUTHORITY_BYTES_SAFE]), V1_BYTES_MAX);
+    let tlvs = written(tlv::AUTHORITY, &[b'a'; TLVS_BYTES_SAFE - tlv::HEADER_BYTES]);
+    let bytes_max = V2_BYTES_MAX;
+    let statement = Statement { tlvs: &tlvs, bytes_max, ..Statement::new(ends, id.as_bytes()) };
+    assert_eq!(encode(ProxyVersion::V2, &statement).len(), V1_BYTES_MAX);
 }
 
 fn any_end() -> impl Strategy<Value = SocketAddr> {
@@ -161,17 +243,23 @@ proptest! {
     ) {
         // If this fails, a backend learns of another client, or a cut header is misread.
         let version = if binary { ProxyVersion::V2 } else { ProxyVersion::V1 };
-        let statement = Statement { ends, unique_id: &id, authority: host.as_deref() };
+        let tlvs = host.as_deref().map(|host| written(tlv::AUTHORITY, host)).unwrap_or_default();
+        let statement = Statement { tlvs: &tlvs, ..Statement::new(ends, &id) };
         let mut bytes = encode(version, &statement);
         let length = bytes.len();
-        let most = if binary { V2_BYTES_MAX } else { V1_BYTES_MAX };
-        prop_assert!(length <= most);
+        prop_assert!(length <= WRITTEN_BYTES_MAX, "{} bytes", length);
         bytes.extend(rest);
         let header = parsed(&bytes);
         prop_assert_eq!(header.length, length);
         prop_assert_eq!(header.ends, ends);
         if binary && ends.is_some() {
-            prop_assert_eq!(header.authority.as_deref(), host.as_deref());
+            let is_v4 = ends.is_some_and(|ends| ends.source.is_ipv4());
+            let fixed = V2_FIXED_BYTES + if is_v4 { 12 } else { 36 };
+            let with = |before: usize, value: &[u8]| before + tlv::HEADER_BYTES + value.len();
+            let named = Some(with(fixed, &id)).filter(|bytes| *bytes <= WRITTEN_BYTES_MAX);
+            let fits = |host: &&Vec<u8>| with(named.unwrap_or(fixed), host) <= WRITTEN_BYTES_MAX;
+            let wanted = host.as_ref().filter(fits);
+            prop_assert_eq!(header.authority(), wanted.map(Vec::as_slice));
         }
         for cut in 0..length {
             prop_assert_eq!(parse(&bytes[..cut]), Ok(None), "cut at {}", cut);
@@ -202,7 +290,8 @@ proptest! {
         (ends, id, host) in any_statement(), position: prop::sample::Index, byte: u8
     ) {
         // If this fails, a damaged header ends the process.
-        let statement = Statement { ends, unique_id: &id, authority: host.as_deref() };
+        let tlvs = host.as_deref().map(|host| written(tlv::AUTHORITY, host)).unwrap_or_default();
+        let statement = Statement { tlvs: &tlvs, ..Statement::new(ends, &id) };
         let mut bytes = encode(ProxyVersion::V2, &statement);
         *position.get_mut(&mut bytes) = byte;
         if let Ok(Some(header)) = parse(&bytes) {
