@@ -67,7 +67,7 @@ fn metrics_parse_and_are_complete_from_the_start() {
         ("evenkeel_sessions_active", 1),
         ("evenkeel_backend_sessions_active", 1),
         ("evenkeel_backend_sessions", 1),
-        ("evenkeel_backend_connect_failures", 10),
+        ("evenkeel_backend_connect_failures", 11),
         ("evenkeel_backend_connect_seconds", 14),
         ("evenkeel_backend_latency_seconds", 1),
         ("evenkeel_pool_waiting", 1),

@@ -1,5 +1,6 @@
 //! The bytes that go before those that move: the first of a client, before it has a backend, and
-//! those that a backend gets before any of its client: a PROXY header, PostgreSQL's request for TLS.
+//! those that a backend gets before any of its client: a PROXY header, PostgreSQL's request for
+//! TLS.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
