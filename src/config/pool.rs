@@ -107,7 +107,7 @@ pub(super) static POOL: KeyTable = KeyTable {
                     client and where it connected to.",
             ),
         Key::new("pass_tlvs", Shape::Numbers(KINDS_MAX, 1, 255))
-            .default("[0x02]")
+            .default("[2]")
             .note("; not 0x03 or 0x04; with `send_proxy = \"v2\"`")
             .means("TLVs of a client's own PROXY header that backends get, too, in this order."),
         Key::new("send_proxy_max", Shape::Size(107, 4_096))
