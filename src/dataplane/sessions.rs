@@ -209,6 +209,7 @@ impl<K: Kernel> Sessions<K> {
             Due::Flush => cut::flush(session, desk),
             Due::Silent => cut::silent(session, desk),
             Due::Aged(life) => cut::aged(session, desk, life),
+            Due::Overdue => cut::cut(session, desk, CloseReason::Lifetime),
             Due::Keepalive => moving::keep_alive(session, desk),
         };
         self.act(key, next);

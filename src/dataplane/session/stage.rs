@@ -140,6 +140,8 @@ pub enum Due {
     Silent,
     /// The end if it is at rest: too long a life.
     Aged(OldAge),
+    /// The end: too long a life, and no rest in time.
+    Overdue,
 }
 
 impl Bounds {
@@ -159,7 +161,7 @@ impl Bounds {
         match self.lifetime {
             None => moment,
             Some(life) if life.over > now => life.over.min(moment),
-            Some(_) => now.after(REST_LOOK).min(moment),
+            Some(life) => now.after(REST_LOOK).min(life.latest).min(moment),
         }
     }
 
@@ -272,6 +274,10 @@ impl Stage {
                 Due::Retry
             }
             Self::Reading(_) | Self::Connecting { .. } | Self::Greeting { .. } => Due::Later,
+            // Before a look into a silence puts it off.
+            Self::Moving(_) if bounds.lifetime.is_some_and(|life| life.latest <= now) => {
+                Due::Overdue
+            }
             Self::Moving(moving) | Self::Lingering(moving)
                 if bounds.silence_deadline(stream, moving.active) <= now =>
             {
