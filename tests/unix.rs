@@ -23,7 +23,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, se
 use rustix::process::Signal;
 use support::stream::{self, exchange, is_reset};
 use support::unix::{UnixBackend, connect_unix, line_of, try_connect_unix, visit_unix};
-use support::{Backend, PATIENCE, Proxy, connect, eventually, read_all};
+use support::{Backend, PATIENCE, Proxy, connect, eventually};
 use tempfile::TempDir;
 
 /// A directory of its own, with names for sockets in it.
@@ -413,6 +413,11 @@ fn idle_sessions_over_unix_sockets_end() {
     let keys = "idle_timeout = \"100ms\"\nkeepalive = { idle = \"1s\" }\nuser_timeout = \"1s\"\n";
     let proxy = Proxy::start(&text.replace("pool =", &format!("{keys}pool =")));
     let mut client = connect(proxy.address());
-    assert_eq!(read_all(&mut client).unwrap(), b"one\n");
+    let mut said = [0; 4];
+    client.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"one\n");
+    // The backend has not said that this is all.
+    let end = client.read(&mut said).unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
     proxy.wait_for_metric("evenkeel_sessions_closed_total", &[("reason", "idle_timeout")], 1.0);
 }

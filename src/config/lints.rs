@@ -31,10 +31,10 @@ pub(super) fn lint_listener(
     {
         let (idle, half_closed) = (show_duration(idle), show_duration(half_closed));
         let finding = Finding::new(format!(
-            "a session that is half closed may be silent for longer, {half_closed}, than an open \
-             one, {idle}"
+            "`half_closed_timeout` of {half_closed} has no effect beside {idle} of `idle_timeout`"
         ));
-        let finding = finding.hint("write a `half_closed_timeout` no longer than `idle_timeout`");
+        let finding =
+            finding.hint("the smaller of the two counts; write one no longer than the other");
         report.warning(&value.place, finding);
     }
 }
@@ -123,8 +123,12 @@ fn lint_probe(
             report.warning(&place, finding);
         }
         Probe::SendExpect { steps } => {
-            let Some(ProbeStep::Send(send)) = steps.first() else { return };
-            let Some(value) = section.own("send").filter(|_| is_unended_line(send)) else { return };
+            let Some(value) = section.own("send").or_else(|| section.own("steps")) else { return };
+            let mut sent = steps.iter().filter_map(|step| match step {
+                ProbeStep::Send(bytes) => Some(bytes),
+                ProbeStep::Expect(_) | ProbeStep::Find(_) => None,
+            });
+            let Some(send) = sent.find(|bytes| is_unended_line(bytes)) else { return };
             let finding = Finding::new(
                 "`send` ends without a line break: most servers wait for one",
             )

@@ -275,12 +275,13 @@ impl PoolConfig {
 
     /// Whether its servers speak first, by what its probes wait for.
     pub(super) fn speaks_first(&self) -> bool {
-        let probe = self.health.as_ref().map(|health| &health.probe);
-        let Some(Probe::SendExpect { steps }) = probe else { return false };
-        match steps.first() {
-            Some(ProbeStep::Send(bytes)) => bytes.is_empty(),
-            first => first.is_some(),
-        }
+        let Some(health) = self.health.as_ref().filter(|health| health.tls.is_none()) else {
+            return false;
+        };
+        let Probe::SendExpect { steps } = &health.probe else { return false };
+        let says_nothing = |step: &&ProbeStep| matches!(step, ProbeStep::Send(it) if it.is_empty());
+        let first = steps.iter().find(|step| !says_nothing(step));
+        first.is_some_and(|step| step.expected().is_some())
     }
 
     /// Its tables as `evenkeel config` shows them.

@@ -30,7 +30,7 @@ pub(super) static ROUTE: KeyTable = KeyTable {
             .means("One of these protocols is offered."),
         Key::new("tls", Shape::Boolean)
             .or_else("any")
-            .note("; not `false` beside `sni` or `alpn`")
+            .note("not `false` beside `sni` or `alpn`")
             .means("Whether clients begin with a TLS hello, whatever it names."),
         Key::new("client", Shape::List("networks")).or_else("any").means("Networks of the client."),
         Key::new("pool", Shape::Text("name"))

@@ -143,7 +143,8 @@ mod tests {
     }
 
     /// Keys of ours, too, in another table than the one where others have them.
-    const OURS_ELSEWHERE: &[&str] = &["port", "address", "mode", "method", "algorithm", "host"];
+    const OURS_ELSEWHERE: &[&str] =
+        &["port", "address", "mode", "method", "algorithm", "host", "hosts"];
 
     fn is_known(name: &str) -> bool {
         keys::FILE.find(name).is_some() || keys::tables_with(name).next().is_some()
