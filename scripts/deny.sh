@@ -4,4 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A build fetches what this platform needs; cargo deny looks at all platforms.
+cargo fetch --locked --quiet
 cargo deny --locked --offline check licenses bans sources

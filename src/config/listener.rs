@@ -144,7 +144,7 @@ pub struct ListenerConfig {
     pub name: String,
     /// Addresses to accept on; port 0 lets the kernel choose. Never empty, no duplicates.
     pub bind: Vec<Address>,
-    /// Index into [`Config::pools`].
+    /// Index into [`pools`](super::model::Config::pools).
     pub pool: usize,
     /// Other pools, for clients that the first matching route sends there.
     pub routes: Vec<RouteConfig>,

@@ -50,7 +50,7 @@ pub struct RouteConfig {
     pub tls: Option<bool>,
     /// Networks of the client.
     pub client: Vec<IpNet>,
-    /// Index into [`Config::pools`].
+    /// Index into [`pools`](super::model::Config::pools).
     pub pool: usize,
 }
 

@@ -42,7 +42,7 @@ impl RoundRobin {
 
     /// The same after `picks` picks, modulo the length of its cycle: workers that start at
     /// consecutive numbers share a cycle out among their first sessions. Where a cycle times the
-    /// number of members is above [`STEPS_MAX`], as many of the first turns of the cycle are told
+    /// number of members is above 65,536, as many of the first turns of the cycle are told
     /// apart as fit.
     #[must_use]
     pub fn starting_at(weights: &[u32], picks: u64) -> Self {
