@@ -137,7 +137,7 @@ fn slapd() {
     let pid = directory.path().join("pid");
     let text = format!(
         "modulepath /usr/lib/ldap\nmoduleload back_null\npidfile {}\ndatabase null\n\
-         suffix \"dc=example\"\n",
+         suffix \"\"\n",
         pid.display()
     );
     std::fs::write(&file, text).unwrap();
