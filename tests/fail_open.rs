@@ -182,7 +182,7 @@ fn a_pool_without_a_healthy_backend_keeps_asking() {
     let one = ClusterMember::new("one", false);
     let health = format!("{HEALTH}down_backoff = \"1h\"\n");
     let proxy = Setup::of(&[&one.backend]).also(&health).start();
-    // With back-off the sum of so many waits would be hours.
+    // With back-off the waits would add up to hours.
     let failed = || proxy.metric("evenkeel_backend_probes_total", &[("result", "fail")]);
     eventually("it is asked on", PATIENCE, || (failed() >= 40.0).then_some(()));
     one.set_role(true);

@@ -58,7 +58,7 @@ pub(super) static LISTENER: KeyTable = KeyTable {
         Key::new("half_closed_timeout", Shape::Duration(SHORTEST, LONGEST))
             .default("1m")
             .reload("now, noticed within 17 s")
-            .means("The same once one side has sent EOF."),
+            .means("`idle_timeout` of a session of which one side has sent EOF."),
         Key::new("on_idle", Shape::Word(words::<OnIdle>))
             .default("reset")
             .reload("now")

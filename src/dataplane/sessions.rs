@@ -126,7 +126,7 @@ impl<K: Kernel> Sessions<K> {
         }
     }
 
-    /// The same for a client that another worker has let in under its own snapshot.
+    /// Recounts a client that another worker has let in under its own snapshot.
     pub(super) fn recount_arrival(&self, arrival: &mut Arrival<K>) {
         let snapshot = self.desk.snapshot.current();
         let Some(admitted) = &mut arrival.admitted else { return };

@@ -432,7 +432,7 @@ impl<P: Holds> Stream<P> {
         Some(End { reason, reset: Reset::None })
     }
 
-    /// The same end, with an error taken into account that no call has reported: of a side to which
+    /// The end, with an error taken into account that no call has reported: of a side to which
     /// nothing went any more.
     fn with_blame<W: Wire<Pipe = P>>(&mut self, end: End, wire: &mut W) -> End {
         let side = match end.reason {

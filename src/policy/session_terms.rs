@@ -17,7 +17,7 @@ pub struct ListenerTerms {
     pub protocol: Protocol,
     /// A session without a byte in either direction ends after this.
     pub idle_timeout: Duration,
-    /// The same once one side has sent EOF.
+    /// `idle_timeout` of a session of which one side has sent EOF.
     pub half_closed_timeout: Duration,
     /// How the first of these ends a session at rest.
     pub on_idle: OnIdle,

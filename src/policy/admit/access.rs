@@ -103,7 +103,7 @@ impl AccessList {
         }
     }
 
-    /// The same with the rule that decides.
+    /// Whether a client is admitted, with the rule that decides.
     #[must_use]
     pub fn judge(&self, seen: SeenClient) -> Access {
         let addresses = [seen.ip(), seen.translated_from.map(IpAddr::V6)];

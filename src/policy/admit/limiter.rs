@@ -123,7 +123,7 @@ impl Limiter {
         }
     }
 
-    /// The same clients with the same sessions, and rates in a table of `table_size` clients that
+    /// Keeps clients and their sessions, and moves rates into a table of `table_size` clients that
     /// holds what each had used by `now_us` as `earlier` measured it, for `meter`: see
     /// [`Meter::carry`]. What a worker still admits by this one meanwhile is not in it.
     #[must_use]
@@ -133,16 +133,15 @@ impl Limiter {
         Self { rates: Arc::new(rates), ..self.share() }
     }
 
-    /// The same clients with the same sessions, and rates of `table_size` clients as if none had
-    /// ever come.
+    /// Keeps clients and their sessions, and has rates of `table_size` clients begin anew.
     #[must_use]
     pub fn with_new_rates(&self, table_size: u32) -> Self {
         let rates = Table::new(table_size).counting_on_from(&self.rates);
         Self { rates: Arc::new(rates), ..self.share() }
     }
 
-    /// The same clients with the same rates; room for `concurrent_size` clients' sessions, none of
-    /// which is counted yet, or none. A table that has the room already stays as it is.
+    /// Keeps clients and their rates; makes room for the sessions of `concurrent_size` clients,
+    /// none of which is counted yet, or for none. A table that has the room already stays as it is.
     #[must_use]
     pub fn with_sessions(&self, concurrent_size: Option<u32>) -> Self {
         let has_room =
@@ -154,7 +153,7 @@ impl Limiter {
         Self { sessions, ..self.share() }
     }
 
-    /// The same clients, rates and sessions.
+    /// Another handle of the clients, rates and sessions.
     fn share(&self) -> Self {
         let Self { hasher, rates, sessions } = self;
         Self { hasher: hasher.clone(), rates: Arc::clone(rates), sessions: sessions.clone() }

@@ -40,7 +40,7 @@ impl RoundRobin {
         Self { turns }
     }
 
-    /// The same after `picks` picks, modulo the length of its cycle: workers that start at
+    /// These turns after `picks` picks, modulo the length of its cycle: workers that start at
     /// consecutive numbers share a cycle out among their first sessions. Where a cycle times the
     /// number of members is above 65,536, as many of the first turns of the cycle are told
     /// apart as fit.
@@ -60,7 +60,7 @@ impl RoundRobin {
         self.pick_by(|_, weight| weight, eligible)
     }
 
-    /// The same with weights that change from pick to pick; `weight_of` gets a member and the
+    /// A pick with weights that change from pick to pick; `weight_of` gets a member and the
     /// weight it was built with. A credit is worth the same whatever the weights are by then.
     pub fn pick_by(
         &mut self,

@@ -311,7 +311,7 @@ where
     answered_with("", timeout, answer).await
 }
 
-/// The same for a probe with these keys.
+/// The verdict of a probe with these keys.
 async fn answered_with<F>(
     keys: &str,
     timeout: &str,
