@@ -322,3 +322,34 @@ fn translated_clients_are_their_ipv4_address() {
     assert!(!served("198.51.100.7:2"), "what was used stays used");
     assert!(!served("[2001:db8:64:c633:64:700::]:1"), "the same client");
 }
+
+// If this fails, a client behind a translator that waits for a place is routed anew, as a stranger,
+// by each reload.
+#[test]
+fn a_translated_client_keeps_its_route_over_a_reload() {
+    let (known, unknown) = (Backend::named("known"), Backend::named("unknown"));
+    let text = |patience: &str| {
+        format!(
+            "[listener.l]\nbind = [\"127.0.0.1:0\"]\npool = \"unknown\"\n{TRUSTING}\n\
+             [[listener.l.route]]\nclient = [\"198.51.100.0/24\"]\npool = \"known\"\n\
+             [pool.known]\nqueue = {{ max = 1, timeout = \"{patience}\" }}\n\
+             backends = [{{ address = \"{}\", max_sessions = 1 }}]\n\
+             [pool.unknown]\nbackends = [\"{}\"]\n",
+            known.address(),
+            unknown.address()
+        )
+    };
+    let proxy = Proxy::start(&text("1h"));
+    let from = |source: &str| {
+        let mut client = connect(proxy.address());
+        client.write_all(&header(ProxyVersion::V2, source)).unwrap();
+        client
+    };
+    let mut holder = from("198.51.100.1:1");
+    assert_eq!(read_line(&mut holder).unwrap(), "known");
+    let mut translated = from("[64:ff9b::198.51.100.7]:1");
+    proxy.wait_for_metric("evenkeel_pool_waiting", &[("pool", "known")], 1.0);
+    proxy.reload_with(&text("2h"));
+    drop(holder);
+    assert_eq!(read_line(&mut translated).unwrap(), "known");
+}

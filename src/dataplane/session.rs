@@ -189,9 +189,9 @@ impl<K: Kernel> Session<K> {
     fn find_pool_again(&mut self, snapshot: &Snapshot) {
         self.place.generation = snapshot.generation;
         let Some(listener) = snapshot.serving_listener(self.place.listener) else { return };
-        let (client, said) = (self.client.ip(), self.stream.preloaded());
+        let (client, said) = (self.client, self.stream.preloaded());
         let way = routing::find(snapshot, listener, client, said)
-            .unwrap_or_else(|| routing::give_up(listener, client, said));
+            .unwrap_or_else(|| routing::give_up(snapshot, listener, client, said));
         // Where the listener went with its pool, the session has no other.
         if snapshot.pool(way.pool).is_some() {
             self.go(way);

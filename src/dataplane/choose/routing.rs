@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use crate::policy::balance::hash::{name_key, value_key};
+use crate::policy::client::Client;
 use crate::policy::first_bytes::client_hello::{self, Spoken};
 use crate::policy::first_bytes::request_head::{self, Found, HeadField};
 use crate::policy::first_bytes::route::{Choice, Known, choose};
@@ -19,13 +20,14 @@ pub(crate) struct Way {
     pub(crate) key: Option<u64>,
 }
 
-/// The way of a client at `client` that has said `bytes`; `None` when more has to come.
+/// The way of a client that has said `bytes`; `None` when more has to come.
 pub(crate) fn find(
     snapshot: &Snapshot,
     listener: &Listener,
-    client: Option<IpAddr>,
+    client: Client,
     bytes: &[u8],
 ) -> Option<Way> {
+    let client = snapshot.nat64.see(client).ip();
     let mut spoken = None;
     let pool = match routed(listener, client, bytes, &mut spoken) {
         Choice::Taken(pool) => pool,
@@ -52,7 +54,13 @@ pub(crate) fn find(
 
 /// The way of a client that says no more, or not in time: its pool, if that is known, else the
 /// listener's.
-pub(crate) fn give_up(listener: &Listener, client: Option<IpAddr>, bytes: &[u8]) -> Way {
+pub(crate) fn give_up(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    client: Client,
+    bytes: &[u8],
+) -> Way {
+    let client = snapshot.nat64.see(client).ip();
     let pool = match routed(listener, client, bytes, &mut None) {
         Choice::Taken(pool) => pool,
         Choice::Default | Choice::NeedsHello => listener.pool,

@@ -7,7 +7,6 @@
 //! the backend unaltered. Sessions of listeners that need none of this never come here.
 
 use std::io::ErrorKind;
-use std::net::IpAddr;
 
 use crate::dataplane::choose::routing::{self, Way};
 use crate::dataplane::clock::Tick;
@@ -16,6 +15,7 @@ use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
 use crate::dataplane::session::first_bytes::{Awaited, Reading};
 use crate::dataplane::session::stage::Stage;
+use crate::policy::client::Client;
 use crate::policy::first_bytes::postgres::{self, AskedFor};
 use crate::policy::first_bytes::proxy_header::{self, Header, V2_BYTES_MAX};
 use crate::shared::{Listener, RefuseReason, Snapshot};
@@ -63,8 +63,7 @@ pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>)
     };
     match &session.stage {
         Stage::Reading(reading) if reading.awaited == Awaited::Words => {
-            let client = snapshot.nat64.see(session.client).ip();
-            match late_way(listener, client, &reading.bytes) {
+            match late_way(snapshot, listener, session.client, &reading.bytes) {
                 Err(reason) => Next::refuse(reason),
                 Ok(way) => leave_off(session, snapshot, way, desk.now),
             }
@@ -96,7 +95,7 @@ fn answer_postgres<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> A
     };
     let answers = listener.routing.as_ref().is_some_and(|routing| routing.peek.is_postgres);
     let is_promised = session.particulars.as_ref().is_some_and(|its| its.is_promised_tls);
-    let is_decided = || routing::find(snapshot, listener, session.client.ip(), &[]).is_some();
+    let is_decided = || routing::find(snapshot, listener, session.client, &[]).is_some();
     if !answers || is_promised || is_decided() {
         return Answer::NotNeeded;
     }
@@ -126,12 +125,12 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
     let Some(listener) = snapshot.serving_listener(session.place.listener) else {
         return Some(Next::GONE);
     };
-    let client = snapshot.nat64.see(session.client).ip();
+    let client = session.client;
     let most = listener.routing.as_ref().map_or(0, |routing| routing.peek.max_bytes as usize);
     let way = match routing::find(snapshot, listener, client, &reading.bytes) {
         Some(way) => way,
         None if reading.has_ended || reading.bytes.len() >= most => {
-            match late_way(listener, client, &reading.bytes) {
+            match late_way(snapshot, listener, client, &reading.bytes) {
                 Ok(way) => way,
                 Err(reason) => return Some(Next::refuse(reason)),
             }
@@ -221,12 +220,13 @@ fn leave_off<K: Kernel>(
 
 /// Where a client goes that has not said enough.
 fn late_way(
+    snapshot: &Snapshot,
     listener: &Listener,
-    client: Option<IpAddr>,
+    client: Client,
     bytes: &[u8],
 ) -> Result<Way, RefuseReason> {
     match &listener.routing {
         Some(routing) if !routing.peek.is_default_else => Err(RefuseReason::Peek),
-        _ => Ok(routing::give_up(listener, client, bytes)),
+        _ => Ok(routing::give_up(snapshot, listener, client, bytes)),
     }
 }
