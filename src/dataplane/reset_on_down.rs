@@ -3,7 +3,7 @@
 //! The control plane tells every worker of the death at once, with one pace for all of them. Each
 //! notes its sessions of that backend and resets them, a bounded number in a turn, as the pool's
 //! `on_down` says *now*: a reload can stop it, and so does the backend when it comes up again.
-//! Sessions that begin later, in a pool that panics, stay.
+//! Sessions that begin later, in a pool that panics, stay until the panic ends: that is told anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

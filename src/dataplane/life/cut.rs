@@ -31,7 +31,9 @@ const REST_MAX: Duration = Duration::from_millis(500);
 #[cold]
 pub(crate) fn silent<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
     let held = unacknowledged(session, desk);
-    let acknowledged = acknowledged(session, held);
+    let moved: u64 =
+        session.stream.delivered().iter().map(|(copied, spliced)| copied + spliced).sum();
+    let acknowledged = acknowledged(moved, held);
     let now = desk.now;
     let reason =
         if session.stream.is_half_closed() { CloseReason::HalfClosed } else { CloseReason::Idle };
@@ -167,12 +169,26 @@ fn unacknowledged<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> [usize
     SIDES.map(|side| wire.unacknowledged(side))
 }
 
-/// Bytes that both peers have acknowledged, modulo 2^32 and up to a constant: of a PROXY header and
-/// a FIN, which the kernel counts and the stream does not.
-fn acknowledged<K: Kernel>(session: &Session<K>, held: [usize; 2]) -> NonZeroU32 {
-    let moved: u64 =
-        session.stream.delivered().iter().map(|(copied, spliced)| copied + spliced).sum();
+/// Bytes that both peers have acknowledged of those that moved, up to a constant: of a PROXY header
+/// and a FIN, which the kernel counts and the stream does not. Modulo 2^31, above a lowest bit that
+/// is always set: two numbers differ as long as fewer bytes than that lie between them.
+fn acknowledged(moved: u64, held: [usize; 2]) -> NonZeroU32 {
     let bytes = held.iter().fold(moved, |bytes, held| bytes.wrapping_sub(*held as u64));
     let low = u32::try_from(bytes & u64::from(u32::MAX)).unwrap_or(0);
-    NonZeroU32::new(low).unwrap_or(NonZeroU32::MAX)
+    NonZeroU32::MIN | low.wrapping_shl(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    // If this fails, a peer that reads slowly is taken for one that reads nothing.
+    #[test]
+    fn every_byte_read_is_seen() {
+        // The kernel may hold more than what moved: a header of ours, and a FIN.
+        let seen: BTreeSet<_> = (0..2_200).map(|held| acknowledged(2_127, [held, 1])).collect();
+        assert_eq!(seen.len(), 2_200);
+    }
 }
