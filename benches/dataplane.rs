@@ -115,6 +115,7 @@ fn message(bench: &mut Criterion, name: &str, splice: SpliceMode, sizes: &[usize
                     wire: &mut pairs,
                     scratch: &mut scratch,
                     splice,
+                    run_bytes: 1024 * 1024,
                     is_last: false,
                     allowances: Allowances::UNLIMITED,
                 };

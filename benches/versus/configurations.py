@@ -1,20 +1,21 @@
 """Configurations of the backend and of every proxy.
 
-Each proxy has two listening addresses: `web` forwards whatever comes, `limited` refuses a client
-that connects too often. Both lead to the same backend. Sizes (backlog, connections, timeouts) are
+Each proxy has three listening addresses: `web` forwards whatever comes, `limited` refuses a client
+that connects too often, and both lead to the same backend; `small` leads to one that is otherwise
+idle. Sizes (backlog, connections, timeouts) are
 the same for all as far as they can be said; everything else is the default of each.
 """
 import json
 
 BACKEND = """
-worker_processes 1; daemon off; pid {dir}/backend.pid; error_log {dir}/backend.log;
+worker_processes 1; daemon off; pid {dir}/{name}.pid; error_log {dir}/{name}.log;
 worker_rlimit_nofile 100000;
 events {{ worker_connections 20000; }}
 http {{ access_log off; sendfile on; tcp_nopush on;
   keepalive_requests 100000000; keepalive_timeout 600s; client_max_body_size 0;
   client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3;
   uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5;
-  server {{ listen {backend} backlog=4096; root {dir}/www;
+  server {{ listen {place} backlog=4096; root {dir}/www;
     location = /sink {{ return 204; }} }} }}
 """
 EVENKEEL = """
@@ -31,8 +32,13 @@ pool = "web"
 bind = ["{limited}"]
 pool = "web"
 limit = {{ rate = "1/h", burst = 1 }}
+[listener.small]
+bind = ["{small}"]
+pool = "small"
 [pool.web]
 backends = ["{backend}"]
+[pool.small]
+backends = ["{idle}"]
 """
 HAPROXY = """
 global
@@ -54,6 +60,9 @@ listen limited
   tcp-request connection track-sc0 src
   tcp-request connection reject if {{ sc0_conn_rate gt 1 }}
   server one {backend}
+listen small
+  bind {small} backlog 4096
+  server one {idle}
 """
 TUNING = "tune.pipesize 1048576"
 OPTIONS = """option splice-request
@@ -69,7 +78,8 @@ stream {{ access_log off; proxy_timeout 600s;
   limit_conn_zone $binary_remote_addr zone=clients:1m; limit_conn_log_level info;
   server {{ listen {web} backlog=4096 reuseport; proxy_pass {backend}; }}
   server {{ listen {limited} backlog=4096 reuseport; proxy_pass {backend};
-    limit_conn clients 1; }} }}
+    limit_conn clients 1; }}
+  server {{ listen {small} backlog=4096 reuseport; proxy_pass {idle}; }} }}
 """
 
 
@@ -103,8 +113,11 @@ def filter_of(name, kind, **settings):
 
 
 def envoy(places):
-    """Envoy, two listeners of tcp_proxy. JSON is YAML, too."""
-    forward = filter_of("tcp_proxy", "tcp_proxy.v3.TcpProxy", cluster="web", idle_timeout="600s")
+    """Envoy, three listeners of tcp_proxy. JSON is YAML, too."""
+    forward, aside = (
+        filter_of("tcp_proxy", "tcp_proxy.v3.TcpProxy", cluster=name, idle_timeout="600s")
+        for name in ("web", "small")
+    )
     # One bucket for all clients: Envoy has none for each client without a service of its own.
     limit = filter_of(
         "local_ratelimit",
@@ -118,20 +131,23 @@ def envoy(places):
             "tcp_backlog_size": 4096,
             "filter_chains": [{"filters": filters}],
         }
-        for name, filters in (("web", [forward]), ("limited", [limit, forward]))
+        for name, filters in (
+            ("web", [forward]), ("limited", [limit, forward]), ("small", [aside])
+        )
     ]
     most = {"max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}
-    cluster = {
-        "name": "web",
-        "type": "STATIC",
-        "connect_timeout": "3s",
-        # Without this it stops at 1,024 connections.
-        "circuit_breakers": {"thresholds": [most]},
-        "load_assignment": {
-            "cluster_name": "web",
-            "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": address(places["backend"])}}]}
-            ],
-        },
-    }
-    return json.dumps({"static_resources": {"listeners": listeners, "clusters": [cluster]}})
+    clusters = [
+        {
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "3s",
+            # Without this it stops at 1,024 connections.
+            "circuit_breakers": {"thresholds": [most]},
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(place)}}]}],
+            },
+        }
+        for name, place in (("web", places["backend"]), ("small", places["idle"]))
+    ]
+    return json.dumps({"static_resources": {"listeners": listeners, "clusters": clusters}})

@@ -1,5 +1,6 @@
 """The loads: what is asked of every proxy, and the unit its work is counted in."""
 import dataclasses
+import json
 import pathlib
 import time
 
@@ -11,6 +12,8 @@ IDLE_SESSIONS = 4000
 STORM_CONNECTIONS = 1000
 UPLOAD_BYTES = 1 << 20
 OPEN_CONNECTIONS = 64
+# How much earlier the downloads begin, and end later, than what is done beside them.
+DOWNLOADS_AHEAD = 1
 # How much longer than planned a load may take: connecting, and a last slow reply.
 PATIENCE = 60
 SETTLE_SECONDS = 1.0
@@ -58,9 +61,24 @@ class Bench:
         """Opens silent connections, which last until `release`."""
         place = self.targets.place(target, listener)
         command = [self.targets.load, place, "hold", "--connections", count]
-        process = self.children.start("hold", "client", self.options.other_cpu, command)
+        cpu = self.options.other_cpu
+        process = self.children.start("hold", "client", cpu, command, talks=True)
         if not process.stdout.readline().startswith(b"held"):
             raise Failed(f"cannot hold {count} connections to {target}")
+
+    def begin_downloads(self, target, connections):
+        """Long downloads that last a little longer than a load, before it and after it."""
+        seconds = self.options.seconds + 2 * DOWNLOADS_AHEAD
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s"]
+        command += ["-s", HERE / "count.lua", f"http://{self.targets.place(target)}/64m"]
+        cpu = self.options.other_cpu
+        return self.children.start("downloads", "client", cpu, command, talks=True)
+
+    def end_downloads(self, process):
+        """Waits for the end of the downloads; what wrk says of them."""
+        out, _ = process.communicate(timeout=self.options.seconds + PATIENCE)
+        self.children.end("downloads")
+        return json.loads(out.decode().strip().splitlines()[-1])
 
     def release(self):
         """Ends the connections of `hold`."""
@@ -121,6 +139,36 @@ def open_loop(rate):
     return run
 
 
+def kept_small(bench, target):
+    """A few small requests on kept connections, on a schedule."""
+    more = ["--connections", 4, "--rate", 400, "--seconds", bench.options.seconds]
+    return bench.generator(target, "open", *more, listener="small")
+
+
+def new_small(bench, target):
+    """Fifty new connections at once, and again when all have been served."""
+    more = ["--connections", 50, "--waves", "--seconds", bench.options.seconds]
+    done = bench.generator(target, "arrivals", *more, listener="small")
+    return {**done, "errors": done["errors"] + done["refused"]}
+
+
+def beside_downloads(connections, small):
+    """Small work towards an idle backend while others download; CPU and bytes are of all."""
+
+    def run(bench, target):
+        def act():
+            process = bench.begin_downloads(target, connections)
+            time.sleep(DOWNLOADS_AHEAD)
+            done = small(bench, target)
+            moved = bench.end_downloads(process)
+            errors = done["errors"] + moved["errors"]
+            return {**moved, "errors": errors, "latency": done["latency"]}
+
+        return bench.measured(target, act)
+
+    return run
+
+
 def idle(bench, target):
     """What a fresh process grows by for connections that say nothing."""
     bench.targets.restart(target)
@@ -152,6 +200,14 @@ def every(rates):
         Load(f"open-{rate}", f"open loop, {rate:,}/s", "request", open_loop(rate))
         for rate in rates
     ]
+    for connections in (64, 400):
+        for name, title, small in (
+            ("kept", "small request, 4 kept", kept_small),
+            ("new", "50 new connections at once", new_small),
+        ):
+            title = f"{title}, beside {connections} downloads"
+            run = beside_downloads(connections, small)
+            loads.append(Load(f"fair-{name}-{connections}", title, "GB", run, without=("bare",)))
     return [*loads, Load("idle", "idle session", "session", idle)]
 
 

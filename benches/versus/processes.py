@@ -40,12 +40,12 @@ class Children:
         inside = self.network.inside(side)
         return [*inside, *self.last_will, "taskset", "-c", str(cpu), *map(str, command)]
 
-    def start(self, name, side, cpu, command):
-        """Starts what runs until it is ended."""
+    def start(self, name, side, cpu, command, talks=False):
+        """Starts what runs until it is ended; what `talks` is read from its `stdout`."""
         with open(self.directory / f"{name}.out", "ab") as out:
             self.running[name] = subprocess.Popen(
                 self.command(side, cpu, command),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE if name == "hold" else out,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE if talks else out,
                 stderr=out, start_new_session=True,
             )
         return self.running[name]

@@ -24,8 +24,8 @@ TITLES = {
     "evenkeel-2": "evenkeel, 2 workers",
     "haproxy-2": "HAProxy, 2 threads",
 }
-# Ports of one target above the first one of all: two for each.
-PORTS_EACH = 2
+# Ports of one target above the first one of all.
+LISTENERS = ("web", "limited", "small")
 BACKEND_OFFSET = 100
 FILES = (("tiny", 64), ("16k", 16 << 10), ("1m", 1 << 20), ("64m", 1 << 26))
 PATIENCE = 30
@@ -44,13 +44,13 @@ class Targets:
 
     def place(self, name, listener="web"):
         """Address and port where a target listens."""
-        number = ALL.index(name) * PORTS_EACH + (listener == "limited")
+        number = ALL.index(name) * len(LISTENERS) + LISTENERS.index(listener)
         return f"{self.children.network.proxy_host}:{self.options.port + number}"
 
-    def backend(self):
-        """Address and port of the server behind."""
+    def backend(self, number=0):
+        """Address and port of a server behind: that of most loads, or the one that is idle."""
         host = self.children.network.backend_host
-        return f"{host}:{self.options.port + BACKEND_OFFSET}"
+        return f"{host}:{self.options.port + BACKEND_OFFSET + number}"
 
     def write(self, name, text):
         """A configuration in the directory of the run."""
@@ -60,8 +60,8 @@ class Targets:
 
     def command(self, name):
         """The command line of a target, with its configuration written."""
-        web, limited = self.place(name), self.place(name, "limited")
-        places = {"dir": self.directory, "backend": self.backend(), "web": web, "limited": limited}
+        places = {listener: self.place(name, listener) for listener in LISTENERS}
+        places |= {"dir": self.directory, "backend": self.backend(), "idle": self.backend(1)}
         threads = 2 if name in IN_PAIRS else 1
         if name in ("evenkeel", "evenkeel-spin", "evenkeel-2"):
             places["socket"] = f"{name}.sock"
@@ -77,7 +77,8 @@ class Targets:
             path = self.write("envoy.json", configurations.envoy(places))
             quiet = ["--log-level", "error", "--concurrency", "1", "--disable-hot-restart"]
             return [self.options.envoy, "-c", path, *quiet]
-        return [self.options.built / "examples" / "bare-relay", f"{web}={self.backend()}"]
+        web = f"{places['web']}={places['backend']}"
+        return [self.options.built / "examples" / "bare-relay", web]
 
     def start(self, name):
         """Starts a target and waits until it serves."""
@@ -96,10 +97,11 @@ class Targets:
         www.mkdir()
         for name, size in FILES:
             (www / name).write_bytes(os.urandom(size))
-        places = {"dir": self.directory, "backend": self.backend()}
-        conf = self.write("backend.conf", configurations.BACKEND.format(**places))
-        cpu = self.options.other_cpu
-        self.children.start("backend", "backend", cpu, [program("nginx"), "-c", conf])
+        for number, name in enumerate(("backend", "idle")):
+            places = {"dir": self.directory, "name": name, "place": self.backend(number)}
+            conf = self.write(f"{name}.conf", configurations.BACKEND.format(**places))
+            cpu = self.options.other_cpu
+            self.children.start(name, "backend", cpu, [program("nginx"), "-c", conf])
         for name in self.names:
             self.start(name)
 

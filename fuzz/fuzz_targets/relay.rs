@@ -326,7 +326,7 @@ impl Run {
         }
         let (splice, allowances) = (self.splice, self.allowances);
         let (wire, scratch) = (&mut self.script, &mut self.scratch[..]);
-        let mut turn = Turn { wire, scratch, splice, is_last: false, allowances };
+        let mut turn = Turn { wire, scratch, splice, run_bytes: 1024, is_last: false, allowances };
         let standing = self.stream.advance(&mut turn);
         self.busy = matches!(standing, Standing::Busy);
         if let Standing::Over(end) = standing {

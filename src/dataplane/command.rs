@@ -16,6 +16,7 @@ use crate::sys::socket::ListenOptions;
 use super::kernel::{Kernel, Wake};
 use super::linux::Linux;
 use super::linux::pipes::PipeShare;
+use super::ready_queue::TurnBounds;
 use super::session::Admitted;
 
 /// The buffer through which a worker copies small messages, in bytes. What is read of a client
@@ -116,6 +117,8 @@ pub struct WorkerSetup {
     pub pipes: PipeShare,
     /// Bytes of the buffer for small messages: [`SCRATCH_BYTES`], but in tests.
     pub scratch_bytes: usize,
+    /// How much work a turn holds: [`TurnBounds::SERVING`], but in tests.
+    pub bounds: TurnBounds,
     /// The start of the process, from which all workers count time.
     pub start: Instant,
     /// Where snapshots come from.

@@ -2,7 +2,6 @@
 //!
 //! The table of sessions is not here: a session and the desk can be borrowed together.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::shared::{SessionLog, Snapshot, Subscriber, WorkerState};
@@ -14,6 +13,7 @@ use super::command::WorkerSetup;
 use super::handover::Handover;
 use super::held::table::HeldClients;
 use super::kernel::Kernel;
+use super::ready_queue::ReadyQueue;
 use super::session::Session;
 use super::slots::SlotKey;
 use super::timers::Timers;
@@ -28,7 +28,7 @@ pub(super) struct Desk<K: Kernel> {
     pub(super) scratch: Box<[u8]>,
     pub(super) timers: Timers,
     /// Sessions that can move.
-    pub(super) ready: VecDeque<SlotKey>,
+    pub(super) ready: ReadyQueue<SlotKey>,
     pub(super) chooser: Chooser,
     pub(super) handover: Handover<K>,
     /// Refused clients that are held; nothing until there is one.
@@ -71,7 +71,7 @@ impl<K: Kernel> Desk<K> {
             snapshot: setup.snapshot,
             scratch: vec![0; setup.scratch_bytes].into_boxed_slice(),
             timers: Timers::new(now),
-            ready: VecDeque::new(),
+            ready: ReadyQueue::new(setup.bounds),
             chooser: Chooser::new(books.number),
             handover: Handover::new(),
             held: None,
@@ -91,11 +91,11 @@ impl<K: Kernel> Desk<K> {
         self.timers.arm(session.key.index, check);
     }
 
-    /// Has a session run in the next turn.
+    /// Has a session run when its turn comes.
     pub(super) fn queue(&mut self, session: &mut Session<K>) {
         if !session.queued {
             session.queued = true;
-            self.ready.push_back(session.key);
+            self.ready.push(session.key, session.weight);
         }
     }
 }

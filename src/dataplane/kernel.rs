@@ -185,6 +185,10 @@ pub trait Kernel: fmt::Debug {
         user_timeout: Option<Duration>,
     );
 
+    /// How long the peer took to answer the SYN; `None` when that is not known. Ask right after the
+    /// handshake.
+    fn handshake_time(&mut self, socket: &Self::Socket) -> Option<Duration>;
+
     /// Lets the kernel keep at most this many bytes of what the peer sends, or the least it can.
     fn shrink_receive_buffer(&mut self, socket: &Self::Socket, bytes: usize);
 

@@ -20,6 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::policy::client::Client;
 use crate::shared::Address;
 use crate::sys::accepting::AcceptingSocket;
+use crate::sys::handshake;
 use crate::sys::process;
 use crate::sys::socket::{self, ConnectStatus, KeepaliveOptions, ListenOptions};
 use crate::sys::source::{self, Unconnected};
@@ -211,6 +212,10 @@ impl Kernel for Linux {
         user_timeout: Option<Duration>,
     ) {
         let _reset = socket::set_keepalive(socket.as_fd(), options, user_timeout);
+    }
+
+    fn handshake_time(&mut self, socket: &OwnedFd) -> Option<Duration> {
+        handshake::handshake_time(socket.as_fd())
     }
 
     fn shrink_receive_buffer(&mut self, socket: &OwnedFd, bytes: usize) {

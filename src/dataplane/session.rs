@@ -24,6 +24,7 @@ use crate::shared::{
 use super::choose::routing::{self, Way};
 use super::clock::Tick;
 use super::kernel::Kernel;
+use super::ready_queue::Weight;
 use super::slots::SlotKey;
 use super::stream::Stream;
 use super::stream::pacing::{Allowances, Pacing, Spent};
@@ -57,6 +58,8 @@ pub struct Session<K: Kernel> {
     pub(crate) key: SlotKey,
     /// In the ready queue.
     pub(crate) queued: bool,
+    /// How much it moved when it last moved anything.
+    pub(crate) weight: Weight,
     /// The client's socket is registered.
     pub(crate) is_watched: bool,
 }

@@ -14,6 +14,7 @@ use super::desk::Desk;
 use super::kernel::Kernel;
 use super::life::next::Next;
 use super::life::{admission, arrive, connect, cut, end, greet, line, moving, read, refuse};
+use super::ready_queue::Weight;
 use super::session::stage::{Due, Stage};
 use super::session::{Place, Session, Times};
 use super::slots::{Addressed, SlotKey, Slots};
@@ -96,6 +97,7 @@ impl<K: Kernel> Sessions<K> {
             particulars: admitted.particulars,
             key: SlotKey::NONE,
             queued: false,
+            weight: Weight::Light,
             is_watched: false,
         });
         match inserted {
@@ -163,19 +165,33 @@ impl<K: Kernel> Sessions<K> {
         }
     }
 
-    /// Runs every session that was ready when this turn began.
-    pub(super) fn run_ready(&mut self) {
-        for _ in 0..self.desk.ready.len() {
-            let Some(key) = self.desk.ready.pop_front() else { return };
-            let Some(session) = self.table.get_mut(key) else { continue };
-            session.queued = false;
-            if !session.stage.has_stream() {
-                continue;
-            }
-            let next = moving::advance(session, &mut self.desk);
-            if next != Next::Wait {
-                self.act(key, next);
-            }
+    /// Runs the light sessions that can move.
+    pub(super) fn run_light(&mut self) {
+        self.desk.ready.begin_light();
+        while let Some(key) = self.desk.ready.next_light() {
+            self.run(key);
+        }
+    }
+
+    /// Runs bulk sessions that can move, as many as the turn has room for.
+    #[inline(never)]
+    pub(super) fn run_bulk(&mut self) {
+        self.desk.ready.begin_bulk();
+        while let Some(key) = self.desk.ready.next_bulk() {
+            self.run(key);
+        }
+    }
+
+    #[inline]
+    fn run(&mut self, key: SlotKey) {
+        let Some(session) = self.table.get_mut(key) else { return };
+        session.queued = false;
+        if !session.stage.has_stream() {
+            return;
+        }
+        let next = moving::advance(session, &mut self.desk);
+        if next != Next::Wait {
+            self.act(key, next);
         }
     }
 
@@ -192,12 +208,10 @@ impl<K: Kernel> Sessions<K> {
     fn timer_fired(&mut self, key: SlotKey) {
         let now = self.desk.now;
         let Some(session) = self.table.get_mut(key) else { return };
-        if session.resume(now) && session.stage.has_stream() {
-            let next = moving::advance(session, &mut self.desk);
-            self.act(key, next);
-        }
         let desk = &mut self.desk;
-        let Some(session) = self.table.get_mut(key) else { return };
+        if session.resume(now) && session.stage.has_stream() {
+            desk.queue(session);
+        }
         let next = match session.due(desk.snapshot.current(), now) {
             Due::Later => Next::Rearm,
             Due::Unsaid => read::timed_out(session, desk),

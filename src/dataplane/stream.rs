@@ -14,27 +14,13 @@ use std::io;
 
 use crate::shared::{CloseReason, PathKind, SpliceMode};
 
-use port::{Port, Ports, is_unanswered};
+pub use port::Readiness;
+use port::{Port, Ports};
 use relay::{Flow, Relay, Turn};
 use wire::{Holds, Side, Wire};
 
 /// Reads that one turn discards of what can reach no peer any more.
 const DISCARDS_PER_TURN: usize = 4;
-
-/// What an event said of one socket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// A read may find something.
-    pub readable: bool,
-    /// A write may find room.
-    pub writable: bool,
-    /// The peer has sent FIN.
-    pub read_closed: bool,
-    /// The socket has an error or is wholly shut.
-    pub error: bool,
-    /// Urgent data has come.
-    pub urgent: bool,
-}
 
 /// What an event was worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +79,7 @@ impl<P: Holds> Stream<P> {
     /// A session whose client has been accepted and whose backend is not connected yet.
     #[must_use]
     pub fn new(splice: SpliceMode) -> Self {
-        let client = Port { writable: true, ..Port::default() };
+        let client = Port::WRITABLE;
         Self {
             ports: Ports { client, backend: Port::default() },
             to_backend: Relay::new(splice),
@@ -106,12 +92,12 @@ impl<P: Holds> Stream<P> {
     /// told of it have been used up.
     pub fn preload(&mut self, bytes: &[u8]) {
         self.to_backend.preload(bytes);
-        self.ports.client.readable = true;
+        self.ports.client.insert(Port::READABLE);
     }
 
     /// Short reads of one side prove nothing: see [`Port::parted`].
     pub fn expect_parts(&mut self, side: Side) {
-        self.ports.port(side).parted = true;
+        self.ports.port(side).insert(Port::PARTED);
     }
 
     /// What [`Self::preload`] keeps, as long as there is no backend.
@@ -123,17 +109,16 @@ impl<P: Holds> Stream<P> {
     /// The client sent FIN before there was a backend.
     pub fn client_ended(&mut self) {
         self.to_backend.end();
-        self.ports.client.readable = false;
+        self.ports.client.remove(Port::READABLE);
     }
 
     /// The backend is connected: bytes may go.
     pub fn connected(&mut self) {
         let backend = &mut self.ports.backend;
-        backend.writable = true;
+        backend.insert(Port::WRITABLE);
         // A hang-up reported while the handshake ran may have been false, and asking has shown no
         // error since. `over` stays: reads go on until they say how it ends.
-        backend.finished = false;
-        backend.failed = false;
+        backend.remove(Port::FINISHED | Port::FAILED);
     }
 
     /// Forgets what was known of the backend's socket; another attempt follows.
@@ -144,46 +129,38 @@ impl<P: Holds> Stream<P> {
     /// Records what an event said; does no work.
     pub fn note(&mut self, side: Side, readiness: Readiness) -> News {
         let before = self.port(side);
-        let port = self.ports.port(side);
-        port.readable |= readiness.readable | readiness.read_closed | readiness.error;
-        port.writable |= readiness.writable | readiness.error;
-        port.over |= readiness.read_closed | readiness.error;
-        port.failed |= readiness.error;
-        // After an error the queue may end in a reset: a short read proves nothing then.
-        let may_reset = port.failed | port.reset;
-        // A muted side is not told of urgent data, which ends reads early, too.
-        let is_plain = readiness.read_closed && !port.muted;
-        port.finished = (port.finished | is_plain) & !may_reset;
-        port.urgent |= readiness.urgent;
-        if self.port(side) == before && self.is_held_back(side) {
-            News::OnlyMore
-        } else {
-            News::Some
-        }
+        let port = before.after(readiness);
+        *self.ports.port(side) = port;
+        if port == before && self.is_held_back(side) { News::OnlyMore } else { News::Some }
     }
 
     /// Whether what one side sent waits for the other to take it, with more behind it.
     fn is_held_back(&self, from: Side) -> bool {
-        self.port(from).readable && !self.port(from.other()).writable && self.held(from) > 0
+        self.port(from).contains(Port::READABLE)
+            && !self.port(from.other()).contains(Port::WRITABLE)
+            && self.held(from) > 0
     }
 
     /// Whether any side is muted.
     #[must_use]
     pub fn is_muted(&self) -> bool {
-        self.ports.client.muted | self.ports.backend.muted
+        (self.ports.client | self.ports.backend).contains(Port::MUTED)
     }
 
     /// Remembers that one side is muted; false when it was already.
     pub fn mute(&mut self, side: Side) -> bool {
-        !std::mem::replace(&mut self.ports.port(side).muted, true)
+        let port = self.ports.port(side);
+        let is_news = !port.contains(Port::MUTED);
+        port.insert(Port::MUTED);
+        is_news
     }
 
     /// Whether a muted side has to be heard again, which is then taken as done.
     #[must_use]
     pub fn unmute(&mut self, side: Side) -> bool {
-        let is_due = self.port(side).muted && !self.is_held_back(side);
+        let is_due = self.port(side).contains(Port::MUTED) && !self.is_held_back(side);
         if is_due {
-            self.ports.port(side).muted = false;
+            self.ports.port(side).remove(Port::MUTED);
         }
         is_due
     }
@@ -225,7 +202,8 @@ impl<P: Holds> Stream<P> {
     #[must_use]
     pub fn has_more(&self) -> [bool; 2] {
         [Side::Client, Side::Backend].map(|from| {
-            let can_move = self.port(from).readable && self.port(from.other()).writable;
+            let can_move = self.port(from).contains(Port::READABLE)
+                && self.port(from.other()).contains(Port::WRITABLE);
             self.relay(from).is_open() && can_move
         })
     }
@@ -303,7 +281,7 @@ impl<P: Holds> Stream<P> {
         let is_unheard = |side: Side| {
             self.relay(side).is_broken()
                 && !self.relay(side.other()).is_over()
-                && self.port(side).readable
+                && self.port(side).contains(Port::READABLE)
         };
         let unheard = [Side::Client, Side::Backend];
         let Some(side) = unheard.into_iter().find(|side| is_unheard(*side)) else {
@@ -314,15 +292,17 @@ impl<P: Holds> Stream<P> {
                 Ok(1..) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ports.port(side).readable = false;
+                    self.ports.port(side).remove(Port::READABLE);
                     return false;
                 }
                 ended => {
                     // Its error is taken with that: the next write says EPIPE, which ends a session
                     // whose other side is gone in the same way.
                     let port = self.ports.port(side);
-                    port.readable = false;
-                    port.unanswered |= ended.is_err_and(|error| is_unanswered(&error));
+                    port.remove(Port::READABLE);
+                    if let Err(error) = ended {
+                        port.note_error(&error);
+                    }
                     return false;
                 }
             }
@@ -385,7 +365,8 @@ impl<P: Holds> Stream<P> {
         for side in [Side::Client, Side::Backend] {
             let nothing_left_to_read = self.relay(side).is_over();
             let towards = self.relay(side.other());
-            if nothing_left_to_read && !towards.is_over() && self.port(side).failed {
+            if nothing_left_to_read && !towards.is_over() && self.port(side).contains(Port::FAILED)
+            {
                 self.relay_mut(side.other()).break_off(wire);
                 changed = true;
             }
@@ -395,7 +376,7 @@ impl<P: Holds> Stream<P> {
 
     /// `from` was reset: its bytes still go, nothing goes to it any more.
     fn source_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) {
-        self.ports.port(from).unanswered |= is_unanswered(error);
+        self.ports.port(from).note_error(error);
         self.aborted_by.get_or_insert(from);
         self.relay_mut(from).abort();
         self.relay_mut(from.other()).break_off(wire);
@@ -404,13 +385,15 @@ impl<P: Holds> Stream<P> {
     /// The other side of `from` takes no more. What it sent before may still be unread.
     fn target_failed<W: Wire<Pipe = P>>(&mut self, from: Side, error: &io::Error, wire: &mut W) {
         let target = self.ports.port(from.other());
-        target.readable = true;
-        target.over = true;
-        target.unanswered |= is_unanswered(error);
+        target.insert(Port::READABLE | Port::OVER);
+        target.note_error(error);
         // EPIPE: it had sent FIN before the reset, so its own stream ended cleanly.
-        target.reset |=
-            !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected);
-        target.finished &= !target.reset;
+        if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected) {
+            target.insert(Port::RESET);
+        }
+        if target.contains(Port::RESET) {
+            target.remove(Port::FINISHED);
+        }
         self.relay_mut(from).break_off(wire);
     }
 
@@ -440,8 +423,11 @@ impl<P: Holds> Stream<P> {
             CloseReason::BackendReset => Side::Backend,
             _ => return end,
         };
-        self.ports.port(side).unanswered =
-            wire.take_error(side).is_some_and(|error| is_unanswered(&error));
+        let port = self.ports.port(side);
+        port.remove(Port::UNANSWERED);
+        if let Some(error) = wire.take_error(side) {
+            port.note_error(&error);
+        }
         End { reason: self.ports.failure_of(side), ..end }
     }
 }

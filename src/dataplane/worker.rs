@@ -1,8 +1,9 @@
 //! One turn of a worker's loop, and what a worker is asked.
 //!
-//! A turn: take up a newer snapshot, let events set latches, run the sessions that can move, then
-//! accept a few new ones, then look at timers and commands. Ready sessions come before new ones, so
-//! that a place that has just become free is seen; whatever was cut short by a budget goes on in
+//! A turn: take up a newer snapshot, let events set latches, run the light sessions that can move,
+//! then accept a few new ones, then look at timers and commands, and last run bulk sessions, as far
+//! as the turn has room ([`ready_queue`](super::ready_queue)). Ready sessions come before new ones,
+//! so that a place that has just become free is seen; whatever was cut short by a budget goes on in
 //! the next turn, without sleeping. Nothing here sleeps or reads a clock: that is
 //! `thread`, or a test.
 
@@ -115,7 +116,7 @@ impl<K: Kernel> Worker<K> {
         for (token, readiness) in events {
             self.note(token, readiness);
         }
-        self.sessions.run_ready();
+        self.sessions.run_light();
         if self.sessions.desk.held.is_some() {
             room::run(&mut self.sessions.desk);
         }
@@ -126,6 +127,9 @@ impl<K: Kernel> Worker<K> {
         }
         if std::mem::take(&mut self.woken) && self.wake_up().is_break() {
             return ControlFlow::Break(());
+        }
+        if self.sessions.desk.ready.has_bulk() {
+            self.sessions.run_bulk();
         }
         self.report();
         ControlFlow::Continue(())

@@ -8,6 +8,8 @@
 
 /// Listening sockets as workers have them.
 pub mod accepting;
+/// What the kernel has measured of a handshake.
+pub mod handshake;
 /// How the memory of tables is mapped.
 pub mod memory;
 /// Multipath TCP: what its sockets refuse.

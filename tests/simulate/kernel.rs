@@ -345,6 +345,10 @@ impl Kernel for Scripted {
         self.network.borrow_mut().socket(socket).resets_on_close = true;
     }
 
+    fn handshake_time(&mut self, socket: &Handle) -> Option<Duration> {
+        socket.id.is_multiple_of(2).then_some(Duration::from_millis(1))
+    }
+
     fn set_keepalive(&mut self, _: &Handle, _: &KeepaliveOptions, _: Option<Duration>) {}
 
     fn shrink_receive_buffer(&mut self, _: &Handle, _: usize) {}

@@ -440,8 +440,11 @@ impl Run {
             network.problems.append(&mut problems);
             let mut sockets = [Some(client), backend].into_iter().flatten();
             let has_moved = sockets.any(|id| network.sockets[id].moved > 0);
-            if session.is_queued() && !has_moved {
-                network.problem(format!("busy with nothing: {:?}", session.stream()));
+            let is_waiting = session.is_queued() && !has_moved;
+            visit.turns_waited = if is_waiting { visit.turns_waited + 1 } else { 0 };
+            // One light and one bulk session run in each turn, if not more.
+            if visit.turns_waited > self.house.setting.clients + 1 {
+                network.problem(format!("never its turn, or busy with nothing: {session:?}"));
             }
         }
         let sessions = self.workers.iter().flat_map(|seat| seat.worker.sessions());

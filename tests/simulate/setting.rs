@@ -4,6 +4,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use evenkeel::dataplane::TurnBounds;
 use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::first_bytes::proxy_header::ProxyVersion;
 use evenkeel::policy::pace::pacer::Rates;
@@ -47,6 +48,10 @@ pub(crate) enum Order {
     Down,
 }
 
+/// Turns so short that sessions wait for the next one.
+const SHORT_TURNS: TurnBounds =
+    TurnBounds { light_run: 100, bulk_run: 3_000, runs: 2, light: 4_000, bulk: 20_000 };
+
 /// The limits of the listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LimitSetting {
@@ -63,6 +68,8 @@ pub(crate) struct Setting {
     pub(crate) workers: usize,
     /// Each worker's buffer.
     pub(crate) scratch: usize,
+    /// How much work a turn of each holds.
+    pub(crate) bounds: TurnBounds,
     pub(crate) idle: Duration,
     pub(crate) half_closed: Duration,
     pub(crate) on_idle: OnIdle,
@@ -111,6 +118,7 @@ impl Setting {
             splice: modes[random.usize(..3)],
             workers: [1, 1, 2, 3][random.usize(..4)],
             scratch: [64, 4096, 65_536][random.usize(..3)],
+            bounds: [TurnBounds::SERVING, SHORT_TURNS][random.usize(..2)],
             idle: Duration::from_millis([150, 700, 40_000][random.usize(..3)]),
             half_closed: Duration::from_millis([100, 300, 20_000][random.usize(..3)]),
             on_idle: OnIdle::Reset,

@@ -47,6 +47,8 @@ pub(crate) struct Visit {
     /// What has moved, and what peers have read, and since when it stands like that.
     stood: (u64, u64, bool),
     pub(crate) still_since: Tick,
+    /// Turns in a row in which it could move and did not.
+    pub(crate) turns_waited: usize,
     /// Bytes that were spliced.
     pub(crate) spliced: u64,
     /// Connections to backends that were begun for it and lasted until the turn was over.
@@ -77,6 +79,7 @@ impl Visit {
             failed: 0,
             failed_since: None,
             attempt_since: None,
+            turns_waited: 0,
             spliced: 0,
             attempts: 0,
             backend: None,

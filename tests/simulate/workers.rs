@@ -62,6 +62,7 @@ impl Seat {
             spin: Duration::ZERO,
             pipes: PipeShare { wide: 0, narrow: 0 },
             scratch_bytes: common.setting.scratch,
+            bounds: common.setting.bounds,
             start: Instant::now(),
             snapshot: common.publisher.subscribe(),
             state: Arc::clone(&state),

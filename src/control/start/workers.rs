@@ -10,7 +10,7 @@ use crate::control::log::Logging;
 use crate::control::plane::state::Plane;
 use crate::control::plane::workers::Workers;
 use crate::control::run_error::{RunError, failed};
-use crate::dataplane::{SCRATCH_BYTES, WorkerHandle, WorkerSetup};
+use crate::dataplane::{SCRATCH_BYTES, TurnBounds, WorkerHandle, WorkerSetup};
 use crate::shared::{Publisher, WorkerState};
 use crate::sys::process;
 
@@ -41,6 +41,7 @@ pub(super) fn start_workers(
             spin: config.global.spin,
             pipes,
             scratch_bytes: SCRATCH_BYTES,
+            bounds: TurnBounds::SERVING,
             start: started,
             snapshot: publisher.subscribe(),
             state: Arc::clone(&state),

@@ -12,6 +12,7 @@ use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
 use crate::dataplane::session::stage::{CutOff, OldAge, Stage};
+use crate::dataplane::stream::port::Port;
 use crate::dataplane::stream::wire::{SIDES, Side, Wire};
 use crate::dataplane::stream::{End, Reset};
 use crate::dataplane::wires::Wires;
@@ -157,7 +158,7 @@ fn is_flushed<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>, reason: Close
     let held = unacknowledged(session, desk);
     SIDES.into_iter().zip(held).all(|(side, held)| {
         let is_down = side == Side::Backend && reason == CloseReason::BackendDown;
-        held == 0 || is_down || session.stream.port(side).failed
+        held == 0 || is_down || session.stream.port(side).contains(Port::FAILED)
     })
 }
 

@@ -18,6 +18,7 @@ use crate::dataplane::session::Session;
 use crate::dataplane::session::stage::Stage;
 use crate::dataplane::slots::Addressed;
 use crate::dataplane::stream::Readiness;
+use crate::dataplane::stream::port::Port;
 use crate::dataplane::stream::wire::Side;
 use crate::shared::{Callable, Pool, RefuseReason, Snapshot, Waiting};
 
@@ -111,10 +112,10 @@ fn has_left<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
         return true;
     }
     let port = session.stream.port(Side::Client);
-    if port.failed {
+    if port.contains(Port::FAILED) {
         return true;
     }
-    if !port.over {
+    if !port.contains(Port::OVER) {
         return false;
     }
     loop {

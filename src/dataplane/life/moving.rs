@@ -19,11 +19,11 @@ use super::failure_evidence;
 use super::next::Next;
 
 /// The backend is connected and has its PROXY header, if it wants one: bytes may move.
-pub(crate) fn begin<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next {
+pub(crate) fn begin<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
+    let elapsed = connect_time(session, desk);
     let Some(backend) = session.backend(desk.snapshot.current()) else { return Next::Wait };
     let counters = backend.state.counters(desk.books.number);
     counters.sessions.add(1);
-    let elapsed = desk.now.since(session.stage.since().unwrap_or(desk.now));
     counters.connect_seconds.record(elapsed, &CONNECT_SECONDS);
     if backend.measured {
         backend.state.observe_latency(micros(elapsed), desk.now.micros());
@@ -34,6 +34,18 @@ pub(crate) fn begin<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next
     }
     session.times.connected = Some(desk.now);
     Next::Rearm
+}
+
+/// How long the backend took to accept, and to be sent its PROXY header.
+fn connect_time<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Duration {
+    let elapsed = desk.now.since(session.stage.since().unwrap_or(desk.now));
+    match &session.backend_socket {
+        // The answer may have waited for the end of a long turn.
+        Some(socket) if desk.ready.was_long() => {
+            desk.kernel.handshake_time(socket).map_or(elapsed, |time| time.min(elapsed))
+        }
+        _ => elapsed,
+    }
 }
 
 /// Moves what can be moved.
@@ -54,6 +66,7 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
             wire: &mut wire,
             scratch: &mut desk.scratch,
             splice: snapshot.splice,
+            run_bytes: desk.ready.run_bytes(session.weight),
             is_last: false,
             allowances: granted,
         };
@@ -65,7 +78,8 @@ pub(crate) fn advance<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
             moving.active = desk.now;
             moving.is_asked = before[0] != after[0];
         }
-        count_bytes(snapshot, session, desk.books.number, before);
+        let [copied, spliced] = count_bytes(snapshot, session, desk.books.number, before);
+        session.weight = desk.ready.moved(copied, spliced);
         failure_evidence::delivered(snapshot, session, before);
     }
     if snapshot.has_bandwidth {
@@ -175,21 +189,25 @@ fn pace<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>, spent: &Spent) 
     desk.arm(session);
 }
 
+/// Counts what has moved since `before`; how much that is, copied and spliced.
 fn count_bytes<K: Kernel>(
     snapshot: &Snapshot,
     session: &Session<K>,
     worker: usize,
     before: [(u64, u64); 2],
-) {
-    let Some(listener) = snapshot.listener(session.place.listener) else { return };
-    let counters = listener.state.counters(worker);
-    let after = session.stream.delivered();
-    let directions = Direction::ALL.into_iter().zip(before.into_iter().zip(after));
-    for (direction, (before, after)) in directions {
-        let (copied, spliced) = (after.0 - before.0, after.1 - before.1);
-        counters.bytes_moved(direction, PathKind::Copy).add(copied);
-        counters.bytes_moved(direction, PathKind::Splice).add(spliced);
+) -> [u64; 2] {
+    let [up_before, down_before] = before;
+    let [up, down] = session.stream.delivered();
+    let up = [up.0 - up_before.0, up.1 - up_before.1];
+    let down = [down.0 - down_before.0, down.1 - down_before.1];
+    if let Some(listener) = snapshot.listener(session.place.listener) {
+        let counters = listener.state.counters(worker);
+        for (direction, [copied, spliced]) in Direction::ALL.into_iter().zip([up, down]) {
+            counters.bytes_moved(direction, PathKind::Copy).add(copied);
+            counters.bytes_moved(direction, PathKind::Splice).add(spliced);
+        }
     }
+    [up[0] + down[0], up[1] + down[1]]
 }
 
 fn micros(elapsed: Duration) -> u64 {

@@ -15,8 +15,6 @@ use super::wire::{Holds, Side, Wire};
 
 /// Batches one direction may move before it lets others have their turn.
 const BATCHES_PER_TURN: usize = 4;
-/// And bytes, except for the batch that reaches the bound: a wide pipe may hold that much at once.
-const BYTES_PER_TURN: u64 = 1024 * 1024;
 /// Reads at least this large, twice in a row, switch a direction to splicing.
 const LARGE_READ_BYTES: usize = 32 * 1024;
 /// Fills smaller than this, twice in a row, switch it back to copying.
@@ -80,6 +78,9 @@ pub struct Turn<'a, W> {
     pub scratch: &'a mut [u8],
     /// When to splice.
     pub splice: SpliceMode,
+    /// Bytes that one direction may move before it lets others have their turn, except for the
+    /// batch that reaches the bound: a wide pipe may hold more at once.
+    pub run_bytes: u64,
     /// The other direction has passed its EOF on: once this one is over, both sockets are closed,
     /// and the close sends the FIN.
     pub is_last: bool,
@@ -201,7 +202,7 @@ impl<P: Holds> Relay<P> {
                 return flow;
             }
             let is_enough = batches >= BATCHES_PER_TURN
-                || self.copied + self.spliced - before >= BYTES_PER_TURN;
+                || self.copied + self.spliced - before >= turn.run_bytes;
             // Last bytes may wait in the kernel for their FIN, which the next step sends; whatever
             // that step meets, it is the last one.
             if is_enough && self.state != State::Ending {
@@ -239,7 +240,7 @@ impl<P: Holds> Relay<P> {
             }
             State::Aborting | State::Finished | State::Broken => return Some(Flow::Finished),
         }
-        if !ports.port(from).readable || !ports.port(to).writable {
+        if !ports.port(from).contains(Port::READABLE) || !ports.port(to).contains(Port::WRITABLE) {
             return Some(Flow::Waiting);
         }
         let most = *turn.allowances.of(from);
@@ -248,7 +249,7 @@ impl<P: Holds> Relay<P> {
         }
         let taken = if self.path == PathKind::Splice
             && turn.splice != SpliceMode::Never
-            && !ports.port(from).urgent
+            && !ports.port(from).contains(Port::URGENT)
             && let Some(pipe) = turn.wire.lend_pipe()
         {
             self.take_by_splice(pipe, from, ports, turn)
@@ -274,11 +275,11 @@ impl<P: Holds> Relay<P> {
             Err(error) => return self.not_taken(source, error),
         };
         *turn.allowances.of(from) -= received;
-        let drained = received < room && !source.urgent && !source.parted;
-        if drained && source.finished {
+        let drained = received < room && !source.intersects(Port::URGENT | Port::PARTED);
+        if drained && source.contains(Port::FINISHED) {
             self.state = State::Ending;
         }
-        source.readable = !drained || source.over;
+        source.set(Port::READABLE, !drained || source.contains(Port::OVER));
         let is_large = received >= large_read(most);
         self.choose_path(is_large && turn.splice != SpliceMode::Never);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
@@ -304,7 +305,7 @@ impl<P: Holds> Relay<P> {
             self.held = Held::Buffer { bytes: rest.into(), sent: 0 };
         }
         if full {
-            target.writable = false;
+            target.remove(Port::WRITABLE);
             return Err(Flow::Waiting);
         }
         Ok(())
@@ -355,8 +356,8 @@ impl<P: Holds> Relay<P> {
     }
 
     fn ended(&mut self, source: &mut Port) -> Result<(), Flow> {
-        source.readable = false;
-        if source.reset {
+        source.remove(Port::READABLE);
+        if source.contains(Port::RESET) {
             return Err(Flow::SourceFailed(ErrorKind::ConnectionReset.into()));
         }
         self.state = State::Ending;
@@ -366,7 +367,7 @@ impl<P: Holds> Relay<P> {
     fn not_taken(&mut self, source: &mut Port, error: io::Error) -> Result<(), Flow> {
         match error.kind() {
             ErrorKind::WouldBlock => {
-                source.readable = false;
+                source.remove(Port::READABLE);
                 Err(Flow::Waiting)
             }
             ErrorKind::Interrupted => Ok(()),
@@ -385,7 +386,7 @@ impl<P: Holds> Relay<P> {
         // splice(2) sends in parts. A reset that stops it after the first goes unheard, and the
         // next call gives EPIPE, as if FIN had come first.
         let mut cut_short = false;
-        while target.writable {
+        while target.contains(Port::WRITABLE) {
             let (outcome, spliced) = match &mut self.held {
                 Held::Nothing => return Ok(()),
                 Held::Buffer { bytes, sent } => {
@@ -399,7 +400,7 @@ impl<P: Holds> Relay<P> {
                     cut_short = spliced;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    target.writable = false;
+                    target.remove(Port::WRITABLE);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_unheard_reset(&error, cut_short, target) => {
@@ -439,5 +440,5 @@ fn large_read(most: usize) -> usize {
 }
 
 fn is_unheard_reset(error: &io::Error, cut_short: bool, target: &Port) -> bool {
-    cut_short && error.kind() == ErrorKind::BrokenPipe && !target.finished
+    cut_short && error.kind() == ErrorKind::BrokenPipe && !target.contains(Port::FINISHED)
 }
