@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use toml::de::DeValue;
 
+use crate::policy::address_range::{AddressRange, RANGE_PORTS_MAX};
 use crate::policy::terms::Address;
 
 use super::file::{Value, quoted, shown};
@@ -76,24 +77,101 @@ pub(super) fn socket(
         return None;
     }
     let text = scalar::string(value, purpose.expected(), report)?;
-    let finding = match parse(&text, report) {
+    match judged(&text, purpose, report) {
+        Ok(address) => Some(address),
+        Err(finding) => {
+            report.error(&value.place, finding);
+            None
+        }
+    }
+}
+
+/// Reads where a listener accepts: an address, or one with a range of ports.
+pub(super) fn accepted(value: &Value<'_>, report: &mut Report<'_>) -> Option<AddressRange> {
+    let Some((host, ports)) = value.text().and_then(with_range) else {
+        return address(value, Purpose::Accept, report).map(AddressRange::from);
+    };
+    match range(host, ports, report) {
+        Ok(range) => Some(range),
+        Err(finding) => {
+            report.error(&value.place, finding);
+            None
+        }
+    }
+}
+
+/// The parts of `0.0.0.0:5000-5099`.
+fn with_range(text: &str) -> Option<(&str, &str)> {
+    let is_path = text.starts_with(PREFIX) || unix::misspelt(text).is_some();
+    text.rsplit_once(':').filter(|(_, ports)| !is_path && ports.contains('-'))
+}
+
+/// The ports of an IP address from one to another.
+fn range(host: &str, ports: &str, report: &Report<'_>) -> Result<AddressRange, Finding> {
+    let number = |digits: &str| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        digits.parse::<u16>().ok().filter(|_| is_number)
+    };
+    let numbers = ports.split_once('-').map(|(first, last)| (number(first), number(last)));
+    let Some((Some(first), Some(last))) = numbers else {
+        return Err(Finding::new(format!("`{}` is no range of ports", shown(ports)))
+            .expected("the first and the last port, such as \"0.0.0.0:5000-5099\"")
+            .hint("a port is a number from 1 to 65535"));
+    };
+    if first == 0 {
+        return Err(Finding::new(format!("the range `{ports}` begins at port 0"))
+            .expected("ports from 1 to 65535")
+            .hint("port 0, alone, lets the kernel choose one port"));
+    }
+    if first > last {
+        return Err(Finding::new(format!("the range `{ports}` ends before it begins"))
+            .expected("the lower port first")
+            .hint(format!("write {}", quoted(&format!("{host}:{last}-{first}")))));
+    }
+    let count = u32::from(last - first) + 1;
+    if count > u32::from(RANGE_PORTS_MAX) {
+        return Err(Finding::new(format!("the range `{ports}` has {count} ports"))
+            .expected(format!("at most {RANGE_PORTS_MAX}"))
+            .hint("each port takes a descriptor for every worker; name those that are used"));
+    }
+    if host.is_empty() || host == "*" {
+        return Err(Finding::new(format!("`{}:{ports}` has no address", shown(host)))
+            .expected(Purpose::Accept.expected())
+            .hint(Purpose::Accept.proposal(ports)));
+    }
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Err(Finding::new("an IPv6 address with a port needs brackets")
+            .expected(Purpose::Accept.expected())
+            .hint(format!("write {}", quoted(&format!("[{host}]:{ports}")))));
+    }
+    if host.parse::<IpAddr>().is_err() && !host.starts_with('[') {
+        return Err(explain_host(host, ports, Purpose::Accept));
+    }
+    let first = judged(&format!("{host}:{first}"), Purpose::Accept, report)?;
+    Ok(AddressRange::up_to(first, last))
+}
+
+/// An IP address with its port, which can be used for this purpose.
+///
+/// # Errors
+/// With what is wrong.
+fn judged(text: &str, purpose: Purpose, report: &Report<'_>) -> Result<SocketAddr, Finding> {
+    match parse(text, report) {
         Ok(address) => match unusable(address, purpose) {
             // A mapped address is the IPv4 address that it stands for, in another notation.
             None if address.ip().to_canonical().is_ipv4() => {
-                return Some(SocketAddr::new(address.ip().to_canonical(), address.port()));
+                Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
             }
-            None => return Some(address),
-            Some(finding) => finding,
+            None => Ok(address),
+            Some(finding) => Err(finding),
         },
         Err(Some(interface)) => {
-            Finding::new(format!("this host has no interface `{}`", shown(interface)))
+            Err(Finding::new(format!("this host has no interface `{}`", shown(interface)))
                 .expected("the name of one of its interfaces behind `%`")
-                .hint("`ip link` lists them; their numbers will do, too")
+                .hint("`ip link` lists them; their numbers will do, too"))
         }
-        Err(None) => explain(&text, purpose),
-    };
-    report.error(&value.place, finding);
-    None
+        Err(None) => Err(explain(text, purpose)),
+    }
 }
 
 /// An address with its port; an IPv6 address may name its interface, as `[fe80::1%eth0]:80`.
@@ -234,41 +312,27 @@ fn explain_host(host: &str, port: &str, purpose: Purpose) -> Finding {
 /// Whether a connection to `backend` would arrive at a socket bound to `bind`.
 ///
 /// Exact addresses always do; a wildcard bind is reached through any loopback address.
-pub(super) fn reaches(backend: &Address, bind: &Address) -> bool {
-    let (backend, bind) = match (backend, bind) {
-        (Address::Ip(backend), Address::Ip(bind)) => (backend, bind),
-        (Address::Unix(backend), Address::Unix(bind)) => return backend == bind,
-        _ => return false,
+pub(super) fn reaches(backend: &Address, bind: &AddressRange) -> bool {
+    let Some(port) = bind.first_common_port(&backend.clone().into()) else {
+        return backend.is_unix() && backend == bind.first();
     };
-    if bind.port() == 0 || bind.port() != backend.port() {
-        return false;
-    }
-    let (bound, target) = (bind.ip().to_canonical(), backend.ip().to_canonical());
-    match (bound, target) {
+    let (Address::Ip(backend), Address::Ip(bind)) = (backend, bind.at(port)) else { return false };
+    match (bind.ip().to_canonical(), backend.ip().to_canonical()) {
         (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(target)) => target.is_loopback(),
         (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(target)) => target.is_loopback(),
         (bound, target) => bound == target,
     }
 }
 
-/// Whether two sockets cannot be bound at once because they are the same address.
-pub(super) fn is_same(left: &Address, right: &Address) -> bool {
-    let (left, right) = match (left, right) {
-        (Address::Ip(left), Address::Ip(right)) => (left, right),
-        (Address::Unix(left), Address::Unix(right)) => return left == right,
-        _ => return false,
+/// Whether two listeners cannot accept at once: they have an address in common, or one takes every
+/// address of its family at a port of the other.
+pub(super) fn overlaps(left: &AddressRange, right: &AddressRange) -> bool {
+    let Some(port) = left.first_common_port(right) else {
+        return left.first().is_unix() && left.first() == right.first();
     };
-    left.port() != 0
-        && left.port() == right.port()
-        && left.ip().to_canonical() == right.ip().to_canonical()
-}
-
-/// Whether two sockets cannot be bound at once: they are the same address, or one takes every
-/// address of its family.
-pub(super) fn overlaps(left: &Address, right: &Address) -> bool {
-    match (left, right) {
-        (Address::Ip(left), Address::Ip(right)) => is_in_the_way(*left, *right),
-        _ => is_same(left, right),
+    match (left.at(port), right.at(port)) {
+        (Address::Ip(left), Address::Ip(right)) => is_in_the_way(left, right),
+        _ => false,
     }
 }
 
@@ -287,7 +351,7 @@ mod tests {
 
     fn reached(backend: &str, bind: &str) -> bool {
         let address = |text: &str| Address::Ip(text.parse().unwrap());
-        reaches(&address(backend), &address(bind))
+        reaches(&address(backend), &address(bind).into())
     }
 
     /// If it fails, `check` passes what `run` cannot open, or refuses what it can.

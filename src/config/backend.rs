@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::policy::address_range::AddressRange;
 use crate::policy::terms::Address;
 
 use super::address::{Purpose, address, reaches};
@@ -187,7 +188,7 @@ fn compare_members(members: &[Member], report: &mut Report<'_>) {
 pub(super) fn compare_with_binds(members: &[Member], binds: &[Bind], report: &mut Report<'_>) {
     for member in members {
         let address = &member.backend.address;
-        let own = binds.iter().find(|bind| reaches(address, &bind.address));
+        let own = binds.iter().find(|bind| reaches(address, &bind.addresses));
         let Some(bind) = own else { continue };
         let owner = shown(&bind.listener);
         let finding = Finding::new(format!("backend `{address}` is our own listener `{owner}`"))
@@ -200,7 +201,7 @@ pub(super) fn compare_with_binds(members: &[Member], binds: &[Bind], report: &mu
 
 /// Checks that no backend is what this process is commanded and watched by.
 pub(super) fn compare_with_admin(members: &[Member], admin: &Admin, report: &mut Report<'_>) {
-    let page = admin.http.map(Address::Ip);
+    let page = admin.http.map(|page| AddressRange::from(Address::Ip(page)));
     for member in members {
         let address = &member.backend.address;
         let (own, hint) = if matches!(address, Address::Unix(path) if **path == *admin.socket) {

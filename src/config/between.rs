@@ -19,7 +19,7 @@ pub(super) fn compare_hashes(
     binds: &[Bind],
     report: &mut Report<'_>,
 ) {
-    for bind in binds.iter().filter(|bind| matches!(bind.address, Address::Unix(_))) {
+    for bind in binds.iter().filter(|bind| bind.addresses.first().is_unix()) {
         let Some(listener) = listeners.iter().find(|it| it.name == bind.listener) else { continue };
         if listener.accept_proxy.as_ref().is_some_and(|rule| rule.from_unix) {
             continue;
@@ -29,7 +29,7 @@ pub(super) fn compare_hashes(
         let Some((pool, how)) = used.filter_map(|pool| all_to_one(pools.get(pool)?)).next() else {
             continue;
         };
-        let (address, name) = (shown(&bind.address.to_string()), shown(&pool.name));
+        let (address, name) = (shown(&bind.addresses.to_string()), shown(&pool.name));
         let message = format!("all clients of `{address}` go to one backend of pool `{name}`");
         let finding = Finding::new(message).hint(format!(
             "they have no address and {how}; write `balance = \"round-robin\"` or \
@@ -60,7 +60,7 @@ pub(super) fn compare_clients(
     for bind in binds {
         let Some(listener) = listeners.iter().find(|it| it.name == bind.listener) else { continue };
         let claims = listener.accept_proxy.as_ref();
-        let is_claimed = match &bind.address {
+        let is_claimed = match bind.addresses.first() {
             Address::Ip(_) => claims.is_some(),
             Address::Unix(_) => claims.is_some_and(|rule| rule.from_unix),
         };
@@ -68,13 +68,14 @@ pub(super) fn compare_clients(
         let mut unfit = used.filter_map(|pool| pools.get(pool)).filter(|pool| {
             let mut backends = pool.backends.iter().map(|backend| &backend.address);
             // One with Unix sockets has been refused already.
-            let is_fit =
-                |to: &Address| matches!(to, Address::Unix(_)) || has_family(&bind.address, to);
+            let is_fit = |to: &Address| {
+                matches!(to, Address::Unix(_)) || has_family(bind.addresses.first(), to)
+            };
             pool.transparent && !pool.backends.is_empty() && !backends.any(is_fit)
         });
         let Some(pool) = unfit.next().filter(|_| !is_claimed) else { continue };
-        let (address, name) = (shown(&bind.address.to_string()), shown(&pool.name));
-        let why = match &bind.address {
+        let (address, name) = (shown(&bind.addresses.to_string()), shown(&pool.name));
+        let why = match bind.addresses.first() {
             Address::Unix(_) => "its peers have none".to_owned(),
             Address::Ip(ip) if ip.is_ipv4() => "it has no IPv4 backend".to_owned(),
             Address::Ip(_) => "it has no IPv6 backend".to_owned(),

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use crate::policy::address_range::AddressRange;
 use crate::policy::terms::Address;
 
-use super::address::{Purpose, address, is_same, overlaps};
+use super::address::{accepted, overlaps};
 use super::file::{Section, shown};
 use super::report::{FilePlace, Finding, Report};
 use super::scalar;
 
-/// An address that a listener accepts on.
+/// An entry of `bind`.
 #[derive(Debug, Clone)]
 pub(super) struct Bind {
-    pub(super) address: Address,
+    pub(super) addresses: AddressRange,
     pub(super) place: FilePlace,
     pub(super) listener: String,
 }
@@ -27,8 +28,8 @@ pub(super) fn bind(name: &str, section: &Section<'_>, report: &mut Report<'_>) -
             return None;
         }
         scalar::list(value, SAMPLE, report, |value, report| {
-            let address = address(value, Purpose::Accept, report)?;
-            Some(Bind { address, place: value.place.clone(), listener: name.to_owned() })
+            let addresses = accepted(value, report)?;
+            Some(Bind { addresses, place: value.place.clone(), listener: name.to_owned() })
         })
     });
     if field.is_absent() && !section.partial {
@@ -43,23 +44,23 @@ pub(super) fn bind(name: &str, section: &Section<'_>, report: &mut Report<'_>) -
 /// Checks that no two sockets ask for the same address.
 pub(super) fn compare_binds(
     binds: &[Bind],
-    http: Option<(Address, &FilePlace)>,
+    http: Option<(AddressRange, &FilePlace)>,
     report: &mut Report<'_>,
 ) {
     for (index, bind) in binds.iter().enumerate() {
         let earlier = binds.iter().take(index);
         if let Some(first) = earlier
-            .filter(|first| overlaps(&first.address, &bind.address))
+            .filter(|first| overlaps(&first.addresses, &bind.addresses))
             .min_by_key(|first| first.place.span.start)
         {
             let owner = shown(&first.listener);
             let line = report.line(&first.place);
-            let message = if !is_same(&first.address, &bind.address) {
-                format!("`{}` overlaps with `{}`", bind.address, first.address)
+            let message = if first.addresses != bind.addresses {
+                format!("`{}` overlaps with `{}`", bind.addresses, first.addresses)
             } else if first.listener == bind.listener {
-                format!("`{}` is bound twice", bind.address)
+                format!("`{}` is bound twice", bind.addresses)
             } else {
-                format!("`{}` is already bound by listener `{owner}`", bind.address)
+                format!("`{}` is already bound by listener `{owner}`", bind.addresses)
             };
             let finding = Finding::new(message)
                 .hint(format!("the first is in line {line}; keep one of them"))
@@ -68,7 +69,7 @@ pub(super) fn compare_binds(
         }
     }
     let Some((address, place)) = http else { return };
-    if let Some(bind) = binds.iter().find(|bind| overlaps(&bind.address, &address)) {
+    if let Some(bind) = binds.iter().find(|bind| overlaps(&bind.addresses, &address)) {
         let owner = shown(&bind.listener);
         let finding = Finding::new(format!("`{address}` is already bound by listener `{owner}`"))
             .hint("give the admin page a port of its own")
@@ -79,9 +80,10 @@ pub(super) fn compare_binds(
 
 /// Checks that the control socket is not a listener's.
 pub(super) fn compare_admin_socket(binds: &[Bind], socket: &Path, report: &mut Report<'_>) {
-    let is_it = |bind: &&Bind| matches!(&bind.address, Address::Unix(path) if **path == *socket);
+    let is_it =
+        |bind: &&Bind| matches!(bind.addresses.first(), Address::Unix(path) if **path == *socket);
     for bind in binds.iter().filter(is_it) {
-        let address = shown(&bind.address.to_string());
+        let address = shown(&bind.addresses.to_string());
         let finding = Finding::new(format!("`{address}` is the admin socket"))
             .expected("a path of its own")
             .hint("choose another path for the listener, or for `socket` of [admin]");

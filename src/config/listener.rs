@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::policy::address_range::AddressRange;
 use crate::policy::session_terms::ListenerTerms;
-use crate::policy::terms::{Address, OnIdle, Peek, Protocol};
+use crate::policy::terms::{OnIdle, Peek, Protocol};
 
 use super::accept_proxy::{ACCEPT_PROXY, AcceptProxyConfig, accept_proxy};
 use super::bandwidth::{self, BANDWIDTH, bandwidth};
@@ -41,7 +42,9 @@ pub(super) static LISTENER: KeyTable = KeyTable {
                 "new addresses are opened before the swap; gone ones are emptied and closed \
                      after it",
             )
-            .means("Where to accept."),
+            .means(
+                "Where to accept: addresses, or ranges of ports such as `\"0.0.0.0:5000-5099\"`.",
+            ),
         Key::new("pool", Shape::Text("name"))
             .note("a `[pool.NAME]`")
             .means("Where its sessions go, those that no route sends elsewhere."),
@@ -142,8 +145,9 @@ pub(super) static LISTENER: KeyTable = KeyTable {
 pub struct ListenerConfig {
     /// Its name in the file.
     pub name: String,
-    /// Addresses to accept on; port 0 lets the kernel choose. Never empty, no duplicates.
-    pub bind: Vec<Address>,
+    /// Addresses to accept on, as they are written; port 0 lets the kernel choose. Never empty, no
+    /// address twice.
+    pub bind: Vec<AddressRange>,
     /// Index into [`pools`](super::model::Config::pools).
     pub pool: usize,
     /// Other pools, for clients that the first matching route sends there.
@@ -189,7 +193,7 @@ pub(super) fn listener(
     let is_told = terms.protocol == Protocol::Http || refusal.bytes.is_some();
     let listener = ListenerConfig {
         name: name.to_owned(),
-        bind: binds.iter().map(|bind| bind.address.clone()).collect(),
+        bind: binds.iter().map(|bind| bind.addresses.clone()).collect(),
         pool: pool(name, section, pools, report),
         routes: routes(section, pools, report),
         peek: peek(section, report),
@@ -263,9 +267,9 @@ fn compare_unix(
     binds: &[Bind],
     report: &mut Report<'_>,
 ) {
-    let is_unix = |bind: &&Bind| bind.address.is_unix();
+    let is_unix = |bind: &&Bind| bind.addresses.first().is_unix();
     let Some(bind) = binds.iter().find(is_unix).filter(|_| !section.partial) else { return };
-    let address = shown(&bind.address.to_string());
+    let address = shown(&bind.addresses.to_string());
     let proxies = listener.accept_proxy.as_ref();
     if proxies.is_some_and(|rule| !rule.from_unix && !rule.is_direct_else) {
         let mut finding = Finding::new(format!("every peer of `{address}` is refused"))

@@ -65,6 +65,7 @@ mod tlvs;
 mod unix;
 mod unknown;
 
+pub use crate::policy::address_range::AddressRange;
 pub use crate::policy::balance::BalanceAlgorithm;
 pub use crate::policy::balance::hash::Prefix;
 pub use crate::policy::first_bytes::proxy_header::ProxyVersion;

@@ -214,7 +214,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         config.listeners.push(read);
         binds.extend(bound);
     }
-    let http = config.admin.http.map(Address::Ip).zip(http_place.as_ref());
+    let http = config.admin.http.map(|it| Address::Ip(it).into()).zip(http_place.as_ref());
     compare_binds(&binds, http, report);
     compare_admin_socket(&binds, &config.admin.socket, report);
     for (name, section) in &tables.pools {

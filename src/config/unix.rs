@@ -112,7 +112,7 @@ mod tests {
             prop_assume!(path.len() <= PATH_LENGTH_MAX);
             let address = Address::Unix(Arc::from(PathBuf::from(&path)));
             let read = config(&format!("unix:{path}"), "10.0.0.1:1");
-            prop_assert_eq!(&read.listeners[0].bind[0], &address);
+            prop_assert_eq!(read.listeners[0].bind[0].first(), &address);
             let read = config("10.0.0.1:2", &format!("unix:{path}"));
             prop_assert_eq!(&read.pools[0].backends[0].address, &address);
             let again = parse(&read.to_toml(), Path::new("a.toml"));

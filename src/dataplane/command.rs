@@ -1,5 +1,6 @@
 //! What the control plane and other workers may ask of a worker.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -37,10 +38,10 @@ pub enum Command<K: Kernel = Linux> {
         /// Whether other workers accept from the very same socket.
         is_shared: bool,
     },
-    /// Change the options of the socket on this address.
+    /// Change the options of the sockets on these addresses.
     Retune {
-        /// The address it is bound to.
-        address: Address,
+        /// The addresses they are bound to.
+        addresses: Arc<HashSet<Address>>,
         /// For what it accepts from now on.
         options: ListenOptions,
     },

@@ -3,6 +3,7 @@
 //! Edge-triggered epoll tells of waiting connections once, so a socket stays pending until
 //! accept(2) has said that its queue is empty.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -20,7 +21,10 @@ use super::slots::Addressed;
 #[derive(Debug)]
 pub(super) struct Listening<K: Kernel> {
     sockets: Vec<Option<Accepting<K>>>,
-    pending: usize,
+    /// Positions without a socket.
+    free: Vec<usize>,
+    /// Positions of the sockets on which connections may wait, each once.
+    pending: Vec<usize>,
     /// Set while accepting pauses because descriptors or memory have run out.
     pub(super) paused_until: Option<Tick>,
     /// A descriptor held back, to be spent when there is no other.
@@ -66,7 +70,13 @@ impl<K: Kernel> Listening<K> {
     /// When there is no descriptor to hold back.
     pub(super) fn new(kernel: &mut K) -> io::Result<Self> {
         let reserve = Some(kernel.reserve()?);
-        Ok(Self { sockets: Vec::new(), pending: 0, paused_until: None, reserve })
+        Ok(Self {
+            sockets: Vec::new(),
+            free: Vec::new(),
+            pending: Vec::new(),
+            paused_until: None,
+            reserve,
+        })
     }
 
     /// Takes a connection from a socket.
@@ -122,18 +132,18 @@ impl<K: Kernel> Listening<K> {
             && !socket.pending
         {
             socket.pending = true;
-            self.pending += 1;
+            self.pending.push(position as usize);
         }
     }
 
     /// Whether there is something to accept now.
     pub(super) fn has_pending(&self, now: Tick) -> bool {
-        self.pending > 0 && self.paused_until.is_none_or(|until| until <= now)
+        !self.pending.is_empty() && self.paused_until.is_none_or(|until| until <= now)
     }
 
     /// When a pause ends.
     pub(super) fn resumes_at(&self) -> Option<Tick> {
-        if self.pending > 0 { self.paused_until } else { None }
+        if self.pending.is_empty() { None } else { self.paused_until }
     }
 
     /// Sockets that accept.
@@ -151,10 +161,15 @@ impl<K: Kernel> Listening<K> {
         }
     }
 
-    /// Changes the options of the socket on an address, for what it accepts from now on.
-    pub(super) fn retune(&self, address: &Address, options: &ListenOptions, kernel: &mut K) {
+    /// Changes the options of the sockets on these addresses, for what they accept from now on.
+    pub(super) fn retune(
+        &self,
+        addresses: &HashSet<Address>,
+        options: &ListenOptions,
+        kernel: &mut K,
+    ) {
         let bound = self.sockets.iter().flatten().map(|socket| &socket.bound);
-        for bound in bound.filter(|bound| bound.address == *address) {
+        for bound in bound.filter(|bound| addresses.contains(&bound.address)) {
             kernel.retune(&bound.socket, options);
         }
     }
@@ -165,7 +180,7 @@ impl<K: Kernel> Listening<K> {
             && socket.pending
         {
             socket.pending = false;
-            self.pending -= 1;
+            self.pending.retain(|other| *other != position);
         }
     }
 
@@ -177,18 +192,12 @@ impl<K: Kernel> Listening<K> {
     /// Adds a socket and returns its position.
     pub(super) fn add(&mut self, listener: Arc<Listener>, bound: Bound<K>) -> usize {
         let added = Some(Accepting { listener, bound, pending: false });
-        match self.sockets.iter_mut().position(|slot| slot.is_none()) {
-            Some(position) => {
-                if let Some(slot) = self.sockets.get_mut(position) {
-                    *slot = added;
-                }
-                position
-            }
-            None => {
-                self.sockets.push(added);
-                self.sockets.len() - 1
-            }
+        let position = self.free.pop().unwrap_or(self.sockets.len());
+        match self.sockets.get_mut(position) {
+            Some(slot) => *slot = added,
+            None => self.sockets.push(added),
         }
+        position
     }
 
     /// Closes a socket. Never shut down: it may be shared with another process.
@@ -199,8 +208,8 @@ impl<K: Kernel> Listening<K> {
             kernel.unwatch_shared(&socket.bound.socket);
         }
         self.is_drained(position);
-        if let Some(slot) = self.sockets.get_mut(position) {
-            *slot = None;
+        if self.sockets.get_mut(position).and_then(Option::take).is_some() {
+            self.free.push(position);
         }
     }
 
@@ -215,14 +224,11 @@ impl<K: Kernel> Listening<K> {
             .collect()
     }
 
-    /// Sockets there have ever been: every position is below this.
-    pub(super) fn positions_max(&self) -> usize {
-        self.sockets.len()
-    }
-
-    /// Whether connections may wait on a socket.
-    pub(super) fn is_pending(&self, position: usize) -> bool {
-        self.sockets.get(position).and_then(Option::as_ref).is_some_and(|socket| socket.pending)
+    /// The position of a socket on which connections may wait: the first of them, the second, and
+    /// so on; a socket that is drained leaves its place to the next.
+    #[inline]
+    pub(super) fn pending_at(&self, index: usize) -> Option<usize> {
+        self.pending.get(index).copied()
     }
 }
 

@@ -200,8 +200,8 @@ impl<K: Kernel> Worker<K> {
                 self.see_newest_snapshot();
                 self.listen(Bound { address, socket, is_shared }, listener);
             }
-            Command::Retune { address, options } => {
-                self.listening.retune(&address, &options, &mut self.sessions.desk.kernel);
+            Command::Retune { addresses, options } => {
+                self.listening.retune(&addresses, &options, &mut self.sessions.desk.kernel);
             }
             Command::Meet(peers) => self.sessions.desk.handover.meet(peers),
             Command::Take(mut arrival) => {
@@ -293,11 +293,14 @@ impl<K: Kernel> Worker<K> {
             return;
         }
         self.listening.paused_until = None;
-        for position in 0..self.listening.positions_max() {
-            if self.listening.is_pending(position) && self.accept_batch(position).is_err() {
+        let mut turn = 0;
+        while let Some(position) = self.listening.pending_at(turn) {
+            if self.accept_batch(position).is_err() {
                 self.listening.paused_until = Some(self.sessions.desk.now.after(PAUSE));
                 return;
             }
+            // One whose queue is empty has left its place to the next.
+            turn += usize::from(self.listening.pending_at(turn) == Some(position));
         }
     }
 

@@ -12,6 +12,8 @@ pub mod first_bytes;
 pub mod health;
 pub mod pace;
 
+// Where a listener accepts: one address, or the ports of a range.
+pub mod address_range;
 // Who connects: an address, or a peer on a Unix socket.
 pub mod client;
 // Clients whose IPv4 address a translator has embedded in an IPv6 address.

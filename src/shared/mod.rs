@@ -17,6 +17,7 @@ mod source;
 mod stats;
 mod waiting;
 
+pub use crate::policy::address_range::AddressRange;
 pub use crate::policy::balance::Balance;
 pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
 pub use backend::{AdminState, BackendState, Claim, PoolState};

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::address_range::AddressRange;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::admission::{Asked, Rules};
 use crate::policy::admit::limiter::{LimitKey, Limiter};
@@ -85,7 +86,8 @@ impl Snapshot {
         if self.open.contains(&id) {
             return Some(listener);
         }
-        let serving = listener.addresses.iter().find_map(|address| self.listener_on(address));
+        let mut addresses = listener.addresses.iter().flat_map(AddressRange::addresses);
+        let serving = addresses.find_map(|address| self.listener_on(&address));
         Some(serving.unwrap_or(listener))
     }
 
@@ -97,7 +99,8 @@ impl Snapshot {
     /// The listener of the configuration that accepts on this address.
     #[must_use]
     pub fn listener_on(&self, address: &Address) -> Option<&Arc<Listener>> {
-        self.open_listeners().find(|listener| listener.addresses.contains(address))
+        self.open_listeners()
+            .find(|listener| listener.addresses.iter().any(|range| range.contains(address)))
     }
 }
 
@@ -109,7 +112,7 @@ pub struct Listener {
     /// Its name in the file.
     pub name: String,
     /// Where it accepts, port 0 already replaced by the real port.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<AddressRange>,
     /// Where its sessions go.
     pub pool: PoolId,
     /// What holds for each of its sessions.

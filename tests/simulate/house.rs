@@ -216,7 +216,7 @@ impl House {
         Listener {
             id: ListenerId::new(which as u32),
             name: String::new(),
-            addresses: vec![self.address()],
+            addresses: vec![self.address().into()],
             pool: PoolId::new(pool as u32),
             terms: ListenerTerms {
                 protocol: setting.protocol,

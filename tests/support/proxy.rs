@@ -199,7 +199,16 @@ fn write(directory: &Path, config: &str) {
 fn served_addresses(line: &str) -> Option<Vec<SocketAddr>> {
     let (_, after) = line.split_once(" serves ")?;
     let (addresses, _) = after.split_once(" with ")?;
-    Some(addresses.split_whitespace().filter_map(|word| word.parse().ok()).collect())
+    Some(addresses.split_whitespace().flat_map(addresses_of).collect())
+}
+
+/// The addresses that are shown as one, or as the ports of one from the first to the last.
+pub fn addresses_of(shown: &str) -> Vec<SocketAddr> {
+    let parts = shown.rsplit_once('-');
+    let (first, last) = parts.map_or((shown, None), |(first, last)| (first, last.parse().ok()));
+    let Ok(first) = first.parse::<SocketAddr>() else { return Vec::new() };
+    let ports = first.port()..=last.unwrap_or(first.port());
+    ports.map(|port| SocketAddr::new(first.ip(), port)).collect()
 }
 
 fn capture(stderr: ChildStderr) -> Arc<Mutex<Vec<String>>> {

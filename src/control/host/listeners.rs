@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::config::{self, KeyPath};
-use crate::shared::Address;
+use crate::shared::{Address, AddressRange};
 use crate::sys::process;
 use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::{Inherited, InheritedAddress};
@@ -61,7 +61,7 @@ pub(crate) struct Plan {
     /// All addresses of the configuration.
     pub(crate) bound: BoundAddresses,
     /// Real addresses of each listener, in the order of the configuration.
-    pub(crate) addresses: Vec<Vec<Address>>,
+    pub(crate) addresses: Vec<Vec<AddressRange>>,
     /// Sockets that were opened for it.
     pub(crate) opened: Vec<OpenedSockets>,
     /// Sockets that stay and get other options.
@@ -88,23 +88,29 @@ impl ListenFailure {
     }
 }
 
-/// The addresses of each listener, in the order of the configuration.
-pub(crate) fn asked(config: &config::Config) -> Vec<Vec<AskedAddress>> {
+/// What each listener accepts on, in the order of the configuration, with each of its addresses.
+pub(crate) fn asked(config: &config::Config) -> Vec<Vec<(&AddressRange, Vec<AskedAddress>)>> {
     let mut seen: HashMap<Address, usize> = HashMap::new();
-    let mut count = |address: &Address| {
-        let address = address.clone();
+    let mut count = |address: Address| {
         let times = seen.entry(address.clone()).or_default();
         *times += 1;
         (address, *times - 1)
     };
-    let listeners = config.listeners.iter();
-    listeners.map(|listener| listener.bind.iter().map(&mut count).collect()).collect()
+    let mut all = Vec::new();
+    for listener in &config.listeners {
+        let ranges = listener.bind.iter();
+        all.push(
+            ranges.map(|range| (range, range.addresses().map(&mut count).collect())).collect(),
+        );
+    }
+    all
 }
 
 /// Opens what is new.
 ///
 /// # Errors
-/// With every address that cannot be opened; what was opened here is closed again then.
+/// With the addresses that cannot be opened, of each range the first; what was opened here is
+/// closed again then.
 pub(crate) fn plan(
     config: &config::Config,
     bound: &BoundAddresses,
@@ -117,12 +123,19 @@ pub(crate) fn plan(
     for (listener, asked) in config.listeners.iter().zip(asked(config)) {
         let options = options_of(listener);
         let mut addresses = Vec::new();
-        for (position, asked) in asked.into_iter().enumerate() {
+        for (position, (range, asked)) in asked.into_iter().enumerate() {
             let key = KeyPath::listener(&listener.name).key("bind").item(position);
-            match plan.add(&asked, options, bound.get(&asked), &mut opener) {
-                Ok(real) => addresses.push(real),
-                Err(failed) => failures.push(failed.place(key, &asked.0, bound)),
+            let mut first = None;
+            for asked in asked {
+                match plan.add(&asked, options, bound.get(&asked), &mut opener) {
+                    Ok(real) => _ = first.get_or_insert(real),
+                    Err(failed) => {
+                        failures.push(failed.place(key, &asked.0, bound));
+                        break;
+                    }
+                }
             }
+            addresses.extend(first.map(|first| range.beginning_at(first)));
         }
         plan.addresses.push(addresses);
     }

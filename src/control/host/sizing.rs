@@ -4,7 +4,7 @@
 //! is two descriptors and counts against the user's pipe memory. The result is printed at start:
 //! a limit that surprises an operator is a bug.
 
-use crate::config::Config;
+use crate::config::{AddressRange, Config};
 use crate::dataplane::PipeShare;
 use crate::sys::process;
 use crate::sys::splice::Capacity;
@@ -93,8 +93,14 @@ impl Sizes {
 
     /// Sessions for which there are descriptors under this configuration.
     pub(crate) fn by_descriptors(&self, config: &Config) -> u64 {
-        let addresses: usize = config.listeners.iter().map(|listener| listener.bind.len()).sum();
-        self.sessions_by_descriptors((addresses * self.workers) as u64)
+        self.sessions_by_descriptors(self.listening(config))
+    }
+
+    /// Sockets that listen under this configuration: for each address, one of every worker.
+    pub(crate) fn listening(&self, config: &Config) -> u64 {
+        let ranges = config.listeners.iter().flat_map(|listener| &listener.bind);
+        let addresses: usize = ranges.map(AddressRange::count).sum();
+        (addresses * self.workers) as u64
     }
 }
 

@@ -6,13 +6,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Address, Config, KeyPath, ListenerConfig, Parsed};
+use crate::config::{Address, AddressRange, Config, KeyPath, ListenerConfig, Parsed};
 use crate::sys::{process, source};
 
 use crate::control::host::limits::Host;
 use crate::control::host::listeners::{TakenAway, taken_away, to_listen_before_it_is_here};
 use crate::control::host::sizing::{self, Sizes};
 use crate::control::host::trust::TlsProbes;
+use crate::control::words::count;
 
 /// A process that holds fewer is hardly meant.
 const FEW_SESSIONS: u64 = 100;
@@ -82,15 +83,15 @@ fn warn_of_absent_addresses(
     }
 }
 
-/// The IP addresses that these listeners accept on, and the admin page.
+/// The IP addresses that these listeners accept on, of a range the first, and the admin page.
 fn listening_addresses(
     config: &Config,
     which: impl Fn(&ListenerConfig) -> bool,
 ) -> Vec<(KeyPath, SocketAddr)> {
     let mut addresses = Vec::new();
     for listener in config.listeners.iter().filter(|listener| which(listener)) {
-        for (position, address) in listener.bind.iter().enumerate() {
-            if let Address::Ip(address) = address {
+        for (position, range) in listener.bind.iter().enumerate() {
+            if let Address::Ip(address) = range.first() {
                 let key = KeyPath::listener(&listener.name).key("bind").item(position);
                 addresses.push((key, *address));
             }
@@ -104,6 +105,7 @@ fn listening_addresses(
 /// Adds warnings about a host whose sizes are known.
 pub(crate) fn warn(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     warn_of_sessions(parsed, config, sizes);
+    warn_of_ranges(parsed, config, sizes);
     warn_of_backlog(parsed, config, process::sysctl_number("net/core/somaxconn"));
     warn_of_switches(parsed, config, process::sysctl_number);
     let is_asked = config.pools.iter().any(|pool| pool.transparent);
@@ -124,20 +126,22 @@ fn may_bind_what_is_elsewhere(address: IpAddr) -> bool {
 
 /// Backends at an address of this host where a listener on every address accepts.
 fn warn_of_loops(parsed: &mut Parsed, config: &Config, is_here: impl Fn(IpAddr) -> bool) {
-    let wildcards: Vec<(&str, SocketAddr)> = config
+    let wildcards: Vec<(&str, &AddressRange)> = config
         .listeners
         .iter()
         .flat_map(|listener| listener.bind.iter().map(|bind| (listener.name.as_str(), bind)))
-        .filter_map(|(name, bind)| match bind {
-            Address::Ip(bind) if bind.ip().is_unspecified() => Some((name, *bind)),
+        .filter_map(|(name, bind)| match bind.first() {
+            Address::Ip(first) if first.ip().is_unspecified() => Some((name, bind)),
             _ => None,
         })
         .collect();
     for pool in &config.pools {
         for (position, backend) in pool.backends.iter().enumerate() {
             let Address::Ip(address) = backend.address else { continue };
-            let takes = |bind: &&(&str, SocketAddr)| {
-                bind.1.port() == address.port() && bind.1.is_ipv4() == address.is_ipv4()
+            let takes = |bind: &&(&str, &AddressRange)| {
+                let first = bind.1.first().ip();
+                bind.1.first_common_port(&backend.address.clone().into()).is_some()
+                    && first.is_some_and(|first| first.is_ipv4() == address.is_ipv4())
             };
             let Some((listener, bind)) = wildcards.iter().find(takes) else { continue };
             if is_here(address.ip()) {
@@ -244,6 +248,37 @@ fn warn_of_sessions(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
     }
 }
 
+/// Ranges of ports whose sockets take more than half of the descriptors.
+fn warn_of_ranges(parsed: &mut Parsed, config: &Config, sizes: &Sizes) {
+    let (listening, descriptors) = (sizes.listening(config), sizes.descriptors);
+    if listening <= descriptors / 2 {
+        return;
+    }
+    let binds = config.listeners.iter().flat_map(|listener| {
+        let ranges = listener.bind.iter().enumerate();
+        ranges.map(move |(position, range)| (range, listener, position))
+    });
+    let Some((range, listener, position)) = binds.max_by_key(|(range, ..)| range.count()) else {
+        return;
+    };
+    let all = match range.count() as u64 * sizes.workers as u64 {
+        own if own == listening => String::new(),
+        _ => format!(", with those of the other addresses {listening}"),
+    };
+    let message = format!(
+        "{} are {} for {}{all}: the process may open {descriptors} descriptors, which leave room \
+         for {}",
+        count(range.count() as u64, "port"),
+        count(range.count() as u64 * sizes.workers as u64, "socket"),
+        count(sizes.workers as u64, "worker"),
+        count(sizes.by_descriptors(config), "session"),
+    );
+    let key = KeyPath::listener(&listener.name).key("bind").item(position);
+    let hint = "raise the descriptor limit (LimitNOFILE= of the systemd unit, `ulimit -n`), name \
+                fewer ports, or set fewer `workers`";
+    parsed.warn(&key, message, hint);
+}
+
 fn warn_of_backlog(parsed: &mut Parsed, config: &Config, somaxconn: Option<u64>) {
     let Some(most) = somaxconn else { return };
     for listener in &config.listeners {
@@ -318,6 +353,34 @@ mod tests {
         assert!(found[0].1.contains("only 34 sessions fit: the process may open 200"), "{found:?}");
         assert_eq!(warnings_with(200, "max_sessions = 20", "backlog = 128"), []);
         assert_eq!(warnings_with(400, "", "backlog = 128"), []);
+    }
+
+    // If this fails, the sockets of a range leave no descriptor for sessions, and `check` says
+    // nothing.
+    #[test]
+    fn a_range_that_takes_the_descriptors_is_named() {
+        let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[listener.b]\n\
+                    bind = [\"127.0.0.1:2\", \"127.0.0.1:5000-5299\"]\npool = \"p\"\n\
+                    [pool.p]\nbackends = [\"127.0.0.1:9\"]\n";
+        for (descriptors, expected) in [(1024, true), (1208, false)] {
+            let mut parsed = crate::config::parse(text, Path::new("a.toml"));
+            parsed.problems.clear();
+            let config = parsed.config.clone().unwrap();
+            let pipe_bytes = Some(1 << 26);
+            let sizes = Sizes { descriptors, memory_bytes: None, workers: 2, pipe_bytes };
+            assert_eq!(sizes.listening(&config), 604);
+            warn_of_ranges(&mut parsed, &config, &sizes);
+            let found: Vec<_> = parsed.problems.iter().map(|it| (&*it.key, &*it.message)).collect();
+            if !expected {
+                assert_eq!(found, []);
+                continue;
+            }
+            let [(key, message)] = found[..] else { panic!("{found:?}") };
+            assert_eq!(key, "listener.b.bind[1]");
+            let said = "300 ports are 600 sockets for 2 workers, with those of the other addresses \
+                        604: the process may open 1024 descriptors, which leave room for ";
+            assert!(message.starts_with(said), "{message}");
+        }
     }
 
     // If this fails, an operator learns from failed sessions what `check` could have told.

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::control::host::listeners::{self, BoundAddresses};
-use crate::shared::{Address, Backend, Snapshot};
+use crate::control::host::listeners::{self, AskedAddress, BoundAddresses};
+use crate::shared::{AddressRange, Backend, Snapshot};
 
 /// Real addresses of each listener, in the order of the configuration.
-pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<Address>> {
-    let real = |asked| bound.get(asked).map(|known| known.real.clone());
-    let listeners = listeners::asked(config);
-    listeners.iter().map(|addresses| addresses.iter().filter_map(real).collect()).collect()
+pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<AddressRange>> {
+    let real = |(range, asked): (&AddressRange, Vec<AskedAddress>)| {
+        let first = bound.get(asked.first()?)?;
+        Some(range.beginning_at(first.real.clone()))
+    };
+    let of_listener = |ranges: Vec<_>| ranges.into_iter().filter_map(real).collect();
+    listeners::asked(config).into_iter().map(of_listener).collect()
 }
 
 /// Each backend of a configuration with its pool, and its counterpart in the snapshot.

@@ -1,5 +1,6 @@
 //! Putting a prepared configuration in force: one swap, then the sockets and the log.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::{Problem, Severity};
@@ -9,6 +10,7 @@ use crate::control::reload::outcome::{ProblemList, RefusalCause, RefusedReload, 
 use crate::control::reload::prepare::PreparedReload;
 use crate::control::reload::publish::publish;
 use crate::dataplane::Command;
+use crate::shared::Address;
 use crate::sys::accepting::AcceptingSocket;
 
 /// Changes that the log names one by one, and warnings.
@@ -112,8 +114,10 @@ pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
             }
         }
     }
-    for kept in plan.retuned {
-        let (address, options) = (kept.real, kept.options);
-        plane.workers.tell(|| Command::Retune { address: address.clone(), options });
+    for alike in plan.retuned.chunk_by(|one, other| one.options == other.options) {
+        let Some(options) = alike.first().map(|kept| kept.options) else { continue };
+        let addresses = alike.iter().map(|kept| kept.real.clone());
+        let addresses: Arc<HashSet<Address>> = Arc::new(addresses.collect());
+        plane.workers.tell(|| Command::Retune { addresses: Arc::clone(&addresses), options });
     }
 }

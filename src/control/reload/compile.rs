@@ -19,9 +19,9 @@ use crate::policy::admit::meter::Meter;
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::nat64::Nat64;
 use crate::shared::{
-    AcceptProxy, Address, Backend, BackendId, BackendState, Gauge, Generation, HashPlan, Listener,
-    ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, RefusalText, Routing, Snapshot,
-    Source, SourceRule, Sources, SpliceMode,
+    AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Gauge, Generation,
+    HashPlan, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, RefusalText,
+    Routing, Snapshot, Source, SourceRule, Sources, SpliceMode,
 };
 
 /// The snapshot before the first configuration.
@@ -166,7 +166,7 @@ struct ListenerSlot<'a> {
     id: ListenerId,
     pool: PoolId,
     /// Real ones.
-    addresses: &'a [Address],
+    addresses: &'a [AddressRange],
     /// What it was in the previous snapshot.
     known: Option<&'a Listener>,
 }

@@ -16,7 +16,7 @@ use crate::control::plane::state::{Current, Plane};
 use crate::control::reload::kept::kept;
 use crate::control::reload::outcome::{Candidate, ProblemList, RefusalCause, RefusedReload};
 use crate::control::reload::publish::compiled;
-use crate::shared::{Address, Snapshot};
+use crate::shared::{AddressRange, Snapshot};
 
 /// How long the workers may take to take up a snapshot before a reload goes on without them.
 const WORKERS_DEADLINE: Duration = Duration::from_millis(100);
@@ -142,7 +142,7 @@ impl ReadFile<'_> {
 }
 
 /// Listeners whose addresses stay as they are written and are others nevertheless: of port 0.
-fn moved(current: &Current, config: &Config, addresses: &[Vec<Address>]) -> Vec<Difference> {
+fn moved(current: &Current, config: &Config, addresses: &[Vec<AddressRange>]) -> Vec<Difference> {
     let before = real_addresses(&current.config, &current.bound);
     let known: std::collections::HashMap<&str, _> = current
         .config
@@ -151,7 +151,7 @@ fn moved(current: &Current, config: &Config, addresses: &[Vec<Address>]) -> Vec<
         .zip(&before)
         .map(|(listener, real)| (listener.name.as_str(), (&listener.bind, real)))
         .collect();
-    let shown = |list: &[Address]| {
+    let shown = |list: &[AddressRange]| {
         let words: Vec<String> = list.iter().map(ToString::to_string).collect();
         Some(words.join(" "))
     };

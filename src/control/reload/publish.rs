@@ -11,7 +11,7 @@ use crate::control::reload::compile::inputs::Inputs;
 use crate::control::watch::panic::judge_panic;
 use crate::control::watch::verdict::set_verdict;
 use crate::control::watch::{outlier, source_ports};
-use crate::shared::{Address, Snapshot};
+use crate::shared::{AddressRange, Snapshot};
 use crate::sys::memory::prefer_large_pages;
 use crate::sys::process;
 
@@ -24,7 +24,7 @@ use crate::sys::process;
 pub(crate) fn compiled(
     plane: &Plane,
     config: &Config,
-    addresses: &[Vec<Address>],
+    addresses: &[Vec<AddressRange>],
     overrides: &Overrides,
 ) -> Result<Arc<Snapshot>, String> {
     let previous = plane.publisher.latest();

@@ -32,7 +32,7 @@ use crate::control::tell::status::document::AdminAddresses;
 use crate::control::watch::prober::Prober;
 use crate::control::watch::{outlier, source_ports};
 use crate::control::words::count;
-use crate::shared::{Address, Publisher};
+use crate::shared::{Address, AddressRange, Publisher};
 use crate::sys::systemd;
 
 /// What to run.
@@ -124,7 +124,8 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
     let logging = Arc::new(logging);
     let plane = Arc::new(start_plane(options, &prepared, &logging)?);
-    let addresses: Vec<_> = prepared.plan.addresses.iter().flatten().cloned().collect();
+    let ranges: Vec<_> = prepared.plan.addresses.iter().flatten().cloned().collect();
+    let addresses: Vec<_> = ranges.iter().flat_map(AddressRange::addresses).collect();
     let served = Served {
         file: options.file.clone(),
         listeners: addresses,
@@ -142,7 +143,7 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     plane.set_phase(ProcessPhase::Serving);
     let services = Services { plane: Arc::clone(&plane), prober, logging: Arc::clone(&logging) };
     admin::serve(prepared.sockets, services.clone());
-    announce(&plane, &prepared.config, &served.listeners);
+    announce(&plane, &prepared.config, &ranges);
     (options.on_ready)(&served);
     main_loop(&services, &mut signals, options.stop_after).await;
     stop(&plane, &mut signals).await;
@@ -175,7 +176,7 @@ fn start_plane(
     }))
 }
 
-fn announce(plane: &Plane, config: &Config, addresses: &[Address]) {
+fn announce(plane: &Plane, config: &Config, addresses: &[AddressRange]) {
     tracing::info!(
         "evenkeel {} serves {} with {}, up to {} ({}, {})",
         env!("CARGO_PKG_VERSION"),

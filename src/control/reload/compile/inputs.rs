@@ -1,7 +1,7 @@
 //! What a snapshot is made of beside the configuration.
 
 use crate::control::plane::overrides::Overrides;
-use crate::shared::{Address, Generation, Snapshot};
+use crate::shared::{AddressRange, Generation, Snapshot};
 
 /// What a snapshot is made of beside the configuration.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(crate) struct Inputs<'a> {
     /// The oldest generation that a worker still uses.
     pub(crate) acknowledged: Generation,
     /// Real addresses of each listener of the configuration, in its order.
-    pub(crate) addresses: &'a [Vec<Address>],
+    pub(crate) addresses: &'a [Vec<AddressRange>],
     pub(crate) overrides: &'a Overrides,
     pub(crate) workers: usize,
     /// The time, in microseconds of the workers' clock.
