@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use toml::de::DeValue;
 
 use crate::policy::address_range::{AddressRange, RANGE_PORTS_MAX};
-use crate::policy::terms::Address;
+use crate::policy::terms::{Address, HostAddress};
 
 use super::file::{Value, quoted, shown};
 use super::report::{Finding, Report};
@@ -61,7 +61,68 @@ pub(super) fn address(
         report.error(&value.place, finding);
         return None;
     }
+    if purpose == Purpose::Connect
+        && let Some(host) = without_port(text, report)
+    {
+        return match host {
+            Ok(host) => Some(Address::Host(host)),
+            Err(finding) => {
+                report.error(&value.place, finding);
+                None
+            }
+        };
+    }
     socket(value, purpose, report).map(Address::Ip)
+}
+
+/// The host that a backend is at whose port is the listener's; `None` for text that is no IP
+/// address without a port.
+fn without_port(text: &str, report: &Report<'_>) -> Option<Result<HostAddress, Finding>> {
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inside = inside.filter(|inside| inside.contains(':')).unwrap_or(text);
+    let (ip, scope) = match inside.split_once('%') {
+        None => (inside.parse::<IpAddr>().ok()?.to_canonical(), 0),
+        Some((ip, interface)) => {
+            let ip = IpAddr::V6(ip.parse().ok()?);
+            let number = interface.parse().ok().filter(|number| *number > 0);
+            match number.or_else(|| report.interface(interface)) {
+                Some(index) => (ip, index),
+                None => return Some(Err(no_interface(interface))),
+            }
+        }
+    };
+    let address = match ip {
+        IpAddr::V4(_) => SocketAddr::new(ip, 0),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, 0, 0, scope).into(),
+    };
+    if ip.is_unspecified() {
+        let finding = Finding::new(format!("`{ip}` is no address of a backend"));
+        return Some(Err(finding
+            .expected(Purpose::Connect.expected())
+            .hint("write \"127.0.0.1\" for this host")));
+    }
+    Some(match is_of_several_links(address) {
+        true => Err(several_links(ip, &format!("{ip}%eth0"))),
+        false => Ok(HostAddress::of(address)),
+    })
+}
+
+/// Whether an IPv6 address is there on every link, and does not say which is meant.
+fn is_of_several_links(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(link)
+        if link.ip().is_unicast_link_local() && link.scope_id() == 0)
+}
+
+fn several_links(ip: IpAddr, sample: &str) -> Finding {
+    Finding::new(format!("`{ip}` is one address on each of several links"))
+        .expected("its interface behind `%`")
+        .hint(format!("write \"{sample}\" with the name of the interface"))
+}
+
+fn no_interface(interface: &str) -> Finding {
+    Finding::new(format!("this host has no interface `{}`", shown(interface)))
+        .expected("the name of one of its interfaces behind `%`")
+        .hint("`ip link` lists them; their numbers will do, too")
 }
 
 /// Reads an IP address with its port.
@@ -165,11 +226,7 @@ fn judged(text: &str, purpose: Purpose, report: &Report<'_>) -> Result<SocketAdd
             None => Ok(address),
             Some(finding) => Err(finding),
         },
-        Err(Some(interface)) => {
-            Err(Finding::new(format!("this host has no interface `{}`", shown(interface)))
-                .expected("the name of one of its interfaces behind `%`")
-                .hint("`ip link` lists them; their numbers will do, too"))
-        }
+        Err(Some(interface)) => Err(no_interface(interface)),
         Err(None) => Err(explain(text, purpose)),
     }
 }
@@ -208,17 +265,9 @@ fn bare_port<'t>(value: &Value<'t>) -> Option<&'t str> {
 
 /// Why a well-formed address cannot be bound or connected to.
 fn unusable(address: SocketAddr, purpose: Purpose) -> Option<Finding> {
-    if let SocketAddr::V6(link) = address
-        && link.ip().is_unicast_link_local()
-        && link.scope_id() == 0
-    {
-        let (ip, port) = (link.ip(), link.port());
-        let finding = Finding::new(format!("`{ip}` is one address on each of several links"));
-        return Some(
-            finding
-                .expected("its interface behind `%`")
-                .hint(format!("write \"[{ip}%eth0]:{port}\" with the name of the interface")),
-        );
+    if is_of_several_links(address) {
+        let (ip, port) = (address.ip(), address.port());
+        return Some(several_links(ip, &format!("[{ip}%eth0]:{port}")));
     }
     if purpose != Purpose::Connect {
         return None;
@@ -383,6 +432,35 @@ mod tests {
         }
         assert!(unusable("[fe80::1]:80".parse().unwrap(), Purpose::Accept).is_some());
         assert!(unusable(scoped.into(), Purpose::Connect).is_none());
+    }
+
+    /// If it fails, a backend without a port is another host than the file says, or is refused.
+    #[test]
+    fn a_backend_may_have_no_port() {
+        let index = |name: &str| (name == "eth0").then_some(3);
+        let report = Report::new("", String::new()).with_interfaces(index);
+        for (text, shown, at_port) in [
+            ("10.0.0.1", "10.0.0.1", "10.0.0.1:80"),
+            ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1:80"),
+            ("fd00::1", "fd00::1", "[fd00::1]:80"),
+            ("[fd00::1]", "fd00::1", "[fd00::1]:80"),
+            ("fe80::1%eth0", "fe80::1%3", "[fe80::1%3]:80"),
+            ("[fe80::1%3]", "fe80::1%3", "[fe80::1%3]:80"),
+        ] {
+            let host = without_port(text, &report).map(|host| host.ok().unwrap());
+            let host = host.unwrap_or_else(|| panic!("{text} is no host"));
+            assert_eq!(
+                (host.to_string().as_str(), host.at(80).to_string().as_str()),
+                (shown, at_port)
+            );
+        }
+        for text in ["10.0.0.1:80", "[fd00::1]:80", "[10.0.0.1]", "10.0.0", "fd00::1]", "", "host"]
+        {
+            assert!(without_port(text, &report).is_none(), "{text}");
+        }
+        for text in ["0.0.0.0", "[::]", "fe80::1", "fe80::1%eth1"] {
+            assert!(without_port(text, &report).is_some_and(|host| host.is_err()), "{text}");
+        }
     }
 
     /// If it fails, a balancer that connects to itself until descriptors run out is accepted.

@@ -23,9 +23,10 @@ pub(super) static BACKEND: KeyTable = KeyTable {
     title: "an entry of `backends`",
     sample: "",
     keys: &[
-        Key::new("address", Shape::Text("address"))
-            .note("no port 0, no wildcard")
-            .means("Where it listens, `\"unix:/path\"` too."),
+        Key::new("address", Shape::Text("address")).note("no port 0, no wildcard").means(
+            "Where it listens, `\"unix:/path\"` too; without a port, at the port to which the \
+                    client connected.",
+        ),
         Key::new("name", Shape::TextOf("text", 1, NAME_BYTES_MAX))
             .or_else("the address as written")
             .note(" without `/` (but for that address), spaces, control characters")

@@ -61,7 +61,7 @@ pub(super) fn compare_clients(
         let Some(listener) = listeners.iter().find(|it| it.name == bind.listener) else { continue };
         let claims = listener.accept_proxy.as_ref();
         let is_claimed = match bind.addresses.first() {
-            Address::Ip(_) => claims.is_some(),
+            Address::Ip(_) | Address::Host(_) => claims.is_some(),
             Address::Unix(_) => claims.is_some_and(|rule| rule.from_unix),
         };
         let used = listener.routes.iter().map(|route| route.pool).chain([listener.pool]);
@@ -78,7 +78,7 @@ pub(super) fn compare_clients(
         let why = match bind.addresses.first() {
             Address::Unix(_) => "its peers have none".to_owned(),
             Address::Ip(ip) if ip.is_ipv4() => "it has no IPv4 backend".to_owned(),
-            Address::Ip(_) => "it has no IPv6 backend".to_owned(),
+            Address::Ip(_) | Address::Host(_) => "it has no IPv6 backend".to_owned(),
         };
         let message = format!("pool `{name}` can serve no client of `{address}`");
         let finding = Finding::new(message).hint(format!(
@@ -91,9 +91,9 @@ pub(super) fn compare_clients(
 
 /// Whether a client of `bind` has an address by which `backend` can be connected.
 fn has_family(bind: &Address, backend: &Address) -> bool {
-    match (bind, backend) {
-        (Address::Ip(bind), Address::Ip(backend)) => {
-            bind.ip().to_canonical().is_ipv4() == backend.ip().to_canonical().is_ipv4()
+    match (bind.host_ip(), backend.host_ip()) {
+        (Some(bind), Some(backend)) => {
+            bind.to_canonical().is_ipv4() == backend.to_canonical().is_ipv4()
         }
         _ => false,
     }

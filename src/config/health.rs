@@ -110,9 +110,12 @@ pub(super) static HEALTH: KeyTable = KeyTable {
                     authorities, or the servers' own.",
             ),
         Key::new("port", Shape::Count(1, 65_535))
-            .or_else("the backend's port")
+            .or_else("the backend's port, or the only one of its listeners")
             .reload("now")
-            .means("Which port is asked, by every kind of probe."),
+            .means(
+                "Which port is asked, by every kind of probe. Needed where backends have no port \
+                    and clients come to several.",
+            ),
         Key::new("source", Shape::ListUpTo("list", SOURCES_MAX))
             .or_else("the pool's `source`")
             .note(" IP addresses of this host, without ports")
@@ -163,6 +166,9 @@ pub struct Health {
     pub tls: Option<ProbeTls>,
     /// The port it asks; `None` is the backend's own.
     pub port: Option<u16>,
+    /// The port it asks of a backend that has none, where `port` is not given: the only one to
+    /// which clients of the pool connect.
+    pub listener_port: Option<u16>,
     /// Time between probes of a backend whose verdict is settled.
     pub interval: Duration,
     /// Time between probes while a verdict is changing.
@@ -274,6 +280,7 @@ pub(super) fn health(
         probe,
         tls,
         port: port.value().and_then(|port| u16::try_from(port).ok()),
+        listener_port: None,
         interval,
         fast_interval: section.duration_or_default("fast_interval", report),
         timeout,

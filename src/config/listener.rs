@@ -299,6 +299,11 @@ fn compare_unix(
 }
 
 impl ListenerConfig {
+    /// Indexes of the pools where its clients may go; one may come several times.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = usize> {
+        self.routes.iter().map(|route| route.pool).chain([self.pool])
+    }
+
     /// Its tables as `evenkeel config` shows them; `pool_name` knows the name of a pool by its
     /// index.
     pub(super) fn shown<'p>(&self, pool_name: impl Fn(usize) -> &'p str) -> String {

@@ -64,6 +64,7 @@ mod tls_probe;
 mod tlvs;
 mod unix;
 mod unknown;
+mod without_port;
 
 pub use crate::policy::address_range::AddressRange;
 pub use crate::policy::balance::BalanceAlgorithm;

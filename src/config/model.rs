@@ -4,6 +4,10 @@
 //! Its types say what exists, nothing about TOML; optional means "off" or "auto", never "unknown".
 //! The type of a table stands in the file that reads and shows the table.
 
+use std::collections::BTreeSet;
+
+use crate::policy::address_range::AddressRange;
+
 use super::listener::ListenerConfig;
 use super::pool::PoolConfig;
 use super::process::{Admin, Global};
@@ -22,6 +26,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The listeners whose clients may go to the pool with this index.
+    pub(crate) fn listeners_of(&self, pool: usize) -> impl Iterator<Item = &ListenerConfig> {
+        let leads_there = move |listener: &&ListenerConfig| listener.pools().any(|it| it == pool);
+        self.listeners.iter().filter(leads_there)
+    }
+
+    /// The ports to which clients of the pool with this index may connect, each once.
+    pub(crate) fn ports_of(&self, pool: usize) -> impl Iterator<Item = u16> {
+        let binds = self.listeners_of(pool).flat_map(|listener| &listener.bind);
+        binds.filter_map(AddressRange::ports).flatten().collect::<BTreeSet<u16>>().into_iter()
+    }
+
     /// The configuration as a file that says everything: it parses again to an equal `Config`.
     /// Keys that are optional and unset are left out.
     #[must_use]

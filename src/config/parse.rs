@@ -27,6 +27,7 @@ use super::report::{FilePlace, Finding, Interfaces, Report};
 use super::spots::Spots;
 use super::suggest::{foreign_key, nearest};
 use super::unknown::refuse_unknown;
+use super::without_port::{Surroundings, compare_without_port};
 
 /// Names of the tables a file consists of, as messages show them.
 const TOP: &[(&str, &str)] = &[
@@ -217,12 +218,17 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
     let http = config.admin.http.map(|it| Address::Ip(it).into()).zip(http_place.as_ref());
     compare_binds(&binds, http, report);
     compare_admin_socket(&binds, &config.admin.socket, report);
-    for (name, section) in &tables.pools {
+    for (index, (name, section)) in tables.pools.iter().enumerate() {
         let section = section.clone().over(tables.defaults.as_ref());
-        let (read, members) = pool(name, &section, report);
+        let (mut read, members) = pool(name, &section, report);
         lint_pool(&read, &section, &members, report);
         compare_with_binds(&members, &binds, report);
         compare_with_admin(&members, &config.admin, report);
+        if members.iter().any(|member| member.backend.address.is_without_port()) {
+            let Config { listeners, admin, .. } = &config;
+            let around = Surroundings::of_pool(index, listeners, &binds, admin.http);
+            compare_without_port(&mut read, &section, &members, &around, report);
+        }
         config.pools.push(read);
     }
     if config.listeners.is_empty() && !(tables.has_strangers && report.has_errors()) {

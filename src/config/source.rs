@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::policy::balance::source::SOURCES_MAX;
-use crate::policy::terms::Address;
 
 use super::backend::Member;
 use super::file::{Section, Value, quoted, shown};
@@ -120,7 +119,7 @@ pub(super) fn compare_source(
     let name = given.name.clone();
     for member in members {
         let backend = &member.backend.address;
-        let Address::Ip(to) = backend else {
+        let Some(to) = backend.host_ip() else {
             let address = shown(&backend.to_string());
             let finding = Finding::new(format!("`{name}` has no meaning for backend `{address}`"))
                 .expected(format!("no `{name}`, or backends with IP addresses"))
@@ -129,10 +128,10 @@ pub(super) fn compare_source(
             report.error(&member.place, finding);
             return;
         };
-        let is_v4 = to.ip().to_canonical().is_ipv4();
+        let is_v4 = to.to_canonical().is_ipv4();
         if !sources.is_empty() && sources.iter().all(|own| own.is_ipv4() != is_v4) {
             let family = if is_v4 { "IPv4" } else { "IPv6" };
-            let finding = Finding::new(format!("no `source` can connect to backend `{to}`"))
+            let finding = Finding::new(format!("no `source` can connect to backend `{backend}`"))
                 .expected(format!("at least one {family} address in `source`"))
                 .hint(format!("add one, or put {family} backends into a pool of their own"))
                 .beside(&given.place, format!("holds no {family} address"));

@@ -134,6 +134,7 @@ impl Kernel for Linux {
             (Address::Ip(address), Some(from)) => {
                 source::connect(from, *address, dial.user_timeout)
             }
+            (Address::Host(_), _) => Err(Unconnected::Failed(ErrorKind::InvalidInput.into())),
             (Address::Unix(path), _) => unix::connect(path).map_err(Unconnected::Failed),
         }
     }

@@ -8,6 +8,7 @@ pub mod first_bytes;
 pub(crate) mod particulars;
 pub mod stage;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::policy::client::Client;
 use crate::policy::health::backoff::jitter;
 use crate::policy::pace::pacer::Rates;
 use crate::shared::{
-    Backend, BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, Skip, Snapshot,
-    note_skip,
+    Address, Backend, BackendId, ConnectFailure, Generation, ListenerId, Pick, PoolId, Skip,
+    Snapshot, note_skip,
 };
 
 use super::choose::routing::{self, Way};
@@ -212,6 +213,21 @@ impl<K: Kernel> Session<K> {
     /// The backend on which it has a place, as long as the snapshot has it.
     pub(crate) fn backend<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Backend>> {
         snapshot.backend(self.place.backend?)
+    }
+
+    /// The port to which the client connected, once a backend without one was chosen.
+    pub(crate) fn reached_port(&self) -> Option<u16> {
+        self.particulars.as_ref()?.reached_port
+    }
+
+    /// Where a backend is for this session; `None` of a Unix socket.
+    #[inline]
+    pub(crate) fn address_of(&self, backend: &Backend) -> Option<SocketAddr> {
+        match &backend.address {
+            Address::Ip(address) => Some(*address),
+            Address::Host(host) => Some(host.at(self.reached_port()?)),
+            Address::Unix(_) => None,
+        }
     }
 
     /// How the latest of its backends failed.

@@ -4,7 +4,7 @@
 //! they are read, shown, documented and proposed from that list.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub const CLIENT_TABLE_MAX: u32 = 1 << 24;
 pub enum Address {
     /// TCP.
     Ip(SocketAddr),
+    /// TCP, at the port to which the client connected; of backends only.
+    Host(HostAddress),
     /// A Unix stream socket: an absolute path of at most 107 bytes, without control characters;
     /// compared by its parts, so that `//` is `/`.
     Unix(Arc<Path>),
@@ -44,19 +46,74 @@ impl Address {
     /// What is written before the path of a Unix socket.
     pub const UNIX_PREFIX: &'static str = "unix:";
 
-    /// The IP address and port; `None` of a Unix socket.
+    /// The IP address and port; `None` of a Unix socket, and of a host without a port.
     #[must_use]
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
             Self::Ip(address) => Some(*address),
+            Self::Host(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// The IP address alone; `None` of a Unix socket.
+    #[must_use]
+    pub fn host_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Host(host) => Some(host.ip()),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Whether it is that of a host, without a port.
+    #[must_use]
+    pub fn is_without_port(&self) -> bool {
+        matches!(self, Self::Host(_))
     }
 
     /// Whether it is a Unix socket.
     #[must_use]
     pub fn is_unix(&self) -> bool {
         matches!(self, Self::Unix(_))
+    }
+}
+
+/// An IP address without a port; that of a link has its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HostAddress(SocketAddr);
+
+impl HostAddress {
+    /// The host of an address, whatever its port.
+    #[must_use]
+    pub fn of(mut address: SocketAddr) -> Self {
+        address.set_port(0);
+        Self(address)
+    }
+
+    /// Its IP address.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// Its address at a port.
+    #[must_use]
+    pub fn at(self, port: u16) -> SocketAddr {
+        let mut address = self.0;
+        address.set_port(port);
+        address
+    }
+}
+
+impl fmt::Display for HostAddress {
+    /// As the configuration has it: `10.0.0.1`, `fd00::1`, `fe80::1%3`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SocketAddr::V6(link) if link.scope_id() != 0 => {
+                write!(out, "{}%{}", link.ip(), link.scope_id())
+            }
+            other => write!(out, "{}", other.ip()),
+        }
     }
 }
 
@@ -71,6 +128,7 @@ impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => write!(out, "{address}"),
+            Self::Host(host) => write!(out, "{host}"),
             Self::Unix(path) => write!(out, "{}{}", Self::UNIX_PREFIX, path.display()),
         }
     }

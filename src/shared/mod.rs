@@ -19,7 +19,9 @@ mod waiting;
 
 pub use crate::policy::address_range::AddressRange;
 pub use crate::policy::balance::Balance;
-pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
+pub use crate::policy::terms::{
+    Address, HostAddress, Keepalive, LimitAction, Protocol, Queue, SpliceMode,
+};
 pub use backend::{AdminState, BackendState, Claim, PoolState};
 pub use failure_evidence::FailureEvidence;
 pub use ids::{BackendId, Generation, ListenerId, PoolId};

@@ -308,7 +308,7 @@ pub enum ConnectFailure {
     /// This host has no source port left.
     NoPort,
     /// There is no address to connect from: this host does not have it, or the client has none of
-    /// the backend's family.
+    /// the backend's family; or no port to connect to, since the client of a Unix socket has none.
     NoSource,
     /// The connection met itself.
     Loop,

@@ -4,6 +4,7 @@
 //! counted. Whether the log is on can change while workers run: one atomic, read before a record is
 //! made.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -30,6 +31,8 @@ pub struct SessionRecord {
     pub pool: Option<Arc<Pool>>,
     /// The backend that served, or was tried last.
     pub backend: Option<Arc<Backend>>,
+    /// Where that was connected, if it has no port of its own.
+    pub to: Option<SocketAddr>,
     /// How it was chosen.
     pub pick: Pick,
     /// Backends that were passed over for it, and why.

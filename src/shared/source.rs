@@ -4,13 +4,14 @@
 //! exact, as every [`Gauge`]. A turn has one writer, its worker. Until when a source rests is a
 //! hint: a worker that reads an old one asks a source that has nothing, or asks it last.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
 use crate::policy::balance::source::{REST_US, in_turn, ports_for_sessions};
+use crate::policy::terms::Address;
 
 use super::stats::{Counter, Gauge};
 
@@ -53,7 +54,7 @@ impl Spill {
 #[derive(Debug)]
 pub struct Source {
     address: IpAddr,
-    backend: SocketAddr,
+    backend: Address,
     in_use: Gauge,
     /// In microseconds of the workers' clock.
     rests_until_us: AtomicU64,
@@ -64,10 +65,10 @@ pub struct Source {
 impl Source {
     /// One from which no connection has come yet.
     #[must_use]
-    pub fn new(address: IpAddr, backend: SocketAddr) -> Self {
+    pub fn new(address: IpAddr, backend: impl Into<Address>) -> Self {
         Self {
             address,
-            backend,
+            backend: backend.into(),
             in_use: Gauge::default(),
             rests_until_us: AtomicU64::new(0),
             spills: Default::default(),
@@ -82,8 +83,8 @@ impl Source {
 
     /// Where its connections go.
     #[must_use]
-    pub fn backend(&self) -> SocketAddr {
-        self.backend
+    pub fn backend(&self) -> &Address {
+        &self.backend
     }
 
     /// Ports that sessions have now, those being connected too.
@@ -141,8 +142,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of the backend's family, each with this number of ports to connect from. Not all
-    /// workers begin with the same source.
+    /// Those of the backend's family, each with this number of ports to connect from: for a backend
+    /// without a port, those towards all ports of the listeners. Not all workers begin with the
+    /// same source.
     #[must_use]
     pub fn new(list: Vec<Arc<Source>>, ports: u32, workers: usize) -> Self {
         let turns: Box<[CachePadded<Counter>]> = (0..workers).map(|_| Default::default()).collect();
@@ -193,7 +195,7 @@ mod tests {
     use super::*;
 
     fn sources(ports: u32) -> Sources {
-        let backend = "10.0.0.9:80".parse().unwrap();
+        let backend: std::net::SocketAddr = "10.0.0.9:80".parse().unwrap();
         let of = |address: &str| Arc::new(Source::new(address.parse().unwrap(), backend));
         Sources::new(vec![of("10.0.0.1"), of("10.0.0.2")], ports, 1)
     }

@@ -18,8 +18,8 @@ use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
 use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, Keepalive, Limit, LimitState, Listener, ListenerId, ListenerState, Pool, PoolId,
-    PoolState, Routing, Snapshot, Source, SourceRule, Sources,
+    HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId, ListenerState, Pool,
+    PoolId, PoolState, Routing, Snapshot, Source, SourceRule, Sources,
 };
 use ipnet::IpNet;
 
@@ -145,6 +145,8 @@ impl House {
         });
         let address = if self.setting.unix_backends {
             Address::Unix(std::path::Path::new("/run/b.sock").into())
+        } else if self.setting.is_without_port && !self.setting.unix_clients {
+            Address::Host(HostAddress::of(backend_address(index)))
         } else {
             Address::Ip(backend_address(index))
         };

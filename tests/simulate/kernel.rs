@@ -259,6 +259,10 @@ impl Kernel for Scripted {
         }
         let id = network.dial().map_err(Unconnected::Failed)?;
         network.sockets[id].address = to.ip();
+        // Backends have the listener's port, or none of their own.
+        if !to.is_unix() && to.ip().is_none_or(|to| to.port() != HERE.1) {
+            network.problem(format!("connects to {to}, which is no port of the listener"));
+        }
         network.trace(|| format!("  connect {id} to {to}"));
         Ok(Handle { id, network: Rc::clone(&self.network) })
     }

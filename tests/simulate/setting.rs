@@ -100,6 +100,8 @@ pub(crate) struct Setting {
     pub(crate) has_sources: bool,
     pub(crate) unix_clients: bool,
     pub(crate) unix_backends: bool,
+    /// Backends are at the port to which the client connected.
+    pub(crate) is_without_port: bool,
     pub(crate) dials_fail: bool,
     pub(crate) descriptors: usize,
     pub(crate) change: Option<Change>,
@@ -143,6 +145,7 @@ impl Setting {
             has_sources: false,
             unix_clients: false,
             unix_backends: false,
+            is_without_port: false,
             dials_fail: false,
             descriptors: usize::MAX,
             change: None,
@@ -179,6 +182,7 @@ impl Setting {
             has_sources: one_in(8),
             unix_clients: one_in(8),
             unix_backends: one_in(8),
+            is_without_port: one_in(4),
             dials_fail: one_in(3),
             // Each worker holds one back.
             descriptors: if one_in(6) { 3 + self.workers } else { usize::MAX },

@@ -52,11 +52,8 @@ impl Host {
     /// Each session of a pool needs a source port for its backend's address.
     fn of_ports(&self, config: &Config, index: usize, sessions: u64) -> Option<Ceiling> {
         let pool = config.pools.get(index)?;
-        let users = config.listeners.iter().filter(|listener| {
-            let routed = listener.routes.iter().map(|route| route.pool);
-            routed.chain([listener.pool]).any(|pool| pool == index)
-        });
-        let wanted: u64 = users
+        let wanted: u64 = config
+            .listeners_of(index)
             .map(|listener| listener.max_sessions.unwrap_or(sessions))
             .fold(0, u64::saturating_add)
             .min(sessions);
@@ -68,14 +65,18 @@ impl Host {
         }
         let is_named = !pool.source.is_empty();
         let ports = if is_named { ports_for_sessions(self.ports) } else { self.ports };
-        let sources = backends.iter().map(|to| sources_towards(pool, to));
+        let has_hosts = backends.iter().any(|to| to.is_without_port());
+        let reached = if has_hosts { config.ports_of(index).count().max(1) as u64 } else { 1 };
+        let at_ports = |to: &Address| if to.is_without_port() { reached } else { 1 };
+        let sources = backends.iter().map(|to| sources_towards(pool, to) * at_ports(to));
         let most = u64::from(ports).saturating_mul(sources.sum());
         let each = if is_named { "from a source to a backend" } else { "to a backend" };
+        let at = if reached > 1 { format!(" at each of {reached} ports") } else { String::new() };
         (most < wanted).then(|| Ceiling {
             key: KeyPath::pool(&pool.name).key("backends"),
             message: format!(
                 "pool {} can have {most} sessions, fewer than the {wanted} that are let in: there \
-                 are {ports} source ports {each}, and {}",
+                 are {ports} source ports {each}{at}, and {}",
                 pool.name,
                 count(backends.len() as u64, "backend"),
             ),
@@ -101,8 +102,8 @@ impl Host {
 
 /// From how many addresses a backend is connected.
 fn sources_towards(pool: &PoolConfig, backend: &Address) -> u64 {
-    let Address::Ip(to) = backend else { return 0 };
-    let is_v4 = to.ip().to_canonical().is_ipv4();
+    let Some(to) = backend.host_ip() else { return 0 };
+    let is_v4 = to.to_canonical().is_ipv4();
     let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4).count();
     if pool.source.is_empty() { 1 } else { fitting as u64 }
 }
@@ -136,6 +137,25 @@ mod tests {
         assert_eq!(found(host, 56_464, ""), [""; 0]);
         // What the listener lets in is what counts.
         assert_eq!(found(host, 100_000, "max_sessions = 50000"), [""; 0]);
+    }
+
+    // If this fails, an operator is told of too few source ports where each port of a range has its
+    // own, or hears nothing where they are too few.
+    #[test]
+    fn a_backend_without_a_port_has_source_ports_at_each_port_of_the_listeners() {
+        let host = Host { ports: 28_232, tracked: None };
+        let said = |sessions, pool: &str| {
+            let text = format!(
+                "[listener.a]\nbind = [\"127.0.0.1:5000-5002\", \"127.0.0.2:5002-5003\"]\n\
+                 pool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.3\"]\n{pool}\n"
+            );
+            let config = crate::config::parse(&text, Path::new("a.toml")).config.unwrap();
+            host.ceilings(&config, sessions).into_iter().map(|it| it.message).collect::<Vec<_>>()
+        };
+        assert_eq!(said(4 * 28_232, ""), [""; 0]);
+        let few = said(4 * 28_232 + 1, "");
+        assert!(few[0].contains("28232 source ports to a backend at each of 4 ports"), "{few:?}");
+        assert_eq!(said(8 * 27_791, "source = [\"127.0.0.4\", \"127.0.0.5\"]"), [""; 0]);
     }
 
     // If this fails, a pool that only routes lead to runs out of ports, unsaid.

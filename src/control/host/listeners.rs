@@ -164,6 +164,7 @@ impl OpenFailure {
                         remedy_in_use(*address, bound)
                     }
                     Address::Ip(address) => remedy(&error, *address),
+                    Address::Host(_) => "give it a port".into(),
                     Address::Unix(path) => remedy_of_unix(&error, path),
                 },
                 cause: error,
@@ -320,7 +321,7 @@ impl Opener<'_> {
         if let Some(position) = self.inherited.iter().position(is_it) {
             let socket = self.inherited.swap_remove(position).socket;
             let socket = match configured {
-                Address::Ip(_) => socket::adopt_listener(socket, &options)?,
+                Address::Ip(_) | Address::Host(_) => socket::adopt_listener(socket, &options)?,
                 Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
             };
             // Its file, if it has one, is systemd's.
@@ -332,6 +333,8 @@ impl Opener<'_> {
                 let real = sockets.first().map(|first| socket::local_address(first.as_fd()));
                 Ok(OpenedSockets::of_tcp(real.transpose()?.unwrap_or(*address), sockets))
             }
+            // `bind` holds none.
+            Address::Host(_) => Err(io::ErrorKind::InvalidInput.into()),
             Address::Unix(path) => {
                 let bind = || unix::listen(path, PERMISSIONS, options.backlog);
                 let (socket, file) = socket_file::make(path, bind)?;

@@ -135,16 +135,23 @@ fn warn_of_loops(parsed: &mut Parsed, config: &Config, is_here: impl Fn(IpAddr) 
             _ => None,
         })
         .collect();
-    for pool in &config.pools {
+    for (index, pool) in config.pools.iter().enumerate() {
+        let used: Vec<&AddressRange> =
+            config.listeners_of(index).flat_map(|listener| &listener.bind).collect();
         for (position, backend) in pool.backends.iter().enumerate() {
-            let Address::Ip(address) = backend.address else { continue };
+            let Some(ip) = backend.address.host_ip() else { continue };
+            let own = AddressRange::from(backend.address.clone());
+            let meets = |bind: &AddressRange| match backend.address.is_without_port() {
+                true => used.iter().any(|used| used.first_common_port(bind).is_some()),
+                false => own.first_common_port(bind).is_some(),
+            };
             let takes = |bind: &&(&str, &AddressRange)| {
                 let first = bind.1.first().ip();
-                bind.1.first_common_port(&backend.address.clone().into()).is_some()
-                    && first.is_some_and(|first| first.is_ipv4() == address.is_ipv4())
+                meets(bind.1) && first.is_some_and(|first| first.is_ipv4() == ip.is_ipv4())
             };
             let Some((listener, bind)) = wildcards.iter().find(takes) else { continue };
-            if is_here(address.ip()) {
+            if is_here(ip) {
+                let address = &backend.address;
                 parsed.warn(
                     &KeyPath::pool(&pool.name).key("backends").item(position),
                     format!(

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -181,6 +182,7 @@ struct SessionLine<'a> {
     slot: Option<u32>,
     skipped: Option<String>,
     limit: Option<&'a str>,
+    to: Option<SocketAddr>,
 }
 
 impl<'a> SessionLine<'a> {
@@ -207,6 +209,7 @@ impl<'a> SessionLine<'a> {
             slot: record.pick.slot(),
             skipped: skipped_of(record),
             limit: record.limit.as_deref(),
+            to: record.to,
         }
     }
 
@@ -234,7 +237,10 @@ impl<'a> SessionLine<'a> {
         write_value(self.skipped.as_deref().unwrap_or("-"), out);
         out.extend_from_slice(b" limit=");
         write_value(self.limit.unwrap_or("-"), out);
-        Ok(())
+        match self.to {
+            Some(to) => write!(out, " to={to}"),
+            None => out.write_all(b" to=-"),
+        }
     }
 }
 
@@ -270,6 +276,7 @@ mod tests {
             slot: None,
             skipped: None,
             limit: None,
+            to: None,
         }
     }
 
@@ -294,7 +301,7 @@ mod tests {
             "time=2023-11-14T22:13:20.070Z event=session session=7 listener=db pool=- backend=- \
              client=192.0.2.1:1234 bytes_to_backend=1 bytes_to_client=2 queue_ms=-1 connect_ms=-1 \
              total_ms=3 path=copy generation=4 term=PR reason=\"client over its rate\" pick=- \
-             slot=- skipped=- limit=-"
+             slot=- skipped=- limit=- to=-"
         );
         let json = serde_json::to_string(&line()).unwrap();
         assert_eq!(
@@ -304,7 +311,7 @@ mod tests {
              \"bytes_to_backend\":1,\"bytes_to_client\":2,\"queue_ms\":-1,\"connect_ms\":-1,\
              \"total_ms\":3,\"path\":\"copy\",\"generation\":4,\"term\":\"PR\",\
              \"reason\":\"client over its rate\",\"pick\":null,\"slot\":null,\
-             \"skipped\":null,\"limit\":null}"
+             \"skipped\":null,\"limit\":null,\"to\":null}"
         );
     }
 

@@ -1,18 +1,18 @@
 //! The latest look at each source address, so that a change is logged once.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::policy::balance::source::is_scarce;
-use crate::shared::{Source, Spill};
+use crate::shared::{Address, Source, Spill};
 
 /// The latest look at each source.
 #[derive(Debug, Default)]
 pub(crate) struct SourceBook {
-    pub(crate) known: Mutex<HashMap<(IpAddr, SocketAddr), SourceStanding>>,
+    pub(crate) known: Mutex<HashMap<(IpAddr, Address), SourceStanding>>,
     /// Rings when a pool names its sources again.
     pub(crate) wanted: Notify,
 }
@@ -71,7 +71,7 @@ mod tests {
 
     fn source() -> Arc<Source> {
         let address = "10.0.0.5".parse().unwrap();
-        Arc::new(Source::new(address, "10.0.0.9:80".parse().unwrap()))
+        Arc::new(Source::new(address, std::net::SocketAddr::from(([10, 0, 0, 9], 80))))
     }
 
     // If this fails, a source runs out of ports in silence, or the log repeats itself.

@@ -9,7 +9,7 @@ pub(crate) mod inputs;
 mod limits;
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
@@ -159,6 +159,8 @@ struct Builder<'a> {
 struct PoolSlot {
     id: PoolId,
     state: Arc<PoolState>,
+    /// To how many ports its clients may connect, where a backend without one needs to know.
+    reached_ports: u32,
 }
 
 /// What a listener gets beside its table in the file.
@@ -202,7 +204,7 @@ impl Builder<'_> {
         let previous = self.inputs.previous.pool(id);
         let state =
             previous.map_or_else(|| Arc::new(PoolState::default()), |p| Arc::clone(&p.state));
-        let slot = PoolSlot { id, state };
+        let slot = PoolSlot { id, state, reached_ports: self.reached_ports(pool) };
         let members: Vec<Arc<Backend>> =
             pool.backends.iter().map(|backend| self.backend(pool, &slot, backend)).collect();
         let (backup, primary): (Vec<_>, Vec<_>) =
@@ -254,7 +256,7 @@ impl Builder<'_> {
             }
         };
         let set = self.inputs.overrides.get(&(pool.name.clone(), backend.name.clone()));
-        let source = self.source_rule(pool, &address);
+        let source = self.source_rule(pool, slot, &address);
         let built = Arc::new(Backend {
             id,
             pool: slot.id,
@@ -283,27 +285,51 @@ impl Builder<'_> {
     }
 
     /// Where connections to an address come from, unless the kernel chooses.
-    fn source_rule(&mut self, pool: &config::PoolConfig, address: &Address) -> Option<SourceRule> {
-        let to = address.ip()?;
+    fn source_rule(
+        &mut self,
+        pool: &config::PoolConfig,
+        slot: &PoolSlot,
+        address: &Address,
+    ) -> Option<SourceRule> {
+        let to = address.host_ip()?;
         if pool.transparent {
             return Some(SourceRule::Client);
         }
         if pool.source.is_empty() {
             return None;
         }
-        let is_v4 = to.ip().to_canonical().is_ipv4();
+        let is_v4 = to.to_canonical().is_ipv4();
         let fitting = pool.source.iter().filter(|own| own.is_ipv4() == is_v4);
-        let list = fitting.map(|own| self.source(*own, to)).collect();
-        Some(SourceRule::Sources(Sources::new(list, self.inputs.source_ports, self.inputs.workers)))
+        let list = fitting.map(|own| self.source(*own, address)).collect();
+        let reached = if address.is_without_port() { slot.reached_ports } else { 1 };
+        let ports = self.inputs.source_ports.saturating_mul(reached);
+        Some(SourceRule::Sources(Sources::new(list, ports, self.inputs.workers)))
+    }
+
+    /// To how many ports clients of a pool may connect, where sources are counted towards hosts
+    /// without a port; else 1.
+    fn reached_ports(&self, pool: &config::PoolConfig) -> u32 {
+        if pool.source.is_empty() || !pool.backends.iter().any(|it| it.address.is_without_port()) {
+            return 1;
+        }
+        let index = self.config.pools.iter().position(|other| other.name == pool.name);
+        let leads_there = |listener: &config::ListenerConfig| {
+            index.is_some_and(|index| listener.pools().any(|pool| pool == index))
+        };
+        let listeners = self.config.listeners.iter().zip(self.inputs.addresses);
+        let used = listeners.filter(|(listener, _)| leads_there(listener));
+        let ranges = used.flat_map(|(_, ranges)| ranges);
+        let ports: HashSet<u16> = ranges.filter_map(AddressRange::ports).flatten().collect();
+        id_number(ports.len().max(1))
     }
 
     /// An address of ours towards one backend address is one source, whichever pool has it.
-    fn source(&mut self, own: IpAddr, to: SocketAddr) -> Arc<Source> {
+    fn source(&mut self, own: IpAddr, to: &Address) -> Arc<Source> {
         let same = |old: &&Arc<Source>| old.address() == own && old.backend() == to;
         if let Some(known) = self.sources.iter().find(same) {
             return Arc::clone(known);
         }
-        let new = Arc::new(Source::new(own, to));
+        let new = Arc::new(Source::new(own, to.clone()));
         self.sources.push(Arc::clone(&new));
         new
     }

@@ -18,7 +18,8 @@ use crate::policy::balance::BalanceAlgorithm;
 use crate::policy::client::Client;
 use crate::policy::terms::Word;
 use crate::shared::{
-    Backend, Balance, By, Limit, Listener, Obstacle, Pool, RefuseReason, Snapshot,
+    Address, AddressRange, Backend, Balance, By, Limit, Listener, Obstacle, Pool, RefuseReason,
+    Snapshot,
 };
 
 use crate::control::tell::status::document::{BackendStatus, Status};
@@ -214,7 +215,7 @@ impl ExplainedWords<'_> {
             by: choice.pick.by.word(),
             slot: choice.pick.slot(),
             backend: choice.backend.as_ref().map(|backend| backend.name.clone()),
-            address: choice.backend.as_ref().map(|backend| backend.address.to_string()),
+            address: choice.backend.as_ref().map(|backend| self.address(backend)),
             certain: choice.is_certain,
             skipped: skipped.collect(),
             waiting: choice.waiting,
@@ -360,7 +361,23 @@ impl ExplainedWords<'_> {
             Some(max) => format!("{} of {}", backend.state.active(), count(max.into(), "session")),
             None => count(backend.state.active(), "session"),
         };
-        format!("{} {} ({state}{kind}, {sessions}){may}", backend.name, backend.address)
+        let address = self.address(backend);
+        format!("{} {address} ({state}{kind}, {sessions}){may}", backend.name)
+    }
+
+    /// Where a client of the listener is connected to a backend: one without a port has the ports
+    /// of the listener.
+    fn address(&self, backend: &Backend) -> String {
+        let Address::Host(host) = backend.address else { return backend.address.to_string() };
+        let ports = self.question.listener.addresses.iter().filter_map(AddressRange::ports);
+        let mut shown = Vec::new();
+        for ports in ports {
+            let there = AddressRange::up_to(host.at(*ports.start()), *ports.end()).to_string();
+            if !shown.contains(&there) {
+                shown.push(there);
+            }
+        }
+        shown.join(" ")
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
     let mut known = plane.sources.known.lock();
     let mut before = std::mem::take(&mut *known);
     for (_, source, _) in sources(snapshot) {
-        let key = (source.address(), source.backend());
+        let key = (source.address(), source.backend().clone());
         let standing = before.remove(&key).unwrap_or_default();
         known.entry(key).or_insert(standing);
     }
@@ -42,7 +42,7 @@ fn look_at_all(plane: &Plane) {
     let snapshot = plane.publisher.latest();
     let mut known = plane.sources.known.lock();
     for (_, source, most) in sources(&snapshot) {
-        let key = (source.address(), source.backend());
+        let key = (source.address(), source.backend().clone());
         let Some(standing) = known.get_mut(&key) else { continue };
         for change in standing.look(source, most).into_iter().flatten() {
             tell(change, source, most);

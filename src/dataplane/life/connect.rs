@@ -150,14 +150,36 @@ fn dial<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Result<K::So
     let listener = snapshot.listener(session.place.listener);
     let user_timeout = listener.and_then(|listener| listener.terms.user_timeout);
     let dial = Dial { from: None, user_timeout };
+    let at_port;
+    let to = match &backend.address {
+        Address::Host(host) => {
+            at_port = Address::Ip(host.at(reached_port(session, &mut desk.kernel)?));
+            &at_port
+        }
+        address => address,
+    };
     match &backend.source {
-        None => desk.kernel.connect(&backend.address, dial).map_err(|why| NotBegun::of(&why)),
+        None => desk.kernel.connect(to, dial).map_err(|why| NotBegun::of(&why)),
         Some(rule) => {
             let (worker, now_us) = (desk.books.number, desk.now.micros());
             let caller = Caller { kernel: &mut desk.kernel, worker, now_us };
-            source::connect_from(session, caller, backend, rule, dial)
+            source::connect_from(session, caller, to, rule, dial)
         }
     }
+}
+
+/// The port to which the client connected, as the kernel has it: that of the listener, or what the
+/// client asked for where TPROXY leads it here. A PROXY header does not count: it could name any
+/// port of a backend.
+#[cold]
+fn reached_port<K: Kernel>(session: &mut Session<K>, kernel: &mut K) -> Result<u16, NotBegun> {
+    if let Some(port) = session.reached_port() {
+        return Ok(port);
+    }
+    // A client of a Unix socket has none; a checked configuration does not send it here.
+    let own = kernel.local_address(&session.client_socket).map_err(|_| NotBegun::NO_SOURCE)?;
+    session.particulars_mut().reached_port = Some(own.port());
+    Ok(own.port())
 }
 
 /// Something happened to a session whose backend is being connected.
@@ -183,15 +205,15 @@ pub(crate) fn event<K: Kernel>(
 
 fn established<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
     let Some(backend) = session.backend(desk.snapshot.current()) else { return Next::Wait };
-    match backend.address {
-        Address::Ip(address) => {
+    match session.address_of(backend) {
+        Some(address) => {
             if let Some(socket) = &session.backend_socket
                 && desk.kernel.is_self_connected(socket, address)
             {
                 return Next::Retry(ConnectFailure::Loop);
             }
         }
-        Address::Unix(_) => session.stream.expect_parts(Side::Backend),
+        None => session.stream.expect_parts(Side::Backend),
     }
     session.stream.connected();
     match session.stage {
@@ -360,7 +382,7 @@ fn ends<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Ends> {
 /// Both addresses of the connection to the backend; a Unix socket has none.
 fn own_ends<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Ends> {
     let source = desk.kernel.local_address(session.backend_socket.as_ref()?).ok()?;
-    let destination = session.backend(desk.snapshot())?.address.ip()?;
+    let destination = session.address_of(session.backend(desk.snapshot())?)?;
     Some(Ends { source, destination })
 }
 

@@ -105,9 +105,12 @@ pub(crate) fn record_of<K: Kernel>(
         .connected
         .map(|at| whole_ms(at.since(times.opened)).saturating_sub(queue_ms.unwrap_or_default()));
     let was_read = matches!(session.stage, Stage::Reading(_));
+    let backend = session.backend(snapshot).or_else(last_tried);
+    let portless = backend.filter(|backend| backend.address.is_without_port());
     Some(SessionRecord {
+        to: portless.and_then(|backend| session.address_of(backend)),
         pool: snapshot.pool(session.place.pool).filter(|_| !was_read).cloned(),
-        backend: session.backend(snapshot).or_else(last_tried).cloned(),
+        backend: backend.cloned(),
         pick: session.place.pick,
         skipped: skipped(session, snapshot),
         bytes_to_backend: to_backend.0 + to_backend.1,
@@ -167,6 +170,7 @@ fn blank(subject: Subject<'_>, code: EndCode) -> SessionRecord {
         listener: Arc::clone(subject.listener),
         pool: None,
         backend: None,
+        to: None,
         pick: Pick::default(),
         skipped: Box::default(),
         client: subject.client,

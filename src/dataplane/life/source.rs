@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::dataplane::kernel::{Dial, Kernel, is_exhaustion};
 use crate::dataplane::session::Session;
 use crate::policy::client::Client;
-use crate::shared::{Address, Backend, ConnectFailure, SourceRule, Sources, Spill};
+use crate::shared::{Address, ConnectFailure, SourceRule, Sources, Spill};
 use crate::sys::source::{LocalEnd, Unconnected};
 
 /// Why a connect could not begin.
@@ -21,7 +21,7 @@ pub(super) enum NotBegun {
 }
 
 impl NotBegun {
-    const NO_SOURCE: Self = Self::Failed(ConnectFailure::NoSource);
+    pub(super) const NO_SOURCE: Self = Self::Failed(ConnectFailure::NoSource);
 
     /// Of an error by which a connect did not begin.
     #[cold]
@@ -44,19 +44,17 @@ pub(super) struct Caller<'a, K> {
 pub(super) fn connect_from<K: Kernel>(
     session: &mut Session<K>,
     caller: Caller<'_, K>,
-    backend: &Backend,
+    to: &Address,
     rule: &SourceRule,
     dial: Dial,
 ) -> Result<K::Socket, NotBegun> {
     // A checked configuration has no other.
-    if backend.address.is_unix() {
+    if to.is_unix() {
         return Err(NotBegun::NO_SOURCE);
     }
     match rule {
-        SourceRule::Client => connect_as(session.client, caller.kernel, &backend.address, dial),
-        SourceRule::Sources(sources) => {
-            connect_in_turn(session, caller, sources, &backend.address, dial)
-        }
+        SourceRule::Client => connect_as(session.client, caller.kernel, to, dial),
+        SourceRule::Sources(sources) => connect_in_turn(session, caller, sources, to, dial),
     }
 }
 
@@ -115,9 +113,9 @@ fn connect_as<K: Kernel>(
 /// The address from which a transparent pool connects a backend for a client; `None` where the
 /// client has none of the backend's family.
 pub(crate) fn own_address(client: Client, backend: &Address) -> Option<IpAddr> {
-    let Address::Ip(to) = backend else { return None };
+    let to = backend.host_ip()?;
     let own = client.ip()?.to_canonical();
-    (own.is_ipv4() == to.ip().to_canonical().is_ipv4()).then_some(own)
+    (own.is_ipv4() == to.to_canonical().is_ipv4()).then_some(own)
 }
 
 fn is_unavailable(error: &io::Error) -> bool {

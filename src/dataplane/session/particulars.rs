@@ -21,6 +21,8 @@ pub(crate) struct Particulars {
     pub(crate) hashed_key: Option<u64>,
     /// Where the client connected to, by its PROXY header.
     pub(crate) destination: Option<SocketAddr>,
+    /// The port to which it connected here, where its backend has none.
+    pub(crate) reached_port: Option<u16>,
     /// The TLVs of that header.
     pub(crate) tlvs: Box<[u8]>,
     /// It is a PostgreSQL client that was promised TLS; its backend is asked for it first.

@@ -35,6 +35,7 @@ pub(super) struct ProbeAnswer {
 pub(super) fn request(method: &str, path: &str, host: Option<&str>, address: &Address) -> Vec<u8> {
     let own = match address {
         Address::Ip(address) => address.to_string(),
+        Address::Host(host) => host.to_string(),
         // A path is no host.
         Address::Unix(_) => "localhost".to_owned(),
     };

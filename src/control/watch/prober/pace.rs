@@ -149,6 +149,7 @@ mod tests {
             probe: Probe::Tcp,
             tls: None,
             port: None,
+            listener_port: None,
             interval: Duration::from_secs(5),
             fast_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(2),

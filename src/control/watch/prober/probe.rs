@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::{Health, Probe};
 use crate::policy::first_bytes::proxy_header::{Ends, encode_own};
-use crate::shared::Address;
+use crate::shared::{Address, HostAddress};
 
 use crate::control::host::trust::TlsProbe;
 use crate::control::watch::prober::failure::{ProbeFailure, is_reset};
@@ -61,11 +61,19 @@ pub(super) struct ProbeResult {
 /// Probes a backend once, by its own port or the one that is configured.
 pub(super) async fn probe(mut question: ProbeQuestion<'_>) -> ProbeResult {
     let mut not_after = None;
-    let (Some(port), Address::Ip(address)) = (question.health.port, &mut question.address) else {
+    let Health { port, listener_port, .. } = *question.health;
+    let asked = match &question.address {
+        Address::Ip(own) => port.map(|port| HostAddress::of(*own).at(port)),
+        Address::Host(host) => port.or(listener_port).map(|port| host.at(port)),
+        Address::Unix(_) => None,
+    };
+    if let Some(asked) = asked {
+        question.address = Address::Ip(asked);
+    }
+    let (Some(port), Some(_)) = (port, asked) else {
         let verdict = ask(&question, &mut not_after).await;
         return ProbeResult { verdict, not_after };
     };
-    address.set_port(port);
     // Sessions use another port: the line has to name the service that was asked.
     let named = |reason: String| format!("{reason}, asked on port {port}");
     let verdict = ask(&question, &mut not_after).await.map_err(|failure| match failure {
@@ -93,6 +101,8 @@ async fn ask(
             }
             converse(stream, question, budget, not_after).await
         }
+        // `check` refuses probes that know no port.
+        Address::Host(_) => Err(ourselves("no port is known to ask")),
         Address::Unix(path) => {
             let mut stream = in_time(UnixStream::connect(path), &mut budget).await?;
             if let Some(version) = question.health.send_proxy {

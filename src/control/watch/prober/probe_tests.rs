@@ -13,6 +13,7 @@ fn health(probe: Probe) -> Health {
         probe,
         tls: None,
         port: None,
+        listener_port: None,
         interval: TIMEOUT,
         fast_interval: TIMEOUT,
         timeout: TIMEOUT,

@@ -122,11 +122,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
 /// The name that a certificate has to be for: `host`, or else the address, which is checked but not
 /// sent as SNI.
 pub(super) fn name(tls: &TlsProbe, address: &Address) -> ServerName<'static> {
-    let own = match address {
-        Address::Ip(address) => address.ip(),
-        // A path is no name; `check` refuses `verify` without `host` there.
-        Address::Unix(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    };
+    // A path is no name; `check` refuses `verify` without `host` there.
+    let own = address.host_ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     tls.name.clone().unwrap_or_else(|| own.into())
 }
 
