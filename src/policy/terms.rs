@@ -31,7 +31,7 @@ pub const CLIENT_TABLE_MAX: u32 = 1 << 24;
 
 /// Where a listener accepts or a backend listens. A copy of an IP address costs no more than the
 /// address; that of a path counts a reference.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// TCP.
     Ip(SocketAddr),
@@ -79,7 +79,7 @@ impl Address {
 }
 
 /// An IP address without a port; that of a link has its interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostAddress(SocketAddr);
 
 impl HostAddress {

@@ -5,7 +5,7 @@
 //! of active sessions is exact: claim by increment, check, undo.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
@@ -14,44 +14,8 @@ use crate::policy::health::rise_fall::Belief;
 
 use super::failure_evidence::FailureEvidence;
 use super::stats::{BackendCounters, Counter, Gauge};
+use super::tally::{AdminState, BackendStanding, Tally};
 use super::waiting::WaitingLine;
-
-/// Its probes fail, or have not passed yet.
-const DOWN: u8 = 1;
-/// It failed too many sessions in a row.
-const EJECTED: u8 = 2;
-/// It is down only until a probe has judged it; never without [`DOWN`].
-const UNJUDGED: u8 = 4;
-
-/// What the operator wants of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdminState {
-    /// Serve.
-    Ready,
-    /// Keep sessions, take no new ones.
-    Drain,
-    /// Take no new sessions and send no probes.
-    Maint,
-}
-
-impl AdminState {
-    /// The verb that sets it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Maint => "maint",
-        }
-    }
-
-    fn from_bits(bits: u8) -> Self {
-        match bits {
-            0 => Self::Ready,
-            1 => Self::Drain,
-            _ => Self::Maint,
-        }
-    }
-}
 
 /// The outcome of [`BackendState::claim`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +29,7 @@ pub enum Claim {
 /// Verdicts, sessions and counters of one backend.
 #[derive(Debug)]
 pub struct BackendState {
-    /// What speaks against it: [`DOWN`], [`EJECTED`], [`UNJUDGED`]. One word, so that a choice
-    /// reads one.
-    verdicts: AtomicU8,
-    admin: AtomicU8,
+    standing: BackendStanding,
     /// By which `sticky` knows it: unlike an id, a mark is not given to the next backend.
     mark: u16,
     /// Failures that its sessions met.
@@ -87,8 +48,7 @@ impl BackendState {
     #[must_use]
     pub fn new(workers: usize, up: bool, mark: u16) -> Self {
         Self {
-            verdicts: AtomicU8::new(if up { 0 } else { DOWN | UNJUDGED }),
-            admin: AtomicU8::new(0),
+            standing: BackendStanding::new(up),
             mark,
             failure_evidence: FailureEvidence::default(),
             ejections: AtomicU64::new(0),
@@ -102,23 +62,18 @@ impl BackendState {
     /// Whether its probes pass (true when it has none).
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.verdicts.load(Ordering::Relaxed) & DOWN == 0
+        self.standing.belief() == Belief::Up
     }
 
     /// What its probes say of it.
     #[must_use]
     pub fn belief(&self) -> Belief {
-        match self.verdicts.load(Ordering::Relaxed) {
-            verdicts if verdicts & UNJUDGED != 0 => Belief::Unjudged,
-            verdicts if verdicts & DOWN != 0 => Belief::Down,
-            _ => Belief::Up,
-        }
+        self.standing.belief()
     }
 
-    /// Records the verdict of its probes.
-    pub fn set_up(&self, up: bool) {
-        self.set(DOWN, !up);
-        self.set(UNJUDGED, false);
+    /// Records the verdict of its probes. `tally` is its pool's, here and below.
+    pub fn set_up(&self, up: bool, tally: &Tally) {
+        self.standing.set_up(up, tally);
     }
 
     /// By which `sticky` knows it.
@@ -130,13 +85,13 @@ impl BackendState {
     /// Whether it failed too many sessions in a row, and its time out is not over.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
-        self.verdicts.load(Ordering::Relaxed) & EJECTED != 0
+        self.standing.is_ejected()
     }
 
     /// Ejects it, which is counted, or readmits it.
-    pub fn set_ejected(&self, ejected: bool) {
-        let before = self.set(EJECTED, ejected);
-        if ejected && before & EJECTED == 0 {
+    pub fn set_ejected(&self, ejected: bool, tally: &Tally) {
+        let was_ejected = self.standing.set_ejected(ejected, tally);
+        if ejected && !was_ejected {
             self.ejections.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -150,24 +105,14 @@ impl BackendState {
     /// Whether no verdict speaks against it: neither its probes nor its sessions.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.verdicts.load(Ordering::Relaxed) == 0
+        self.standing.is_healthy()
     }
 
     /// Whether the verdicts let it serve; `panicking` ignores those that have been given.
     #[must_use]
     #[inline]
     pub fn may_serve(&self, panicking: bool) -> bool {
-        let verdicts = self.verdicts.load(Ordering::Relaxed);
-        verdicts == 0 || (panicking && verdicts & UNJUDGED == 0)
-    }
-
-    /// Returns what spoke against it before.
-    fn set(&self, verdict: u8, against: bool) -> u8 {
-        if against {
-            self.verdicts.fetch_or(verdict, Ordering::Relaxed)
-        } else {
-            self.verdicts.fetch_and(!verdict, Ordering::Relaxed)
-        }
+        self.standing.may_serve(panicking)
     }
 
     /// When it came up, or was added by a reload, in microseconds of the workers' clock; 0: it was
@@ -185,12 +130,28 @@ impl BackendState {
     /// What the operator wants of it.
     #[must_use]
     pub fn admin(&self) -> AdminState {
-        AdminState::from_bits(self.admin.load(Ordering::Relaxed))
+        self.standing.admin()
     }
 
     /// Records what the operator wants of it.
-    pub fn set_admin(&self, state: AdminState) {
-        self.admin.store(state as u8, Ordering::Relaxed);
+    pub fn set_admin(&self, state: AdminState, tally: &Tally) {
+        self.standing.set_admin(state, tally);
+    }
+
+    /// Whether its pool counts it with a weight above 0, or without; as a backup, or not.
+    #[must_use]
+    pub fn is_member(&self, has_weight: bool, is_backup: bool) -> bool {
+        self.standing.is_member(has_weight, is_backup)
+    }
+
+    /// Has its pool count it as such.
+    pub fn join(&self, has_weight: bool, is_backup: bool, tally: &Tally) {
+        self.standing.join(has_weight, is_backup, tally);
+    }
+
+    /// Has its pool count it no more: the pool has lost it.
+    pub fn leave(&self, tally: &Tally) {
+        self.standing.leave(tally);
     }
 
     /// Takes a place for one session, exactly up to `max`.
@@ -249,6 +210,8 @@ impl BackendState {
 pub struct PoolState {
     panicking: AtomicBool,
     serving: AtomicBool,
+    /// What the verdicts on its backends come to.
+    pub tally: Tally,
     /// Held for an ejection.
     is_ejecting: AtomicBool,
     /// The number of marks given to backends.
@@ -318,13 +281,14 @@ mod tests {
         let state = BackendState::new(1, false, 0);
         assert_eq!(state.belief(), Belief::Unjudged);
         assert!(!state.is_up() && !state.may_serve(false) && !state.may_serve(true));
-        state.set_up(false);
+        let tally = Tally::default();
+        state.set_up(false, &tally);
         assert_eq!(state.belief(), Belief::Down);
         assert!(!state.may_serve(false) && state.may_serve(true));
-        state.set_up(true);
+        state.set_up(true, &tally);
         assert_eq!(state.belief(), Belief::Up);
         assert!(state.may_serve(false));
-        state.set_ejected(true);
+        state.set_ejected(true, &tally);
         assert!(!state.may_serve(false) && state.may_serve(true));
     }
 

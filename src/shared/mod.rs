@@ -15,6 +15,7 @@ mod session_record;
 mod snapshot;
 mod source;
 mod stats;
+mod tally;
 mod waiting;
 
 pub use crate::policy::address_range::AddressRange;
@@ -22,7 +23,7 @@ pub use crate::policy::balance::Balance;
 pub use crate::policy::terms::{
     Address, HostAddress, Keepalive, LimitAction, Protocol, Queue, SpliceMode,
 };
-pub use backend::{AdminState, BackendState, Claim, PoolState};
+pub use backend::{BackendState, Claim, PoolState};
 pub use failure_evidence::FailureEvidence;
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use offenders::{Offender, Offenders, most_frequent};
@@ -40,4 +41,5 @@ pub use stats::{
     LimitDecision, LimitState, ListenerCounters, ListenerState, PathKind, SESSION_SECONDS,
     WorkerState,
 };
+pub use tally::{AdminState, Tally};
 pub use waiting::{Callable, Waiting, WaitingLine};

@@ -20,16 +20,16 @@ use crate::policy::balance::sticky::Memory;
 use crate::policy::client::Client;
 use crate::policy::first_bytes::route::Route;
 use crate::policy::health::pool_health::PoolHealth;
-use crate::policy::health::rise_fall::Belief;
 use crate::policy::nat64::{Nat64, SeenClient};
 use crate::policy::session_terms::{ListenerTerms, PoolTerms};
 use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
-use super::backend::{AdminState, BackendState, PoolState};
+use super::backend::{BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::pick::Obstacle;
 use super::source::{Source, SourceRule, Sources};
 use super::stats::{Gauge, LimitState, ListenerState};
+use super::tally::AdminState;
 use super::waiting::WaitingLine;
 
 /// Everything a worker decides by. The vectors are indexed by id; a hole is an id not in use.
@@ -60,6 +60,24 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The snapshot before the first configuration.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            generation: Generation(0),
+            listeners: Vec::new(),
+            open: Vec::new(),
+            pools: Vec::new(),
+            backends: Vec::new(),
+            sources: Vec::new(),
+            sessions_max: 0,
+            sessions: Arc::new(Gauge::default()),
+            nat64: Nat64::default(),
+            splice: SpliceMode::Auto,
+            has_bandwidth: false,
+        }
+    }
+
     /// The listener with this id.
     #[must_use]
     pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
@@ -287,16 +305,7 @@ impl Pool {
     /// What the verdicts on its backends come to.
     #[must_use]
     pub fn health(&self) -> PoolHealth {
-        let mut health = PoolHealth::default();
-        for backend in self.backends().filter(|backend| backend.is_wanted()) {
-            let is_healthy = backend.state.is_healthy();
-            health.total += 1;
-            health.healthy += usize::from(is_healthy);
-            health.healthy_backups += usize::from(is_healthy && backend.backup);
-            health.unjudged += usize::from(backend.state.belief() == Belief::Unjudged);
-            health.ejected += usize::from(backend.state.is_ejected());
-        }
-        health
+        self.state.tally.health()
     }
 
     /// Ejects a backend whose sessions have failed too often in a row. The thread that sees a
@@ -316,7 +325,7 @@ impl Pool {
                 has_room = rules.has_room(self.health());
                 if has_room {
                     state.failure_evidence.decide(row);
-                    state.set_ejected(true);
+                    state.set_ejected(true, &self.state.tally);
                 }
             }
         });
@@ -327,9 +336,9 @@ impl Pool {
     pub fn stop_judging(&self, backend: &Backend) {
         let stop = || {
             backend.state.failure_evidence.set_judged(false);
-            backend.state.set_ejected(false);
+            backend.state.set_ejected(false, &self.state.tally);
         };
-        // An ejection looks once at each backend of the pool.
+        // An ejection takes a few instructions.
         while !self.state.eject_alone(stop) {
             std::hint::spin_loop();
         }
@@ -503,6 +512,7 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::Tally;
 
     // If this fails, a backend that is passed over looks in the log as if it could have served, or
     // an operator is told of an obstacle that is none.
@@ -512,13 +522,14 @@ mod tests {
         for bits in 0..128_u32 {
             let is = |bit: u32| bits >> bit & 1 == 1;
             let state = Arc::new(BackendState::new(1, !is(0), 0));
-            state.set_ejected(is(1));
+            let tally = Tally::default();
+            state.set_ejected(is(1), &tally);
             if is(6) {
-                state.set_up(!is(0));
+                state.set_up(!is(0), &tally);
             }
             let admins = [AdminState::Ready, AdminState::Drain, AdminState::Maint];
             for admin in admins {
-                state.set_admin(admin);
+                state.set_admin(admin, &tally);
                 let backend = Backend {
                     id: BackendId::new(0),
                     pool: PoolId::new(0),

@@ -351,7 +351,7 @@ impl Run {
         self.reach(format!("order {order:?} with {} sessions", self.sessions_word()));
         match order {
             Order::Down => {
-                self.house.backends[0].set_up(false);
+                self.house.backends[0].set_up(false, &self.house.pools[0].tally);
                 self.happened.was_down = true;
                 let (backend, pace) = (BackendId::new(0), Arc::<SharedRate>::default());
                 self.send_all(|| Command::BackendDown { backend, pace: Arc::clone(&pace) });

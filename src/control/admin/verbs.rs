@@ -116,16 +116,14 @@ async fn set(
         let (config, set) = (Arc::clone(&current.config), overrides.clone());
         let its = Arc::clone(plane);
         let compiled = off_thread(move || compiled(&its, &config, &addresses, &set)).await;
-        let snapshot = compiled.map_err(VerbError::Refused)?;
-        publish(plane, &current.config, &snapshot, &overrides);
-    } else {
-        found.state.set_admin(after.admin.unwrap_or_else(|| admin_by_file(file)));
+        publish(plane, compiled.map_err(VerbError::Refused)?).await;
+    } else if let Some(pool) = snapshot.pool(found.pool) {
+        let admin = after.admin.unwrap_or_else(|| admin_by_file(file));
+        found.state.set_admin(admin, &pool.state.tally);
         if verb == BackendVerb::Ready {
-            readmit_at_once(plane, &found);
+            readmit_at_once(plane, pool, &found);
         }
-        if let Some(pool) = snapshot.pool(found.pool) {
-            judge_panic(plane, pool);
-        }
+        judge_panic(plane, pool);
     }
     plane.current.lock().overrides = overrides;
     let (pool, backend) = key;

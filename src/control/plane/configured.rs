@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::control::host::listeners::{self, AskedAddress, BoundAddresses};
-use crate::shared::{AddressRange, Backend, Snapshot};
+use crate::shared::{AddressRange, Backend, Pool, Snapshot};
 
 /// Real addresses of each listener, in the order of the configuration.
 pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<AddressRange>> {
@@ -17,16 +17,18 @@ pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec
     listeners::asked(config).into_iter().map(of_listener).collect()
 }
 
-/// Each backend of a configuration with its pool, and its counterpart in the snapshot.
+/// Each backend of a configuration with its pool, and its counterpart in the snapshot. Looks at all
+/// of them: not on the thread `control`.
 pub(crate) fn configured_backends<'a>(
     config: &'a Config,
     snapshot: &'a Snapshot,
 ) -> impl Iterator<
     Item = (&'a crate::config::PoolConfig, &'a crate::config::BackendConfig, &'a Arc<Backend>),
 > {
+    let pools: HashMap<&str, &Arc<Pool>> =
+        snapshot.pools.iter().flatten().map(|pool| (pool.name.as_str(), pool)).collect();
     config.pools.iter().flat_map(move |pool| {
-        let built = snapshot.pools.iter().flatten().filter(|built| built.name == pool.name);
-        let members = built.flat_map(|built| built.backends());
+        let members = pools.get(pool.name.as_str()).into_iter().flat_map(|built| built.backends());
         let by_name: HashMap<&str, &Arc<Backend>> =
             members.map(|backend| (backend.name.as_ref(), backend)).collect();
         pool.backends

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::shared::{Backend, BackendId, BackendState, Snapshot};
+use crate::shared::{Backend, BackendId, BackendState};
 
 /// The reason for the state of a backend, for people.
 #[derive(Debug, Clone)]
@@ -84,20 +84,23 @@ impl HealthBook {
 
     /// Drops the results of a backend's probes.
     pub(crate) fn forget_probes(&mut self, backend: &Backend) {
-        if self.get(backend).is_some() {
-            let entry = self.of(backend);
-            entry.verdict = None;
-            entry.probes = ProbeCounts::default();
-            entry.certificate = None;
+        match self.get(backend).map(|entry| entry.ejection.is_some()) {
+            None => {}
+            Some(false) => self.forget(backend),
+            Some(true) => {
+                let entry = self.of(backend);
+                entry.verdict = None;
+                entry.probes = ProbeCounts::default();
+                entry.certificate = None;
+            }
         }
     }
 
-    /// Drops what is known of backends that are gone.
-    pub(crate) fn keep(&mut self, snapshot: &Snapshot) {
-        let is_there = |id: BackendId, entry: &BackendHealth| {
-            snapshot.backend(id).is_some_and(|backend| Arc::ptr_eq(&backend.state, &entry.state))
-        };
-        self.0.retain(|id, entry| is_there(*id, entry));
+    /// Drops what is known of a backend that is gone.
+    pub(crate) fn forget(&mut self, backend: &Backend) {
+        if self.get(backend).is_some() {
+            self.0.remove(&backend.id);
+        }
     }
 }
 
@@ -135,9 +138,13 @@ mod tests {
         entry.certificate = Some(1);
         entry.probes.count(false);
         assert!(book.get(&old).is_some() && book.get(&new).is_none());
+        book.forget(&new);
+        assert!(book.get(&old).is_some(), "not its own");
         let entry = book.of(&new);
         assert!(entry.ejection.is_none() && entry.verdict.is_none());
         assert_eq!((entry.certificate, entry.probes), (None, ProbeCounts::default()));
         assert!(book.get(&old).is_none());
+        book.forget(&new);
+        assert!(book.get(&new).is_none());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::shared::{PoolId, Snapshot};
+use crate::shared::PoolId;
 
 /// The bells of all pools with probes.
 #[derive(Debug, Default)]
@@ -26,8 +26,8 @@ impl LossBells {
         }
     }
 
-    /// Drops the bells of pools that are gone.
-    pub(crate) fn keep(&self, snapshot: &Snapshot) {
-        self.0.lock().retain(|pool, _| snapshot.pool(*pool).is_some());
+    /// Drops the bell of a pool that is gone.
+    pub(crate) fn forget(&self, pool: PoolId) {
+        self.0.lock().remove(&pool);
     }
 }

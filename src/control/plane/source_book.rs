@@ -9,10 +9,13 @@ use tokio::sync::Notify;
 use crate::policy::balance::source::is_scarce;
 use crate::shared::{Address, Source, Spill};
 
+/// A source: an address of ours, and the backend's.
+pub(crate) type SourceKey = (IpAddr, Address);
+
 /// The latest look at each source.
 #[derive(Debug, Default)]
 pub(crate) struct SourceBook {
-    pub(crate) known: Mutex<HashMap<(IpAddr, Address), SourceStanding>>,
+    pub(crate) known: Mutex<HashMap<SourceKey, SourceStanding>>,
     /// Rings when a pool names its sources again.
     pub(crate) wanted: Notify,
 }

@@ -130,6 +130,24 @@ impl Plane {
         }
     }
 
+    /// A plane with no workers and nothing in force.
+    #[cfg(test)]
+    pub(crate) fn without_workers(config: Config) -> Self {
+        Self::new(PlaneSetup {
+            file: PathBuf::new(),
+            started: Instant::now(),
+            sizes: Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None },
+            workers: Workers { handles: Vec::new(), states: Vec::new() },
+            publisher: Publisher::new(Arc::new(crate::shared::Snapshot::nothing())),
+            current: Current {
+                config: Arc::new(config),
+                bound: BoundAddresses::new(),
+                overrides: Overrides::new(),
+                tls: TlsProbes::default(),
+            },
+        })
+    }
+
     /// How far the process has come.
     pub(crate) fn phase(&self) -> ProcessPhase {
         match self.phase.load(Ordering::Relaxed) {

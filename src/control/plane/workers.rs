@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use crate::dataplane::{Command, WorkerHandle};
 use crate::shared::{Generation, WorkerState};
 use crate::sys::process::thread_cpu_ns;
+
+/// How long the workers may take to take up a snapshot before a reload goes on without them.
+const UP_TO_DEADLINE: Duration = Duration::from_millis(100);
 
 /// The workers of the data plane.
 #[derive(Debug)]
@@ -24,6 +28,15 @@ impl Workers {
     /// Whether every worker has taken up this generation and obeyed all that it was told.
     pub(crate) fn are_up_to(&self, generation: Generation) -> bool {
         self.acknowledged() >= generation && self.handles.iter().all(WorkerHandle::has_obeyed)
+    }
+
+    /// Waits until [`Self::are_up_to`] is so, at most [`UP_TO_DEADLINE`]. A turn of a worker is
+    /// short; one that is stuck is not waited for. Not on the thread `control`.
+    pub(crate) fn await_up_to(&self, generation: Generation) {
+        let deadline = Instant::now() + UP_TO_DEADLINE;
+        while !self.are_up_to(generation) && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_micros(200));
+        }
     }
 
     /// Whether the threads of all workers have ended.

@@ -8,7 +8,7 @@ use crate::control::host::listeners::Plan;
 use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::reload::outcome::{ProblemList, RefusalCause, RefusedReload, Reloaded};
 use crate::control::reload::prepare::PreparedReload;
-use crate::control::reload::publish::publish;
+use crate::control::reload::publish::{drop_when_unused, follow, put_in_force};
 use crate::dataplane::Command;
 use crate::shared::Address;
 use crate::sys::accepting::AcceptingSocket;
@@ -16,32 +16,42 @@ use crate::sys::accepting::AcceptingSocket;
 /// Changes that the log names one by one, and warnings.
 const LOGGED_MAX: usize = 20;
 
-/// Puts it in force. On the thread `control`, with no other change between [`prepare`] and this.
+/// Puts it in force. On the thread `control`, with no other change between [`prepare`] and this;
+/// others act while its consequences are drawn.
 ///
 /// # Errors
 /// When the process has been asked to stop: listeners would be opened again, and the stop would
 /// wait for them.
 ///
 /// [`prepare`]: crate::control::reload::prepare::prepare
-pub(crate) fn apply(plane: &Plane, prepared: PreparedReload) -> Result<Reloaded, RefusedReload> {
+pub(crate) async fn apply(
+    plane: &Arc<Plane>,
+    mut prepared: PreparedReload,
+) -> Result<Reloaded, RefusedReload> {
     if plane.phase() == ProcessPhase::Stopping {
         let text = "evenkeel is stopping: nothing is reloaded\n".to_owned();
         let problems = ProblemList { problems: Vec::new(), text };
         return Err(RefusedReload { file: prepared.file, problems, cause: RefusalCause::Stopping });
     }
-    let PreparedReload { config, overrides, snapshot, tls, .. } = &prepared;
-    if let Some(snapshot) = snapshot {
-        publish(plane, config, snapshot, overrides);
+    let succession = prepared.succession.take();
+    if let Some(succession) = &succession {
+        put_in_force(plane, succession);
     }
-    *plane.current.lock() = Current {
+    let PreparedReload { config, overrides, tls, .. } = &prepared;
+    let current = Current {
         config: Arc::clone(config),
         bound: prepared.plan.bound.clone(),
         overrides: overrides.clone(),
         // Certificates may have changed behind the file.
         tls: tls.clone(),
     };
+    let old = std::mem::replace(&mut *plane.current.lock(), current);
     let (outcome, plan) = told(plane, prepared);
     hand_over(plane, plan);
+    if let Some(succession) = &succession {
+        follow(plane, succession).await;
+    }
+    drop_when_unused(plane, (old, succession));
     Ok(outcome)
 }
 

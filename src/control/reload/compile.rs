@@ -8,7 +8,7 @@ mod choosing;
 pub(crate) mod inputs;
 mod limits;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,27 +19,10 @@ use crate::policy::admit::meter::Meter;
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::nat64::Nat64;
 use crate::shared::{
-    AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Gauge, Generation,
-    HashPlan, Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, RefusalText,
-    Routing, Snapshot, Source, SourceRule, Sources, SpliceMode,
+    AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Generation, HashPlan,
+    Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, RefusalText, Routing,
+    Snapshot, Source, SourceRule, Sources,
 };
-
-/// The snapshot before the first configuration.
-pub(crate) fn nothing() -> Snapshot {
-    Snapshot {
-        generation: Generation(0),
-        listeners: Vec::new(),
-        open: Vec::new(),
-        pools: Vec::new(),
-        backends: Vec::new(),
-        sources: Vec::new(),
-        sessions_max: 0,
-        sessions: Arc::new(Gauge::default()),
-        nat64: Nat64::default(),
-        splice: SpliceMode::Auto,
-        has_bandwidth: false,
-    }
-}
 
 /// Makes the snapshot that follows `inputs.previous`.
 ///
@@ -57,7 +40,10 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         backends,
         known,
         taken: 0,
-        sources: kept_sources(inputs),
+        sources: kept_sources(inputs)
+            .into_iter()
+            .map(|source| ((source.address(), source.backend().clone()), source))
+            .collect(),
         pools: Vec::new(),
     };
     let pool_ids = builder.add_pools()?;
@@ -72,7 +58,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         open,
         pools: builder.pools,
         backends: builder.backends,
-        sources: builder.sources,
+        sources: builder.sources.into_values().collect(),
         sessions_max: inputs.sessions_max,
         sessions: Arc::clone(&inputs.previous.sessions),
         nat64: Nat64::new(&config.global.nat64),
@@ -98,14 +84,14 @@ fn kept_backends(inputs: &Inputs<'_>) -> Vec<Option<Arc<Backend>>> {
 fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
     let previous = inputs.previous;
     let pools = previous.pools.iter().flatten();
-    let configured: Vec<&Arc<Source>> = pools
+    let configured: HashSet<*const Source> = pools
         .flat_map(|pool| pool.backends())
         .filter_map(|backend| backend.sources())
         .flat_map(Sources::list)
+        .map(Arc::as_ptr)
         .collect();
     let keep = |source: &Arc<Source>| {
-        let was_configured = configured.iter().any(|one| Arc::ptr_eq(one, source));
-        was_configured || source.in_use() > 0 || !all_past(inputs)
+        configured.contains(&Arc::as_ptr(source)) || source.in_use() > 0 || !all_past(inputs)
     };
     previous.sources.iter().filter(|source| keep(source)).cloned().collect()
 }
@@ -151,7 +137,7 @@ struct Builder<'a> {
     known: HashMap<BackendKey<'a>, &'a Arc<Backend>>,
     /// No slot of `backends` before this one is free.
     taken: usize,
-    sources: Vec<Arc<Source>>,
+    sources: BTreeMap<(IpAddr, Address), Arc<Source>>,
     pools: Vec<Option<Arc<Pool>>>,
 }
 
@@ -179,7 +165,12 @@ impl Builder<'_> {
         let config = self.config;
         let previous = self.inputs.previous;
         self.pools = vec![None; previous.pools.len()];
-        let ids: Vec<PoolId> = config.pools.iter().map(|pool| self.reserve_pool(pool)).collect();
+        let known: HashMap<&str, PoolId> =
+            previous.pools.iter().flatten().map(|old| (old.name.as_str(), old.id)).collect();
+        let ids = config.pools.iter().map(|pool| {
+            known.get(pool.name.as_str()).copied().unwrap_or_else(|| self.new_pool_id())
+        });
+        let ids: Vec<PoolId> = ids.collect();
         for (pool, id) in config.pools.iter().zip(&ids) {
             let built = self.pool(pool, *id)?;
             self.pools[id.index()] = Some(Arc::new(built));
@@ -187,17 +178,11 @@ impl Builder<'_> {
         Ok(ids)
     }
 
-    /// The id a pool had, or one that no pool of the previous snapshot has: sessions that are
-    /// still connecting look their pool up by it.
-    fn reserve_pool(&mut self, pool: &config::PoolConfig) -> PoolId {
-        let known = self.inputs.previous.pools.iter().flatten().find(|old| old.name == pool.name);
-        known.map_or_else(
-            || {
-                self.pools.push(None);
-                PoolId::new(id_number(self.pools.len() - 1))
-            },
-            |old| old.id,
-        )
+    /// An id that no pool of the previous snapshot has: sessions that are still connecting look
+    /// their pool up by it.
+    fn new_pool_id(&mut self) -> PoolId {
+        self.pools.push(None);
+        PoolId::new(id_number(self.pools.len() - 1))
     }
 
     fn pool(&mut self, pool: &config::PoolConfig, id: PoolId) -> Result<Pool, String> {
@@ -224,8 +209,8 @@ impl Builder<'_> {
                 .sticky
                 .map(|wanted| choosing::sticky(wanted, &hash, previous, self.inputs.seeds[0])),
             hash,
-            primary: choosing::group(pool, primary, seed)?,
-            backup: choosing::group(pool, backup, seed)?,
+            primary: choosing::group(pool, primary, seed, previous.map(|pool| &pool.primary))?,
+            backup: choosing::group(pool, backup, seed, previous.map(|pool| &pool.backup))?,
             terms: pool.terms,
             on_down: on_down(pool.on_down),
             state: slot.state,
@@ -325,13 +310,8 @@ impl Builder<'_> {
 
     /// An address of ours towards one backend address is one source, whichever pool has it.
     fn source(&mut self, own: IpAddr, to: &Address) -> Arc<Source> {
-        let same = |old: &&Arc<Source>| old.address() == own && old.backend() == to;
-        if let Some(known) = self.sources.iter().find(same) {
-            return Arc::clone(known);
-        }
-        let new = Arc::new(Source::new(own, to.clone()));
-        self.sources.push(Arc::clone(&new));
-        new
+        let new = || Arc::new(Source::new(own, to.clone()));
+        Arc::clone(self.sources.entry((own, to.clone())).or_insert_with(new))
     }
 
     fn listeners(&self, pools: &[PoolId]) -> (Vec<Option<Arc<Listener>>>, Vec<ListenerId>) {
@@ -343,9 +323,12 @@ impl Builder<'_> {
         };
         let mut listeners: Vec<_> =
             previous.listeners.iter().map(|slot| slot.clone().filter(keep)).collect();
+        let kept = listeners.clone();
+        let by_name: HashMap<&str, &Arc<Listener>> =
+            kept.iter().flatten().map(|old| (old.name.as_str(), old)).collect();
         let mut open = Vec::new();
         for (listener, addresses) in self.config.listeners.iter().zip(self.inputs.addresses) {
-            let known = listeners.iter().flatten().find(|old| old.name == listener.name).cloned();
+            let known = by_name.get(listener.name.as_str()).map(|old| Arc::clone(old));
             let id = known.as_ref().map_or_else(
                 || ListenerId::new(id_number(free_index(&mut listeners, 0))),
                 |old| old.id,

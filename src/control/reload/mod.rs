@@ -7,3 +7,4 @@ pub(crate) mod outcome;
 pub(crate) mod prepare;
 pub(crate) mod publish;
 pub(crate) mod services;
+pub(crate) mod succession;

@@ -4,7 +4,6 @@
 //! What comes of it is put in force by `apply`, or dropped, which closes what was opened for it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use crate::config::{self, Config, Difference, KeyPath, Parsed, Severity};
 use crate::control::host::listeners::{self, ListenFailure, Plan};
@@ -16,10 +15,8 @@ use crate::control::plane::state::{Current, Plane};
 use crate::control::reload::kept::kept;
 use crate::control::reload::outcome::{Candidate, ProblemList, RefusalCause, RefusedReload};
 use crate::control::reload::publish::compiled;
+use crate::control::reload::succession::Succession;
 use crate::shared::{AddressRange, Snapshot};
-
-/// How long the workers may take to take up a snapshot before a reload goes on without them.
-const WORKERS_DEADLINE: Duration = Duration::from_millis(100);
 
 /// A configuration that can be put in force.
 #[derive(Debug)]
@@ -32,11 +29,19 @@ pub(crate) struct PreparedReload {
     /// The sockets that it needs. Dropping it closes those that were opened for it.
     pub(crate) plan: Plan,
     /// `None` when what is in force serves it.
-    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    pub(crate) succession: Option<Succession>,
     pub(crate) differences: Vec<Difference>,
     /// What has changed beside the keys, and what operators have set.
     pub(crate) notes: Vec<String>,
     pub(crate) warnings: ProblemList,
+}
+
+impl PreparedReload {
+    /// The snapshot in force after it.
+    pub(crate) fn snapshot(&self, plane: &Plane) -> Arc<Snapshot> {
+        let next = self.succession.as_ref().map(|succession| Arc::clone(&succession.snapshot));
+        next.unwrap_or_else(|| plane.publisher.latest())
+    }
 }
 
 /// Reads and checks the file of the process, or a candidate for it, and makes what it needs.
@@ -74,7 +79,9 @@ impl ReadFile<'_> {
             return Err(self.refused());
         };
         warnings::warn(&mut self.parsed, &config, &self.plane.sizes);
-        await_workers(self.plane);
+        // They close what the previous reload took out, and take what it gave them: a listener that
+        // comes back at once would find its address in use.
+        self.plane.workers.await_up_to(self.plane.publisher.latest().generation);
         let plan = self.plan(&config, &current)?;
         let mut differences = config::differences(&current.config, &config);
         differences.extend(moved(&current, &config, &plan.addresses));
@@ -82,7 +89,7 @@ impl ReadFile<'_> {
         let mut notes = tls.changes(&current.tls);
         notes.extend(kept.notes);
         let is_new = !differences.is_empty() || kept.overrides != current.overrides;
-        let snapshot = match is_new {
+        let succession = match is_new {
             true => Some(self.compiled(&config, &plan, &kept.overrides)?),
             false => None,
         };
@@ -93,7 +100,7 @@ impl ReadFile<'_> {
             overrides: kept.overrides,
             tls,
             plan,
-            snapshot,
+            succession,
             differences,
             notes,
         })
@@ -124,7 +131,7 @@ impl ReadFile<'_> {
         config: &Config,
         plan: &Plan,
         overrides: &Overrides,
-    ) -> Result<Arc<Snapshot>, RefusedReload> {
+    ) -> Result<Succession, RefusedReload> {
         compiled(self.plane, config, &plan.addresses, overrides).map_err(|message| {
             let hint = "change the pool so that a table can be built";
             self.parsed.refuse(&KeyPath::table("pool"), message, hint);
@@ -167,17 +174,6 @@ fn moved(current: &Current, config: &Config, addresses: &[Vec<AddressRange>]) ->
         }
     }
     found
-}
-
-/// Waits until every worker has closed what the previous reload took out, and taken what it was
-/// given: a listener that comes back at once would find its address in use. A turn of a worker is
-/// short; one that is stuck is not waited for.
-fn await_workers(plane: &Plane) {
-    let latest = plane.publisher.latest().generation;
-    let deadline = Instant::now() + WORKERS_DEADLINE;
-    while !plane.workers.are_up_to(latest) && Instant::now() < deadline {
-        std::thread::park_timeout(Duration::from_micros(200));
-    }
 }
 
 /// Settings that are read once, at start.

@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
+use tokio::task::consume_budget;
+
 use crate::config::Config;
-use crate::control::plane::configured::configured_backends;
-use crate::control::plane::overrides::{Overrides, admin_by_file};
+use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::Plane;
 use crate::control::reload::compile::compile;
 use crate::control::reload::compile::inputs::Inputs;
+use crate::control::reload::succession::Succession;
 use crate::control::watch::panic::judge_panic;
 use crate::control::watch::verdict::set_verdict;
 use crate::control::watch::{outlier, source_ports};
-use crate::shared::{AddressRange, Snapshot};
+use crate::shared::{AddressRange, Backend, Snapshot, Tally};
 use crate::sys::memory::prefer_large_pages;
 use crate::sys::process;
 
-/// Makes the snapshot of a configuration, which follows the one in force. `addresses` are the real
+/// Makes the snapshot of a configuration, which follows the one in force, and finds what changes
+/// with it. `addresses` are the real
 /// ones of each listener, in the order of the configuration. Large tables take long: not on
 /// the thread `control`, once it serves.
 ///
@@ -26,7 +29,7 @@ pub(crate) fn compiled(
     config: &Config,
     addresses: &[Vec<AddressRange>],
     overrides: &Overrides,
-) -> Result<Arc<Snapshot>, String> {
+) -> Result<Succession, String> {
     let previous = plane.publisher.latest();
     let inputs = Inputs {
         previous: &previous,
@@ -41,28 +44,74 @@ pub(crate) fn compiled(
     };
     let snapshot = Arc::new(compile(config, &inputs)?);
     map_tables(&snapshot);
-    Ok(snapshot)
+    let before = Arc::clone(&plane.current.lock().config);
+    Ok(Succession::new(previous, snapshot, &before, config, overrides))
 }
 
-/// Publishes a snapshot that was made of this configuration, and sets what the file and operators
-/// want of its backends.
-pub(crate) fn publish(
-    plane: &Plane,
-    config: &Config,
-    snapshot: &Arc<Snapshot>,
-    overrides: &Overrides,
-) {
-    apply_admin_states(config, snapshot, overrides);
+/// Puts a snapshot in force with all that follows from it.
+pub(crate) async fn publish(plane: &Arc<Plane>, succession: Succession) {
+    put_in_force(plane, &succession);
+    follow(plane, &succession).await;
+    drop_when_unused(plane, succession);
+}
+
+/// Publishes a snapshot, and sets what the file and operators want of its backends.
+pub(crate) fn put_in_force(plane: &Plane, succession: &Succession) {
+    let Succession { snapshot, previous, admin, joined, left, .. } = succession;
+    for (backend, admin) in admin {
+        with_tally(snapshot, backend, |tally| backend.state.set_admin(*admin, tally));
+    }
     plane.publisher.publish(Arc::clone(snapshot));
-    lift_probeless(plane, config, snapshot);
-    outlier::take_up(plane, snapshot);
-    source_ports::take_up(plane, snapshot);
-    plane.health.lock().keep(snapshot);
-    plane.loss_bells.keep(snapshot);
-    for pool in snapshot.pools.iter().flatten() {
-        judge_panic(plane, pool);
+    for backend in left {
+        with_tally(previous, backend, |tally| backend.state.leave(tally));
+    }
+    for backend in joined {
+        let (has_weight, is_backup) = (backend.weight > 0, backend.backup);
+        with_tally(snapshot, backend, |tally| backend.state.join(has_weight, is_backup, tally));
     }
     plane.workers.wake();
+}
+
+fn with_tally(snapshot: &Snapshot, backend: &Backend, change: impl FnOnce(&Tally)) {
+    // A backend of a snapshot has its pool there.
+    if let Some(pool) = snapshot.pool(backend.pool) {
+        change(&pool.state.tally);
+    }
+}
+
+/// Draws the consequences of a snapshot that has been put in force. Others act in between.
+pub(crate) async fn follow(plane: &Plane, succession: &Succession) {
+    let Succession { snapshot, probeless, gone, gone_pools, judging, sources, .. } = succession;
+    // A pool without probes has no verdicts: its backends are up.
+    for backend in probeless {
+        if !backend.state.is_up() {
+            set_verdict(plane, backend, true, "its pool has no probes any more");
+        }
+        consume_budget().await;
+    }
+    outlier::take_up(plane, judging).await;
+    source_ports::take_up(plane, sources).await;
+    for backend in gone {
+        plane.health.lock().forget(backend);
+        consume_budget().await;
+    }
+    for pool in gone_pools {
+        plane.loss_bells.forget(*pool);
+    }
+    for pool in snapshot.pools.iter().flatten() {
+        judge_panic(plane, pool);
+        consume_budget().await;
+    }
+}
+
+/// Drops something that belongs to a snapshot no longer in force: beside the thread `control`, and
+/// once no worker uses it, since the last user frees all its tables.
+pub(crate) fn drop_when_unused(plane: &Arc<Plane>, old: impl Send + 'static) {
+    let (plane, latest) = (Arc::clone(plane), plane.publisher.latest().generation);
+    tokio::task::spawn_blocking(move || {
+        plane.workers.await_up_to(latest);
+        drop(old);
+    });
 }
 
 /// Asks the kernel to put the tables that workers look up at random on large pages. Other memory is
@@ -74,21 +123,4 @@ fn map_tables(snapshot: &Snapshot) {
         .flat_map(|limit| limit.limiter.extents())
         .chain(choices.map(|sticky| sticky.memory.extent()))
         .for_each(prefer_large_pages);
-}
-
-fn apply_admin_states(config: &Config, snapshot: &Snapshot, overrides: &Overrides) {
-    for (pool, backend, built) in configured_backends(config, snapshot) {
-        let set = overrides.get(&(pool.name.clone(), backend.name.clone()));
-        let set = set.and_then(|set| set.admin);
-        built.state.set_admin(set.unwrap_or_else(|| admin_by_file(backend)));
-    }
-}
-
-/// A pool without probes has no verdicts: its backends are up.
-fn lift_probeless(plane: &Plane, config: &Config, snapshot: &Snapshot) {
-    for (pool, _, built) in configured_backends(config, snapshot) {
-        if pool.health.is_none() && !built.state.is_up() {
-            set_verdict(plane, built, true, "its pool has no probes any more");
-        }
-    }
 }

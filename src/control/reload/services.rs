@@ -9,7 +9,7 @@ use crate::control::reload::apply::{apply, record, told};
 use crate::control::reload::outcome::{Candidate, RefusedReload, Reloaded};
 use crate::control::reload::prepare::prepare;
 use crate::control::tell::notify;
-use crate::control::watch::prober::Prober;
+use crate::control::watch::prober::roster::Prober;
 
 /// What operators and signals act on.
 #[derive(Debug, Clone)]
@@ -45,17 +45,28 @@ impl Services {
 
     async fn reload_alone(&self) -> Result<Reloaded, RefusedReload> {
         notify::reloading();
-        let plane = Arc::clone(&self.plane);
-        let prepared = off_thread(move || prepare(&plane, None)).await;
-        let outcome = prepared.and_then(|prepared| apply(&self.plane, prepared));
+        let outcome = self.put_in_force().await;
         record(&self.plane, &outcome);
         if outcome.is_ok() {
             let config = Arc::clone(&self.plane.current.lock().config);
-            self.prober.take_up(&config);
             self.logging.apply(&config.global.log);
         }
         notify::ready(&self.plane);
         outcome
+    }
+
+    async fn put_in_force(&self) -> Result<Reloaded, RefusedReload> {
+        let (plane, prober) = (Arc::clone(&self.plane), Arc::clone(&self.prober));
+        let (prepared, probes) = off_thread(move || {
+            let prepared = prepare(&plane, None)?;
+            let probes =
+                prober.changes(&prepared.config, &prepared.snapshot(&plane), &prepared.tls);
+            Ok((prepared, probes))
+        })
+        .await?;
+        let outcome = apply(&self.plane, prepared).await?;
+        self.prober.take_up(probes).await;
+        Ok(outcome)
     }
 
     /// Tells what a reload would do, of the file or of a candidate for it. New addresses are opened

@@ -19,7 +19,6 @@ use crate::control::log::Logging;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::{Current, Plane, PlaneSetup, ProcessPhase};
 use crate::control::reload::apply::hand_over;
-use crate::control::reload::compile::nothing;
 use crate::control::reload::publish::{compiled, publish};
 use crate::control::reload::services::Services;
 use crate::control::run_error::{RunError, failed};
@@ -29,10 +28,10 @@ use crate::control::start::stop::stop;
 use crate::control::start::workers::{start_workers, wait_until_served};
 use crate::control::tell::notify;
 use crate::control::tell::status::document::AdminAddresses;
-use crate::control::watch::prober::Prober;
+use crate::control::watch::prober::roster::Prober;
 use crate::control::watch::{outlier, source_ports};
 use crate::control::words::count;
-use crate::shared::{Address, AddressRange, Publisher};
+use crate::shared::{Address, AddressRange, Publisher, Snapshot};
 use crate::sys::systemd;
 
 /// What to run.
@@ -132,10 +131,11 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
         admin: prepared.sockets.addresses().clone(),
     };
     let overrides = Overrides::new();
-    let snapshot = compiled(&plane, &prepared.config, &prepared.plan.addresses, &overrides);
-    publish(&plane, &prepared.config, &snapshot.map_err(RunError::Config)?, &overrides);
+    let first = compiled(&plane, &prepared.config, &prepared.plan.addresses, &overrides);
+    publish(&plane, first.map_err(RunError::Config)?).await;
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
-    prober.take_up(&prepared.config);
+    let snapshot = plane.publisher.latest();
+    prober.take_up(prober.changes(&prepared.config, &snapshot, &prepared.tls)).await;
     tokio::spawn(outlier::watch(Arc::clone(&plane)));
     tokio::spawn(source_ports::watch(Arc::clone(&plane)));
     hand_over(&plane, prepared.plan);
@@ -157,7 +157,7 @@ fn start_plane(
     logging: &Logging,
 ) -> Result<Plane, RunError> {
     let Prepared { started, config, sizes, tls, plan, .. } = prepared;
-    let publisher = Publisher::new(Arc::new(nothing()));
+    let publisher = Publisher::new(Arc::new(Snapshot::nothing()));
     let workers = start_workers(config, sizes, *started, &publisher, logging)
         .map_err(failed("cannot start a worker thread"))?;
     let current = Current {

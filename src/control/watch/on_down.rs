@@ -16,10 +16,11 @@ pub(super) fn end_sessions_of(plane: &Plane, backend: &Backend, pool: &Pool) {
         return;
     }
     let left = backend.state.active();
-    if left > 0 {
-        let sessions = count(left, "session");
-        tracing::warn!("backend {}/{} is down: resetting {sessions}", pool.name, backend.name);
+    if left == 0 {
+        return;
     }
+    let sessions = count(left, "session");
+    tracing::warn!("backend {}/{} is down: resetting {sessions}", pool.name, backend.name);
     let pace = Arc::new(SharedRate::default());
     plane.workers.tell(|| Command::BackendDown { backend: backend.id, pace: Arc::clone(&pace) });
 }

@@ -6,8 +6,11 @@
 //! only while a pool has an `outlier` table. An ejection survives a reload as long as the backend
 //! and its pool's table stay in the file.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::consume_budget;
 
 use crate::config::units::show_duration;
 use crate::control::plane::health_book::BackendVerdict;
@@ -16,7 +19,7 @@ use crate::control::plane::state::Plane;
 use crate::control::watch::panic::judge_panic;
 use crate::control::words::count;
 use crate::policy::health::outlier::History;
-use crate::shared::{Backend, Pool, Snapshot};
+use crate::shared::{Backend, BackendId, Pool, Snapshot};
 
 /// How often failures and due readmissions are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,57 +35,82 @@ pub(crate) async fn watch(plane: Arc<Plane>) {
     }
 }
 
-/// Judges the backends that this snapshot, the published one, wants judged; lifts all other
-/// ejections.
-pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
-    let mut judged = plane.outliers.judged.lock();
-    let mut before = std::mem::take(&mut *judged);
-    for pool in snapshot.pools.iter().flatten() {
-        for backend in pool.backends() {
-            let is_same = |known: &JudgedBackend| Arc::ptr_eq(&known.state, &backend.state);
-            let known = before.remove(&backend.id).filter(is_same);
-            if pool.terms.outlier.is_none() {
-                stop_judging(plane, pool, backend);
-                continue;
+/// Backends whose sessions are judged from a snapshot on, or no longer.
+#[derive(Debug)]
+pub(crate) struct JudgingChanges {
+    started: Vec<Arc<Backend>>,
+    /// Their pool has no `outlier` table any more.
+    stopped: Vec<(Arc<Pool>, Arc<Backend>)>,
+    gone: Vec<Arc<Backend>>,
+}
+
+impl JudgingChanges {
+    /// What a snapshot changes; `left` are the backends that it no longer has.
+    pub(crate) fn new(snapshot: &Snapshot, left: &[Arc<Backend>]) -> Self {
+        let is_judged = |backend: &Backend| backend.state.failure_evidence.is_judged();
+        let (mut started, mut stopped) = (Vec::new(), Vec::new());
+        for pool in snapshot.pools.iter().flatten() {
+            for backend in pool.backends() {
+                match (is_judged(backend), pool.terms.outlier.is_some()) {
+                    (false, true) => started.push(Arc::clone(backend)),
+                    (true, false) => stopped.push((Arc::clone(pool), Arc::clone(backend))),
+                    _ => {}
+                }
             }
-            let known = known.unwrap_or_else(|| {
-                // Failures from before its pool had the table are no evidence.
-                backend.state.failure_evidence.clear();
-                backend.state.failure_evidence.set_judged(true);
-                let state = Arc::clone(&backend.state);
-                JudgedBackend { state, history: History::default(), spared: 0 }
-            });
-            judged.insert(backend.id, known);
         }
+        let gone = left.iter().filter(|backend| is_judged(backend)).cloned().collect();
+        Self { started, stopped, gone }
     }
-    if !judged.is_empty() {
+}
+
+/// Judges the backends that the published snapshot wants judged; lifts all other ejections.
+pub(crate) async fn take_up(plane: &Plane, changes: &JudgingChanges) {
+    for backend in changes.gone.iter().chain(changes.stopped.iter().map(|(_, backend)| backend)) {
+        plane.outliers.judged.lock().remove(&backend.id);
+        consume_budget().await;
+    }
+    for backend in &changes.gone {
+        // If it comes back while it has sessions, it is judged anew.
+        backend.state.failure_evidence.set_judged(false);
+    }
+    for (pool, backend) in &changes.stopped {
+        stop_judging(plane, pool, backend);
+        consume_budget().await;
+    }
+    for backend in &changes.started {
+        // Failures from before its pool had the table are no evidence.
+        backend.state.failure_evidence.clear();
+        backend.state.failure_evidence.set_judged(true);
+        let state = Arc::clone(&backend.state);
+        let judged = JudgedBackend { state, history: History::default(), spared: 0 };
+        plane.outliers.judged.lock().insert(backend.id, judged);
+        consume_budget().await;
+    }
+    if !plane.outliers.judged.lock().is_empty() {
         plane.outliers.wanted.notify_one();
     }
 }
 
-/// Its pool has no `outlier` table (any more).
+/// Its pool has no `outlier` table any more.
 fn stop_judging(plane: &Plane, pool: &Pool, backend: &Backend) {
-    if !backend.state.failure_evidence.is_judged() {
-        return;
-    }
     let was_ejected = backend.state.is_ejected();
     pool.stop_judging(backend);
     if was_ejected {
-        lift(plane, backend);
+        lift(plane, pool, backend);
         tracing::warn!("{} readmitted by a reload", name(backend));
     }
 }
 
 /// Readmits a backend before the end of its time, on the word of an operator.
-pub(crate) fn readmit_at_once(plane: &Plane, backend: &Backend) {
+pub(crate) fn readmit_at_once(plane: &Plane, pool: &Pool, backend: &Backend) {
     if !backend.state.is_ejected() {
         return;
     }
     let now = plane.started.elapsed();
-    if let Some(known) = plane.outliers.judged.lock().get_mut(&backend.id) {
+    if let Some(known) = known_of(&mut plane.outliers.judged.lock(), backend) {
         known.history.readmit(now);
     }
-    lift(plane, backend);
+    lift(plane, pool, backend);
 }
 
 /// Readmits the backends whose time is over, and records those that have been ejected since the
@@ -93,15 +121,15 @@ fn judge_all(plane: &Plane) {
     let mut judged = plane.outliers.judged.lock();
     for pool in snapshot.pools.iter().flatten() {
         let Some(rules) = &pool.terms.outlier else { continue };
-        for backend in pool.backends() {
-            let Some(known) = judged.get_mut(&backend.id) else { continue };
+        for backend in pool.backends().filter(|backend| backend.state.is_ejected()) {
+            let Some(known) = known_of(&mut judged, backend) else { continue };
             if known.history.is_due(now) {
                 known.history.readmit(now);
                 readmit(plane, pool, backend);
             }
         }
-        for backend in pool.backends() {
-            let Some(known) = judged.get_mut(&backend.id) else { continue };
+        for backend in pool.backends().filter(|backend| is_suspect(backend)) {
+            let Some(known) = known_of(&mut judged, backend) else { continue };
             if !pool.eject_if_outlier(backend) {
                 tell_spared(known, backend);
             }
@@ -111,6 +139,19 @@ fn judge_all(plane: &Plane) {
             }
         }
     }
+}
+
+/// What is known of a backend; nothing of one that had its id before.
+fn known_of<'a>(
+    judged: &'a mut HashMap<BackendId, JudgedBackend>,
+    backend: &Backend,
+) -> Option<&'a mut JudgedBackend> {
+    judged.get_mut(&backend.id).filter(|known| Arc::ptr_eq(&known.state, &backend.state))
+}
+
+/// Whether something speaks against it: the others need no look.
+fn is_suspect(backend: &Backend) -> bool {
+    backend.state.failure_evidence.row() > 0 || backend.state.is_ejected()
 }
 
 /// Says once for each further failure that a backend stays because its pool needs it.
@@ -138,7 +179,7 @@ fn record_ejection(plane: &Plane, pool: &Pool, backend: &Backend, time_out: Dura
 }
 
 fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
-    lift(plane, backend);
+    lift(plane, pool, backend);
     let (healthy, total) = (pool.health().healthy, pool.backends().count());
     let still = if backend.state.is_up() { "" } else { " but down by its probes" };
     tracing::warn!(
@@ -148,10 +189,10 @@ fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
     judge_panic(plane, pool);
 }
 
-fn lift(plane: &Plane, backend: &Backend) {
+fn lift(plane: &Plane, pool: &Pool, backend: &Backend) {
     // Failures of sessions that began before the ejection are no reason for another.
     backend.state.failure_evidence.clear();
-    backend.state.set_ejected(false);
+    backend.state.set_ejected(false, &pool.state.tally);
     plane.health.lock().of(backend).ejection = None;
 }
 

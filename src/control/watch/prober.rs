@@ -2,159 +2,50 @@
 //!
 //! A task owns the pace and the row of results of its backend, and reports changes of the verdict
 //! to the plane. Reloads reach it through a watch channel, so its row outlives them; dropping its
-//! entry here ends the task. First probes of a new configuration are spread over one second at
-//! most, so that a backend dead at start is noticed soon. `probe` makes one probe, `pace` sets its
-//! time.
+//! entry in `roster` ends the task. First probes of a new configuration are spread over one second
+//! at most, so that a backend dead at start is noticed soon. `probe` makes one probe, `pace` sets
+//! its time.
 
 mod failure;
 mod http;
+mod orders;
 mod pace;
 mod probe;
+pub(crate) mod roster;
 mod send_expect;
 mod source;
 mod tls;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::AbortHandle;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::{Config, Health};
-use crate::policy::health::backoff::spread;
 use crate::policy::health::rise_fall::Change;
-use crate::shared::{AdminState, Backend, BackendId};
+use crate::shared::{AdminState, Backend};
 
-use crate::control::host::trust::TlsProbe;
 use crate::control::plane::clock::seconds_now;
-use crate::control::plane::configured::configured_backends;
 use crate::control::plane::health_book::BackendVerdict;
 use crate::control::plane::state::Plane;
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::control::watch::prober::failure::ProbeFailure;
+use crate::control::watch::prober::orders::Orders;
 use crate::control::watch::prober::pace::{Others, Pace, WAIT_MIN};
 use crate::control::watch::prober::probe::{ProbeQuestion, ProbeResult, probe};
 use crate::control::watch::verdict::set_verdict;
 
-/// First probes of new backends are spread over their interval, at most over this time.
-const START_SPREAD_MAX: Duration = Duration::from_secs(1);
-
-/// All probes of the process.
-#[derive(Debug)]
-pub(crate) struct Prober {
-    plane: Arc<Plane>,
-    tasks: Mutex<HashMap<BackendId, Task>>,
-    /// As many permits as probes may run at once.
-    at_once: Arc<Semaphore>,
-}
-
-/// The probes of one backend; dropping it ends them at once.
-#[derive(Debug)]
-struct Task {
-    backend: Arc<Backend>,
-    orders: watch::Sender<Orders>,
-    abort: AbortHandle,
-}
-
-/// The settings of a backend's probes.
-#[derive(Debug, Clone)]
-struct Orders {
-    health: Health,
-    /// Names, roots and client of TLS probes.
-    tls: Option<Arc<TlsProbe>>,
-}
-
-impl Orders {
-    fn is_same(&self, other: &Self) -> bool {
-        let address = |orders: &Self| orders.tls.as_ref().map(Arc::as_ptr);
-        self.health == other.health && address(self) == address(other)
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.abort.abort();
-    }
-}
-
-impl Prober {
-    /// No probes yet.
-    pub(crate) fn new(plane: Arc<Plane>) -> Self {
-        let at_once = Arc::new(Semaphore::new(plane.sizes.probes()));
-        Self { plane, tasks: Mutex::default(), at_once }
-    }
-
-    /// Probes the backends of this configuration, the published one. Needs a tokio runtime.
-    pub(crate) fn take_up(&self, config: &Config) {
-        let snapshot = self.plane.publisher.latest();
-        let tls = self.plane.current.lock().tls.clone();
-        let mut tasks = self.tasks.lock();
-        let mut before = std::mem::take(&mut *tasks);
-        let mut new = Vec::new();
-        for (pool, _, backend) in configured_backends(config, &snapshot) {
-            let Some(health) = &pool.health else { continue };
-            let orders = Orders { health: health.clone(), tls: tls.of(&pool.name).cloned() };
-            // A later backend may have the id of one that is gone, never its state.
-            let same = |task: &Task| Arc::ptr_eq(&task.backend.state, &backend.state);
-            match before.remove(&backend.id).filter(same) {
-                Some(task) => {
-                    task.order(orders);
-                    tasks.insert(backend.id, task);
-                }
-                None => new.push((Arc::clone(backend), orders)),
-            }
-        }
-        for backend in before.values().map(|task| &task.backend).chain(new.iter().map(|(b, _)| b)) {
-            self.plane.health.lock().forget_probes(backend);
-        }
-        let count = new.len();
-        for (position, (backend, orders)) in new.into_iter().enumerate() {
-            let first = spread(orders.health.interval.min(START_SPREAD_MAX), position, count);
-            tasks.insert(backend.id, self.start(backend, orders, first));
-        }
-    }
-
-    fn start(&self, backend: Arc<Backend>, orders: Orders, first: Duration) -> Task {
-        // The state of a new backend begins as configured; a known backend keeps its verdict.
-        let pace = Pace::new(&orders.health, backend.state.belief());
-        let (orders, receiver) = watch::channel(orders);
-        let watched = ProbedBackend {
-            plane: Arc::clone(&self.plane),
-            backend: Arc::clone(&backend),
-            at_once: Arc::clone(&self.at_once),
-            loss: self.plane.loss_bells.of(backend.pool),
-            pace,
-            has_told: false,
-            is_explained: false,
-            warned_of: None,
-        };
-        let abort = tokio::spawn(watched.run(receiver, first)).abort_handle();
-        Task { backend, orders, abort }
-    }
-}
-
-impl Task {
-    /// Sends the task its settings, if they have changed.
-    fn order(&self, orders: Orders) {
-        self.orders.send_if_modified(|current| {
-            let is_new = !current.is_same(&orders);
-            if is_new {
-                *current = orders;
-            }
-            is_new
-        });
-    }
-}
-
 /// Probes once, when a permit is free: many backends that hang at once must not use up the
-/// descriptors of sessions.
+/// descriptors of sessions. A probe may be over without a wait, as where the kernel refuses at
+/// once: it keeps its permit while others act, so that thousands that are due together do not take
+/// the thread from clients that ask it something.
 async fn probe_with_permit(at_once: &Semaphore, question: ProbeQuestion<'_>) -> ProbeResult {
     // The semaphore is never closed.
     let _permit = at_once.acquire().await.ok();
-    probe(question).await
+    let found = probe(question).await;
+    yield_now().await;
+    found
 }
 
 /// One backend, as its task sees it.

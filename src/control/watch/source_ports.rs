@@ -3,10 +3,13 @@
 //! Workers count in atomics of each source (`shared/source.rs`); the bounds are
 //! `policy/balance/source.rs`. Looks run only while a pool names its sources.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::plane::source_book::SourceChange;
+use tokio::task::consume_budget;
+
+use crate::control::plane::source_book::{SourceChange, SourceKey, SourceStanding};
 use crate::control::plane::state::Plane;
 use crate::shared::{Backend, Snapshot, Source};
 
@@ -24,16 +27,39 @@ pub(crate) async fn watch(plane: Arc<Plane>) {
     }
 }
 
-/// Watches the sources of this snapshot, the published one, and no others.
-pub(crate) fn take_up(plane: &Plane, snapshot: &Snapshot) {
-    let mut known = plane.sources.known.lock();
-    let mut before = std::mem::take(&mut *known);
-    for (_, source, _) in sources(snapshot) {
-        let key = (source.address(), source.backend().clone());
-        let standing = before.remove(&key).unwrap_or_default();
-        known.entry(key).or_insert(standing);
+/// Sources that are watched from a snapshot on, or no longer.
+#[derive(Debug)]
+pub(crate) struct SourceChanges {
+    started: Vec<SourceKey>,
+    stopped: Vec<SourceKey>,
+}
+
+impl SourceChanges {
+    /// From one snapshot to the next.
+    pub(crate) fn new(previous: &Snapshot, snapshot: &Snapshot) -> Self {
+        let keys = |snapshot| -> HashSet<SourceKey> {
+            let sources = sources(snapshot);
+            sources.map(|(_, source, _)| (source.address(), source.backend().clone())).collect()
+        };
+        let (before, after) = (keys(previous), keys(snapshot));
+        Self {
+            started: after.difference(&before).cloned().collect(),
+            stopped: before.difference(&after).cloned().collect(),
+        }
     }
-    if !known.is_empty() {
+}
+
+/// Watches the sources of the published snapshot, and no others.
+pub(crate) async fn take_up(plane: &Plane, changes: &SourceChanges) {
+    for key in &changes.stopped {
+        plane.sources.known.lock().remove(key);
+        consume_budget().await;
+    }
+    for key in &changes.started {
+        plane.sources.known.lock().insert(key.clone(), SourceStanding::default());
+        consume_budget().await;
+    }
+    if !plane.sources.known.lock().is_empty() {
         plane.sources.wanted.notify_one();
     }
 }

@@ -8,13 +8,14 @@ use crate::shared::{Backend, Pool};
 
 /// Puts the verdict of a backend's probes in force and logs it with its `reason`.
 pub(crate) fn set_verdict(plane: &Plane, backend: &Backend, up: bool, reason: &str) {
+    let snapshot = plane.publisher.latest();
+    // Its pool is gone, and it with it.
+    let Some(pool) = snapshot.pool(backend.pool) else { return };
     if up && !backend.state.is_up() {
         backend.state.begin(plane.now_us());
     }
-    backend.state.set_up(up);
+    backend.state.set_up(up, &pool.state.tally);
     plane.health.lock().of(backend).verdict = Some(BackendVerdict::from_now(reason));
-    let snapshot = plane.publisher.latest();
-    let Some(pool) = snapshot.pool(backend.pool) else { return };
     // Panic is decided before the line is written: its reader may rely on what the line says.
     let panic = decide_panic(plane, pool);
     tell_verdict(pool, backend, up, reason);

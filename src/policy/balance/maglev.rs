@@ -10,6 +10,7 @@
 //! counter. A round costs one step per member whatever the weights, so the build time is bounded.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::hash::{attempt_key, name_key, scale};
 
@@ -18,12 +19,12 @@ pub const TABLE_SIZE_MAX: u32 = 5_000_011;
 /// Slots looked at after the client's own before the members themselves are gone through.
 const ATTEMPTS_MAX: u32 = 64;
 
-/// A built table; entries are indexes into the list it was built from.
+/// A built table; entries are indexes into the list it was built from. A clone shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maglev {
-    slots: Box<[u16]>,
+    slots: Arc<[u16]>,
     /// Members with a weight, by identity: gone through when the slots tried were all ineligible.
-    members: Box<[u16]>,
+    members: Arc<[u16]>,
     /// The least prime not below the number of members: the length of that walk.
     walk: u32,
     size: u32,
@@ -82,9 +83,21 @@ impl Maglev {
     pub fn new(list: &[(&str, u32)], table_size: u32, seed: u64) -> Result<Self, MaglevError> {
         let sorted = sorted_members(list, table_size)?;
         let slots = fill(turns(&sorted, table_size, seed), table_size);
-        let members: Box<[u16]> = sorted.iter().map(|&(_, _, member)| member).collect();
+        let members: Arc<[u16]> = sorted.iter().map(|&(_, _, member)| member).collect();
         let walk = (2..).find(|&n| is_prime(n) && n as usize >= members.len());
-        Ok(Self { slots, members, walk: walk.unwrap_or(u32::MAX), size: table_size, seed })
+        Ok(Self {
+            slots: slots.into(),
+            members,
+            walk: walk.unwrap_or(u32::MAX),
+            size: table_size,
+            seed,
+        })
+    }
+
+    /// Whether it was made with this size and seed.
+    #[must_use]
+    pub fn is_made_with(&self, table_size: u32, seed: u64) -> bool {
+        self.size == table_size && self.seed == seed
     }
 
     /// The slot of a client with this stable key.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::config;
-use crate::policy::balance::Balance;
 use crate::policy::balance::sticky::{Memory, SECONDS_MAX};
+use crate::policy::balance::{Balance, BalanceAlgorithm};
 use crate::shared::{Backend, Group, HashPlan, HashedWords, Pool, Sticky};
 
 /// What a pool hashes of what clients say; nothing where nothing is hashed.
@@ -42,15 +42,94 @@ pub(super) fn sticky(
     Sticky { memory, seconds, size: wanted.size }
 }
 
-/// Backends among which one choice is made.
+/// Backends among which one choice is made. The table of `known`, the group that they were before,
+/// goes on if it would be made the same.
 pub(super) fn group(
     pool: &config::PoolConfig,
     members: Vec<Arc<Backend>>,
     seed: u64,
+    known: Option<&Group>,
 ) -> Result<Group, String> {
-    let list: Vec<(&str, u32)> =
-        members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect();
+    let list = shares(&members);
+    if pool.balance == BalanceAlgorithm::Maglev
+        && let Some(Group { members: before, balance: Balance::Maglev(table) }) = known
+        && table.is_made_with(pool.table_size, seed)
+        && shares(before) == list
+    {
+        let balance = Balance::Maglev(table.clone());
+        return Ok(Group { members, balance });
+    }
     let balance = Balance::new(pool.balance, &list, pool.table_size, seed)
         .map_err(|error| format!("pool {}: {error}", pool.name))?;
     Ok(Group { members, balance })
+}
+
+fn shares(members: &[Arc<Backend>]) -> Vec<(&str, u32)> {
+    members.iter().map(|backend| (backend.name.as_str(), backend.weight)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+
+    use crate::policy::balance::maglev::Maglev;
+    use crate::shared::{Address, BackendId, BackendState, PoolId};
+
+    fn pool(keys: &str) -> config::PoolConfig {
+        let text = format!(
+            "[listener.l]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n[pool.p]\n\
+             backends = [\"127.0.0.1:2\"]\n{keys}"
+        );
+        config::parse(&text, Path::new("a.toml")).config.unwrap().pools.remove(0)
+    }
+
+    fn members(list: &[(&str, u32)]) -> Vec<Arc<Backend>> {
+        let member = |(name, weight): &(&str, u32)| {
+            Arc::new(Backend {
+                id: BackendId::new(0),
+                pool: PoolId::new(0),
+                pool_name: "p".to_owned(),
+                name: (*name).to_owned(),
+                address: Address::Ip(([192, 0, 2, 1], 80).into()),
+                weight: *weight,
+                sessions_max: None,
+                backup: false,
+                measured: false,
+                line: None,
+                source: None,
+                state: Arc::new(BackendState::new(1, true, 0)),
+            })
+        };
+        list.iter().map(member).collect()
+    }
+
+    fn table(group: &Group) -> &Maglev {
+        let Balance::Maglev(table) = &group.balance else { panic!("{:?}", group.balance) };
+        table
+    }
+
+    // If this fails, a reload of thousands of pools fills all their tables again, for seconds; or
+    // clients go where an old file sends them.
+    #[test]
+    fn a_table_goes_on_exactly_where_it_would_be_made_the_same() {
+        let maglev = pool("balance = \"maglev\"\n");
+        let list = [("a", 1), ("b", 2), ("c", 1)];
+        let known = group(&maglev, members(&list), 7, None).unwrap();
+        let goes_on = |pool: &config::PoolConfig, list: &[(&str, u32)], seed| {
+            let after = group(pool, members(list), seed, Some(&known)).unwrap();
+            let anew = group(pool, members(list), seed, None).unwrap();
+            assert_eq!(table(&after), table(&anew), "{list:?}");
+            table(&after).slots().as_ptr() == table(&known).slots().as_ptr()
+        };
+        assert!(goes_on(&maglev, &list, 7));
+        assert!(!goes_on(&maglev, &list, 8), "another seed");
+        assert!(!goes_on(&maglev, &[("a", 1), ("b", 1), ("c", 1)], 7), "another weight");
+        assert!(!goes_on(&maglev, &[("b", 2), ("a", 1), ("c", 1)], 7), "another order");
+        assert!(!goes_on(&maglev, &list[..2], 7), "fewer");
+        assert!(!goes_on(&pool("balance = \"maglev\"\ntable_size = 5003\n"), &list, 7));
+        let turns = group(&pool("balance = \"round-robin\"\n"), members(&list), 7, Some(&known));
+        assert!(matches!(turns.unwrap().balance, Balance::RoundRobin(_)));
+    }
 }

@@ -1,22 +1,19 @@
 //! Verdicts and reloads, with a plane that has no workers and servers in this process.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::control::host::listeners::BoundAddresses;
-use crate::control::host::sizing::Sizes;
+use crate::config::Config;
 use crate::control::host::trust::TlsProbes;
 use crate::control::plane::health_book::ProbeCounts;
 use crate::control::plane::overrides::Overrides;
-use crate::control::plane::state::{Current, PlaneSetup};
-use crate::control::plane::workers::Workers;
-use crate::control::reload::compile::nothing;
 use crate::control::reload::publish::{compiled, publish};
-use crate::shared::Publisher;
+use crate::control::watch::prober::roster::Prober;
+use crate::shared::Tally;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -56,31 +53,23 @@ struct Control {
 }
 
 impl Control {
-    fn new(text: &str) -> Self {
-        let config = parse(text);
-        let sizes = Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None };
-        let workers = Workers { handles: Vec::new(), states: Vec::new() };
-        let (bound, overrides) = (BoundAddresses::new(), Overrides::new());
-        let config = Arc::new(config);
-        let current = Current { config, bound, overrides, tls: TlsProbes::default() };
-        let publisher = Publisher::new(Arc::new(nothing()));
-        let file = PathBuf::new();
-        let started = std::time::Instant::now();
-        let setup = PlaneSetup { file, started, sizes, workers, publisher, current };
-        let plane = Arc::new(Plane::new(setup));
+    async fn new(text: &str) -> Self {
+        let plane = Arc::new(Plane::without_workers(parse(text)));
         let prober = Prober::new(Arc::clone(&plane));
         let control = Self { plane, prober };
-        control.reload(text);
+        control.reload(text).await;
         control
     }
 
-    fn reload(&self, text: &str) {
+    async fn reload(&self, text: &str) {
         let config = parse(text);
         let overrides = Overrides::new();
-        let snapshot = compiled(&self.plane, &config, &[Vec::new()], &overrides).unwrap();
-        publish(&self.plane, &config, &snapshot, &overrides);
-        self.plane.current.lock().config = Arc::new(config.clone());
-        self.prober.take_up(&config);
+        let succession = compiled(&self.plane, &config, &[Vec::new()], &overrides).unwrap();
+        let snapshot = Arc::clone(&succession.snapshot);
+        let probes = self.prober.changes(&config, &snapshot, &TlsProbes::default());
+        publish(&self.plane, succession).await;
+        self.plane.current.lock().config = Arc::new(config);
+        self.prober.take_up(probes).await;
     }
 
     fn backend(&self, name: &str) -> Arc<Backend> {
@@ -145,7 +134,7 @@ async fn results(control: &Control, name: &str, count: u64) {
 #[tokio::test]
 async fn a_backend_falls_and_rises_and_says_why() {
     let mut port = Port::closed().await;
-    let control = Control::new(&config(&[("a", port.address)], HEALTH));
+    let control = Control::new(&config(&[("a", port.address)], HEALTH)).await;
     assert!(control.is_up("a"));
     eventually("down", || !control.is_up("a")).await;
     assert_eq!(control.counts("a"), ProbeCounts { passed: 0, failed: 3 });
@@ -160,7 +149,7 @@ async fn a_backend_falls_and_rises_and_says_why() {
 async fn initial_down_waits_for_rise() {
     let port = Port::open().await;
     let health = format!("{HEALTH}\ninitial = \"down\"");
-    let control = Control::new(&config(&[("a", port.address)], &health));
+    let control = Control::new(&config(&[("a", port.address)], &health)).await;
     assert!(!control.is_up("a"));
     eventually("up", || control.is_up("a")).await;
     assert_eq!(control.counts("a"), ProbeCounts { passed: 2, failed: 0 });
@@ -171,12 +160,12 @@ async fn initial_down_waits_for_rise() {
 async fn a_reload_keeps_what_stays_and_ends_what_is_gone() {
     let (dead, live, new) = (Port::closed().await, Port::open().await, Port::closed().await);
     let before = [("dead", dead.address), ("live", live.address)];
-    let control = Control::new(&config(&before, HEALTH));
+    let control = Control::new(&config(&before, HEALTH)).await;
     eventually("down", || !control.is_up("dead")).await;
     let gone = control.backend("live");
     let failed = control.counts("dead").failed;
 
-    control.reload(&config(&[("new", new.address), ("dead", dead.address)], HEALTH));
+    control.reload(&config(&[("new", new.address), ("dead", dead.address)], HEALTH)).await;
     assert!(!control.is_up("dead"));
     assert!(control.counts("dead").failed >= failed);
     assert_eq!(control.reason("dead").unwrap(), "connect refused (3 of 3 probes failed)");
@@ -190,9 +179,9 @@ async fn a_reload_keeps_what_stays_and_ends_what_is_gone() {
 async fn a_reload_brings_new_settings_at_once() {
     let port = Port::closed().await;
     let slow = HEALTH.replace("interval = \"20ms\"", "interval = \"1h\"");
-    let control = Control::new(&config(&[("a", port.address)], &format!("{slow}\nfall = 2")));
+    let control = Control::new(&config(&[("a", port.address)], &format!("{slow}\nfall = 2"))).await;
     eventually("the first probe", || control.counts("a").failed == 1).await;
-    control.reload(&config(&[("a", port.address)], &format!("{HEALTH}\nfall = 2")));
+    control.reload(&config(&[("a", port.address)], &format!("{HEALTH}\nfall = 2"))).await;
     eventually("down", || !control.is_up("a")).await;
     assert_eq!(control.counts("a").failed, 2, "the row went on over the reload");
 }
@@ -202,12 +191,12 @@ async fn a_reload_brings_new_settings_at_once() {
 async fn without_probes_a_backend_is_up_and_keeps_that_until_new_ones_judge() {
     let port = Port::closed().await;
     let text = config(&[("a", port.address)], HEALTH);
-    let control = Control::new(&text);
+    let control = Control::new(&text).await;
     eventually("down", || !control.is_up("a")).await;
-    control.reload(&config(&[("a", port.address)], ""));
+    control.reload(&config(&[("a", port.address)], "")).await;
     assert!(control.is_up("a"));
     assert_eq!((control.reason("a"), control.counts("a")), (None, ProbeCounts::default()));
-    control.reload(&format!("{text}initial = \"down\"\n"));
+    control.reload(&format!("{text}initial = \"down\"\n")).await;
     assert!(control.is_up("a"), "the present verdict counts, not the initial one");
     eventually("down", || !control.is_up("a")).await;
 }
@@ -217,14 +206,14 @@ async fn without_probes_a_backend_is_up_and_keeps_that_until_new_ones_judge() {
 async fn maintenance_stops_probes_and_ready_resumes_them() {
     let (port, other) = (Port::closed().await, Port::open().await);
     let backends = [("a", port.address), ("b", other.address)];
-    let control = Control::new(&config(&backends, HEALTH));
+    let control = Control::new(&config(&backends, HEALTH)).await;
     eventually("down", || !control.is_up("a")).await;
-    control.backend("a").state.set_admin(AdminState::Maint);
+    control.backend("a").state.set_admin(AdminState::Maint, &Tally::default());
     let before = control.counts("a");
     // Absence has no event: the neighbour's probes tell that intervals have passed.
     results(&control, "b", 5).await;
     assert_eq!((control.counts("a"), control.is_up("a")), (before, false));
-    control.backend("a").state.set_admin(AdminState::Ready);
+    control.backend("a").state.set_admin(AdminState::Ready, &Tally::default());
     results(&control, "a", 1).await;
 }
 
@@ -239,7 +228,7 @@ async fn no_more_probes_run_at_once_than_may() {
     let backends: Vec<(&str, SocketAddr)> =
         names.iter().map(String::as_str).zip(addresses).collect();
     let health = format!("{HEALTH}\nprobe = \"http\"");
-    let control = Control::new(&config(&backends, &health));
+    let control = Control::new(&config(&backends, &health)).await;
     let most = control.plane.sizes.probes();
     assert!(most < backends.len());
     // The kernel accepts, and no server answers.
@@ -252,7 +241,8 @@ async fn no_more_probes_run_at_once_than_may() {
 #[tokio::test]
 async fn fewer_failures_than_fall_change_nothing() {
     let mut port = Port::open().await;
-    let control = Control::new(&config(&[("a", port.address)], &format!("{HEALTH}\nfall = 1000")));
+    let control =
+        Control::new(&config(&[("a", port.address)], &format!("{HEALTH}\nfall = 1000"))).await;
     for _ in 0..3 {
         results(&control, "a", 2).await;
         port.open = None;
@@ -271,7 +261,7 @@ async fn fewer_failures_than_fall_change_nothing() {
 async fn the_first_result_explains_the_verdict() {
     let (live, mut dead) = (Port::open().await, Port::closed().await);
     let backends = [("live", live.address), ("dead", dead.address)];
-    let control = Control::new(&config(&backends, &format!("{HEALTH}\nfall = 1000")));
+    let control = Control::new(&config(&backends, &format!("{HEALTH}\nfall = 1000"))).await;
     eventually("results", || control.reason("live").is_some() && control.reason("dead").is_some())
         .await;
     assert_eq!(control.reason("live").unwrap(), "probe passed");
