@@ -5,7 +5,7 @@
 //! of active sessions is exact: claim by increment, check, undo.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
@@ -249,6 +249,8 @@ impl BackendState {
 pub struct PoolState {
     panicking: AtomicBool,
     serving: AtomicBool,
+    /// Primaries that can serve, as of the latest change.
+    primaries: AtomicUsize,
     /// Held for an ejection.
     is_ejecting: AtomicBool,
     /// The number of marks given to backends.
@@ -278,6 +280,12 @@ impl PoolState {
     /// Records it; returns what was recorded before.
     pub fn set_serving(&self, serving: bool) -> bool {
         self.serving.swap(serving, Ordering::Relaxed)
+    }
+
+    /// Records how many primaries the verdicts and operators let serve; returns what was recorded
+    /// before.
+    pub fn set_primaries(&self, count: usize) -> usize {
+        self.primaries.swap(count, Ordering::Relaxed)
     }
 
     /// Does this unless another thread does it for the pool at this moment. Returns whether it was

@@ -8,7 +8,7 @@ use crate::control::plane::overrides::{Overrides, admin_by_file};
 use crate::control::plane::state::Plane;
 use crate::control::reload::compile::compile;
 use crate::control::reload::compile::inputs::Inputs;
-use crate::control::watch::panic::judge_panic;
+use crate::control::watch::panic::judge_pool;
 use crate::control::watch::verdict::set_verdict;
 use crate::control::watch::{outlier, source_ports};
 use crate::shared::{AddressRange, Snapshot};
@@ -59,8 +59,9 @@ pub(crate) fn publish(
     source_ports::take_up(plane, snapshot);
     plane.health.lock().keep(snapshot);
     plane.loss_bells.keep(snapshot);
+    plane.drains.keep(snapshot);
     for pool in snapshot.pools.iter().flatten() {
-        judge_panic(plane, pool);
+        judge_pool(plane, pool);
     }
     plane.workers.wake();
 }
