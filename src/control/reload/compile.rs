@@ -20,8 +20,8 @@ use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::nat64::Nat64;
 use crate::shared::{
     AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Gauge, Generation,
-    HashPlan, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState, RefusalText,
-    Routing, Snapshot, Source, SourceRule, Sources, SpliceMode,
+    HashPlan, Listener, ListenerId, ListenerState, Pool, PoolId, PoolState, RefusalText, Routing,
+    Snapshot, Source, SourceRule, Sources, SpliceMode,
 };
 
 /// The snapshot before the first configuration.
