@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::hash::{Prefix, client_key, key_without_address, value_key};
 use crate::policy::table::{PAYLOAD_BITS, Table, Worth};
 
-/// Bits of the second at which a choice is forgotten, from the start of the process. They come
-/// round after four years; what lies further ahead than a choice can last is over.
+/// Bits of the second of a choice, from the start of the process. They come round after four years,
+/// and a choice lasts at most one. The second at which it ends is not stored: `for` may change.
 const SECOND_BITS: u32 = 27;
 const SECOND_MASK: u64 = (1 << SECOND_BITS) - 1;
 /// Clocks of workers may be on two sides of a full second.
@@ -81,10 +81,9 @@ impl Memory {
         Some(Remembered { backend, is_aging: left < seconds - seconds / 8 })
     }
 
-    /// Remembers a choice from `now_us` on for `seconds`, at most [`SECONDS_MAX`].
+    /// Remembers a choice of `now_us`, where choices last for `seconds`, at most [`SECONDS_MAX`].
     pub fn remember(&self, key: u64, backend: u16, now_us: u64, seconds: u32) {
-        let until = (second(now_us) + u64::from(seconds)) & SECOND_MASK;
-        let state = u64::from(backend) << SECOND_BITS | until;
+        let state = u64::from(backend) << SECOND_BITS | second(now_us) & SECOND_MASK;
         let worth = |other| match left(other, now_us, seconds) {
             None => Worth::Nothing,
             Some(left) => Worth::Live(left.into()),
@@ -112,9 +111,10 @@ fn second(now_us: u64) -> u64 {
 
 /// Seconds until a state is over; `None` when it is.
 fn left(state: u64, now_us: u64, seconds: u32) -> Option<u32> {
-    let left = (state & SECOND_MASK).wrapping_sub(second(now_us)) & SECOND_MASK;
-    let left = u32::try_from(left).ok()?;
-    (1..=seconds.saturating_add(SKEW)).contains(&left).then_some(left)
+    let age = second(now_us).wrapping_sub(state) & SECOND_MASK;
+    let is_ahead = age > SECOND_MASK - u64::from(SKEW);
+    let age = if is_ahead { 0 } else { u32::try_from(age).ok()? };
+    seconds.checked_sub(age).filter(|left| *left > 0)
 }
 
 #[cfg(test)]
@@ -176,25 +176,36 @@ mod tests {
         assert_eq!(memory.live_evictions(), 1);
     }
 
+    /// Sometimes, the time for which choices last from now on.
+    fn reloaded() -> impl Strategy<Value = Option<u32>> {
+        prop::option::weighted(0.1, 1_u32..12)
+    }
+
     proptest! {
         #[test]
         fn what_is_recalled_was_the_last_choice(
+            before_round in 0_u64..100,
             steps in prop::collection::vec(
-                (0_u64..6, any::<u16>(), 0_u64..4, any::<bool>()), 1..80,
+                (0_u64..6, any::<u16>(), 0_u64..4, any::<bool>(), reloaded()),
+                1..80,
             ),
         ) {
-            // If this fails, a client is sent to a backend that another client chose.
+            // If this fails, a client is sent to a backend that another client chose; or when the
+            // clock comes round, or a reload changes `for`, choices are lost that should last, the
+            // latest first, or last that should not.
             let memory = Memory::new(1024, 9);
             let mut model: HashMap<u64, (u16, u64)> = HashMap::new();
-            let mut now = 0;
-            for (client, backend, pause, remembers) in steps {
+            let mut now = (1 << SECOND_BITS) - before_round;
+            let mut lasts = 6;
+            for (client, backend, pause, remembers, reloaded) in steps {
                 now += pause;
+                lasts = reloaded.unwrap_or(lasts);
                 if remembers {
-                    memory.remember(key(client), backend, now * SECOND, 6);
-                    model.insert(client, (backend, now + 6));
+                    memory.remember(key(client), backend, now * SECOND, lasts);
+                    model.insert(client, (backend, now));
                 }
-                let wanted = model.get(&client).filter(|(_, until)| now < *until);
-                let found = memory.recall(key(client), now * SECOND, 6);
+                let wanted = model.get(&client).filter(|(_, at)| now < at + u64::from(lasts));
+                let found = memory.recall(key(client), now * SECOND, lasts);
                 prop_assert_eq!(found.map(|c| c.backend), wanted.map(|(backend, _)| *backend));
             }
         }
