@@ -14,6 +14,9 @@ use super::random::{self, Drawn};
 
 /// One tick of the average's clock: 2^16 µs, about 66 ms. 32 bits of ticks last 8 years.
 const TICK_SHIFT: u32 = 16;
+/// Ticks by which the clock of one worker may be behind another's: over an hour. A time that seems
+/// to lie further ahead is an old one: else it would not fade from the middle of the round on.
+const BEHIND_MAX: u32 = 1 << 16;
 /// Ticks in which what is left of an older time halves: about 7 s, a time constant of 10 s.
 const HALF_LIFE: u32 = 107;
 /// Times are kept in sixteenths of a microsecond: what fades in one tick must not round to nothing.
@@ -80,7 +83,7 @@ impl Latency {
     /// it.
     fn age(self, now: u32) -> u32 {
         let age = now.wrapping_sub(self.tick());
-        if age > u32::MAX / 2 { 0 } else { age }
+        if age > u32::MAX - BEHIND_MAX { 0 } else { age }
     }
 }
 
@@ -253,6 +256,31 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_time_fades_when_the_clock_comes_round_as_at_any_other_moment(
+            elapsed_us in 1..3 * SECOND,
+            before_round in 0_u32..2_000,
+            ages in prop::collection::vec(0..u32::MAX - BEHIND_MAX, 1..20),
+        ) {
+            // If this fails, a slow backend that was not asked for years counts as slow for years,
+            // or one becomes fast, or slow, at the moment at which the clock comes round.
+            let round = 1_u64 << (32 + TICK_SHIFT);
+            let tick = |number: u32| u64::from(number) << TICK_SHIFT;
+            let at_start = Latency::default().observe(elapsed_us, round);
+            let at_end = Latency::default().observe(elapsed_us, round - tick(before_round));
+            let mut ages = ages;
+            ages.sort_unstable();
+            let mut last = u32::MAX;
+            for age in ages {
+                let cost = at_start.cost(round + tick(age));
+                prop_assert_eq!(at_end.cost(round - tick(before_round) + tick(age)), cost);
+                prop_assert!(cost <= Some(last), "{:?} after {}", cost, last);
+                last = cost.unwrap();
+            }
+            let behind = Latency::default().observe(elapsed_us, round).cost(round - tick(1));
+            prop_assert_eq!(behind, at_start.cost(round), "the clock of another worker");
+        }
+
         #[test]
         fn only_eligible_ones_and_always_one_of_them(
             members in prop::collection::vec(
