@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use evenkeel::config::{EventRate, pace};
 
 /// The configuration file unless another is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
@@ -73,10 +74,10 @@ pub(crate) enum Verb {
     ///
     /// Example: `evenkeel explain web 192.0.2.7`
     Explain(Explain),
-    /// Let a backend keep its sessions but take no new ones.
+    /// Let a backend keep its sessions but take no new ones; with `--reset`, end its sessions.
     ///
-    /// Example: `evenkeel drain web/10.0.0.1:80`
-    Drain(OneBackend),
+    /// Example: `evenkeel drain web/10.0.0.1:80 --reset --pace 10/s`
+    Drain(DrainOptions),
     /// Let a backend serve again.
     ///
     /// Example: `evenkeel ready web/10.0.0.1:80`
@@ -211,6 +212,20 @@ pub(crate) struct OneBackend {
     /// The backend.
     #[arg(value_name = "POOL/BACKEND", value_parser = backend_name)]
     pub(crate) backend: BackendName,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainOptions {
+    #[command(flatten)]
+    pub(crate) target: OneBackend,
+    /// Reset its sessions, so that clients come back to other backends.
+    #[arg(long)]
+    pub(crate) reset: bool,
+    /// With `--reset`: sessions to reset in a time, over all workers, those at rest first; all at
+    /// once without it.
+    #[arg(long, value_name = "N/s", requires = "reset", value_parser = pace)]
+    pub(crate) pace: Option<EventRate>,
 }
 
 /// `POOL/BACKEND`.

@@ -36,7 +36,7 @@ fn perform(verb: Verb) -> ExitCode {
             remote::status(&target, manner)
         }
         Verb::Explain(question) => remote::explain(&question),
-        Verb::Drain(target) => remote::backend(&target, "drain", String::new()),
+        Verb::Drain(options) => remote::drain(&options),
         Verb::Ready(target) => remote::backend(&target, "ready", String::new()),
         Verb::Maint(target) => remote::backend(&target, "maint", String::new()),
         Verb::Weight { target, weight } => {

@@ -11,62 +11,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use support::{Backend, PATIENCE, Proxy, Setup, connect, eventually, within};
-
-const PROBES: &str = "[pool.back.health]\nprobe = \"http\"\ninterval = \"40ms\"\n\
-                      fast_interval = \"20ms\"\ndown_backoff = \"40ms\"";
-
-/// Answers probes as it is told, and sends everything else back.
-fn switchable(is_well: &Arc<AtomicBool>) -> Backend {
-    let is_well = Arc::clone(is_well);
-    Backend::serving(move |mut stream, _| {
-        let mut buffer = [0; 1024];
-        loop {
-            let count = stream.read(&mut buffer)?;
-            if buffer[..count].starts_with(b"GET ") {
-                let status = if is_well.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
-                stream.write_all(
-                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
-                )?;
-            } else if count > 0 {
-                stream.write_all(&buffer[..count])?;
-            }
-            if count == 0 {
-                return stream.shutdown(Shutdown::Write);
-            }
-        }
-    })
-}
-
-/// Whether a byte comes back; false after a reset.
-fn echoes(client: &mut TcpStream) -> bool {
-    let answer = client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
-    match answer {
-        Ok(()) => true,
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
-        Err(error) => panic!("neither an echo nor a reset: {error}"),
-    }
-}
-
-fn clients(proxy: &Proxy, count: usize) -> Vec<TcpStream> {
-    let mut clients: Vec<_> = (0..count).map(|_| connect(proxy.address())).collect();
-    assert!(clients.iter_mut().all(echoes));
-    clients
-}
-
-fn wait_until(proxy: &Proxy, backend: &str, state: &str) {
-    eventually(&format!("{backend} is {state}"), PATIENCE, || {
-        (proxy.backend("back", backend).state == state).then_some(())
-    });
-}
+use support::switched::{PROBES, clients, echoes, switchable, wait_until};
+use support::{Backend, PATIENCE, Setup, connect, eventually, within};
 
 /// A pool of which the first backend, which can be switched off, gets all clients.
 fn pair(on_down: &str) -> (Setup, [Backend; 2], Arc<AtomicBool>) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use evenkeel::config::units::show_rate;
 use evenkeel::control::admin::client::{self, AdminReply, ClientError};
 use evenkeel::control::status::Status;
 use evenkeel::control::status::text;
@@ -12,7 +13,7 @@ use serde::Deserialize;
 
 use crate::cli::exit::BAD_CONFIG;
 use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
-use crate::cli::{DEFAULT_FILE, Explain, OneBackend, Reload, Target};
+use crate::cli::{DEFAULT_FILE, DrainOptions, Explain, OneBackend, Reload, Target};
 
 /// HTTP: done.
 const OK: u16 = 200;
@@ -235,7 +236,18 @@ struct Obeyed {
     warning: Option<String>,
 }
 
-/// `drain`, `ready`, `maint`; `weight` with a body.
+/// `drain`.
+pub(crate) fn drain(options: &DrainOptions) -> ExitCode {
+    let DrainOptions { target, reset, pace } = options;
+    let body = match (reset, pace) {
+        (false, _) => String::new(),
+        (true, None) => r#"{"reset": true}"#.to_owned(),
+        (true, Some(rate)) => format!(r#"{{"reset": true, "pace": "{}"}}"#, show_rate(*rate)),
+    };
+    backend(target, "drain", body)
+}
+
+/// `ready`, `maint`, `forget`; `drain` and `weight` with a body.
 pub(crate) fn backend(target: &OneBackend, verb: &str, body: String) -> ExitCode {
     try_backend(target, verb, body).unwrap_or_else(VerbFailure::tell)
 }

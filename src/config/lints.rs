@@ -6,6 +6,7 @@ use crate::policy::health::probe_step::ProbeStep;
 use super::backend::Member;
 use super::file::{Section, shown};
 use super::health::Probe;
+use super::leave::LeaveConfig;
 use super::listener::ListenerConfig;
 use super::payload::escaped;
 use super::pool::PoolConfig;
@@ -65,9 +66,30 @@ pub(super) fn lint_pool(
                 .hint("without `health` no backend comes up again; add probes if that is meant");
         report.warning(&slow_start.place, finding);
     }
+    lint_on_up(pool, section, members, report);
     if let Some(health) = section.open("health", report) {
         lint_probe(pool, &health, members, report);
     }
+}
+
+/// Warns about an `on_up` for which there is no backup, or no other backend.
+fn lint_on_up(
+    pool: &PoolConfig,
+    section: &Section<'_>,
+    members: &[Member],
+    report: &mut Report<'_>,
+) {
+    let Some(on_up) = section.own("on_up").filter(|_| pool.on_up != LeaveConfig::Keep) else {
+        return;
+    };
+    let backups = members.iter().filter(|member| member.backend.backup).count();
+    let (what, remedy) = match backups {
+        0 => ("is a backup", "write `backup = true` for one"),
+        all if all == members.len() => ("is a primary", "leave `backup` out for one"),
+        _ => return,
+    };
+    let finding = Finding::new(format!("`on_up` has no effect: no backend of this pool {what}"));
+    report.warning(&on_up.place, finding.hint(format!("{remedy}, or remove `on_up`")));
 }
 
 /// Warns about backends that get no session because of their weight.

@@ -20,7 +20,7 @@ use super::file::{Section, bare_or_quoted};
 use super::hash::{HashKey, HashKeyForm, hash_key, load_factor, table_size};
 use super::health::{HEALTH, Health, Probe, health};
 use super::key::{Argument, Companion, IfIdle, Key, KeyTable, Shape, Values, words};
-use super::on_down::{OnDownConfig, OnDownForm, on_down};
+use super::leave::{LeaveConfig, LeaveForm, leave};
 use super::outlier::{self, OUTLIER, outlier};
 use super::prefix::{self, HASH_PREFIX, prefix};
 use super::queue::{self, QUEUE, queue};
@@ -144,12 +144,20 @@ pub(super) static POOL: KeyTable = KeyTable {
             "When at most this share of the pool's backends is healthy, those that probes or \
                     sessions took out are tried again.",
         ),
-        Key::new("on_down", Shape::WordWith(words::<OnDownForm>, Argument::Rate))
+        Key::new("on_down", Shape::WordWith(words::<LeaveForm>, Argument::Rate))
             .default("keep")
             .note(" (any rate)")
             .reload("now")
             .beside(WITH_HEALTH)
             .means("What happens to sessions of a backend that its probes (`health`) take down."),
+        Key::new("on_up", Shape::WordWith(words::<LeaveForm>, Argument::Rate))
+            .default("keep")
+            .note(" (any rate)")
+            .reload("now")
+            .means(
+                "What happens to sessions on backups when a primary, a backend that is no backup, \
+                    can serve again.",
+            ),
         Key::new("health", Shape::TableOrFalse(&HEALTH))
             .or_else("no probes")
             .reload("now")
@@ -185,7 +193,9 @@ pub struct PoolConfig {
     /// Connect from the client's own address. Not together with `source`.
     pub transparent: bool,
     /// What happens to sessions of a backend that goes down.
-    pub on_down: OnDownConfig,
+    pub on_down: LeaveConfig,
+    /// What happens to sessions on backups when a primary can serve again.
+    pub on_up: LeaveConfig,
     /// Active probes; `None` when the table is absent.
     pub health: Option<Health>,
 }
@@ -217,7 +227,8 @@ pub(super) fn pool(
         terms,
         source,
         transparent: section.boolean_or_default("transparent", report),
-        on_down: section.read_or_default("on_down", report, on_down),
+        on_down: section.read_or_default("on_down", report, leave),
+        on_up: section.read_or_default("on_up", report, leave),
         health,
     };
     tlvs::compare_version(section, pool.terms.send_proxy, report);
@@ -331,6 +342,7 @@ impl PoolConfig {
             .given(slow_start, |out, time| out.duration("slow_start", time))
             .text("panic_threshold", panic_threshold)
             .text("on_down", self.on_down)
+            .text("on_up", self.on_up)
     }
 }
 

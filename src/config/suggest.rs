@@ -94,6 +94,7 @@ const KEYS: &[(&[&str], &[&str])] = &[
     (&["tfo", "fastopen"], &["fast_open"]),
     (&["slowstart"], &["slow_start"]),
     (&["on_marked_down"], &["on_down"]),
+    (&["on_marked_up"], &["on_up"]),
     (&["log_level", "loglevel"], &["level", "log"]),
 ];
 

@@ -24,8 +24,13 @@ impl Tick {
 
     /// The moment `delay` later.
     pub fn after(self, delay: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(micros(delay)))
     }
+}
+
+/// In whole microseconds, at most `u64::MAX`; without a detour over 128 bits.
+fn micros(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(time.subsec_micros()))
 }
 
 /// Where the time comes from.
@@ -42,6 +47,19 @@ impl Clock {
 
     /// Reads the clock.
     pub fn now(self) -> Tick {
-        Tick(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Tick(micros(self.start.elapsed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // If this fails, deadlines are off, or one that is never wraps to now.
+    #[test]
+    fn microseconds_are_whole_and_bounded() {
+        assert_eq!(micros(Duration::new(3, 1_999)), 3_000_001);
+        assert_eq!(micros(Duration::MAX), u64::MAX);
+        assert_eq!(Tick::from_micros(5).after(Duration::MAX), Tick::from_micros(u64::MAX));
     }
 }

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
 
-use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::client::Client;
 use crate::shared::{
-    Address, BackendId, Generation, Listener, SessionLog, Subscriber, WorkerState,
+    Address, Generation, LeaveOrder, Listener, SessionLog, Subscriber, WorkerState,
 };
 use crate::sys::socket::ListenOptions;
 
@@ -51,13 +50,8 @@ pub enum Command<K: Kernel = Linux> {
     Take(Box<Arrival<K>>),
     /// Serve what waits in the accept queues, then close all listening sockets.
     StopListening,
-    /// Reset the sessions of a backend that went down, as its pool says.
-    BackendDown {
-        /// Which.
-        backend: BackendId,
-        /// The pace, which all workers share.
-        pace: Arc<SharedRate>,
-    },
+    /// Reset the sessions that a backend has by now, as long as this order holds.
+    Leave(Arc<LeaveOrder>),
     /// Reset all sessions.
     ResetAll,
     /// Leave the loop.

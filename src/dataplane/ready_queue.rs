@@ -57,9 +57,8 @@ pub struct ReadyQueue<T> {
     light: VecDeque<T>,
     bulk: VecDeque<T>,
     bounds: TurnBounds,
-    /// Work that may still be done, and runs that may still begin, in this part of the turn.
+    /// Work that may still be done in this part of the turn.
     left: u64,
-    runs: usize,
     /// Bulk moved since the last light sessions ran.
     was_long: bool,
 }
@@ -69,7 +68,7 @@ impl<T> ReadyQueue<T> {
     #[must_use]
     pub fn new(bounds: TurnBounds) -> Self {
         let (light, bulk) = (VecDeque::new(), VecDeque::new());
-        Self { light, bulk, bounds, left: 0, runs: 0, was_long: false }
+        Self { light, bulk, bounds, left: 0, was_long: false }
     }
 
     /// Whether no session can move.
@@ -99,32 +98,31 @@ impl<T> ReadyQueue<T> {
         }
     }
 
-    /// Begins the part of a turn that runs light sessions: those that wait by now.
+    /// Begins the part of a turn that runs light sessions: how many may run, those that wait by
+    /// now.
     #[inline]
-    pub fn begin_light(&mut self) {
+    pub fn begin_light(&mut self) -> usize {
         self.left = self.bounds.light;
-        self.runs = self.light.len().min(self.bounds.runs);
         self.was_long = false;
+        self.light.len().min(self.bounds.runs)
     }
 
-    /// The next light session of this turn.
+    /// The next light session, as long as this part of the turn has room.
     #[inline]
     pub fn next_light(&mut self) -> Option<T> {
-        self.runs = self.runs.checked_sub(1)?;
-        self.light.pop_front()
+        if self.left == 0 { None } else { self.light.pop_front() }
     }
 
-    /// Begins the part of a turn that runs bulk sessions: those that wait by now.
-    pub fn begin_bulk(&mut self) {
+    /// Begins the part of a turn that runs bulk sessions: how many may run, those that wait by now.
+    pub fn begin_bulk(&mut self) -> usize {
         self.left = self.bounds.bulk;
-        self.runs = self.bulk.len().min(self.bounds.runs);
         self.was_long = true;
+        self.bulk.len().min(self.bounds.runs)
     }
 
-    /// The next bulk session of this turn.
+    /// The next bulk session, as long as this part of the turn has room.
     pub fn next_bulk(&mut self) -> Option<T> {
-        self.runs = self.runs.checked_sub(1)?;
-        self.bulk.pop_front()
+        if self.left == 0 { None } else { self.bulk.pop_front() }
     }
 
     /// Bytes that a session of this kind may move in one direction in one run.
@@ -140,11 +138,7 @@ impl<T> ReadyQueue<T> {
     #[inline]
     pub fn moved(&mut self, copied: u64, spliced: u64) -> Weight {
         let work = spliced + copied * COPY_WORK;
-        match self.left.checked_sub(work) {
-            Some(left) => self.left = left,
-            // This part of the turn is over.
-            None => self.runs = 0,
-        }
+        self.left = self.left.saturating_sub(work);
         if copied + spliced >= self.bounds.light_run { Weight::Bulk } else { Weight::Light }
     }
 }
@@ -186,21 +180,21 @@ mod tests {
             Weight::Light => ReadyQueue::next_light,
             Weight::Bulk => ReadyQueue::next_bulk,
         };
-        match part {
+        let runs = match part {
             Weight::Light => queue.begin_light(),
             Weight::Bulk => queue.begin_bulk(),
-        }
-        let (mut work, mut longest, mut runs) = (0, 0, 0);
-        while let Some(sample) = next(queue) {
+        };
+        assert!(runs <= BOUNDS.runs, "{runs} runs in a turn");
+        let (mut work, mut longest) = (0, 0);
+        for _ in 0..runs {
+            let Some(sample) = next(queue) else { break };
             assert_eq!(sample.weight, part);
             let (copied, spliced) = sample.moves(queue.run_bytes(part));
             work += spliced + copied * COPY_WORK;
-            runs += 1;
             longest = longest.max(turn - sample.since);
             let weight = queue.moved(copied, spliced);
             queue.push(Sample { weight, since: turn, ..sample }, weight);
         }
-        assert!(runs <= BOUNDS.runs, "{runs} runs in a turn");
         (work, longest)
     }
 
@@ -244,10 +238,9 @@ mod tests {
     fn a_session_runs_once_in_a_part_of_a_turn() {
         let mut queue = ReadyQueue::new(TurnBounds::SERVING);
         queue.push(1, Weight::Light);
-        queue.begin_light();
+        assert_eq!(queue.begin_light(), 1);
         assert_eq!(queue.next_light(), Some(1));
         queue.push(1, Weight::Light);
-        assert_eq!(queue.next_light(), None);
         assert!(!queue.has_bulk() && !queue.is_empty() && !queue.was_long());
     }
 }

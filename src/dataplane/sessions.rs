@@ -167,8 +167,8 @@ impl<K: Kernel> Sessions<K> {
 
     /// Runs the light sessions that can move.
     pub(super) fn run_light(&mut self) {
-        self.desk.ready.begin_light();
-        while let Some(key) = self.desk.ready.next_light() {
+        for _ in 0..self.desk.ready.begin_light() {
+            let Some(key) = self.desk.ready.next_light() else { return };
             self.run(key);
         }
     }
@@ -176,8 +176,8 @@ impl<K: Kernel> Sessions<K> {
     /// Runs bulk sessions that can move, as many as the turn has room for.
     #[inline(never)]
     pub(super) fn run_bulk(&mut self) {
-        self.desk.ready.begin_bulk();
-        while let Some(key) = self.desk.ready.next_bulk() {
+        for _ in 0..self.desk.ready.begin_bulk() {
+            let Some(key) = self.desk.ready.next_bulk() else { return };
             self.run(key);
         }
     }

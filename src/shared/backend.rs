@@ -5,7 +5,7 @@
 //! of active sessions is exact: claim by increment, check, undo.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
@@ -212,6 +212,8 @@ pub struct PoolState {
     serving: AtomicBool,
     /// What the verdicts on its backends come to.
     pub tally: Tally,
+    /// Primaries that can serve, as of the latest change.
+    primaries: AtomicUsize,
     /// Held for an ejection.
     is_ejecting: AtomicBool,
     /// The number of marks given to backends.
@@ -241,6 +243,12 @@ impl PoolState {
     /// Records it; returns what was recorded before.
     pub fn set_serving(&self, serving: bool) -> bool {
         self.serving.swap(serving, Ordering::Relaxed)
+    }
+
+    /// Records how many primaries the verdicts and operators let serve; returns what was recorded
+    /// before.
+    pub fn set_primaries(&self, count: usize) -> usize {
+        self.primaries.swap(count, Ordering::Relaxed)
     }
 
     /// Does this unless another thread does it for the pool at this moment. Returns whether it was

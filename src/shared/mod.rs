@@ -7,6 +7,8 @@
 mod backend;
 mod failure_evidence;
 mod ids;
+mod leave;
+mod leave_order;
 mod offenders;
 mod pick;
 mod publish;
@@ -26,13 +28,15 @@ pub use crate::policy::terms::{
 pub use backend::{BackendState, Claim, PoolState};
 pub use failure_evidence::FailureEvidence;
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
+pub use leave::Leave;
+pub use leave_order::{LeaveCause, LeaveOrder};
 pub use offenders::{Offender, Offenders, most_frequent};
 pub use pick::{By, Obstacle, Pick, Skip, note_skip};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
 pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
-    AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, OnDown, Pool, RefusalText,
+    AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, Pool, RefusalText,
     Routing, Snapshot, Sticky,
 };
 pub use source::{Source, SourcePort, SourceRule, Sources, Spill};

@@ -206,6 +206,10 @@ pub enum CloseReason {
     Lifetime,
     /// Its backend went down and `on_down` says to reset such sessions.
     BackendDown,
+    /// Its backend is a backup, a primary can serve again, and `on_up` says to reset such sessions.
+    PrimaryUp,
+    /// An operator had the sessions of its backend reset (`drain --reset`).
+    DrainReset,
     /// `drain_timeout` passed, or a second signal asked to stop at once.
     Drain,
     /// Something that should not happen; the words in the log say what.
@@ -220,7 +224,7 @@ impl CloseReason {
     }
 
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -231,6 +235,8 @@ impl CloseReason {
         Self::HalfClosed,
         Self::Lifetime,
         Self::BackendDown,
+        Self::PrimaryUp,
+        Self::DrainReset,
         Self::Drain,
         Self::Internal,
     ];
@@ -255,6 +261,8 @@ impl CloseReason {
             Self::HalfClosed => "half_closed_timeout",
             Self::Lifetime => "max_lifetime",
             Self::BackendDown => "backend_down",
+            Self::PrimaryUp => "primary_up",
+            Self::DrainReset => "drain_reset",
             Self::Drain => "drain",
             Self::Internal => "internal",
         }
@@ -270,8 +278,9 @@ impl CloseReason {
             Self::ClientGone => "CC",
             Self::Idle | Self::HalfClosed | Self::ClientTimeout => "cD",
             Self::BackendTimeout => "sD",
-            Self::Lifetime | Self::Drain => "KD",
+            Self::Lifetime | Self::Drain | Self::DrainReset => "KD",
             Self::BackendDown => "DD",
+            Self::PrimaryUp => "UD",
             Self::Internal => "ID",
         }
     }
@@ -290,6 +299,8 @@ impl CloseReason {
             Self::HalfClosed => "half_closed_timeout reached",
             Self::Lifetime => "max_lifetime reached",
             Self::BackendDown => "backend went down",
+            Self::PrimaryUp => "a primary can serve again",
+            Self::DrainReset => "reset by an operator",
             Self::Drain => "drain ended",
             Self::Internal => "internal error",
         }

@@ -12,7 +12,6 @@ use crate::policy::address_range::AddressRange;
 use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::admit::admission::{Asked, Rules};
 use crate::policy::admit::limiter::{LimitKey, Limiter};
-use crate::policy::admit::meter::Meter;
 use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::balance::Balance;
 use crate::policy::balance::hash::Prefix;
@@ -26,6 +25,7 @@ use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
 use super::backend::{BackendState, PoolState};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
+use super::leave::Leave;
 use super::pick::Obstacle;
 use super::source::{Source, SourceRule, Sources};
 use super::stats::{Gauge, LimitState, ListenerState};
@@ -273,7 +273,9 @@ pub struct Pool {
     /// What holds for each session that goes there.
     pub terms: PoolTerms,
     /// What happens to sessions of a backend that goes down.
-    pub on_down: OnDown,
+    pub on_down: Leave,
+    /// What happens to sessions on backups when a primary can serve again.
+    pub on_up: Leave,
     /// What stays over reloads.
     pub state: Arc<PoolState>,
 }
@@ -354,17 +356,6 @@ pub struct Sticky {
     pub seconds: u32,
     /// Clients, as configured.
     pub size: u32,
-}
-
-/// What happens to sessions of a backend that goes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDown {
-    /// They go on.
-    Keep,
-    /// All are reset.
-    Reset,
-    /// They are reset one after the other, at this rate over all workers.
-    Pace(Meter),
 }
 
 /// The part of a client that is hashed, and how.

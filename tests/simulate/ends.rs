@@ -1,11 +1,14 @@
 //! The promises about an end: what both peers see fits what happened, and so does the line in the
 //! session log.
 
+use std::time::Duration;
+
+use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::stream::wire::Side;
 use evenkeel::policy::client::Client;
 use evenkeel::policy::terms::OnIdle;
 use evenkeel::shared::{
-    CloseReason, Detail, EndCode, HeldOutcome, LimitAction, OnDown, Protocol, RefuseReason,
+    CloseReason, Detail, EndCode, HeldOutcome, Leave, LimitAction, Protocol, RefuseReason,
     SessionRecord,
 };
 
@@ -17,13 +20,25 @@ use super::socket::Socket;
 use super::visit::Visit;
 use super::words::Opening;
 
+/// How long a pace spares sessions that are not at rest.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// That sessions were told to leave a backend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ToldToLeave {
+    pub(crate) reason: CloseReason,
+    pub(crate) since: Tick,
+    /// When it was taken back.
+    pub(crate) until: Option<Tick>,
+}
+
 /// What has happened to the worker so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Happened {
     pub(crate) has_changed: bool,
     pub(crate) has_stopped: bool,
     pub(crate) has_reset_all: bool,
-    pub(crate) was_down: bool,
+    pub(crate) told_to_leave: Option<ToldToLeave>,
 }
 
 /// The end of one client.
@@ -111,13 +126,43 @@ impl EndOf<'_> {
             CloseReason::Idle | CloseReason::HalfClosed => true,
             CloseReason::Lifetime => setting.lifetime.is_some(),
             CloseReason::Drain => self.happened.has_reset_all,
-            CloseReason::BackendDown => self.happened.was_down && setting.on_down != OnDown::Keep,
+            CloseReason::BackendDown | CloseReason::PrimaryUp | CloseReason::DrainReset => {
+                self.has_to_leave(reason)
+            }
             CloseReason::ClientGone | CloseReason::Internal => false,
         };
         if !has_happened {
             problems.push("nothing of that kind has happened".into());
         }
         self.cut(reason, backend, problems);
+    }
+
+    /// When it was decided that it ends, if that was evenkeel's decision.
+    pub(crate) fn decided(&self) -> Tick {
+        self.visit.cut.map_or(self.network.now, |cut| cut.since)
+    }
+
+    /// Whether its backend was to be left for this reason when that was decided.
+    fn has_to_leave(&self, reason: CloseReason) -> bool {
+        let Some(told) = self.happened.told_to_leave.filter(|told| told.reason == reason) else {
+            return false;
+        };
+        let index = self.record.backend.as_ref().map(|backend| backend.id.index() as u32);
+        let is_that_one = match reason {
+            CloseReason::PrimaryUp => index.is_some_and(|index| self.house.is_backup(index)),
+            _ => index == Some(0),
+        };
+        let decided = self.decided();
+        let is_told = told.since <= decided && told.until.is_none_or(|until| decided <= until);
+        is_that_one && is_told && self.house.setting.leave != Leave::Keep
+    }
+
+    /// Whether there was time to wait until a session is at rest that has to end for this reason.
+    fn has_time(&self, reason: CloseReason) -> bool {
+        let told = self.happened.told_to_leave.filter(|told| told.reason == reason);
+        let is_paced = matches!(self.house.setting.leave, Leave::Pace(_));
+        reason == CloseReason::Lifetime && !self.is_overdue()
+            || is_paced && told.is_some_and(|told| self.decided() < told.since.after(GRACE))
     }
 
     /// Of a session that never had a backend there is little to say.
@@ -153,10 +198,10 @@ impl EndOf<'_> {
             if target.reset {
                 continue;
             }
-            if reason == CloseReason::Lifetime && !self.is_overdue() {
+            if self.has_time(reason) {
                 let is_at_rest = source.got() == target.taken() && self.visit.cut.is_none();
                 if !is_at_rest {
-                    problems.push(format!("bytes for the {to} are cut off by age, with time left"));
+                    problems.push(format!("bytes for the {to} are cut off, with time left"));
                 }
             }
             let was_told_all = source.peer_finished && target.shut;
@@ -268,7 +313,7 @@ impl EndOf<'_> {
         is_tried_out
             || waited && setting.queue.is_some()
             || setting.backend_max.is_some()
-            || self.happened.was_down
+            || self.happened.told_to_leave.is_some()
             || self.happened.has_changed && is_empty
             || matches!(self.record.detail, Detail::Observed(_))
             || matches!(self.record.detail, Detail::Held(_))

@@ -158,7 +158,7 @@ impl House {
             address,
             weight: 1,
             sessions_max: self.setting.backend_max,
-            backup: false,
+            backup: self.is_backup(index),
             measured: false,
             source,
             line: self.setting.queue.map(|_| Arc::clone(&self.pools[pool].line)),
@@ -166,7 +166,18 @@ impl House {
         }
     }
 
-    fn pool(&self, which: usize, members: Vec<Arc<Backend>>) -> Pool {
+    /// Whether it is the last of its pool, and that one serves only when no other can.
+    pub(crate) fn is_backup(&self, index: u32) -> bool {
+        self.setting.has_backup && (index + 1).is_multiple_of(self.setting.backends)
+    }
+
+    /// The states of the backends of the first pool that serve.
+    pub(crate) fn primaries(&self) -> impl Iterator<Item = &Arc<BackendState>> {
+        let own = (0..self.setting.backends).zip(&self.backends);
+        own.filter(|(index, _)| !self.is_backup(*index)).map(|(_, state)| state)
+    }
+
+    fn group(&self, members: Vec<Arc<Backend>>) -> Group {
         let weights = vec![1; members.len()];
         let balance = match (self.setting.balance, members.len()) {
             (_, 0) => Balance::Empty,
@@ -175,6 +186,11 @@ impl House {
             (2, _) => Balance::RandomTwo(weights),
             _ => Balance::First,
         };
+        Group { members, balance }
+    }
+
+    fn pool(&self, which: usize, members: Vec<Arc<Backend>>) -> Pool {
+        let (backup, primary) = members.into_iter().partition(|member| member.backup);
         let setting = &self.setting;
         let hash = HashPlan {
             said: None,
@@ -188,8 +204,8 @@ impl House {
             name: String::new(),
             hash,
             sticky: None,
-            primary: Group { members, balance },
-            backup: Group { members: Vec::new(), balance: Balance::Empty },
+            primary: self.group(primary),
+            backup: self.group(backup),
             terms: PoolTerms {
                 connect_timeout: CONNECT_TIMEOUT,
                 retries: RETRIES,
@@ -203,7 +219,8 @@ impl House {
                 panic_threshold: PanicThreshold::AtMost(0),
                 outlier: None,
             },
-            on_down: setting.on_down,
+            on_down: setting.leave,
+            on_up: setting.leave,
             state: Arc::clone(&self.pools[which]),
         }
     }

@@ -48,7 +48,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 44] = [
+const REACHED: [(&str, u64); 49] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -93,6 +93,11 @@ const REACHED: [(&str, u64); 44] = [
     ("order Stop with open", 300),
     ("order Drain with open", 600),
     ("order Down with open", 350),
+    ("order Back with open", 350),
+    ("order Empty with open", 350),
+    ("PrimaryUp", 200),
+    ("DrainReset", 200),
+    ("several leave at a pace", 10),
 ];
 
 /// Runs schedules from `first` on; the first seed that shows a problem, with what it shows.

@@ -11,20 +11,20 @@ use crossbeam::channel::{Receiver, unbounded};
 use evenkeel::dataplane::Command;
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::session::stage::Stage;
-use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::client::Client;
 use evenkeel::shared::{
-    BackendId, CloseReason, ClosedSession, LimitAction, Protocol, Publisher, SessionLog,
+    AdminState, BackendId, CloseReason, ClosedSession, Leave, LeaveCause, LeaveOrder, LimitAction,
+    Protocol, Publisher, SessionLog,
 };
 
 use super::bytes::Speech;
 use super::checks::{self, LATE_MAX, LINE_LOOK, Look};
-use super::ends::{EndOf, Happened, Said, said};
+use super::ends::{EndOf, Happened, Said, ToldToLeave, said};
 use super::house::{House, client_ip};
 use super::kernel::{ListeningHandle, Scripted, SharedNetwork};
 use super::network::{Dialing, Network};
 use super::peers;
-use super::setting::{Change, Order, Setting};
+use super::setting::{Change, LEAVE_INTERVAL, Order, Setting};
 use super::socket::Socket;
 use super::visit::{self, Visit};
 use super::words::{self, Opening};
@@ -77,6 +77,9 @@ struct Run {
     publisher: Publisher,
     visits: Vec<Visit>,
     happened: Happened,
+    /// The order to leave a backend, and when each session was told by it to end.
+    leave_order: Option<Arc<LeaveOrder>>,
+    left: Vec<Tick>,
     now: Tick,
     /// Since when there has been a place for a client in line.
     free_since: Option<Tick>,
@@ -107,7 +110,7 @@ impl Plan {
         Self {
             coming: setting.clients,
             wild: 0,
-            silent: random.u8(..12) == 0,
+            silent: random.u8(..if setting.is_left_at_a_pace() { 2 } else { 12 }) == 0,
             large: random.u8(..4) == 0,
             sleeps: random.bool(),
             uneven: random.bool(),
@@ -134,6 +137,9 @@ impl Run {
         network.listening.resize_with(setting.workers, Default::default);
         let now = network.now;
         let house = House::new(setting);
+        if setting.order == Some(Order::Back) {
+            house.primaries().for_each(|primary| primary.set_up(false, &house.pools[0].tally));
+        }
         let publisher = Publisher::new(house.snapshot(None));
         let (log, records) = unbounded();
         let network = Rc::new(RefCell::new(network));
@@ -150,6 +156,8 @@ impl Run {
             publisher,
             visits: Vec::new(),
             happened: Happened::default(),
+            leave_order: None,
+            left: Vec::new(),
             now,
             free_since: None,
             reached: Vec::new(),
@@ -352,10 +360,20 @@ impl Run {
         match order {
             Order::Down => {
                 self.house.backends[0].set_up(false, &self.house.pools[0].tally);
-                self.happened.was_down = true;
-                let (backend, pace) = (BackendId::new(0), Arc::<SharedRate>::default());
-                self.send_all(|| Command::BackendDown { backend, pace: Arc::clone(&pace) });
+                self.tell_to_leave(0, LeaveCause::Down);
             }
+            Order::Back => {
+                self.house
+                    .primaries()
+                    .for_each(|primary| primary.set_up(true, &self.house.pools[0].tally));
+                self.tell_to_leave(self.house.setting.backends - 1, LeaveCause::PrimaryUp);
+            }
+            Order::Empty if self.leave_order.is_none() => {
+                self.house.backends[0].set_admin(AdminState::Drain, &self.house.pools[0].tally);
+                self.tell_to_leave(0, LeaveCause::Drain(self.house.setting.leave));
+                self.plan.order_in = Some(self.network.borrow_mut().random.usize(1..40));
+            }
+            Order::Empty => self.take_back(),
             Order::Stop | Order::Drain if !self.happened.has_stopped => {
                 self.happened.has_stopped = true;
                 self.plan.coming = 0;
@@ -368,6 +386,28 @@ impl Run {
                 self.happened.has_reset_all = true;
                 self.send_all(|| Command::ResetAll);
             }
+        }
+    }
+
+    fn tell_to_leave(&mut self, backend: u32, cause: LeaveCause) {
+        let snapshot = self.publisher.latest();
+        let Some(backend) = snapshot.backend(BackendId::new(backend)) else { return };
+        let order = Arc::new(LeaveOrder::new(backend, cause, Arc::default()));
+        let told = ToldToLeave { reason: order.reason(), since: self.now, until: None };
+        self.happened.told_to_leave = Some(told);
+        self.send_all(|| Command::Leave(Arc::clone(&order)));
+        self.leave_order = Some(order);
+    }
+
+    /// An operator keeps what is left of the sessions, or has the backend serve again.
+    fn take_back(&mut self) {
+        let is_ready = self.network.borrow_mut().random.bool();
+        match &self.leave_order {
+            Some(order) if !is_ready => order.revoke(),
+            _ => self.house.backends[0].set_admin(AdminState::Ready, &self.house.pools[0].tally),
+        }
+        if let Some(told) = &mut self.happened.told_to_leave {
+            told.until = Some(self.now);
         }
     }
 
@@ -484,12 +524,16 @@ impl Run {
 
     fn check_end(&mut self, index: usize, record: &evenkeel::shared::SessionRecord) {
         let visit = &self.visits[index];
-        let (mut problems, kind) = {
+        let (mut problems, kind, decided) = {
             let network = &*self.network.borrow();
             let (house, happened) = (&self.house, self.happened);
             let end = EndOf { visit, record, network, house, happened };
-            (end.check(), end.kind())
+            (end.check(), end.kind(), end.decided())
         };
+        let why = self.leave_order.as_ref().map(|order| Said::Closed(order.reason()));
+        if why.is_some() && said(record) == why {
+            self.left.push(decided);
+        }
         // A session that nothing held up may not be ended by a timer.
         let silence = [CloseReason::Idle, CloseReason::HalfClosed].map(|it| Some(Said::Closed(it)));
         let was_calm = self.plan.calm_since.is_some_and(|since| Some(since) < visit.active);
@@ -544,6 +588,16 @@ impl Run {
         }
         if states().any(|state| state.arriving.load(Ordering::Relaxed) != 0) {
             problems.push("a session that was handed over is still on its way".into());
+        }
+        if matches!(self.house.setting.leave, Leave::Pace(_)) {
+            self.left.sort_unstable();
+            let mut pairs = self.left.windows(2);
+            if pairs.any(|pair| pair[1].since(pair[0]) < LEAVE_INTERVAL) {
+                problems.push(format!("sessions leave faster than the pace: {:?}", self.left));
+            }
+            if self.left.len() > 1 {
+                self.reached.push("several leave at a pace".into());
+            }
         }
         let accepted = self.visits.iter().filter(|visit| visit.record.is_some()).count() as u64;
         let listeners = &self.house.listeners;

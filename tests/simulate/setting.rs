@@ -9,7 +9,7 @@ use evenkeel::policy::admit::meter::Meter;
 use evenkeel::policy::first_bytes::proxy_header::ProxyVersion;
 use evenkeel::policy::pace::pacer::Rates;
 use evenkeel::policy::terms::OnIdle;
-use evenkeel::shared::{LimitAction, OnDown, Protocol, Queue, RefusalText, SpliceMode};
+use evenkeel::shared::{Leave, LimitAction, Protocol, Queue, RefusalText, SpliceMode};
 
 /// How long one connection attempt may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
@@ -17,6 +17,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 pub(crate) const READING_TIMEOUT: Duration = Duration::from_millis(250);
 /// What clients that do not speak HTTP are told when they are turned away.
 pub(crate) const SAID: &[u8] = b"421 not now\r\n";
+/// Time between two sessions that leave a backend at a pace.
+pub(crate) const LEAVE_INTERVAL: Duration = Duration::from_millis(50);
 /// Backends tried after the first.
 pub(crate) const RETRIES: u32 = 2;
 
@@ -46,6 +48,10 @@ pub(crate) enum Order {
     Drain,
     /// The first backend goes down.
     Down,
+    /// The primaries, down until then, are back: sessions on the backup leave.
+    Back,
+    /// The first backend is drained and its sessions leave, which is taken back a while later.
+    Empty,
 }
 
 /// Turns so short that sessions wait for the next one.
@@ -86,7 +92,10 @@ pub(crate) struct Setting {
     pub(crate) queue: Option<Queue>,
     /// How long a backend that failed a session is not tried again for it.
     pub(crate) retry_delay: Duration,
-    pub(crate) on_down: OnDown,
+    /// The last backend serves only when no other can.
+    pub(crate) has_backup: bool,
+    /// How sessions leave a backend: `on_down`, `on_up` and that of a drain.
+    pub(crate) leave: Leave,
     /// Some addresses may not connect.
     pub(crate) denies: bool,
     pub(crate) limit: Option<LimitSetting>,
@@ -135,7 +144,8 @@ impl Setting {
             balance: 0,
             queue: None,
             retry_delay: Duration::from_millis([0, 30][random.usize(..2)]),
-            on_down: OnDown::Keep,
+            has_backup: false,
+            leave: Leave::Keep,
             denies: false,
             limit: None,
             says: false,
@@ -166,7 +176,7 @@ impl Setting {
     fn with_more(self, random: &mut fastrand::Rng) -> Self {
         let mut one_in = |many: u8| random.u8(..many) == 0;
         let (queues, limits) = (one_in(3), one_in(3));
-        let (is_full, is_down) = (one_in(8), one_in(8));
+        let (is_full, is_paced) = (one_in(8), one_in(3));
         let more = Self {
             on_idle: if one_in(3) { OnIdle::Close } else { OnIdle::Reset },
             lifetime: one_in(8).then_some(Duration::from_millis(400)),
@@ -196,27 +206,48 @@ impl Setting {
             Change::BothRenamed,
             Change::ListenerRemoved,
         ];
-        let orders = [Order::Stop, Order::Drain, Order::Down];
-        let pace = Meter::token_bucket(20, Duration::from_secs(1), 1);
+        let orders = [Order::Stop, Order::Drain, Order::Down].map(Some);
+        let orders = [&orders[..], &[Some(Order::Back), Some(Order::Empty), None]].concat();
+        let order = orders[random.usize(..orders.len())];
+        let has_backup = order == Some(Order::Back);
+        let pace = Meter::token_bucket(20, LEAVE_INTERVAL * 20, 1);
         Self {
             queue: queues.then(|| Queue {
                 max: random.u32(1..4),
                 timeout: Duration::from_millis([40, 300, 30_000][random.usize(..3)]),
             }),
-            on_down: match (is_down, pace) {
-                (true, Some(pace)) => OnDown::Pace(pace),
-                _ => OnDown::Reset,
+            has_backup,
+            leave: match (is_paced, pace) {
+                (true, Some(pace)) => Leave::Pace(pace),
+                _ => Leave::Reset,
             },
             limit: limits.then(|| LimitSetting::new(random)),
             change: random.bool().then(|| changes[random.usize(..changes.len())]),
-            order: random.bool().then(|| orders[random.usize(..orders.len())]),
-            backends: random.u32(1..4),
+            order,
+            backends: random.u32(1..4) + u32::from(has_backup),
             balance: random.u8(..4),
             clients: random.usize(1..7) + more_clients(self.workers),
             open_max: random.usize(1..5) + more_clients(self.workers),
             says: random.u8(..3) == 0,
             ..more
         }
+        .with_time_to_leave()
+    }
+
+    /// Whether sessions leave a backend one after the other.
+    pub(crate) fn is_left_at_a_pace(&self) -> bool {
+        matches!(self.order, Some(Order::Down | Order::Back | Order::Empty))
+            && matches!(self.leave, Leave::Pace(_))
+    }
+
+    /// A pace takes a while: several sessions are there, and silence does not end them before.
+    fn with_time_to_leave(self) -> Self {
+        if !self.is_left_at_a_pace() {
+            return self;
+        }
+        let (clients, open_max) = (self.clients + 3, self.open_max + 3);
+        let (idle, half_closed) = (Duration::from_secs(40), Duration::from_secs(20));
+        Self { clients, open_max, idle, half_closed, ..self }
     }
 
     /// The longest silence that any of the snapshots of the schedule allows.

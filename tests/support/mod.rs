@@ -10,6 +10,7 @@ pub mod backend;
 pub mod proxy;
 pub mod setup;
 pub mod stream;
+pub mod switched;
 pub mod unix;
 pub mod verbs;
 

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Difference, Problem};
+use crate::config::{Difference, LeaveConfig, Problem, pace};
 
 use crate::control::admin::context::AdminContext;
 use crate::control::admin::verbs::{BackendVerb, VerbError, VerbTarget, obey};
@@ -230,6 +230,38 @@ fn reload_document(
     }
 }
 
+/// The body of `drain`, where it has one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainBody {
+    /// Whether sessions are reset.
+    #[serde(default)]
+    reset: bool,
+    /// Reset at this rate, instead of at once.
+    pace: Option<String>,
+}
+
+/// What happens to the sessions of a backend that is drained; what is wrong with the body.
+fn leave_wanted(body: &[u8]) -> Result<LeaveConfig, String> {
+    if body.is_empty() {
+        return Ok(LeaveConfig::Keep);
+    }
+    let Ok(DrainBody { reset, pace: rate }) = serde_json::from_slice(body) else {
+        let text = r#"the body has to be empty, or like {"reset": true, "pace": "10/s"}"#;
+        return Err(text.to_owned());
+    };
+    match (reset, rate) {
+        (false, None) => Ok(LeaveConfig::Keep),
+        (false, Some(_)) => {
+            Err("`pace` without `reset`: only sessions that are reset have a pace".to_owned())
+        }
+        (true, None) => Ok(LeaveConfig::Reset),
+        (true, Some(text)) => pace(&text)
+            .map(LeaveConfig::Pace)
+            .map_err(|remedy| format!("the pace {text:?} is no rate such as \"10/s\": {remedy}")),
+    }
+}
+
 /// The body of `weight`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -257,7 +289,10 @@ pub(crate) async fn backend(
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, rejection.body_text()),
     };
     let verb = match verb.as_str() {
-        "drain" => BackendVerb::Drain,
+        "drain" => match leave_wanted(&body) {
+            Ok(leave) => BackendVerb::Drain(leave),
+            Err(text) => return failure(StatusCode::BAD_REQUEST, text),
+        },
         "ready" => BackendVerb::Ready,
         "maint" => BackendVerb::Maint,
         "weight" => match serde_json::from_slice::<WeightBody>(&body) {

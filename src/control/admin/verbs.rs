@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, LeaveConfig};
 use crate::shared::{AdminState, Backend, Snapshot};
 
 use crate::control::off_thread::off_thread;
@@ -14,14 +14,15 @@ use crate::control::plane::overrides::{Override, admin_by_file};
 use crate::control::plane::state::Plane;
 use crate::control::reload::publish::{compiled, publish};
 use crate::control::reload::services::Services;
+use crate::control::watch::leave::leave_drained;
 use crate::control::watch::outlier::readmit_at_once;
-use crate::control::watch::panic::judge_panic;
+use crate::control::watch::panic::judge_pool;
 
 /// A backend verb of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BackendVerb {
-    /// Keep sessions, take no new ones.
-    Drain,
+    /// Take no new sessions; what happens to those that are there.
+    Drain(LeaveConfig),
     /// Serve.
     Ready,
     /// Take no new sessions, send no probes.
@@ -42,7 +43,7 @@ pub(crate) struct VerbTarget {
 impl BackendVerb {
     fn words(self) -> String {
         match self {
-            Self::Drain => "drain, set by an operator".into(),
+            Self::Drain(_) => "drain, set by an operator".into(),
             Self::Ready => "ready, set by an operator".into(),
             Self::Maint => "maint, set by an operator".into(),
             Self::Weight(weight) => format!("weight {weight}, set by an operator"),
@@ -53,7 +54,7 @@ impl BackendVerb {
     /// What is set at run time after this verb; `file` is what the file says.
     fn applied_to(self, set: Override, file: &config::BackendConfig) -> Override {
         let set = match self {
-            Self::Drain => Override { admin: Some(AdminState::Drain), ..set },
+            Self::Drain(_) => Override { admin: Some(AdminState::Drain), ..set },
             Self::Ready => Override { admin: Some(AdminState::Ready), ..set },
             Self::Maint => Override { admin: Some(AdminState::Maint), ..set },
             Self::Weight(weight) => Override { weight: Some(weight), ..set },
@@ -105,6 +106,10 @@ async fn set(
     let key = (pool, backend);
     let before = current.overrides.get(&key).copied().unwrap_or_default();
     let after = verb.applied_to(before, file);
+    if !matches!(verb, BackendVerb::Weight(_)) {
+        // The latest word counts.
+        plane.drains.revoke(found.id);
+    }
     let mut overrides = current.overrides.clone();
     if after == Override::default() {
         overrides.remove(&key);
@@ -123,14 +128,20 @@ async fn set(
         if verb == BackendVerb::Ready {
             readmit_at_once(plane, pool, &found);
         }
-        judge_panic(plane, pool);
+        judge_pool(plane, pool);
     }
     plane.current.lock().overrides = overrides;
     let (pool, backend) = key;
-    let said = format!("backend {pool}/{backend}: {}", verb.words());
+    let mut said = format!("backend {pool}/{backend}: {}", verb.words());
+    if let BackendVerb::Drain(leave) = verb
+        && let Some(resets) = leave_drained(plane, &found, leave)
+    {
+        said += &format!("; {resets}");
+    }
     tracing::warn!("{said}");
     Ok(said)
 }
+
 fn find_configured<'a>(
     config: &'a Config,
     pool: &str,
@@ -175,7 +186,7 @@ mod tests {
         let plain = backend(false);
         let drained = backend(true);
         let after = |verb: BackendVerb, before, file| verb.applied_to(before, file);
-        let kept = after(BackendVerb::Drain, Override::default(), &plain);
+        let kept = after(BackendVerb::Drain(LeaveConfig::Keep), Override::default(), &plain);
         assert_eq!(kept.admin, Some(AdminState::Drain));
         assert_eq!(after(BackendVerb::Ready, kept, &plain), Override::default());
         assert_eq!(

@@ -1,11 +1,13 @@
-//! From the configuration to its parts in the snapshot: backends, and real addresses of listeners.
+//! From the configuration to its parts in the snapshot: backends, real addresses of listeners, ways
+//! to leave a backend.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, LeaveConfig};
 use crate::control::host::listeners::{self, AskedAddress, BoundAddresses};
-use crate::shared::{AddressRange, Backend, Pool, Snapshot};
+use crate::policy::admit::meter::Meter;
+use crate::shared::{AddressRange, Backend, Leave, Pool, Snapshot};
 
 /// Real addresses of each listener, in the order of the configuration.
 pub(crate) fn real_addresses(config: &Config, bound: &BoundAddresses) -> Vec<Vec<AddressRange>> {
@@ -35,4 +37,16 @@ pub(crate) fn configured_backends<'a>(
             .iter()
             .filter_map(move |backend| Some((pool, backend, *by_name.get(backend.name.as_str())?)))
     })
+}
+
+/// How sessions leave a backend.
+pub(crate) fn leave(wanted: LeaveConfig) -> Leave {
+    match wanted {
+        LeaveConfig::Keep => Leave::Keep,
+        LeaveConfig::Reset => Leave::Reset,
+        // A rate that no meter can hold is beyond what is read.
+        LeaveConfig::Pace(rate) => {
+            Meter::token_bucket(rate.count, rate.period, 1).map_or(Leave::Reset, Leave::Pace)
+        }
+    }
 }

@@ -15,6 +15,7 @@ use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
 use crate::control::plane::clock::seconds_now;
+use crate::control::plane::drain_book::DrainBook;
 use crate::control::plane::health_book::HealthBook;
 use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
@@ -102,6 +103,7 @@ pub(crate) struct Plane {
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) health: Mutex<HealthBook>,
     pub(crate) outliers: OutlierBook,
+    pub(crate) drains: DrainBook,
     pub(crate) loss_bells: LossBells,
     pub(crate) sources: SourceBook,
     pub(crate) reloads: ReloadCounts,
@@ -123,6 +125,7 @@ impl Plane {
             changing: tokio::sync::Mutex::default(),
             health: Mutex::default(),
             outliers: OutlierBook::default(),
+            drains: DrainBook::default(),
             loss_bells: LossBells::default(),
             sources: SourceBook::default(),
             reloads: ReloadCounts::default(),

@@ -13,15 +13,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
+use crate::control::plane::configured::leave;
 use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
-use crate::policy::admit::meter::Meter;
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::nat64::Nat64;
 use crate::shared::{
     AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Generation, HashPlan,
-    Listener, ListenerId, ListenerState, OnDown, Pool, PoolId, PoolState, RefusalText, Routing,
-    Snapshot, Source, SourceRule, Sources,
+    Listener, ListenerId, ListenerState, Pool, PoolId, PoolState, RefusalText, Routing, Snapshot,
+    Source, SourceRule, Sources,
 };
 
 /// Makes the snapshot that follows `inputs.previous`.
@@ -212,7 +212,8 @@ impl Builder<'_> {
             primary: choosing::group(pool, primary, seed, previous.map(|pool| &pool.primary))?,
             backup: choosing::group(pool, backup, seed, previous.map(|pool| &pool.backup))?,
             terms: pool.terms,
-            on_down: on_down(pool.on_down),
+            on_down: leave(pool.on_down),
+            on_up: leave(pool.on_up),
             state: slot.state,
         })
     }
@@ -392,17 +393,6 @@ impl Builder<'_> {
             ),
             refusal: refusal(&listener.refusal),
             state,
-        }
-    }
-}
-
-fn on_down(order: config::OnDownConfig) -> OnDown {
-    match order {
-        config::OnDownConfig::Keep => OnDown::Keep,
-        config::OnDownConfig::Reset => OnDown::Reset,
-        // A rate that no meter can hold is beyond what a checked configuration has.
-        config::OnDownConfig::Pace(rate) => {
-            Meter::token_bucket(rate.count, rate.period, 1).map_or(OnDown::Reset, OnDown::Pace)
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::control::plane::state::Plane;
 use crate::control::reload::compile::compile;
 use crate::control::reload::compile::inputs::Inputs;
 use crate::control::reload::succession::Succession;
-use crate::control::watch::panic::judge_panic;
+use crate::control::watch::panic::judge_pool;
 use crate::control::watch::verdict::set_verdict;
 use crate::control::watch::{outlier, source_ports};
 use crate::shared::{AddressRange, Backend, Snapshot, Tally};
@@ -98,8 +98,10 @@ pub(crate) async fn follow(plane: &Plane, succession: &Succession) {
     for pool in gone_pools {
         plane.loss_bells.forget(*pool);
     }
+    // As many orders as operators have given.
+    plane.drains.keep(snapshot);
     for pool in snapshot.pools.iter().flatten() {
-        judge_panic(plane, pool);
+        judge_pool(plane, pool);
         consume_budget().await;
     }
 }

@@ -2,7 +2,7 @@
 //! ports.
 
 pub(crate) mod certificate;
-mod on_down;
+pub(crate) mod leave;
 pub(crate) mod outlier;
 pub(crate) mod panic;
 pub(crate) mod prober;

@@ -16,7 +16,7 @@ use crate::config::units::show_duration;
 use crate::control::plane::health_book::BackendVerdict;
 use crate::control::plane::outlier_book::JudgedBackend;
 use crate::control::plane::state::Plane;
-use crate::control::watch::panic::judge_panic;
+use crate::control::watch::panic::judge_pool;
 use crate::control::words::count;
 use crate::policy::health::outlier::History;
 use crate::shared::{Backend, BackendId, Pool, Snapshot};
@@ -175,7 +175,7 @@ fn record_ejection(plane: &Plane, pool: &Pool, backend: &Backend, time_out: Dura
     plane.health.lock().of(backend).ejection = Some(verdict);
     let (healthy, total) = (pool.health().healthy, pool.backends().count());
     tracing::warn!("{} ejected for {out}: {reason}, {healthy} of {total} left", name(backend));
-    judge_panic(plane, pool);
+    judge_pool(plane, pool);
 }
 
 fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
@@ -186,7 +186,7 @@ fn readmit(plane: &Plane, pool: &Pool, backend: &Backend) {
         "{} readmitted{still}: its time out is over, {healthy} of {total} up",
         name(backend),
     );
-    judge_panic(plane, pool);
+    judge_pool(plane, pool);
 }
 
 fn lift(plane: &Plane, pool: &Pool, backend: &Backend) {

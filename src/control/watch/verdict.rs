@@ -2,8 +2,8 @@
 
 use crate::control::plane::health_book::BackendVerdict;
 use crate::control::plane::state::Plane;
-use crate::control::watch::on_down::end_sessions_of;
-use crate::control::watch::panic::{decide_panic, follow_panic};
+use crate::control::watch::leave::leave_down;
+use crate::control::watch::panic::{decide, follow};
 use crate::shared::{Backend, Pool};
 
 /// Puts the verdict of a backend's probes in force and logs it with its `reason`.
@@ -17,13 +17,11 @@ pub(crate) fn set_verdict(plane: &Plane, backend: &Backend, up: bool, reason: &s
     backend.state.set_up(up, &pool.state.tally);
     plane.health.lock().of(backend).verdict = Some(BackendVerdict::from_now(reason));
     // Panic is decided before the line is written: its reader may rely on what the line says.
-    let panic = decide_panic(plane, pool);
+    let change = decide(plane, pool);
     tell_verdict(pool, backend, up, reason);
-    if let Some(panic) = panic {
-        follow_panic(plane, pool, &panic);
-    }
+    follow(plane, pool, &change);
     if !up {
-        end_sessions_of(plane, backend, pool);
+        leave_down(plane, backend, pool);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Ends that evenkeel decides: silence, a long life, a backend that went down, the end of a drain.
+//! Ends that evenkeel decides: silence, a long life, a backend that has to be left, a stop.
 //!
 //! A peer that is not done must not take what it has for the whole: unless it was given the other
 //! side's FIN, it sees a reset. A reset throws away what the kernel still holds for the peer, so

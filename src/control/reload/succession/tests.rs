@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::control::plane::overrides::{Override, Overrides, admin_by_file};
 use crate::control::plane::state::Plane;
 use crate::control::reload::publish::{compiled, publish};
-use crate::control::watch::panic::judge_panic;
+use crate::control::watch::panic::judge_pool;
 use crate::control::watch::verdict::set_verdict;
 use crate::policy::health::pool_health::PoolHealth;
 use crate::policy::health::rise_fall::Belief;
@@ -144,7 +144,7 @@ impl Control {
                 let Some((pool, backend)) = self.find(pool, backend) else { return };
                 self.set(&pool, &backend, |set| set.admin = Some(admin));
                 backend.state.set_admin(admin, &pool.state.tally);
-                judge_panic(&self.plane, &pool);
+                judge_pool(&self.plane, &pool);
             }
             Step::Verdict(pool, backend, up) => {
                 let Some((pool, backend)) = self.find(pool, backend) else { return };

@@ -155,6 +155,9 @@ pub struct BackendStatus {
     pub certificate_expires: Option<String>,
     /// What operators have set at run time and the file does not say; `null` when there is nothing.
     pub set_by_operator: Option<OverrideStatus>,
+    /// How `drain --reset` ends its sessions, `at once` or such as `at 10/s`; `null` when it does
+    /// not, or has ended all.
+    pub resetting: Option<String>,
     /// Where it is.
     pub address: String,
     /// Its share of the sessions.

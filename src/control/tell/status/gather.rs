@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::config;
 use crate::control::plane::clock::seconds_now;
+use crate::control::plane::drain_book::DrainBook;
 use crate::control::plane::health_book::HealthBook;
 use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::plane::workers::busy_seconds;
@@ -18,6 +19,7 @@ use crate::control::tell::status::document::{
     PoolStatus, SourceStatus, Status, WorkerStatus,
 };
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
+use crate::control::watch::leave::reset_words;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::client::Client;
 use crate::policy::terms::Word;
@@ -61,7 +63,13 @@ pub(crate) fn status(plane: &Plane, admin: &AdminAddresses, log_dropped: u64) ->
         pools: pools
             .map(|pool| {
                 let configured = configured.get(pool.name.as_str()).copied();
-                (pool.name.clone(), pool_status(pool, configured, &current, &health))
+                let known = PoolFacts {
+                    pool: configured,
+                    current: &current,
+                    health: &health,
+                    drains: &plane.drains,
+                };
+                (pool.name.clone(), pool_status(pool, known))
             })
             .collect(),
     }
@@ -171,47 +179,47 @@ fn moved(state: &ListenerState, direction: Direction) -> u64 {
     blocks.flat_map(|block| &block.bytes[direction as usize]).map(|path| path.value()).sum()
 }
 
-fn pool_status(
-    pool: &Pool,
-    configured: Option<&config::PoolConfig>,
-    current: &Current,
-    health: &HealthBook,
-) -> PoolStatus {
+/// What is known of a pool and its backends beside the snapshot.
+#[derive(Clone, Copy)]
+struct PoolFacts<'a> {
+    /// As the file has it.
+    pool: Option<&'a config::PoolConfig>,
+    current: &'a Current,
+    health: &'a HealthBook,
+    drains: &'a DrainBook,
+}
+
+fn pool_status(pool: &Pool, known: PoolFacts<'_>) -> PoolStatus {
     let pool_health = pool.health();
     PoolStatus {
-        balance: configured.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
+        balance: known.pool.map(|pool| pool.balance.word().to_owned()).unwrap_or_default(),
         panic: pool.state.is_panicking(),
         healthy: pool_health.healthy as u64,
         wanted: pool_health.total as u64,
         backends: pool
             .backends()
-            .map(|backend| {
-                (backend.name.clone(), backend_status(backend, configured, current, health))
-            })
+            .map(|backend| (backend.name.clone(), backend_status(backend, known)))
             .collect(),
     }
 }
 
-fn backend_status(
-    backend: &Arc<Backend>,
-    pool: Option<&config::PoolConfig>,
-    current: &Current,
-    health: &HealthBook,
-) -> BackendStatus {
+fn backend_status(backend: &Arc<Backend>, known: PoolFacts<'_>) -> BackendStatus {
+    let PoolFacts { pool, current, health, drains } = known;
     let is_probed = pool.is_some_and(|pool| pool.health.is_some());
-    let known = health.get(backend);
-    let probed = known.filter(|_| is_probed);
+    let seen = health.get(backend);
+    let probed = seen.filter(|_| is_probed);
     let verdict = probed.and_then(|known| known.verdict.as_ref());
     let not_after = probed.and_then(|known| known.certificate);
     let is_ejected = backend.state.is_up() && backend.state.is_ejected();
-    let ejection = known.filter(|_| is_ejected).and_then(|known| known.ejection.as_ref());
+    let ejection = seen.filter(|_| is_ejected).and_then(|known| known.ejection.as_ref());
     let by_operator = set_by_operator(backend, pool, current);
     let state_by_operator = by_operator.as_ref().is_some_and(|set| set.state.is_some());
     let who = if state_by_operator { "set by an operator" } else { "drain = true in the file" };
     let sessions = backend.state.active();
+    let resetting = drains.wanted(backend).and_then(reset_words);
     let (state, reason) = match backend.state.admin() {
         AdminState::Maint => ("maint", who.to_owned()),
-        AdminState::Drain => ("drain", who.to_owned()),
+        AdminState::Drain => ("drain", with_resets(who, resetting.as_deref())),
         AdminState::Ready => {
             let state = match backend.state.is_up() {
                 true if backend.state.is_ejected() => "ejected",
@@ -250,6 +258,7 @@ fn backend_status(
             .map(|since| format!("{since:.3}")),
         certificate_expires: not_after.map(shown_time),
         set_by_operator: by_operator,
+        resetting,
         address: backend.address.to_string(),
         weight: backend.weight,
         backup: backend.backup,
@@ -283,6 +292,14 @@ fn set_by_operator(
         weight: set.weight,
         file_weight: file.weight,
     })
+}
+
+/// A backend that is drained may lose the sessions that it has.
+fn with_resets(reason: &str, resetting: Option<&str>) -> String {
+    match resetting {
+        Some(words) => format!("{reason}; resetting its sessions {words}"),
+        None => reason.to_owned(),
+    }
 }
 
 /// A backend that is up may not be for long.
