@@ -95,7 +95,7 @@ impl<P: Holds> Stream<P> {
         self.ports.client.insert(Port::READABLE);
     }
 
-    /// Short reads of one side prove nothing: see [`Port::parted`].
+    /// Short reads of one side prove nothing: see [`Port::PARTED`].
     pub fn expect_parts(&mut self, side: Side) {
         self.ports.port(side).insert(Port::PARTED);
     }
