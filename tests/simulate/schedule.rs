@@ -82,7 +82,7 @@ struct Run {
     left: Vec<Tick>,
     now: Tick,
     /// Since when there has been a place for a client in line.
-    free_since: Option<Tick>,
+    free_since: Option<(u64, Tick)>,
     reached: Vec<String>,
 }
 
@@ -557,16 +557,19 @@ impl Run {
         let is_choosy = |number: u64| {
             may_fail || sessions().any(|(_, it)| it.number() == number && !it.tried().is_empty())
         };
-        let has_place = snapshot.pools.iter().flatten().any(|pool| {
-            let first = pool.state.line.first();
-            first.is_some_and(|first| !is_choosy(first.number))
-                && pool.backends().any(|backend| backend.is_eligible(false))
+        let has_place_for = snapshot.pools.iter().flatten().find_map(|pool| {
+            let first = pool.state.line.first().map(|first| first.number);
+            let first = first.filter(|number| !is_choosy(*number));
+            first.filter(|_| pool.backends().any(|backend| backend.is_eligible(false)))
         });
-        if !has_place {
+        let Some(number) = has_place_for else {
             self.free_since = None;
             return;
-        }
-        let since = *self.free_since.get_or_insert(self.now);
+        };
+        // One that has just become the first has not seen the place that the last one saw.
+        let known = self.free_since.filter(|(first, _)| *first == number);
+        let (_, since) = known.unwrap_or((number, self.now));
+        self.free_since = Some((number, since));
         if since.after(LINE_LOOK).after(LATE_MAX) < self.now {
             self.problem("a client waits in line although there is a place".into());
         }
