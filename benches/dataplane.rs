@@ -20,8 +20,7 @@ use evenkeel::dataplane::stream::pacing::Allowances;
 use evenkeel::dataplane::stream::relay::Turn;
 use evenkeel::dataplane::stream::wire::{Side, Wire};
 use evenkeel::dataplane::stream::{Readiness, Standing, Stream};
-use evenkeel::policy::nat64::Nat64;
-use evenkeel::shared::{Gauge, Generation, Publisher, Snapshot, SpliceMode};
+use evenkeel::shared::{Generation, Publisher, Snapshot, SpliceMode};
 use evenkeel::sys::socket;
 use evenkeel::sys::splice::{Capacity, Pipe};
 
@@ -134,19 +133,7 @@ fn relay(bench: &mut Criterion) {
 
 fn snapshot(bench: &mut Criterion) {
     let empty = |generation| {
-        Arc::new(Snapshot {
-            generation: Generation(generation),
-            listeners: Vec::new(),
-            open: Vec::new(),
-            pools: Vec::new(),
-            backends: Vec::new(),
-            sources: Vec::new(),
-            sessions_max: 0,
-            sessions: Arc::new(Gauge::default()),
-            nat64: Nat64::default(),
-            splice: SpliceMode::Auto,
-            has_bandwidth: false,
-        })
+        Arc::new(Snapshot { generation: Generation(generation), ..Snapshot::nothing() })
     };
     let publisher = Publisher::new(empty(1));
     let subscriber = publisher.subscribe();

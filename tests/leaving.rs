@@ -63,7 +63,7 @@ fn assert_reset(client: &mut TcpStream) {
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-/// Waits until so many sessions, or more, have ended for this reason.
+/// Waits until at least this number of sessions has ended for this reason.
 #[track_caller]
 fn wait_for_ends(proxy: &Proxy, reason: (&str, &str), least: f64) {
     eventually("they end", PATIENCE, || (proxy.metric(CLOSED, &[reason]) >= least).then_some(()));
@@ -96,7 +96,7 @@ fn sessions_leave_the_backup_when_a_primary_is_back() {
     assert_eq!(proxy.backend("back", "b1").sessions, 4);
 }
 
-// If this fails, a primary that comes back costs sessions that nobody wanted ended.
+// If this fails, a primary that comes back ends sessions that were to stay.
 #[test]
 fn sessions_stay_on_the_backup_by_default() {
     let both = failover("");

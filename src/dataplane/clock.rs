@@ -29,7 +29,7 @@ impl Tick {
 }
 
 /// In whole microseconds, at most `u64::MAX`; without a detour over 128 bits.
-fn micros(time: Duration) -> u64 {
+pub(crate) fn micros(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(time.subsec_micros()))
 }
 

@@ -81,7 +81,7 @@ struct Run {
     leave_order: Option<Arc<LeaveOrder>>,
     left: Vec<Tick>,
     now: Tick,
-    /// Since when there has been a place for a client in line.
+    /// The number of the first client in line, and since when there has been a place for it.
     free_since: Option<(u64, Tick)>,
     reached: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::dataplane::clock::micros;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
@@ -36,7 +37,8 @@ pub(crate) fn begin<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> 
     Next::Rearm
 }
 
-/// How long the backend took to accept, and to be sent its PROXY header.
+/// How long the backend took to accept, and to be sent its PROXY header; after a long turn, to
+/// accept alone.
 fn connect_time<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Duration {
     let elapsed = desk.now.since(session.stage.since().unwrap_or(desk.now));
     match &session.backend_socket {
@@ -208,8 +210,4 @@ fn count_bytes<K: Kernel>(
         }
     }
     [up[0] + down[0], up[1] + down[1]]
-}
-
-fn micros(elapsed: Duration) -> u64 {
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
