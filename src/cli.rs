@@ -3,6 +3,7 @@
 pub(crate) mod exit;
 pub(crate) mod offline;
 pub(crate) mod remote;
+pub(crate) mod sessions;
 pub(crate) mod terminal;
 
 use std::path::PathBuf;
@@ -100,6 +101,14 @@ pub(crate) enum Verb {
     ///
     /// Example: `evenkeel forget web/10.0.0.1:80`
     Forget(OneBackend),
+    /// List the sessions that are open, with both addresses of both connections.
+    ///
+    /// Example: `evenkeel sessions --backend 'web/10.0.0.*' --sort idle`
+    Sessions(SessionList),
+    /// End sessions: their peers see a reset.
+    ///
+    /// Examples: `evenkeel kill 4711`, `evenkeel kill --client 192.0.2.0/24 --pace 50/s`
+    Kill(KillOptions),
     /// Print a completion script for a shell.
     ///
     /// Example: `evenkeel completions bash > /etc/bash_completion.d/evenkeel`
@@ -226,6 +235,81 @@ pub(crate) struct DrainOptions {
     /// once without it.
     #[arg(long, value_name = "N/s", requires = "reset", value_parser = pace)]
     pub(crate) pace: Option<EventRate>,
+}
+
+/// Which sessions are meant: those for which all that is given is so.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SessionsMeant {
+    /// Sessions of a listener; `*` and `?` stand for any text and any character.
+    #[arg(long, value_name = "LISTENER")]
+    pub(crate) listener: Option<String>,
+    /// Sessions that go to a pool; with `*` and `?`.
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+    /// Sessions that have a place at a backend; with `*` and `?`.
+    #[arg(long, value_name = "POOL/BACKEND")]
+    pub(crate) backend: Option<String>,
+    /// Sessions of clients in a network.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) client: Option<String>,
+}
+
+/// `sessions`.
+#[derive(Debug, Args)]
+pub(crate) struct SessionList {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(flatten)]
+    pub(crate) meant: SessionsMeant,
+    /// What comes first: the oldest, the longest silent, what has moved most bytes, or what moves
+    /// most bytes now.
+    #[arg(long, value_enum, default_value_t = SessionSort::Age)]
+    pub(crate) sort: SessionSort,
+    /// Show at most as many; 0 shows all.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub(crate) most: usize,
+    /// Show them again every 2 s, until interrupted.
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) watch: bool,
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What comes first in a list of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SessionSort {
+    /// The oldest.
+    Age,
+    /// The longest silent.
+    Idle,
+    /// What has moved most bytes.
+    Bytes,
+    /// What moves most bytes now.
+    Rate,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("victims").required(true).multiple(true)
+    .args(["ids", "listener", "pool", "backend", "client", "stop"])))]
+pub(crate) struct KillOptions {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Sessions by the id that `sessions` and the log give.
+    #[arg(
+        value_name = "ID",
+        conflicts_with_all = ["listener", "pool", "backend", "client", "pace", "stop"]
+    )]
+    pub(crate) ids: Vec<u64>,
+    #[command(flatten)]
+    pub(crate) meant: SessionsMeant,
+    /// Sessions to end in a time, over all workers, those at rest first; all at once without it.
+    #[arg(long, value_name = "N/s", value_parser = pace)]
+    pub(crate) pace: Option<EventRate>,
+    /// Stop all kills that are still under way at their pace.
+    #[arg(long, conflicts_with_all = ["listener", "pool", "backend", "client", "pace"])]
+    pub(crate) stop: bool,
 }
 
 /// `POOL/BACKEND`.

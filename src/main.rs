@@ -10,7 +10,7 @@ use evenkeel::control::{RunError, RunOptions, Served, run};
 
 use cli::remote::Manner;
 use cli::terminal::{complain, fail, say};
-use cli::{Cli, Demo, Verb, exit, offline, remote, terminal};
+use cli::{Cli, Demo, Verb, exit, offline, remote, sessions, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();
@@ -43,6 +43,8 @@ fn perform(verb: Verb) -> ExitCode {
             remote::backend(&target, "weight", format!("{{\"weight\": {weight}}}"))
         }
         Verb::Forget(target) => remote::backend(&target, "forget", String::new()),
+        Verb::Sessions(options) => sessions::list(&options),
+        Verb::Kill(options) => sessions::kill(&options),
         Verb::Completions { shell } => offline::completions(shell),
         Verb::Man { verb } => offline::man(verb.as_deref()),
         Verb::Version { json } => offline::version(json),

@@ -76,7 +76,7 @@ fn metrics_parse_and_are_complete_from_the_start() {
         ("evenkeel_backend_probes", 2),
         ("evenkeel_bytes", 4),
         ("evenkeel_session_seconds", 14),
-        ("evenkeel_sessions_closed", 14),
+        ("evenkeel_sessions_closed", 15),
         ("evenkeel_limit_decisions", 3),
         ("evenkeel_limit_evictions", 1),
         ("evenkeel_limit_overflows", 1),

@@ -16,14 +16,14 @@ use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
 use crate::cli::{DEFAULT_FILE, DrainOptions, Explain, OneBackend, Reload, Target};
 
 /// HTTP: done.
-const OK: u16 = 200;
+pub(super) const OK: u16 = 200;
 /// HTTP: the file is refused.
 const REFUSED: u16 = 422;
 /// Time between the two looks from which rates are made.
 const LOOK_APART: Duration = Duration::from_millis(500);
 
 /// Why a verb came to nothing.
-enum VerbFailure {
+pub(super) enum VerbFailure {
     Unreached(ClientError),
     Answered(AdminReply),
 }
@@ -41,7 +41,8 @@ struct ErrorReply {
 }
 
 impl VerbFailure {
-    fn tell(self) -> ExitCode {
+    /// Says why, and what to do.
+    pub(super) fn tell(self) -> ExitCode {
         match self {
             Self::Unreached(error) => {
                 complain(error.problems());
@@ -64,7 +65,8 @@ impl VerbFailure {
     }
 }
 
-fn socket(target: &Target) -> Result<PathBuf, ClientError> {
+/// The socket of the process that is meant.
+pub(super) fn socket(target: &Target) -> Result<PathBuf, ClientError> {
     match (&target.socket, &target.file) {
         (Some(socket), _) => Ok(socket.clone()),
         (None, Some(file)) => client::socket_of(file),
@@ -223,7 +225,7 @@ fn try_explain(question: &Explain) -> Result<ExitCode, VerbFailure> {
 }
 
 /// A document as it came: fields that this version does not know stay.
-fn pretty(document: &str) -> String {
+pub(super) fn pretty(document: &str) -> String {
     let value: Result<serde_json::Value, _> = serde_json::from_str(document);
     let pretty = value.and_then(|value| serde_json::to_string_pretty(&value));
     pretty.unwrap_or_else(|_| document.to_owned())

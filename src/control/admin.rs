@@ -12,6 +12,7 @@ mod page;
 mod patience;
 mod places;
 mod routes;
+mod sessions;
 mod socket;
 pub(crate) mod verbs;
 
@@ -21,7 +22,7 @@ use std::os::unix::net::UnixListener;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::config::KeyPath;
 use crate::control::admin::context::AdminContext;
@@ -32,6 +33,7 @@ use crate::control::admin::routes::{
     backend, candidate, config, explain, livez, metrics, no_such_route, readyz, reload, status,
     wrong_method,
 };
+use crate::control::admin::sessions::{kill_many, kill_one, sessions, stop_kills};
 use crate::control::host::listeners::ListenFailure;
 use crate::control::host::socket_file::SocketFile;
 use crate::control::reload::services::Services;
@@ -148,6 +150,10 @@ fn control_routes(admin: AdminContext) -> Router {
         .route("/v1/metrics", get(metrics))
         .route("/v1/config", get(config))
         .route("/v1/explain", get(explain))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/sessions/{id}", delete(kill_one))
+        .route("/v1/sessions/kill", post(kill_many))
+        .route("/v1/sessions/kill/stop", post(stop_kills))
         .route("/v1/reload", post(reload))
         .route("/v1/backends/{pool}/{backend}/{verb}", post(backend));
     with_bodies(routes, BODY_BYTES_MAX)

@@ -5,9 +5,9 @@
 //!
 //! One folder for each duty, each importing only those below it: `start` starts workers, serves and
 //! stops; [`admin`] serves operators; `reload` turns a configuration into a snapshot and publishes
-//! it; `tell` makes metrics, status and explanations; `watch` probes backends and ejects outliers;
-//! `plane` is the state that all of these share; `host` opens sockets and knows what the host
-//! grants; `log` writes lines.
+//! it; [`sessions`] lists and ends sessions; `tell` makes metrics, status and explanations; `watch`
+//! probes backends and ejects outliers; `plane` is the state that all of these share; `host` opens
+//! sockets and knows what the host grants; `log` writes lines.
 
 pub mod admin;
 mod host;
@@ -16,6 +16,7 @@ mod off_thread;
 mod plane;
 mod reload;
 mod run_error;
+pub mod sessions;
 mod start;
 mod tell;
 mod watch;

@@ -16,8 +16,10 @@ use crate::sys::socket::ListenOptions;
 use super::kernel::{Kernel, Wake};
 use super::linux::Linux;
 use super::linux::pipes::PipeShare;
+use super::look::{Description, SessionLook};
 use super::ready_queue::TurnBounds;
 use super::session::Admitted;
+use super::slots::SlotKey;
 
 /// The buffer through which a worker copies small messages, in bytes. What is read of a client
 /// before it has a backend has to fit into it.
@@ -52,6 +54,12 @@ pub enum Command<K: Kernel = Linux> {
     StopListening,
     /// Reset the sessions that a backend has by now, as long as this order holds.
     Leave(Arc<LeaveOrder>),
+    /// Reset these sessions, as long as this order holds.
+    LeaveNamed(Arc<LeaveOrder>, Vec<SlotKey>),
+    /// Look at a slice of the sessions, and hand the look back.
+    Look(Box<SessionLook>, Sender<Box<SessionLook>>),
+    /// Tell of some sessions, and hand the report back.
+    Describe(Box<Description>, Sender<Box<Description>>),
     /// Reset all sessions.
     ResetAll,
     /// Leave the loop.

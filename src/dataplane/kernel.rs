@@ -103,6 +103,12 @@ pub trait Kernel: fmt::Debug {
     /// As getsockname(2), or `Unsupported` for another address family.
     fn local_address(&mut self, socket: &Self::Socket) -> io::Result<SocketAddr>;
 
+    /// The address of a socket's peer.
+    ///
+    /// # Errors
+    /// As getpeername(2), or `Unsupported` for another address family.
+    fn peer_address(&mut self, socket: &Self::Socket) -> io::Result<SocketAddr>;
+
     /// Starts to hear of everything that happens to a socket, edge-triggered; what is so already is
     /// told at once. See docs/adr/0017.
     ///

@@ -3,13 +3,14 @@
 //! The control plane gives every worker the same order at once ([`LeaveOrder`]): a backend is down,
 //! a primary can serve again, or an operator empties a backend. A worker notes the sessions that
 //! the backend has by then and resets them, a bounded number in a turn, as long and in the way as
-//! the order holds *now*. Sessions that begin later stay, unless another order comes.
+//! the order holds *now*. Sessions that begin later stay, unless another order comes. An operator
+//! who kills sessions has them named to their worker, and they go the same way.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::shared::{BackendId, Leave, LeaveOrder};
+use crate::shared::{Leave, LeaveOrder};
 
 use super::clock::Tick;
 use super::kernel::Kernel;
@@ -26,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Leaving(Vec<Leavers>);
 
-/// Sessions of one backend.
+/// Sessions of one backend, or that were named.
 #[derive(Debug)]
 struct Leavers {
     order: Arc<LeaveOrder>,
@@ -42,10 +43,10 @@ struct Leavers {
 enum LeaverState {
     /// It is not there any more, or already on its way.
     Gone,
-    /// The backend is being connected.
+    /// The backend is being connected: it leaves once it moves bytes.
     Opening,
-    /// It moves bytes.
-    Moving,
+    /// It moves bytes, or has to end wherever it is.
+    MayLeave,
 }
 
 impl Leaving {
@@ -63,12 +64,17 @@ impl Leaving {
     #[cold]
     pub(super) fn note<K: Kernel>(&mut self, sessions: &Sessions<K>, order: Arc<LeaveOrder>) {
         let mut keys = sessions.table.keys();
-        keys.retain(|key| state_of(sessions, *key, order.backend()) != LeaverState::Gone);
+        keys.retain(|key| state_of(sessions, *key, &order) != LeaverState::Gone);
         // Those of an earlier order are among these.
         self.0.retain(|leavers| !order.replaces(&leavers.order));
+        self.note_named(order, keys, sessions.desk.now);
+    }
+
+    /// Notes sessions that are named; those that have ended by now are passed over.
+    #[cold]
+    pub(super) fn note_named(&mut self, order: Arc<LeaveOrder>, keys: Vec<SlotKey>, now: Tick) {
         if !keys.is_empty() {
-            let next = sessions.desk.now;
-            self.0.push(Leavers { order, keys: keys.into(), latest: None, next });
+            self.0.push(Leavers { order, keys: keys.into(), latest: None, next: now });
         }
     }
 
@@ -117,10 +123,10 @@ impl Leavers {
         let mut has_any = false;
         for _ in 0..self.keys.len().min(LOOKS_PER_TURN) {
             let Some(key) = self.keys.pop_front() else { break };
-            let may_leave = match state_of(sessions, key, self.order.backend()) {
+            let may_leave = match state_of(sessions, key, &self.order) {
                 LeaverState::Gone => continue,
                 LeaverState::Opening => false,
-                LeaverState::Moving => rest_by.is_none_or(|by| sessions.is_at_rest(key, by)),
+                LeaverState::MayLeave => rest_by.is_none_or(|by| sessions.is_at_rest(key, by)),
             };
             if !may_leave {
                 self.keys.push_back(key);
@@ -140,10 +146,12 @@ impl Leavers {
     }
 }
 
-fn state_of<K: Kernel>(sessions: &Sessions<K>, key: SlotKey, backend: BackendId) -> LeaverState {
-    let found = sessions.table.get(key).filter(|it| it.place.backend == Some(backend));
+fn state_of<K: Kernel>(sessions: &Sessions<K>, key: SlotKey, order: &LeaveOrder) -> LeaverState {
+    let (found, backend) = (sessions.table.get(key), order.backend());
+    let found = found.filter(|it| backend.is_none() || it.place.backend == backend);
     match found.map(|session| &session.stage) {
-        Some(Stage::Moving(_)) => LeaverState::Moving,
+        Some(Stage::Moving(_)) => LeaverState::MayLeave,
+        Some(stage) if stage.is_opening() && backend.is_none() => LeaverState::MayLeave,
         Some(stage) if stage.is_opening() => LeaverState::Opening,
         _ => LeaverState::Gone,
     }

@@ -152,6 +152,10 @@ impl Kernel for Linux {
         socket::local_address(socket.as_fd())
     }
 
+    fn peer_address(&mut self, socket: &OwnedFd) -> io::Result<SocketAddr> {
+        socket::peer_address(socket.as_fd())
+    }
+
     fn register(&mut self, socket: &OwnedFd, token: Token) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, ALL)
     }

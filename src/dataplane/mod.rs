@@ -29,6 +29,8 @@ mod leaving;
 mod life;
 pub mod linux;
 mod listening;
+mod look;
+mod looking;
 pub mod ready_queue;
 pub mod session;
 mod sessions;
@@ -43,4 +45,8 @@ pub use command::{Arrival, Command, Inbox, Peer, SCRATCH_BYTES, WorkerSetup};
 pub use explain::{ChoiceSaid, Explanation, LimitSaid, Outcome, Question, RouteSaid};
 pub use handle::WorkerHandle;
 pub use linux::pipes::PipeShare;
+pub use look::{
+    DESCRIBED_PER_TURN, Description, SessionFilter, SessionLook, SessionShown, Sighting,
+};
 pub use ready_queue::TurnBounds;
+pub use slots::SlotKey;

@@ -28,6 +28,7 @@ use super::leaving::Leaving;
 use super::life::next::Refusal;
 use super::life::{admission, arrive, refuse};
 use super::listening::{Accepted, Bound, Listening};
+use super::looking;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::slots::{Addressed, SlotKey, Slots};
@@ -225,6 +226,18 @@ impl<K: Kernel> Worker<K> {
             Command::Leave(order) => {
                 self.see_newest_snapshot();
                 self.leaving.note(&self.sessions, order);
+            }
+            Command::LeaveNamed(order, keys) => {
+                self.leaving.note_named(order, keys, self.sessions.desk.now);
+            }
+            Command::Look(mut look, back) => {
+                looking::go_on(&mut look, &self.sessions);
+                // Nothing comes of it where its asker has gone.
+                let _gone = back.try_send(look);
+            }
+            Command::Describe(mut description, back) => {
+                looking::describe(&mut description, &mut self.sessions);
+                let _gone = back.try_send(description);
             }
             Command::Exit => return ControlFlow::Break(()),
         }

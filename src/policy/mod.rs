@@ -16,6 +16,8 @@ pub mod pace;
 pub mod address_range;
 // Who connects: an address, or a peer on a Unix socket.
 pub mod client;
+// Names with `*` and `?`, as operators write them.
+pub mod glob;
 // Clients whose IPv4 address a translator has embedded in an IPv6 address.
 pub mod nat64;
 // Terms that the configuration writes and the planes obey, and those that hold for each session.

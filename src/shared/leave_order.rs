@@ -1,4 +1,4 @@
-//! The order that sessions leave their backend, by which workers learn of it.
+//! The order that sessions end: those that leave a backend, or that an operator names.
 //!
 //! The control plane gives an order when something happens; whether and how it still holds is
 //! found anew each time that a worker looks, from the snapshot and the verdicts of that moment.
@@ -22,7 +22,7 @@ use super::reasons::CloseReason;
 use super::snapshot::{Backend, Pool, Snapshot};
 use super::tally::AdminState;
 
-/// Why sessions have to leave their backend.
+/// Why sessions have to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaveCause {
     /// It is down; `on_down` of its pool says how they leave.
@@ -31,45 +31,63 @@ pub enum LeaveCause {
     PrimaryUp,
     /// An operator drains it and has its sessions reset, in this way.
     Drain(Leave),
+    /// An operator kills sessions, in this way.
+    Kill(Leave),
 }
 
-/// The order that the sessions which a backend has by now leave it.
+/// The order that the sessions which a backend has by now leave it, or that sessions end which are
+/// named one by one.
 #[derive(Debug)]
 pub struct LeaveOrder {
-    backend: BackendId,
-    /// Tells the backend apart from another one that gets its id later.
-    state: Arc<BackendState>,
+    /// `None`: it is about sessions that are named.
+    left: Option<LeftBackend>,
     cause: LeaveCause,
     /// What the workers have used of the pace.
     pace: Arc<SharedRate>,
     revoked: AtomicBool,
 }
 
+/// The backend that an order is about.
+#[derive(Debug)]
+struct LeftBackend {
+    id: BackendId,
+    /// Tells the backend apart from another one that gets its id later.
+    state: Arc<BackendState>,
+}
+
 impl LeaveOrder {
     /// An order for one backend. Orders that share a pace keep it together.
     #[must_use]
     pub fn new(backend: &Backend, cause: LeaveCause, pace: Arc<SharedRate>) -> Self {
-        let state = Arc::clone(&backend.state);
-        Self { backend: backend.id, state, cause, pace, revoked: AtomicBool::new(false) }
+        let left = LeftBackend { id: backend.id, state: Arc::clone(&backend.state) };
+        Self { left: Some(left), cause, pace, revoked: AtomicBool::new(false) }
     }
 
-    /// The backend that is to be left.
+    /// An order for sessions that are named to each worker, wherever they are.
     #[must_use]
-    pub fn backend(&self) -> BackendId {
-        self.backend
+    pub fn to_kill(leave: Leave) -> Self {
+        let (cause, pace) = (LeaveCause::Kill(leave), Arc::default());
+        Self { left: None, cause, pace, revoked: AtomicBool::new(false) }
+    }
+
+    /// The backend that is to be left; `None`: it is about sessions that are named.
+    #[must_use]
+    pub fn backend(&self) -> Option<BackendId> {
+        self.left.as_ref().map(|left| left.id)
     }
 
     /// Whether it is about this backend, and not about an earlier one with its id.
     #[must_use]
     pub fn is_of(&self, backend: &Backend) -> bool {
-        Arc::ptr_eq(&self.state, &backend.state)
+        self.left.as_ref().is_some_and(|left| Arc::ptr_eq(&left.state, &backend.state))
     }
 
     /// Whether it takes the place of an earlier order: the same backend for the same cause.
     #[must_use]
     pub fn replaces(&self, earlier: &Self) -> bool {
         let causes = [self.cause, earlier.cause].map(|cause| std::mem::discriminant(&cause));
-        causes[0] == causes[1] && Arc::ptr_eq(&self.state, &earlier.state)
+        let (Some(left), Some(before)) = (&self.left, &earlier.left) else { return false };
+        causes[0] == causes[1] && Arc::ptr_eq(&left.state, &before.state)
     }
 
     /// Why its sessions end.
@@ -79,6 +97,7 @@ impl LeaveOrder {
             LeaveCause::Down => CloseReason::BackendDown,
             LeaveCause::PrimaryUp => CloseReason::PrimaryUp,
             LeaveCause::Drain(_) => CloseReason::DrainReset,
+            LeaveCause::Kill(_) => CloseReason::Killed,
         }
     }
 
@@ -90,9 +109,11 @@ impl LeaveOrder {
     /// How sessions leave now. `Keep`: they do not any more, and the order is over.
     #[must_use]
     pub fn leave(&self, snapshot: &Snapshot) -> Leave {
-        let known = snapshot.backend(self.backend).filter(|known| self.is_of(known));
-        let Some(backend) = known.filter(|_| !self.revoked.load(Ordering::Relaxed)) else {
+        if self.revoked.load(Ordering::Relaxed) {
             return Leave::Keep;
+        }
+        let Some(backend) = self.left_in(snapshot) else {
+            return if let LeaveCause::Kill(leave) = self.cause { leave } else { Leave::Keep };
         };
         let pool = snapshot.pool(backend.pool);
         let leave = match self.cause {
@@ -104,6 +125,7 @@ impl LeaveOrder {
             LeaveCause::Drain(leave) => {
                 Some(leave).filter(|_| backend.state.admin() != AdminState::Ready)
             }
+            LeaveCause::Kill(leave) => Some(leave),
         };
         leave.unwrap_or(Leave::Keep)
     }
@@ -112,7 +134,7 @@ impl LeaveOrder {
     /// until a primary has had its slow start.
     #[must_use]
     pub fn from_us(&self, snapshot: &Snapshot) -> u64 {
-        let backend = snapshot.backend(self.backend);
+        let backend = self.left_in(snapshot);
         let Some(pool) = backend.and_then(|backend| snapshot.pool(backend.pool)) else { return 0 };
         if self.cause != LeaveCause::PrimaryUp {
             return 0;
@@ -122,6 +144,10 @@ impl LeaveOrder {
         let warm_at =
             |since_us: u64| if since_us == 0 { 0 } else { since_us.saturating_add(ramp_us) };
         roomy(pool).map(|primary| warm_at(primary.state.since_us())).min().unwrap_or(0)
+    }
+
+    fn left_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Backend>> {
+        snapshot.backend(self.backend()?).filter(|known| self.is_of(known))
     }
 
     /// Lets one more session leave at `now_us` of the workers' clock by a pace. Otherwise: how long
@@ -293,6 +319,17 @@ mod tests {
         }
         drain.revoke();
         assert_eq!(drain.leave(&keep), Leave::Keep);
+    }
+
+    // If this fails, an operator cannot stop a kill, or it ends when some backend is made ready.
+    #[test]
+    fn a_kill_holds_until_it_is_revoked() {
+        let keep = snapshot(Leave::Keep, &states());
+        let kill = LeaveOrder::to_kill(Leave::Reset);
+        assert_eq!((kill.leave(&keep), kill.reason()), (Leave::Reset, CloseReason::Killed));
+        assert!(!kill.replaces(&LeaveOrder::to_kill(Leave::Reset)), "they name other sessions");
+        kill.revoke();
+        assert_eq!(kill.leave(&keep), Leave::Keep);
     }
 
     // If this fails, two orders for one backend and cause go on side by side, each at its pace.

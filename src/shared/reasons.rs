@@ -210,6 +210,8 @@ pub enum CloseReason {
     PrimaryUp,
     /// An operator had the sessions of its backend reset (`drain --reset`).
     DrainReset,
+    /// An operator had it ended (`kill`).
+    Killed,
     /// `drain_timeout` passed, or a second signal asked to stop at once.
     Drain,
     /// Something that should not happen; the words in the log say what.
@@ -224,7 +226,7 @@ impl CloseReason {
     }
 
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Done,
         Self::ClientReset,
         Self::BackendReset,
@@ -237,6 +239,7 @@ impl CloseReason {
         Self::BackendDown,
         Self::PrimaryUp,
         Self::DrainReset,
+        Self::Killed,
         Self::Drain,
         Self::Internal,
     ];
@@ -263,6 +266,7 @@ impl CloseReason {
             Self::BackendDown => "backend_down",
             Self::PrimaryUp => "primary_up",
             Self::DrainReset => "drain_reset",
+            Self::Killed => "killed",
             Self::Drain => "drain",
             Self::Internal => "internal",
         }
@@ -278,7 +282,7 @@ impl CloseReason {
             Self::ClientGone => "CC",
             Self::Idle | Self::HalfClosed | Self::ClientTimeout => "cD",
             Self::BackendTimeout => "sD",
-            Self::Lifetime | Self::Drain | Self::DrainReset => "KD",
+            Self::Lifetime | Self::Drain | Self::DrainReset | Self::Killed => "KD",
             Self::BackendDown => "DD",
             Self::PrimaryUp => "UD",
             Self::Internal => "ID",
@@ -301,6 +305,7 @@ impl CloseReason {
             Self::BackendDown => "backend went down",
             Self::PrimaryUp => "a primary can serve again",
             Self::DrainReset => "reset by an operator",
+            Self::Killed => "killed by an operator",
             Self::Drain => "drain ended",
             Self::Internal => "internal error",
         }

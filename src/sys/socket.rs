@@ -300,6 +300,17 @@ pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     SocketAddr::try_from(any).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))
 }
 
+/// The address of a socket's peer.
+///
+/// # Errors
+/// As getpeername(2), or `Unsupported` for another address family.
+pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    // The kernel may give none at all, of a peer that is gone.
+    let any = rustix::net::getpeername(socket)?;
+    any.and_then(|any| SocketAddr::try_from(any).ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+}
+
 /// Receives into `buffer`; 0 is end of stream.
 ///
 /// # Errors

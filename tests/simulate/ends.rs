@@ -126,9 +126,10 @@ impl EndOf<'_> {
             CloseReason::Idle | CloseReason::HalfClosed => true,
             CloseReason::Lifetime => setting.lifetime.is_some(),
             CloseReason::Drain => self.happened.has_reset_all,
-            CloseReason::BackendDown | CloseReason::PrimaryUp | CloseReason::DrainReset => {
-                self.has_to_leave(reason)
-            }
+            CloseReason::BackendDown
+            | CloseReason::PrimaryUp
+            | CloseReason::DrainReset
+            | CloseReason::Killed => self.has_to_leave(reason),
             CloseReason::ClientGone | CloseReason::Internal => false,
         };
         if !has_happened {
@@ -150,6 +151,7 @@ impl EndOf<'_> {
         let index = self.record.backend.as_ref().map(|backend| backend.id.index() as u32);
         let is_that_one = match reason {
             CloseReason::PrimaryUp => index.is_some_and(|index| self.house.is_backup(index)),
+            CloseReason::Killed => self.visit.was_named,
             _ => index == Some(0),
         };
         let decided = self.decided();
@@ -171,6 +173,7 @@ impl EndOf<'_> {
         let is_right = match reason {
             CloseReason::ClientGone => client.reset || client.peer_finished,
             CloseReason::Drain => self.happened.has_reset_all,
+            CloseReason::Killed => self.has_to_leave(reason),
             _ => false,
         };
         if !is_right {

@@ -282,6 +282,11 @@ impl Kernel for Scripted {
         }
     }
 
+    fn peer_address(&mut self, socket: &Handle) -> io::Result<SocketAddr> {
+        let address = self.network.borrow_mut().socket(socket).address;
+        address.ok_or(ErrorKind::Unsupported.into())
+    }
+
     fn register(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
         self.network.borrow_mut().register(socket.id, self.at(token), Interest::All);
         Ok(())

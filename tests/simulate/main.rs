@@ -26,6 +26,7 @@ mod ends;
 mod faulty_kernels;
 mod house;
 mod kernel;
+mod killing;
 mod network;
 mod peers;
 mod pipe;
@@ -48,7 +49,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 49] = [
+const REACHED: [(&str, u64); 51] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -98,6 +99,8 @@ const REACHED: [(&str, u64); 49] = [
     ("PrimaryUp", 200),
     ("DrainReset", 200),
     ("several leave at a pace", 10),
+    ("order Kill with open", 300),
+    ("Killed", 150),
 ];
 
 /// Runs schedules from `first` on; the first seed that shows a problem, with what it shows.

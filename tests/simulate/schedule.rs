@@ -22,6 +22,7 @@ use super::checks::{self, LATE_MAX, LINE_LOOK, Look};
 use super::ends::{EndOf, Happened, Said, ToldToLeave, said};
 use super::house::{House, client_ip};
 use super::kernel::{ListeningHandle, Scripted, SharedNetwork};
+use super::killing::Killing;
 use super::network::{Dialing, Network};
 use super::peers;
 use super::setting::{Change, LEAVE_INTERVAL, Order, Setting};
@@ -79,6 +80,7 @@ struct Run {
     happened: Happened,
     /// The order to leave a backend, and when each session was told by it to end.
     leave_order: Option<Arc<LeaveOrder>>,
+    killing: Killing,
     left: Vec<Tick>,
     now: Tick,
     /// The number of the first client in line, and since when there has been a place for it.
@@ -157,6 +159,7 @@ impl Run {
             visits: Vec::new(),
             happened: Happened::default(),
             leave_order: None,
+            killing: Killing::default(),
             left: Vec::new(),
             now,
             free_since: None,
@@ -374,6 +377,11 @@ impl Run {
                 self.plan.order_in = Some(self.network.borrow_mut().random.usize(1..40));
             }
             Order::Empty => self.take_back(),
+            Order::Kill if self.leave_order.is_none() => {
+                self.kill();
+                self.plan.order_in = Some(self.network.borrow_mut().random.usize(1..20));
+            }
+            Order::Kill => self.revoke(),
             Order::Stop | Order::Drain if !self.happened.has_stopped => {
                 self.happened.has_stopped = true;
                 self.plan.coming = 0;
@@ -397,6 +405,30 @@ impl Run {
         self.happened.told_to_leave = Some(told);
         self.send_all(|| Command::Leave(Arc::clone(&order)));
         self.leave_order = Some(order);
+    }
+
+    /// An operator asks for the sessions, and kills them once he has seen them.
+    fn kill(&mut self) {
+        if self.killing.is_new() {
+            return self.killing.look(&self.workers);
+        }
+        let order = Arc::new(LeaveOrder::to_kill(self.house.setting.leave));
+        let named = self.killing.name(&self.workers, &order);
+        named.problems.into_iter().for_each(|what| self.problem(what));
+        for visit in &mut self.visits {
+            visit.was_named |= named.clients.contains(&visit.socket);
+        }
+        let told = ToldToLeave { reason: order.reason(), since: self.now, until: None };
+        self.happened.told_to_leave = Some(told);
+        self.leave_order = Some(order);
+    }
+
+    /// An operator stops the kill: what is left of the sessions stays.
+    fn revoke(&mut self) {
+        self.leave_order.iter().for_each(|order| order.revoke());
+        if let Some(told) = &mut self.happened.told_to_leave {
+            told.until = Some(self.now);
+        }
     }
 
     /// An operator keeps what is left of the sessions, or has the backend serve again.

@@ -52,6 +52,8 @@ pub(crate) enum Order {
     Back,
     /// The first backend is drained and its sessions leave, which is taken back a while later.
     Empty,
+    /// An operator kills the sessions that are there, and stops that a while later.
+    Kill,
 }
 
 /// Turns so short that sessions wait for the next one.
@@ -207,7 +209,9 @@ impl Setting {
             Change::ListenerRemoved,
         ];
         let orders = [Order::Stop, Order::Drain, Order::Down].map(Some);
-        let orders = [&orders[..], &[Some(Order::Back), Some(Order::Empty), None]].concat();
+        let orders =
+            [&orders[..], &[Some(Order::Back), Some(Order::Empty), Some(Order::Kill), None]]
+                .concat();
         let order = orders[random.usize(..orders.len())];
         let has_backup = order == Some(Order::Back);
         let pace = Meter::token_bucket(20, LEAVE_INTERVAL * 20, 1);
@@ -236,7 +240,7 @@ impl Setting {
 
     /// Whether sessions leave a backend one after the other.
     pub(crate) fn is_left_at_a_pace(&self) -> bool {
-        matches!(self.order, Some(Order::Down | Order::Back | Order::Empty))
+        matches!(self.order, Some(Order::Down | Order::Back | Order::Empty | Order::Kill))
             && matches!(self.leave, Leave::Pace(_))
     }
 

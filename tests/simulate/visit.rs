@@ -30,6 +30,8 @@ pub(crate) struct Visit {
     pub(crate) has_rested: bool,
     /// A reload gave it another pool while it waited.
     pub(crate) was_moved: bool,
+    /// An operator has named its session to be killed.
+    pub(crate) was_named: bool,
     /// Backends that had failed it by the latest turn, and when the last of these attempts began.
     failed: usize,
     pub(crate) failed_since: Option<Tick>,
@@ -76,6 +78,7 @@ impl Visit {
             still_since: Tick::default(),
             has_rested: false,
             was_moved: false,
+            was_named: false,
             failed: 0,
             failed_since: None,
             attempt_since: None,

@@ -146,6 +146,13 @@ pub fn backend_path(pool: &str, backend: &str, verb: &str) -> String {
     format!("/v1/backends/{}/{}/{verb}", encoded(pool), encoded(backend))
 }
 
+/// The path that asks for sessions: `query` has names and values.
+#[must_use]
+pub fn sessions_path(query: &[(&str, &str)]) -> String {
+    let query = query.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+    format!("/v1/sessions?{}", query.collect::<Vec<_>>().join("&"))
+}
+
 /// The path that asks what a candidate would change.
 #[must_use]
 pub fn candidate_path(file: &Path) -> String {

@@ -338,6 +338,7 @@ struct ErrorBody {
     error: String,
 }
 
-fn failure(code: StatusCode, error: String) -> Response {
+/// A request that failed: whose fault it is, and what is wrong.
+pub(crate) fn failure(code: StatusCode, error: String) -> Response {
     (code, Json(ErrorBody { error })).into_response()
 }

@@ -22,8 +22,8 @@ pub(crate) struct DrainBook(Mutex<HashMap<BackendId, DrainOrder>>);
 
 impl DrainBook {
     /// Records an order that has been given.
-    pub(crate) fn put(&self, given: DrainOrder) {
-        self.0.lock().insert(given.order.backend(), given);
+    pub(crate) fn put(&self, backend: BackendId, given: DrainOrder) {
+        self.0.lock().insert(backend, given);
     }
 
     /// Ends the order for this backend, if there is one.

@@ -17,6 +17,7 @@ use crate::control::host::trust::TlsProbes;
 use crate::control::plane::clock::seconds_now;
 use crate::control::plane::drain_book::DrainBook;
 use crate::control::plane::health_book::HealthBook;
+use crate::control::plane::kill_book::KillBook;
 use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
@@ -104,6 +105,9 @@ pub(crate) struct Plane {
     pub(crate) health: Mutex<HealthBook>,
     pub(crate) outliers: OutlierBook,
     pub(crate) drains: DrainBook,
+    pub(crate) kills: KillBook,
+    /// Held, across awaits, while workers look through their sessions for an operator.
+    pub(crate) looking: tokio::sync::Mutex<()>,
     pub(crate) loss_bells: LossBells,
     pub(crate) sources: SourceBook,
     pub(crate) reloads: ReloadCounts,
@@ -126,6 +130,8 @@ impl Plane {
             health: Mutex::default(),
             outliers: OutlierBook::default(),
             drains: DrainBook::default(),
+            kills: KillBook::default(),
+            looking: tokio::sync::Mutex::default(),
             loss_bells: LossBells::default(),
             sources: SourceBook::default(),
             reloads: ReloadCounts::default(),

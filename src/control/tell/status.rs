@@ -6,7 +6,7 @@
 
 pub(crate) mod document;
 pub(crate) mod gather;
-mod table;
+pub(crate) mod table;
 pub mod text;
 
 pub use document::{

@@ -57,7 +57,7 @@ pub(crate) fn leave_drained(
     let sessions = count(backend.state.active(), "session");
     let cause = LeaveCause::Drain(leave(wanted));
     let order = tell(plane, LeaveOrder::new(backend, cause, Arc::default()));
-    plane.drains.put(DrainOrder { order, wanted });
+    plane.drains.put(backend.id, DrainOrder { order, wanted });
     Some(format!("resetting {sessions} {words}"))
 }
 

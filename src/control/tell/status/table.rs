@@ -11,47 +11,47 @@ use unicode_width::UnicodeWidthStr;
 const HEADING: Style = Style::new().bold();
 
 /// One cell: its text, and the style it has where styles are shown.
-pub(super) struct Cell {
+pub(crate) struct Cell {
     text: String,
     style: Style,
 }
 
 impl Cell {
     /// Text without a style.
-    pub(super) fn plain(text: impl ToString) -> Self {
+    pub(crate) fn plain(text: impl ToString) -> Self {
         Self::styled(text, Style::new())
     }
 
     /// Text with a style.
-    pub(super) fn styled(text: impl ToString, style: Style) -> Self {
+    pub(crate) fn styled(text: impl ToString, style: Style) -> Self {
         Self { text: text.to_string(), style }
     }
 }
 
 /// Rows below a line of headings. A heading that begins with `>` aligns its column right.
-pub(super) struct StatusTable {
+pub(crate) struct StatusTable {
     headings: &'static [&'static str],
     rows: Vec<Vec<Cell>>,
 }
 
 impl StatusTable {
     /// A table without rows.
-    pub(super) fn new(headings: &'static [&'static str]) -> Self {
+    pub(crate) fn new(headings: &'static [&'static str]) -> Self {
         Self { headings, rows: Vec::new() }
     }
 
     /// Adds a row with a cell for each heading.
-    pub(super) fn add(&mut self, row: Vec<Cell>) {
+    pub(crate) fn add(&mut self, row: Vec<Cell>) {
         self.rows.push(row);
     }
 
     /// Whether there is no row.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The table as lines, without spaces at their ends.
-    pub(super) fn show(&self, with_styles: bool) -> String {
+    pub(crate) fn show(&self, with_styles: bool) -> String {
         let heading = |text: &&str| Cell::styled(text.trim_start_matches('>'), HEADING);
         let first: Vec<Cell> = self.headings.iter().map(heading).collect();
         let rows: Vec<&Vec<Cell>> = std::iter::once(&first).chain(&self.rows).collect();
