@@ -20,7 +20,8 @@ const AFTER: &str = "\
 Exit status: 0 done; 1 failed, or not ready, or an address cannot be listened on; 2 wrong usage; \
 3 warnings with `check --strict`; 78 the configuration is refused.
 
-Signals of `run`: TERM, INT, QUIT stop gracefully, a second one at once; HUP reloads.";
+Signals of `run`: TERM, INT, QUIT stop gracefully, a second one at once; HUP reloads; USR2 \
+upgrades.";
 
 /// A Layer-4 TCP load balancer for Linux.
 #[derive(Debug, Parser)]
@@ -58,6 +59,10 @@ pub(crate) enum Verb {
     ///
     /// Example: `evenkeel reload --dry-run candidate.toml`
     Reload(Reload),
+    /// Replace the running program by another one while it serves; no connection is refused.
+    ///
+    /// Example: `evenkeel upgrade`, after a package has put the new program in place
+    Upgrade(Upgrade),
     /// Show listeners, backends and workers, with their rates.
     ///
     /// Example: `evenkeel status --quiet && echo ready`
@@ -191,6 +196,26 @@ pub(crate) struct Reload {
     /// With `--dry-run`: a candidate, which the process judges instead of its own file.
     #[arg(value_name = "FILE", requires = "dry_run")]
     pub(crate) candidate: Option<PathBuf>,
+}
+
+/// `upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct Upgrade {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The program to start; by default the file that the running one came from.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+    /// How long it may take until it accepts, 1s to 4m; then the running one goes on.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = patience)]
+    pub(crate) timeout: Duration,
+}
+
+/// Reads how long an upgrade may take.
+fn patience(text: &str) -> Result<Duration, String> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(240);
+    let time = evenkeel::config::units::duration(text)?;
+    if bounds.contains(&time) { Ok(time) } else { Err("from 1s to 4m".to_owned()) }
 }
 
 /// `explain`.

@@ -20,13 +20,20 @@ fn main() -> ExitCode {
 fn perform(verb: Verb) -> ExitCode {
     match verb {
         Verb::Run(config) => {
-            end(run(&RunOptions { file: config.file, stop_after: None, on_ready: |_| {} }))
+            let file = config.file;
+            end(run(&RunOptions {
+                file,
+                can_be_replaced: true,
+                stop_after: None,
+                on_ready: |_| {},
+            }))
         }
         Verb::Demo(options) => show(&options),
         Verb::Check(options) => offline::check(&options),
         Verb::Config(config) => offline::effective(&config),
         Verb::Schema => offline::schema(),
         Verb::Reload(options) => remote::reload(&options),
+        Verb::Upgrade(options) => remote::upgrade(&options),
         Verb::Status { target, json, quiet } => {
             let manner = match (json, quiet) {
                 (_, true) => Manner::Quiet,

@@ -12,45 +12,14 @@ mod support;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 use rustix::process::Signal;
+use support::systemd::{activated, notifying};
 use support::unix::{connect_unix, line_of, visit_unix};
 use support::{Backend, PATIENCE, Proxy, connect, eventually, read_line};
 use tempfile::TempDir;
-
-/// The socket that systemd would listen on.
-struct Notifications(UnixDatagram);
-
-impl Notifications {
-    fn bind(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(socket)
-    }
-
-    /// The next message, as its lines.
-    #[track_caller]
-    fn next(&self) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        let length = self.0.recv(&mut buffer).expect("a notification");
-        String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned).collect()
-    }
-
-    /// The next message that has this line; those before it are passed over.
-    #[track_caller]
-    fn wait_for(&self, wanted: &str) -> Vec<String> {
-        loop {
-            let lines = self.next();
-            if lines.iter().any(|line| line == wanted) {
-                return lines;
-            }
-        }
-    }
-}
 
 fn has_status(lines: &[String]) -> bool {
     lines.iter().any(|line| line.len() > 7 && line.starts_with("STATUS="))
@@ -65,15 +34,6 @@ fn config(bind: SocketAddr, backend: &Backend) -> String {
 
 fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-/// Started as by a unit with `Type=notify`, and what it has sent is still to be read.
-fn notifying(config: &str, environment: &[(&str, &str)]) -> (Proxy, Notifications) {
-    let (directory, mut command) = Proxy::command(config);
-    let path = directory.path().join("notify");
-    let notifications = Notifications::bind(&path);
-    command.env("NOTIFY_SOCKET", &path).envs(environment.iter().copied());
-    (Proxy::spawn(directory, command), notifications)
 }
 
 /// If it fails, `systemctl start` returns before connections are accepted, or never.
@@ -163,18 +123,6 @@ fn a_watchdog_for_another_process_is_left_alone() {
             }
         }
     }
-}
-
-/// Started as by a socket unit: `socket` is descriptor 3, and the environment names this process.
-fn activated(config: &str, socket: OwnedFd, name: &str) -> Proxy {
-    let (directory, run) = Proxy::command(config);
-    // The shell knows its own process id, which exec keeps; std passes descriptors as stdin only.
-    let mut command = Command::new("sh");
-    command.arg("-c").arg("export LISTEN_PID=$$; exec \"$@\" 3<&0 0</dev/null").arg("sh");
-    command.arg(run.get_program()).args(run.get_args());
-    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name).env("LISTEN_PID", "");
-    command.stdin(Stdio::from(socket));
-    Proxy::spawn(directory, command)
 }
 
 /// If it fails, connections made before the start are refused, or the address is in use.

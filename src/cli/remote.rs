@@ -1,24 +1,26 @@
-//! Verbs that talk to a running process: `reload`, `status`, `explain`, `drain`, `ready`, `maint`,
-//! `weight`, `forget`.
+//! Verbs that talk to a running process: `reload`, `upgrade`, `status`, `explain`, `drain`,
+//! `ready`, `maint`, `weight`, `forget`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evenkeel::config::units::show_rate;
-use evenkeel::control::admin::client::{self, AdminReply, ClientError};
+use evenkeel::config::units::{show_duration, show_rate};
+use evenkeel::control::admin::client::{self, AdminReply, ClientError, Request};
 use evenkeel::control::status::Status;
 use evenkeel::control::status::text;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::exit::BAD_CONFIG;
 use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
-use crate::cli::{DEFAULT_FILE, DrainOptions, Explain, OneBackend, Reload, Target};
+use crate::cli::{DEFAULT_FILE, DrainOptions, Explain, OneBackend, Reload, Target, Upgrade};
 
 /// HTTP: done.
 pub(super) const OK: u16 = 200;
 /// HTTP: the file is refused.
 const REFUSED: u16 = 422;
+/// What a process may take beside the time that an upgrade may: a reload is waited for.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Time between the two looks from which rates are made.
 const LOOK_APART: Duration = Duration::from_millis(500);
 
@@ -146,6 +148,45 @@ fn warn_of_another_file(target: &Target, read: &str) {
         complain(format_args!(
             "warning: the process reads {read}, not {named}, which only told its socket\n"
         ));
+    }
+}
+
+/// The answer to an upgrade.
+#[derive(Debug, Deserialize)]
+struct UpgradeReply {
+    text: String,
+}
+
+/// What is asked of an upgrade.
+#[derive(Debug, Serialize)]
+struct UpgradeRequest {
+    binary: Option<PathBuf>,
+    timeout: String,
+}
+
+/// `upgrade`.
+pub(crate) fn upgrade(options: &Upgrade) -> ExitCode {
+    try_upgrade(options).unwrap_or_else(VerbFailure::tell)
+}
+
+fn try_upgrade(options: &Upgrade) -> Result<ExitCode, VerbFailure> {
+    let Upgrade { target, binary, timeout } = options;
+    // The running process may be in another directory. A name without a path is looked for in
+    // this one.
+    let binary = binary.as_ref().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+    let request = UpgradeRequest { binary, timeout: show_duration(*timeout) };
+    let Ok(body) = serde_json::to_string(&request) else {
+        fail("the path of the binary is not UTF-8", "");
+        return Ok(ExitCode::FAILURE);
+    };
+    let path = Request { method: "POST", path: "/v1/upgrade", body };
+    let answer = client::request_within(*timeout + ANSWER_TIME, &socket(target)?, path)?;
+    match serde_json::from_str::<UpgradeReply>(&answer.body) {
+        Ok(reply) if answer.code == OK => {
+            say(reply.text);
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Err(VerbFailure::Answered(answer)),
     }
 }
 

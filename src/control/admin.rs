@@ -17,28 +17,34 @@ mod socket;
 pub(crate) mod verbs;
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
+use tokio::task::AbortHandle;
 
 use crate::config::KeyPath;
 use crate::control::admin::context::AdminContext;
 use crate::control::admin::host_header::refuse_foreign_names;
-use crate::control::admin::http_server::with_bodies;
+use crate::control::admin::http_server::{ServerSetup, with_bodies};
 use crate::control::admin::page::page;
 use crate::control::admin::routes::{
     backend, candidate, config, explain, livez, metrics, no_such_route, readyz, reload, status,
-    wrong_method,
+    upgrade, wrong_method,
 };
 use crate::control::admin::sessions::{kill_many, kill_one, sessions, stop_kills};
 use crate::control::host::listeners::ListenFailure;
 use crate::control::host::socket_file::SocketFile;
+use crate::control::plane::doors::{Door, DoorKind};
 use crate::control::reload::services::Services;
 use crate::control::run_error::RunError;
 use crate::control::tell::status::document::AdminAddresses;
+use crate::control::upgrade::successor::PassedDoors;
 
 /// Connections served at once, on each of the two.
 const CONNECTIONS_MAX: usize = 64;
@@ -50,11 +56,30 @@ const CANDIDATE_BYTES_MAX: usize = 128 << 20;
 /// Sockets that are open and not yet answered.
 #[derive(Debug)]
 pub(crate) struct AdminSockets {
-    unix: Option<(UnixListener, SocketFile)>,
-    http: Option<TcpListener>,
+    unix: Option<ControlDoor>,
+    http: Option<PageDoor>,
     addresses: AdminAddresses,
     /// Said once there is a log.
     warning: Option<String>,
+}
+
+/// The control socket, open.
+#[derive(Debug)]
+struct ControlDoor {
+    listener: UnixListener,
+    file: Arc<SocketFile>,
+    /// As the file names it.
+    path: PathBuf,
+    is_passed: bool,
+}
+
+/// The read-only page, open.
+#[derive(Debug)]
+pub(crate) struct PageDoor {
+    listener: TcpListener,
+    /// As the file names it.
+    asked: SocketAddr,
+    real: SocketAddr,
 }
 
 impl AdminSockets {
@@ -62,18 +87,25 @@ impl AdminSockets {
     pub(crate) fn addresses(&self) -> &AdminAddresses {
         &self.addresses
     }
+
+    /// The file of the control socket, if the process before this one has passed that on.
+    pub(crate) fn passed_file(&self) -> Option<Arc<SocketFile>> {
+        let control = self.unix.as_ref().filter(|control| control.is_passed);
+        control.map(|control| Arc::clone(&control.file))
+    }
 }
 
-/// Opens the socket, beside the page that is open already.
+/// Opens the socket, or takes it over, beside the page that is open already.
 ///
 /// # Errors
 /// When the socket is one that the file names and cannot be opened.
 pub(crate) fn open(
     admin: &crate::config::Admin,
-    http: Option<(TcpListener, SocketAddr)>,
+    http: Option<PageDoor>,
+    passed: &mut PassedDoors,
 ) -> Result<AdminSockets, RunError> {
     let mut warning = None;
-    let unix = match socket::bind(&admin.socket) {
+    let unix = match control_door(admin, passed) {
         Ok(bound) => Some(bound),
         Err(failure) if admin.socket_required => return Err(failure.into()),
         Err(failure) => {
@@ -82,25 +114,44 @@ pub(crate) fn open(
             None
         }
     };
-    let (http, http_address) = http.unzip();
     let socket = unix.as_ref().map(|_| admin.socket.display().to_string());
-    let addresses = AdminAddresses { socket, http: http_address };
+    let addresses = AdminAddresses { socket, http: http.as_ref().map(|page| page.real) };
     Ok(AdminSockets { unix, http, addresses, warning })
 }
 
-/// Opens the page, if there is to be one; also tells its real address.
+fn control_door(
+    admin: &crate::config::Admin,
+    passed: &mut PassedDoors,
+) -> Result<ControlDoor, socket::SocketError> {
+    let path = admin.socket.clone();
+    if let Some((described, listener)) = passed.control.take_if(|(it, _)| it.path == path) {
+        let file = Arc::new(SocketFile::passed(&path, described.file));
+        if file.is_there() {
+            return Ok(ControlDoor { listener: listener.into(), file, path, is_passed: true });
+        }
+    }
+    let (listener, file) = socket::bind(&path)?;
+    Ok(ControlDoor { listener, file: Arc::new(file), path, is_passed: false })
+}
+
+/// Opens the page, or takes it over, if there is to be one.
 ///
 /// # Errors
 /// When it cannot be listened on.
 pub(crate) fn open_http(
     admin: &crate::config::Admin,
-) -> Result<Option<(TcpListener, SocketAddr)>, ListenFailure> {
+    passed: &mut PassedDoors,
+) -> Result<Option<PageDoor>, ListenFailure> {
     let Some(address) = admin.http else { return Ok(None) };
+    let passed = passed.page.take_if(|(it, _)| it.asked == address);
     let open = || {
-        let listener = TcpListener::bind(address)?;
+        let listener = match passed {
+            Some((_, listener)) => TcpListener::from(listener),
+            None => TcpListener::bind(address)?,
+        };
         listener.set_nonblocking(true)?;
         let real = listener.local_addr()?;
-        Ok(Some((listener, real)))
+        Ok(Some(PageDoor { listener, asked: address, real }))
     };
     open().map_err(|cause| ListenFailure::new(KeyPath::table("admin").key("http"), address, cause))
 }
@@ -111,26 +162,34 @@ pub(crate) fn serve(sockets: AdminSockets, services: Services) {
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
+    let plane = Arc::clone(&services.plane);
     let admin = AdminContext { services, addresses };
-    if let Some((listener, file)) = unix {
+    let setup = ServerSetup { connections_max: CONNECTIONS_MAX, open: plane.doors.connections() };
+    let opened = |kind, socket: std::io::Result<OwnedFd>, accepting: AbortHandle| match socket {
+        Ok(socket) => plane.doors.opened(Door { kind, socket: Arc::new(socket), accepting }),
+        Err(error) => tracing::error!(%error, "no descriptor for an admin socket"),
+    };
+    if let Some(ControlDoor { listener, file, path, .. }) = unix {
         let routes = control_routes(admin.clone());
-        tokio::spawn(async move {
-            // Removed when the runtime ends and drops this task.
-            let _file = file;
+        let (copy, setup) = (listener.as_fd().try_clone_to_owned(), setup.clone());
+        let answering = tokio::spawn(async move {
             match tokio::net::UnixListener::from_std(listener) {
-                Ok(listener) => http_server::serve(listener, routes, CONNECTIONS_MAX).await,
+                Ok(listener) => http_server::serve(listener, routes, setup).await,
                 Err(error) => tracing::error!(%error, "cannot serve the admin socket"),
             }
         });
+        opened(DoorKind::Control(path, file), copy, answering.abort_handle());
     }
-    if let Some(listener) = http {
+    if let Some(PageDoor { listener, asked, .. }) = http {
         let routes = read_only_routes(admin);
-        tokio::spawn(async move {
+        let copy = listener.as_fd().try_clone_to_owned();
+        let answering = tokio::spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => http_server::serve(listener, routes, CONNECTIONS_MAX).await,
+                Ok(listener) => http_server::serve(listener, routes, setup).await,
                 Err(error) => tracing::error!(%error, "cannot serve the admin page"),
             }
         });
+        opened(DoorKind::Page(asked), copy, answering.abort_handle());
     }
 }
 
@@ -155,6 +214,7 @@ fn control_routes(admin: AdminContext) -> Router {
         .route("/v1/sessions/kill", post(kill_many))
         .route("/v1/sessions/kill/stop", post(stop_kills))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(upgrade))
         .route("/v1/backends/{pool}/{backend}/{verb}", post(backend));
     with_bodies(routes, BODY_BYTES_MAX)
         // A body has a limit of axum's own unless it is taken away.

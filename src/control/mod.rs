@@ -4,10 +4,11 @@
 //! [`crate::dataplane::WorkerHandle`] and the atomics of [`crate::shared`].
 //!
 //! One folder for each duty, each importing only those below it: `start` starts workers, serves and
-//! stops; [`admin`] serves operators; `reload` turns a configuration into a snapshot and publishes
-//! it; [`sessions`] lists and ends sessions; `tell` makes metrics, status and explanations; `watch`
-//! probes backends and ejects outliers; `plane` is the state that all of these share; `host` opens
-//! sockets and knows what the host grants; `log` writes lines.
+//! stops; [`admin`] serves operators; `upgrade` replaces the program while it serves; `reload`
+//! turns a configuration into a snapshot and publishes it; [`sessions`] lists and ends sessions;
+//! `tell` makes metrics, status and explanations; `watch` probes backends and ejects outliers;
+//! `plane` is the state that all of these share; `host` opens sockets and knows what the host
+//! grants; `log` writes lines.
 
 pub mod admin;
 mod host;
@@ -19,6 +20,7 @@ mod run_error;
 pub mod sessions;
 mod start;
 mod tell;
+mod upgrade;
 mod watch;
 mod words;
 
@@ -27,3 +29,4 @@ pub use run_error::RunError;
 pub use start::demo;
 pub use start::run::{RunOptions, Served, run};
 pub use tell::status;
+pub use upgrade::report::UpgradeReport;

@@ -52,6 +52,12 @@ pub enum Command<K: Kernel = Linux> {
     Take(Box<Arrival<K>>),
     /// Serve what waits in the accept queues, then close all listening sockets.
     StopListening,
+    /// Leave the sockets on these addresses, and what waits there, to the process that has them
+    /// now; then as [`Self::StopListening`].
+    LetGo {
+        /// The addresses they are bound to.
+        passed: Arc<HashSet<Address>>,
+    },
     /// Reset the sessions that a backend has by now, as long as this order holds.
     Leave(Arc<LeaveOrder>),
     /// Reset these sessions, as long as this order holds.

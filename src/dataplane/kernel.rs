@@ -70,9 +70,9 @@ pub trait Kernel: fmt::Debug {
         is_shared: bool,
     ) -> io::Result<()>;
 
-    /// Ends what [`Self::watch_listening`] began for a shared socket, which a close alone would
-    /// not.
-    fn unwatch_shared(&mut self, socket: &Self::ListeningSocket);
+    /// Ends what [`Self::watch_listening`] began: a close alone would not, as long as another
+    /// worker or process has the socket.
+    fn unwatch_listening(&mut self, socket: &Self::ListeningSocket);
 
     /// Changes the options of a listening socket, for what it accepts from now on. Options that the
     /// kernel refuses stay as they were.

@@ -111,9 +111,9 @@ impl Kernel for Linux {
         registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
     }
 
-    fn unwatch_shared(&mut self, socket: &AcceptingSocket) {
+    fn unwatch_listening(&mut self, socket: &AcceptingSocket) {
         // Fails only for one whose registration has failed.
-        let _unregistered = socket::unwatch_shared(self.poll.registry(), socket.as_fd());
+        let _unregistered = socket::unwatch(self.poll.registry(), socket.as_fd());
     }
 
     fn retune(&mut self, socket: &AcceptingSocket, options: &ListenOptions) {

@@ -200,12 +200,11 @@ impl<K: Kernel> Listening<K> {
         position
     }
 
-    /// Closes a socket. Never shut down: it may be shared with another process.
+    /// Closes a socket. Never shut down, and never closed while its arrivals are still told:
+    /// another worker or process may have it.
     pub(super) fn close(&mut self, position: usize, kernel: &mut K) {
-        if let Some(Some(socket)) = self.sockets.get(position)
-            && socket.bound.is_shared
-        {
-            kernel.unwatch_shared(&socket.bound.socket);
+        if let Some(Some(socket)) = self.sockets.get(position) {
+            kernel.unwatch_listening(&socket.bound.socket);
         }
         self.is_drained(position);
         if self.sockets.get_mut(position).and_then(Option::take).is_some() {

@@ -215,9 +215,12 @@ impl<K: Kernel> Worker<K> {
                     self.reset_all();
                 }
             }
-            Command::StopListening => {
-                self.close_listening(|_| true);
-                room::hurry(&mut self.sessions.desk);
+            Command::StopListening => self.stop_listening(),
+            Command::LetGo { passed } => {
+                for position in self.listening.positions(|address| passed.contains(address)) {
+                    self.listening.close(position, &mut self.sessions.desk.kernel);
+                }
+                self.stop_listening();
             }
             Command::ResetAll => {
                 self.over = true;
@@ -242,6 +245,11 @@ impl<K: Kernel> Worker<K> {
             Command::Exit => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
+    }
+
+    fn stop_listening(&mut self) {
+        self.close_listening(|_| true);
+        room::hurry(&mut self.sessions.desk);
     }
 
     fn see_newest_snapshot(&mut self) {

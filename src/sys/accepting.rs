@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::multipath;
@@ -13,7 +14,8 @@ use super::unix;
 /// A listening socket, of TCP, Multipath TCP or a Unix stream.
 #[derive(Debug)]
 pub struct AcceptingSocket {
-    socket: OwnedFd,
+    /// Closed with this, unless an upgrade passes it on at that moment.
+    socket: Arc<OwnedFd>,
     /// Of Multipath TCP: the TCP_USER_TIMEOUT of accepted sockets, which do not inherit it.
     not_inherited: Option<Cell<Option<Duration>>>,
 }
@@ -21,7 +23,7 @@ pub struct AcceptingSocket {
 impl AcceptingSocket {
     /// A socket that listens already, with the TCP_USER_TIMEOUT of its options.
     #[must_use]
-    pub fn new(socket: OwnedFd, user_timeout: Option<Duration>) -> Self {
+    pub fn new(socket: Arc<OwnedFd>, user_timeout: Option<Duration>) -> Self {
         let is_multipath = multipath::is_multipath(socket.as_fd());
         let not_inherited = is_multipath.then(|| Cell::new(user_timeout));
         Self { socket, not_inherited }
@@ -94,7 +96,8 @@ mod tests {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         match listen(address, 1, options) {
             Ok(mut sockets) => {
-                Some(AcceptingSocket::new(sockets.pop().unwrap(), options.user_timeout))
+                let socket = Arc::new(sockets.pop().unwrap());
+                Some(AcceptingSocket::new(socket, options.user_timeout))
             }
             Err(error) => {
                 let host_has_it = sysctl_number("net/mptcp/enabled") == Some(1);

@@ -1,4 +1,4 @@
-//! What the kernel has measured of a connection's handshake.
+//! What the kernel has measured of a connection's handshake, and how many wait behind it.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -10,6 +10,19 @@ use std::time::Duration;
 /// sample is the estimate, RFC 6298, section 2.2).
 #[must_use]
 pub fn handshake_time(socket: BorrowedFd<'_>) -> Option<Duration> {
+    let info = tcp_info(socket)?;
+    let is_measured = info.tcpi_rtt > 0 && info.tcpi_total_retrans == 0;
+    is_measured.then(|| Duration::from_micros(u64::from(info.tcpi_rtt)))
+}
+
+/// Connections that wait in the accept queue of a listening socket; `None` for a Unix socket.
+/// TCP_INFO of a listening socket has their number as `tcpi_unacked` (tcp_get_info of the kernel).
+#[must_use]
+pub fn queue_length(listening: BorrowedFd<'_>) -> Option<u32> {
+    tcp_info(listening).map(|info| info.tcpi_unacked)
+}
+
+fn tcp_info(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     // SAFETY: `tcp_info` consists of integers, for which zeros are a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
@@ -24,8 +37,7 @@ pub fn handshake_time(socket: BorrowedFd<'_>) -> Option<Duration> {
             &raw mut length,
         )
     };
-    let is_measured = result == 0 && info.tcpi_rtt > 0 && info.tcpi_total_retrans == 0;
-    is_measured.then(|| Duration::from_micros(u64::from(info.tcpi_rtt)))
+    (result == 0).then_some(info)
 }
 
 #[cfg(test)]
@@ -49,5 +61,21 @@ mod tests {
         let (unix, _other) = UnixStream::pair().unwrap();
         assert_eq!(handshake_time(unix.as_fd()), None);
         assert_eq!(handshake_time(listener.as_fd()), None);
+    }
+
+    // If this fails, an upgrade does not tell how many clients waited meanwhile.
+    #[test]
+    fn waiting_connections_are_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(queue_length(listener.as_fd()), Some(0));
+        let address = listener.local_addr().unwrap();
+        let _waiting: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let until = Instant::now() + Duration::from_secs(10);
+        while queue_length(listener.as_fd()) != Some(3) {
+            assert!(Instant::now() < until, "{:?}", queue_length(listener.as_fd()));
+            std::thread::yield_now();
+        }
+        let (unix, _other) = UnixStream::pair().unwrap();
+        assert_eq!(queue_length(unix.as_fd()), None);
     }
 }

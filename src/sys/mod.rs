@@ -8,6 +8,8 @@
 
 /// Listening sockets as workers have them.
 pub mod accepting;
+/// Packets with descriptors between two processes.
+pub mod channel;
 /// What the kernel has measured of a handshake.
 pub mod handshake;
 /// How the memory of tables is mapped.
@@ -16,6 +18,8 @@ pub mod memory;
 pub mod multipath;
 /// What this process is allowed and how large the host is.
 pub mod process;
+/// Bytes for another process that can change no more.
+pub mod sealed;
 /// Listening sockets, outgoing connections and what is done to them.
 pub mod socket;
 /// Outgoing connections that come from a given address.

@@ -198,6 +198,23 @@ pub fn sysctl_number(path: &str) -> Option<u64> {
     std::fs::read_to_string(format!("/proc/sys/{path}")).ok()?.trim().parse().ok()
 }
 
+/// SYNs and handshakes that the kernel has dropped in this network namespace because a listening
+/// socket could not take them (`ListenDrops` of /proc/net/netstat); `None` when unreadable.
+#[must_use]
+pub fn listen_drops() -> Option<u64> {
+    named_counter(&std::fs::read_to_string("/proc/net/netstat").ok()?, "ListenDrops")
+}
+
+/// A counter of a file that has lines of names, each before a line of values.
+fn named_counter(text: &str, wanted: &str) -> Option<u64> {
+    let lines: Vec<&str> = text.lines().collect();
+    let counters = lines.chunks_exact(2).flat_map(|pair| match pair {
+        [names, values] => names.split_whitespace().zip(values.split_whitespace()).collect(),
+        _ => Vec::new(),
+    });
+    counters.into_iter().find(|(name, _)| *name == wanted)?.1.parse().ok()
+}
+
 /// The name of this host; empty when the kernel has none.
 #[must_use]
 pub fn host_name() -> String {
@@ -277,6 +294,17 @@ mod tests {
         assert!(has_capability(&status("000001ffffffffff"), CAP_NET_BIND_SERVICE));
         assert!(!has_capability(&status("0000000000000bff"), CAP_NET_BIND_SERVICE));
         assert!(!has_capability("", CAP_NET_BIND_SERVICE));
+    }
+
+    // If this fails, an upgrade tells another number than that of the connections lost.
+    #[test]
+    fn counters_stand_below_their_names() {
+        let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 2 3\n\
+                    IpExt: InNoRoutes\nIpExt: 4\n";
+        assert_eq!(named_counter(text, "ListenDrops"), Some(3));
+        assert_eq!(named_counter(text, "InNoRoutes"), Some(4));
+        assert_eq!(named_counter(text, "Absent"), None);
+        assert!(listen_drops().is_some());
     }
 
     // If this fails, sessions are promised ports that the kernel keeps for others.

@@ -76,7 +76,20 @@ pub fn listen(
     // Port 0: the kernel chose one, and every worker's socket must have the same.
     let bound = local_address(probe.as_fd())?;
     drop(probe);
-    (0..count).map(|_| listen_once(bound, options)).collect()
+    listen_beside(bound, count, options)
+}
+
+/// Opens `count` more sockets on an address on which sockets of [`listen`] are open, here or in
+/// another process of this user.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_beside(
+    address: SocketAddr,
+    count: usize,
+    options: &ListenOptions,
+) -> io::Result<Vec<OwnedFd>> {
+    (0..count).map(|_| listen_once(address, options)).collect()
 }
 
 fn listen_once(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
@@ -170,6 +183,21 @@ pub(super) fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether a socket listens.
+#[must_use]
+pub fn is_listening(socket: BorrowedFd<'_>) -> bool {
+    sockopt::socket_acceptconn(socket) == Ok(true)
+}
+
+/// The number that the kernel gives a socket for good, whichever process has it (SO_COOKIE,
+/// socket(7)).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(sockopt::socket_cookie(socket)?)
+}
+
 /// Registers a listening socket that several threads share: of those that sleep, one connection
 /// wakes one (EPOLLEXCLUSIVE, epoll_ctl(2)) instead of all. Edge-triggered.
 ///
@@ -180,11 +208,12 @@ pub fn watch_shared(epoll: impl AsFd, socket: BorrowedFd<'_>, token: u64) -> io:
     Ok(epoll::add(epoll, socket, EventData::new_u64(token), flags)?)
 }
 
-/// Ends what [`watch_shared`] began. A close alone would not, as long as others have the socket.
+/// Ends what [`watch_shared`] and other registrations began. A close alone would not, as long as
+/// another thread or process has the socket.
 ///
 /// # Errors
 /// As epoll_ctl(2).
-pub fn unwatch_shared(epoll: impl AsFd, socket: BorrowedFd<'_>) -> io::Result<()> {
+pub fn unwatch(epoll: impl AsFd, socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(epoll::delete(epoll, socket)?)
 }
 

@@ -50,14 +50,16 @@ pub fn take_inherited() -> io::Result<Vec<Inherited>> {
         // started; the swap above makes this its only owner.
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         let is_stream = sockopt::socket_type(&socket) == Ok(SocketType::STREAM);
-        if let Some(address) = address_of(&socket).filter(|_| is_stream) {
+        if let Some(address) = bound_address(&socket).filter(|_| is_stream) {
             inherited.push(Inherited { socket, address, name });
         }
     }
     Ok(inherited)
 }
 
-fn address_of(socket: &OwnedFd) -> Option<InheritedAddress> {
+/// Where a socket is bound: to an IP address, or to the path of a Unix socket.
+#[must_use]
+pub fn bound_address(socket: &OwnedFd) -> Option<InheritedAddress> {
     let of_tcp = local_address(socket.as_fd()).ok().map(InheritedAddress::Ip);
     of_tcp.or_else(|| bound_path(socket.as_fd()).map(InheritedAddress::Unix))
 }

@@ -243,7 +243,7 @@ impl Kernel for Scripted {
         Ok(())
     }
 
-    fn unwatch_shared(&mut self, _socket: &ListeningHandle) {}
+    fn unwatch_listening(&mut self, _socket: &ListeningHandle) {}
 
     fn retune(&mut self, _: &ListeningHandle, _: &ListenOptions) {}
 

@@ -11,7 +11,9 @@ pub mod proxy;
 pub mod setup;
 pub mod stream;
 pub mod switched;
+pub mod systemd;
 pub mod unix;
+pub mod upgrade;
 pub mod verbs;
 
 use std::io::{ErrorKind, Read};

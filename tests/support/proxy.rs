@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{PATIENCE, eventually, within};
 
 /// What a parent may have left in the environment and evenkeel would act on.
-const FOREIGN: &[&str] = &[
+pub const FOREIGN: &[&str] = &[
     "EVENKEEL_CONFIG",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -147,6 +147,12 @@ impl Proxy {
             self.stderr.lock().iter().find(|line| line.contains(words)).cloned()
         });
         found.unwrap_or_else(|| panic!("no line with \"{words}\" in:\n{}", self.said()))
+    }
+
+    /// Waits until it has ended; another process may still have its stderr.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        eventually("evenkeel ends", PATIENCE, || self.child.try_wait().unwrap())
     }
 
     /// Waits until it has ended.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -170,15 +169,38 @@ fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
 }
 
-/// Sends one request and waits for its answer.
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Of HTTP.
+    pub method: &'a str,
+    /// With its query.
+    pub path: &'a str,
+    /// JSON, or nothing.
+    pub body: String,
+}
+
+/// Sends one request and waits for its answer, 30 s at most.
 ///
 /// # Errors
-/// When the process cannot be reached, or does not answer in time.
+/// As [`request_within`].
 pub fn request(
     socket: &Path,
     method: &str,
     path: &str,
     body: String,
+) -> Result<AdminReply, ClientError> {
+    request_within(ANSWER_DEADLINE, socket, Request { method, path, body })
+}
+
+/// Sends one request and waits for its answer.
+///
+/// # Errors
+/// When the process cannot be reached, or does not answer in time.
+pub fn request_within(
+    deadline: Duration,
+    socket: &Path,
+    request: Request<'_>,
 ) -> Result<AdminReply, ClientError> {
     let failed = |source: io::Error| {
         ClientError::new(format!("cannot talk to evenkeel at {}", socket.display()), source)
@@ -186,20 +208,21 @@ pub fn request(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
-        match tokio::time::timeout(ANSWER_DEADLINE, exchange(socket, method, path, body)).await {
+        match tokio::time::timeout(deadline, exchange(socket, request)).await {
             Ok(outcome) => outcome.map_err(failed),
             Err(_) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))),
         }
     })
 }
 
-async fn exchange(socket: &Path, method: &str, path: &str, body: String) -> io::Result<AdminReply> {
+async fn exchange(socket: &Path, request: Request<'_>) -> io::Result<AdminReply> {
+    let Request { method, path, body } = request;
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // The request fails as well when the connection does.
     tokio::spawn(async move { drop(connection.await) });
-    let request = Request::builder()
+    let request = hyper::Request::builder()
         .method(method)
         .uri(path)
         .header(HOST, "evenkeel")

@@ -8,6 +8,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::control::admin::patience::Impatient;
 use crate::control::admin::places::Places;
+use crate::control::plane::doors::OpenConnection;
 
 /// How long a request head may take, and how long a connection may be idle.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -65,8 +67,18 @@ impl Accept for TcpListener {
     }
 }
 
-/// Answers all connections of a listener, for ever, `connections_max` at once.
-pub(crate) async fn serve(listener: impl Accept, routes: Router, connections_max: usize) {
+/// What a server is given beside its listener and its routes.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerSetup {
+    /// Connections served at once.
+    pub(crate) connections_max: usize,
+    /// Counts the connections that are open, perhaps those of others, too.
+    pub(crate) open: Arc<AtomicUsize>,
+}
+
+/// Answers all connections of a listener, for ever.
+pub(crate) async fn serve(listener: impl Accept, routes: Router, setup: ServerSetup) {
+    let ServerSetup { connections_max, open } = setup;
     let places = Arc::new(Mutex::new(Places::new(connections_max)));
     loop {
         match listener.accept_one().await {
@@ -74,7 +86,9 @@ pub(crate) async fn serve(listener: impl Accept, routes: Router, connections_max
                 let (routes, its_places) = (routes.clone(), Arc::clone(&places));
                 let mut places = places.lock();
                 let number = places.next_number();
+                let open = OpenConnection::new(&open);
                 let answered = tokio::spawn(async move {
+                    let _open = open;
                     // Ends early when another connection takes its place.
                     let _late = timeout(CONNECTION_DEADLINE, answer(stream, routes)).await;
                     its_places.lock().leave(number);

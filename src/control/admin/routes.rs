@@ -2,8 +2,10 @@
 //!
 //! Failures are answered with `{"error": ...}` and a status code that tells whose fault it is.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -14,6 +16,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::config::units::duration;
 use crate::config::{Difference, LeaveConfig, Problem, pace};
 
 use crate::control::admin::context::AdminContext;
@@ -26,6 +29,8 @@ use crate::control::tell::explain::{explained, parse_client};
 use crate::control::tell::metrics as exposition;
 use crate::control::tell::metrics::format::Exposition;
 use crate::control::tell::status::gather::why_not_ready;
+use crate::control::upgrade::predecessor::{self, UpgradeOrder};
+use crate::control::upgrade::report::UpgradeReport;
 use crate::dataplane::Question;
 
 /// `GET /v1/status`.
@@ -228,6 +233,65 @@ fn reload_document(
             (code, Json(answer)).into_response()
         }
     }
+}
+
+/// The body of an upgrade.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpgradeBody {
+    /// The program to start, an absolute path; the file that the process came from by default.
+    binary: Option<PathBuf>,
+    /// How long it may take until it accepts, such as `"30s"`.
+    timeout: Option<String>,
+}
+
+/// Bounds on what an operator may have an upgrade wait for; a connection to the admin interface
+/// lasts no longer.
+const UPGRADE_PATIENCE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(240);
+
+fn upgrade_order(body: &[u8]) -> Result<UpgradeOrder, String> {
+    let mut order = UpgradeOrder::default();
+    if body.is_empty() {
+        return Ok(order);
+    }
+    let Ok(UpgradeBody { binary, timeout }) = serde_json::from_slice(body) else {
+        return Err("the body has to be empty, or like \
+                    {\"binary\": \"/usr/bin/evenkeel\", \"timeout\": \"30s\"}"
+            .to_owned());
+    };
+    if let Some(binary) = binary.as_ref().filter(|binary| !binary.is_absolute()) {
+        return Err(format!("the binary {} is no absolute path", binary.display()));
+    }
+    order.program = binary;
+    if let Some(text) = timeout {
+        let patience = duration(&text).ok().filter(|time| UPGRADE_PATIENCE.contains(time));
+        let refused = || format!("the timeout {text:?} is not from 1s to 4m");
+        order.patience = patience.ok_or_else(refused)?;
+    }
+    Ok(order)
+}
+
+/// `POST /v1/upgrade`.
+pub(crate) async fn upgrade(State(admin): State<AdminContext>, body: Bytes) -> Response {
+    let order = match upgrade_order(&body) {
+        Ok(order) => order,
+        Err(text) => return failure(StatusCode::BAD_REQUEST, text),
+    };
+    match predecessor::upgrade(&admin.services, order).await {
+        Ok(report) => {
+            Json(UpgradeAnswer { result: "ok", text: report.text(), report }).into_response()
+        }
+        Err(reason) => failure(StatusCode::CONFLICT, reason),
+    }
+}
+
+/// The answer to an upgrade.
+#[derive(Debug, Serialize)]
+struct UpgradeAnswer {
+    result: &'static str,
+    text: String,
+    report: UpgradeReport,
 }
 
 /// The body of `drain`, where it has one.

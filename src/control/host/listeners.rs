@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -21,6 +21,7 @@ use crate::sys::socket::{self, KeepaliveOptions, ListenOptions};
 use crate::sys::systemd::{Inherited, InheritedAddress};
 use crate::sys::unix;
 
+use crate::control::host::passed::{GivenSockets, PassedOn};
 use crate::control::host::socket_file::{self, SocketFile, directory_of};
 
 /// Permissions of the file of a Unix socket: every user who can pass its directories may connect,
@@ -43,15 +44,28 @@ pub(crate) struct BoundAddress {
     pub(crate) options: ListenOptions,
     /// Of a Unix socket that was made here; removed with the last that holds it.
     pub(crate) file: Option<Arc<SocketFile>>,
+    /// All of them are one socket.
+    pub(crate) is_shared: bool,
+    /// Those that workers have, as long as they have them, in the order of the workers.
+    pub(crate) sockets: Vec<Weak<OwnedFd>>,
 }
 
-/// A socket for each worker on one address.
+impl BoundAddress {
+    /// Whether its sockets speak Multipath TCP.
+    pub(crate) fn is_multipath(&self) -> bool {
+        self.options.mptcp
+    }
+}
+
+/// A socket for each worker on one address; after an upgrade to fewer workers, more than that.
 #[derive(Debug)]
 pub(crate) struct OpenedSockets {
     pub(crate) address: Address,
-    pub(crate) sockets: Vec<OwnedFd>,
+    pub(crate) sockets: Vec<Arc<OwnedFd>>,
     /// All of them are one socket.
     pub(crate) is_shared: bool,
+    /// How many of them the process before this one has passed on.
+    passed: usize,
     file: Option<Arc<SocketFile>>,
 }
 
@@ -114,11 +128,11 @@ pub(crate) fn asked(config: &config::Config) -> Vec<Vec<(&AddressRange, Vec<Aske
 pub(crate) fn plan(
     config: &config::Config,
     bound: &BoundAddresses,
-    inherited: &mut Vec<Inherited>,
+    given: &mut GivenSockets,
     workers: usize,
 ) -> Result<Plan, Vec<ListenFailure>> {
     let mut plan = Plan::default();
-    let mut opener = Opener { inherited, workers };
+    let mut opener = Opener { given, workers };
     let mut failures = Vec::new();
     for (listener, asked) in config.listeners.iter().zip(asked(config)) {
         let options = options_of(listener);
@@ -280,46 +294,110 @@ impl Plan {
             self.bound.insert(asked.clone(), kept);
             return Ok(real);
         }
-        let opened = opener.open(&asked.0, options).map_err(OpenFailure::Open)?;
-        let (real, file) = (opened.address.clone(), opened.file.clone());
-        self.bound.insert(asked.clone(), BoundAddress { real: real.clone(), options, file });
+        let opened = match opener.given.passed.take(&asked.0, asked.1) {
+            Some(passed) => opener.adopt(passed, options)?,
+            None => opener.open(&asked.0, options).map_err(OpenFailure::Open)?,
+        };
+        let real = opened.address.clone();
+        let bound = BoundAddress {
+            real: real.clone(),
+            options,
+            file: opened.file.clone(),
+            is_shared: opened.is_shared,
+            sockets: opened.sockets.iter().map(Arc::downgrade).collect(),
+        };
+        if opened.passed > 0 {
+            // The process before goes on with its options if the upgrade fails.
+            self.retuned.push(bound.clone());
+        }
+        self.bound.insert(asked.clone(), bound);
         self.opened.push(opened);
         Ok(real)
     }
 }
 
 impl OpenedSockets {
+    /// How many sockets were made anew.
+    pub(crate) fn made(&self) -> u64 {
+        let all = if self.is_shared { 1 } else { self.sockets.len() };
+        all.saturating_sub(self.passed) as u64
+    }
+
     fn of_tcp(address: SocketAddr, sockets: Vec<OwnedFd>) -> Self {
-        Self { address: Address::Ip(address), sockets, is_shared: false, file: None }
+        Self {
+            address: Address::Ip(address),
+            sockets: sockets.into_iter().map(Arc::new).collect(),
+            is_shared: false,
+            passed: 0,
+            file: None,
+        }
     }
 
     /// One socket, from whose queue every worker accepts.
     fn shared(
         address: &Address,
         socket: OwnedFd,
-        file: Option<SocketFile>,
+        file: Option<Arc<SocketFile>>,
         workers: usize,
     ) -> io::Result<Self> {
         let copies = (1..workers).map(|_| socket.try_clone());
         let mut sockets = copies.collect::<io::Result<Vec<_>>>()?;
         sockets.push(socket);
-        let file = file.map(Arc::new);
-        Ok(Self { address: address.clone(), sockets, is_shared: true, file })
+        Ok(Self {
+            address: address.clone(),
+            sockets: sockets.into_iter().map(Arc::new).collect(),
+            is_shared: true,
+            passed: 0,
+            file,
+        })
     }
 }
 
 /// What new sockets are made from.
 struct Opener<'a> {
-    /// Sockets that systemd passed and no listener has taken yet.
-    inherited: &'a mut Vec<Inherited>,
+    /// Sockets that were open before and that no listener has taken yet.
+    given: &'a mut GivenSockets,
     workers: usize,
 }
 
 impl Opener<'_> {
+    /// Takes sockets over as they are: their queues stay, and their options until the process
+    /// before has let go of them. Where workers have become more, adds sockets.
+    fn adopt(
+        &self,
+        passed: PassedOn,
+        options: ListenOptions,
+    ) -> Result<OpenedSockets, OpenFailure> {
+        let real = passed.address.real.address();
+        if passed.address.is_multipath != options.mptcp && !real.is_unix() {
+            return Err(OpenFailure::Multipath);
+        }
+        let file = passed.file();
+        let is_shared = passed.address.is_shared;
+        let mut sockets = passed.sockets;
+        let count = sockets.len();
+        let opened = match real {
+            Address::Ip(address) if !is_shared => {
+                let missing = self.workers.saturating_sub(sockets.len());
+                let more = socket::listen_beside(address, missing, &options);
+                sockets.extend(more.map_err(OpenFailure::Open)?);
+                OpenedSockets::of_tcp(address, sockets)
+            }
+            real => {
+                let lost = || OpenFailure::Open(io::ErrorKind::InvalidData.into());
+                let socket = sockets.pop().ok_or_else(lost)?;
+                OpenedSockets::shared(&real, socket, file, self.workers)
+                    .map_err(OpenFailure::Open)?
+            }
+        };
+        Ok(OpenedSockets { passed: count, ..opened })
+    }
+
     fn open(&mut self, configured: &Address, options: ListenOptions) -> io::Result<OpenedSockets> {
         let is_it = |one: &Inherited| Address::from(&one.address) == *configured;
-        if let Some(position) = self.inherited.iter().position(is_it) {
-            let socket = self.inherited.swap_remove(position).socket;
+        let inherited = &mut self.given.inherited;
+        if let Some(position) = inherited.iter().position(is_it) {
+            let socket = inherited.swap_remove(position).socket;
             let socket = match configured {
                 Address::Ip(_) | Address::Host(_) => socket::adopt_listener(socket, &options)?,
                 Address::Unix(_) => unix::adopt_listener(socket, options.backlog)?,
@@ -338,7 +416,7 @@ impl Opener<'_> {
             Address::Unix(path) => {
                 let bind = || unix::listen(path, PERMISSIONS, options.backlog);
                 let (socket, file) = socket_file::make(path, bind)?;
-                OpenedSockets::shared(configured, socket, Some(file), self.workers)
+                OpenedSockets::shared(configured, socket, Some(Arc::new(file)), self.workers)
             }
         }
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod limits;
 pub(crate) mod listeners;
+pub(crate) mod passed;
 pub(crate) mod sizing;
 pub(crate) mod socket_file;
 pub(crate) mod trust;

@@ -8,10 +8,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::sys::unix;
 
@@ -20,17 +22,40 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two attempts to lock a directory.
 const LOCK_LOOK: Duration = Duration::from_millis(5);
 
-/// The file of a bound socket; removed on drop if it is still that of this socket.
+/// The file of a bound socket; removed on drop if it is still that of this socket and has not
+/// changed hands.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: Identity,
+    identity: FileIdentity,
+    is_ours: AtomicBool,
 }
 
 impl SocketFile {
     /// The file that a socket has just been bound to.
     fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+        Ok(Self { path: path.to_owned(), identity: identity(path)?, is_ours: true.into() })
+    }
+
+    /// The file of a socket that another process has bound and passes on; its own until
+    /// [`Self::own`].
+    pub(crate) fn passed(path: &Path, identity: FileIdentity) -> Self {
+        Self { path: path.to_owned(), identity, is_ours: false.into() }
+    }
+
+    /// By which another process knows it.
+    pub(crate) fn identity(&self) -> FileIdentity {
+        self.identity
+    }
+
+    /// From now on this process removes it.
+    pub(crate) fn own(&self) {
+        self.is_ours.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on another process removes it.
+    pub(crate) fn disown(&self) {
+        self.is_ours.store(false, Ordering::Relaxed);
     }
 
     /// Whether the path still leads to the socket.
@@ -38,9 +63,9 @@ impl SocketFile {
         identity(&self.path).is_ok_and(|found| found == self.identity)
     }
 
-    /// Removes it, if it is still that of the socket: no client can connect from then on.
+    /// Removes it, if it is ours and still that of the socket: no client can connect from then on.
     pub(crate) fn remove(&self) {
-        if self.is_there() {
+        if self.is_ours.load(Ordering::Relaxed) && self.is_there() {
             // Left behind it would only be taken for stale by the next start.
             let _left = fs::remove_file(&self.path);
         }
@@ -55,11 +80,22 @@ impl Drop for SocketFile {
 
 /// Device, inode and the time it was made: inodes are used again at once, and nothing but making a
 /// socket changes its modification time.
-type Identity = (u64, u64, i64, i64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileIdentity {
+    device: u64,
+    inode: u64,
+    made_s: i64,
+    made_ns: i64,
+}
 
-fn identity(path: &Path) -> io::Result<Identity> {
+fn identity(path: &Path) -> io::Result<FileIdentity> {
     let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+    Ok(FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        made_s: metadata.mtime(),
+        made_ns: metadata.mtime_nsec(),
+    })
 }
 
 /// Makes a socket by `bind`, in the place of a file that is stale.

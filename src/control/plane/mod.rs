@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod configured;
+pub(crate) mod doors;
 pub(crate) mod drain_book;
 pub(crate) mod health_book;
 pub(crate) mod kill_book;
@@ -10,4 +11,5 @@ pub(crate) mod outlier_book;
 pub(crate) mod overrides;
 pub(crate) mod source_book;
 pub(crate) mod state;
+pub(crate) mod upgrade_book;
 pub(crate) mod workers;

@@ -15,6 +15,7 @@ use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
 use crate::control::plane::clock::seconds_now;
+use crate::control::plane::doors::Doors;
 use crate::control::plane::drain_book::DrainBook;
 use crate::control::plane::health_book::HealthBook;
 use crate::control::plane::kill_book::KillBook;
@@ -22,6 +23,7 @@ use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::source_book::SourceBook;
+use crate::control::plane::upgrade_book::UpgradeBook;
 use crate::control::plane::workers::Workers;
 use crate::shared::Publisher;
 
@@ -82,6 +84,8 @@ impl ReloadCounts {
 #[derive(Debug)]
 pub(crate) struct PlaneSetup {
     pub(crate) file: PathBuf,
+    /// The program that an upgrade starts; `None`: this process cannot be replaced.
+    pub(crate) program: Option<PathBuf>,
     pub(crate) started: Instant,
     pub(crate) sizes: Sizes,
     pub(crate) workers: Workers,
@@ -93,6 +97,8 @@ pub(crate) struct PlaneSetup {
 #[derive(Debug)]
 pub(crate) struct Plane {
     pub(crate) file: PathBuf,
+    /// The program that an upgrade starts; `None`: this process cannot be replaced.
+    pub(crate) program: Option<PathBuf>,
     pub(crate) started: Instant,
     /// When that was, in seconds since the epoch.
     pub(crate) started_at: u64,
@@ -111,15 +117,18 @@ pub(crate) struct Plane {
     pub(crate) loss_bells: LossBells,
     pub(crate) sources: SourceBook,
     pub(crate) reloads: ReloadCounts,
+    pub(crate) doors: Doors,
+    pub(crate) upgrades: Arc<UpgradeBook>,
     phase: AtomicU8,
 }
 
 impl Plane {
     /// A plane that serves nothing yet.
     pub(crate) fn new(setup: PlaneSetup) -> Self {
-        let PlaneSetup { file, started, sizes, workers, publisher, current } = setup;
+        let PlaneSetup { file, program, started, sizes, workers, publisher, current } = setup;
         Self {
             file,
+            program,
             started,
             started_at: seconds_now().saturating_sub(started.elapsed().as_secs()),
             sizes,
@@ -135,6 +144,8 @@ impl Plane {
             loss_bells: LossBells::default(),
             sources: SourceBook::default(),
             reloads: ReloadCounts::default(),
+            doors: Doors::default(),
+            upgrades: Arc::default(),
             phase: AtomicU8::new(ProcessPhase::Starting as u8),
         }
     }
@@ -144,6 +155,7 @@ impl Plane {
     pub(crate) fn without_workers(config: Config) -> Self {
         Self::new(PlaneSetup {
             file: PathBuf::new(),
+            program: None,
             started: Instant::now(),
             sizes: Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None },
             workers: Workers { handles: Vec::new(), states: Vec::new() },

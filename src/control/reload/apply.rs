@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::{Problem, Severity};
-use crate::control::host::listeners::Plan;
+use crate::control::host::listeners::{BoundAddress, OpenedSockets, Plan};
 use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::reload::outcome::{ProblemList, RefusalCause, RefusedReload, Reloaded};
 use crate::control::reload::prepare::PreparedReload;
@@ -46,8 +46,9 @@ pub(crate) async fn apply(
         tls: tls.clone(),
     };
     let old = std::mem::replace(&mut *plane.current.lock(), current);
-    let (outcome, plan) = told(plane, prepared);
-    hand_over(plane, plan);
+    let (outcome, Plan { opened, retuned, .. }) = told(plane, prepared);
+    hand_over(plane, opened);
+    retune(plane, &retuned);
     if let Some(succession) = &succession {
         follow(plane, succession).await;
     }
@@ -108,13 +109,13 @@ fn summary(reloaded: &Reloaded) -> String {
     }
 }
 
-/// Gives the workers the sockets that were opened and the options that changed.
-pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
+/// Gives the workers the sockets that were opened, in turn.
+pub(crate) fn hand_over(plane: &Plane, opened: Vec<OpenedSockets>) {
     let snapshot = plane.publisher.latest();
-    for opened in plan.opened {
+    for opened in opened {
         // Every address that is opened is one of the snapshot just published.
         let Some(listener) = snapshot.listener_on(&opened.address) else { continue };
-        for (worker, socket) in plane.workers.handles.iter().zip(opened.sockets) {
+        for (worker, socket) in plane.workers.handles.iter().cycle().zip(opened.sockets) {
             let (address, listener) = (opened.address.clone(), Arc::clone(listener));
             let socket = AcceptingSocket::new(socket, listener.terms.user_timeout);
             let is_shared = opened.is_shared;
@@ -124,7 +125,11 @@ pub(crate) fn hand_over(plane: &Plane, plan: Plan) {
             }
         }
     }
-    for alike in plan.retuned.chunk_by(|one, other| one.options == other.options) {
+}
+
+/// Gives the workers the options that changed.
+pub(crate) fn retune(plane: &Plane, retuned: &[BoundAddress]) {
+    for alike in retuned.chunk_by(|one, other| one.options == other.options) {
         let Some(options) = alike.first().map(|kept| kept.options) else { continue };
         let addresses = alike.iter().map(|kept| kept.real.clone());
         let addresses: Arc<HashSet<Address>> = Arc::new(addresses.collect());

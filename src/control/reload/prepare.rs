@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Config, Difference, KeyPath, Parsed, Severity};
 use crate::control::host::listeners::{self, ListenFailure, Plan};
+use crate::control::host::passed::GivenSockets;
 use crate::control::host::trust::TlsProbes;
 use crate::control::host::warnings;
 use crate::control::plane::configured::real_addresses;
@@ -108,15 +109,16 @@ impl ReadFile<'_> {
 
     fn plan(&mut self, config: &Config, current: &Current) -> Result<Plan, RefusedReload> {
         let workers = self.plane.workers.states.len();
-        let plan = match listeners::plan(config, &current.bound, &mut Vec::new(), workers) {
-            Ok(plan) => plan,
-            Err(failures) => {
-                for ListenFailure { key, message, hint, .. } in failures {
-                    self.parsed.refuse(&key, message, hint);
+        let plan =
+            match listeners::plan(config, &current.bound, &mut GivenSockets::default(), workers) {
+                Ok(plan) => plan,
+                Err(failures) => {
+                    for ListenFailure { key, message, hint, .. } in failures {
+                        self.parsed.refuse(&key, message, hint);
+                    }
+                    return Err(RefusedReload { cause: RefusalCause::Host, ..self.refused() });
                 }
-                return Err(RefusedReload { cause: RefusalCause::Host, ..self.refused() });
-            }
-        };
+            };
         for address in listeners::lost_files(&plan.bound) {
             tracing::warn!(
                 "the file of {address} has been removed or replaced: no client reaches it; restart \

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::control::log::Logging;
 use crate::control::off_thread::{end_of, off_thread};
-use crate::control::plane::state::Plane;
+use crate::control::plane::state::{Plane, ProcessPhase};
 use crate::control::reload::apply::{apply, record, told};
 use crate::control::reload::outcome::{Candidate, RefusedReload, Reloaded};
 use crate::control::reload::prepare::prepare;
@@ -44,14 +44,20 @@ impl Services {
     }
 
     async fn reload_alone(&self) -> Result<Reloaded, RefusedReload> {
-        notify::reloading();
+        // Once another process has taken over, systemd hears only that one.
+        let is_told = self.plane.phase() != ProcessPhase::Stopping;
+        if is_told {
+            notify::reloading();
+        }
         let outcome = self.put_in_force().await;
         record(&self.plane, &outcome);
         if outcome.is_ok() {
             let config = Arc::clone(&self.plane.current.lock().config);
             self.logging.apply(&config.global.log);
         }
-        notify::ready(&self.plane);
+        if is_told {
+            notify::ready(&self.plane);
+        }
         outcome
     }
 

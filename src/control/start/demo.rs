@@ -8,13 +8,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::Uri;
 use axum::routing::get;
 
-use crate::control::admin::http_server;
+use crate::control::admin::http_server::{self, ServerSetup};
 use crate::control::run_error::{RunError, failed};
 use crate::control::start::run::{RunOptions, Served, run};
 
@@ -49,8 +50,12 @@ pub fn demo(options: DemoOptions) -> Result<(), RunError> {
     let file = directory.0.join("evenkeel.toml");
     fs::write(&file, config(options, &directory.0, &backends))
         .map_err(failed(format!("cannot write {}", file.display())))?;
-    let outcome =
-        run(&RunOptions { file, stop_after: options.stop_after, on_ready: options.on_ready });
+    let outcome = run(&RunOptions {
+        file,
+        can_be_replaced: false,
+        stop_after: options.stop_after,
+        on_ready: options.on_ready,
+    });
     outcome.map_err(|error| in_terms_of_options(error, options))
 }
 
@@ -131,7 +136,8 @@ fn start_backends() -> io::Result<Vec<SocketAddr>> {
         addresses.push(listener.local_addr()?);
         let _entered = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        runtime.spawn(http_server::serve(listener, routes(name), CONNECTIONS_MAX));
+        let setup = ServerSetup { connections_max: CONNECTIONS_MAX, open: Arc::default() };
+        runtime.spawn(http_server::serve(listener, routes(name), setup));
     }
     std::thread::Builder::new()
         .name("demo".into())

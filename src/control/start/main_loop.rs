@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::control::plane::state::Plane;
+use crate::control::plane::state::{Plane, ProcessPhase};
 use crate::control::reload::services::Services;
 use crate::control::start::signals::{SignalRequest, Signals};
 use crate::control::tell::notify::{self, Watchdog};
+use crate::control::upgrade::predecessor::{UpgradeOrder, upgrade};
 
 /// How often `systemctl status` gets a new line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -21,8 +22,21 @@ enum LoopTask {
     Signal(SignalRequest),
 }
 
-/// Works until asked to stop, or for as long as `limit`.
-pub(super) async fn main_loop(services: &Services, signals: &mut Signals, limit: Option<Duration>) {
+/// Why the loop has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoopEnd {
+    /// The process is to stop.
+    Stop,
+    /// Another process has taken over.
+    HandedOver,
+}
+
+/// Works until asked to stop, for as long as `limit`, or until another process has taken over.
+pub(super) async fn main_loop(
+    services: &Services,
+    signals: &mut Signals,
+    limit: Option<Duration>,
+) -> LoopEnd {
     let plane = &services.plane;
     let mut watchdog = Watchdog::new(&plane.workers);
     let mut look = tokio::time::interval(Watchdog::interval());
@@ -36,12 +50,15 @@ pub(super) async fn main_loop(services: &Services, signals: &mut Signals, limit:
             _ = look.tick() => LoopTask::Look,
             _ = status.tick() => LoopTask::Status,
             _ = sweep.tick() => LoopTask::Sweep,
-            () = &mut end => return,
+            () = &mut end => return LoopEnd::Stop,
+            () = plane.upgrades.handed_over.notified() => return LoopEnd::HandedOver,
         };
         match task {
-            LoopTask::Signal(SignalRequest::Stop) => return,
+            LoopTask::Signal(SignalRequest::Stop) => return LoopEnd::Stop,
             LoopTask::Signal(request) => obey(services, request),
             LoopTask::Look => watchdog.look(&plane.workers),
+            // After a hand-over the other process tells it.
+            LoopTask::Status if plane.phase() == ProcessPhase::Stopping => {}
             LoopTask::Status => notify::status(plane),
             LoopTask::Sweep => forget_quiet_clients(plane),
         }
@@ -60,7 +77,16 @@ fn obey(services: &Services, request: SignalRequest) {
         SignalRequest::Reopen => {
             tracing::info!("USR1: no log file to reopen, logging goes to stderr");
         }
-        SignalRequest::Upgrade => tracing::warn!("USR2: upgrade is not supported yet"),
+        SignalRequest::Upgrade => {
+            // As with HUP.
+            let services = services.clone();
+            tokio::spawn(async move {
+                let order = UpgradeOrder::default();
+                if let Err(reason) = upgrade(&services, order).await {
+                    tracing::warn!("USR2 came to nothing: {reason}");
+                }
+            });
+        }
     }
 }
 

@@ -11,23 +11,28 @@ use std::time::{Duration, Instant};
 
 use crate::config::{self, Config, Parsed};
 use crate::control::admin::{self, AdminSockets};
-use crate::control::host::listeners::{self, BoundAddresses, ListenFailure, Plan};
+use crate::control::host::listeners::{self, BoundAddresses, ListenFailure, OpenedSockets, Plan};
+use crate::control::host::passed::{GivenSockets, PassedSockets};
 use crate::control::host::sizing::{self, Sizes};
 use crate::control::host::trust::TlsProbes;
 use crate::control::host::warnings;
 use crate::control::log::Logging;
+use crate::control::off_thread::off_thread;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::{Current, Plane, PlaneSetup, ProcessPhase};
-use crate::control::reload::apply::hand_over;
+use crate::control::reload::apply::{hand_over, retune};
 use crate::control::reload::publish::{compiled, publish};
 use crate::control::reload::services::Services;
 use crate::control::run_error::{RunError, failed};
-use crate::control::start::main_loop::main_loop;
+use crate::control::start::main_loop::{LoopEnd, main_loop};
 use crate::control::start::signals::Signals;
-use crate::control::start::stop::stop;
+use crate::control::start::stop::{drain_beside, stop};
 use crate::control::start::workers::{start_workers, wait_until_served};
 use crate::control::tell::notify;
 use crate::control::tell::status::document::AdminAddresses;
+use crate::control::upgrade::packets::HeirAnswer;
+use crate::control::upgrade::program;
+use crate::control::upgrade::successor::{PassedDoors, Successor};
 use crate::control::watch::prober::roster::Prober;
 use crate::control::watch::{outlier, source_ports};
 use crate::control::words::count;
@@ -39,6 +44,8 @@ use crate::sys::systemd;
 pub struct RunOptions {
     /// The configuration file.
     pub file: PathBuf,
+    /// Whether another process of the same program may take over.
+    pub can_be_replaced: bool,
     /// Stop by itself after this long.
     pub stop_after: Option<Duration>,
     /// Called once everything is served.
@@ -56,11 +63,21 @@ pub struct Served {
     pub admin: AdminAddresses,
 }
 
-/// Runs until asked to stop.
+/// Runs until asked to stop, or until another process has taken over and the last session has
+/// ended. Takes over from another process when that has started this one for it.
 ///
 /// # Errors
 /// When the configuration is refused, or something cannot be opened.
 pub fn run(options: &RunOptions) -> Result<(), RunError> {
+    let mut successor = Successor::called()?;
+    let outcome = run_after(options, &mut successor);
+    if let (Some(successor), Err(error)) = (&successor, &outcome) {
+        successor.refuse(error);
+    }
+    outcome
+}
+
+fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<(), RunError> {
     let started = Instant::now();
     let (mut parsed, text) = config::load(&options.file);
     let Some(config) = parsed.config.clone() else {
@@ -72,13 +89,21 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     let Some(tls) = warnings::tls_probes(&mut parsed, &config, &TlsProbes::default()) else {
         return Err(RunError::Config(config::render(&parsed.problems, &text, false)));
     };
-    let mut inherited =
-        systemd::take_inherited().map_err(failed("cannot take the sockets systemd passed"))?;
-    let plan = listeners::plan(&config, &BoundAddresses::new(), &mut inherited, workers)
+    let mut doors = PassedDoors::default();
+    let mut given = GivenSockets {
+        inherited: systemd::take_inherited()
+            .map_err(failed("cannot take the sockets systemd passed"))?,
+        passed: PassedSockets::default(),
+    };
+    if let Some(successor) = successor {
+        given.passed = std::mem::take(&mut successor.sockets);
+        doors = std::mem::take(&mut successor.doors);
+    }
+    let plan = listeners::plan(&config, &BoundAddresses::new(), &mut given, workers)
         .map_err(|failures| not_granted(&mut parsed, &text, failures))?;
-    let page = admin::open_http(&config.admin)
+    let page = admin::open_http(&config.admin, &mut doors)
         .map_err(|failure| not_granted(&mut parsed, &text, vec![failure]))?;
-    let sockets = admin::open(&config.admin, page)?;
+    let sockets = admin::open(&config.admin, page, &mut doors)?;
     let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
     for warning in &parsed.problems {
         tracing::warn!("{}:{}: {}", warning.file, warning.line, warning.message);
@@ -86,16 +111,19 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
     for message in warnings::met_first(&config, &sizes) {
         tracing::warn!("{message}");
     }
-    for socket in inherited {
+    for socket in given.inherited {
         let address = Address::from(&socket.address);
         tracing::warn!("systemd passed {} ({address}), no listener wants it", socket.name);
     }
+    let program = options.can_be_replaced.then(program::of_this_process);
+    let program = program.transpose().map_err(failed("cannot tell which program this is"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(failed("cannot start the control runtime"))?;
-    let prepared = Prepared { started, config, sizes, tls, plan, sockets };
-    runtime.block_on(serve(options, prepared, logging))
+    let left = given.passed.leave();
+    let prepared = Prepared { started, program, config, sizes, tls, plan, sockets, left };
+    runtime.block_on(serve(options, prepared, Arc::new(logging), successor))
 }
 
 /// What this host does not let evenkeel listen on, each in its place in the file.
@@ -112,16 +140,23 @@ fn not_granted(parsed: &mut Parsed, text: &str, failures: Vec<ListenFailure>) ->
 
 struct Prepared {
     started: Instant,
+    program: Option<PathBuf>,
     config: Config,
     sizes: Sizes,
     tls: TlsProbes,
     plan: Plan,
     sockets: AdminSockets,
+    /// What the process before has passed on and the file does not have, by index.
+    left: Vec<u32>,
 }
 
-async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Result<(), RunError> {
+async fn serve(
+    options: &RunOptions,
+    prepared: Prepared,
+    logging: Arc<Logging>,
+    successor: &mut Option<Successor>,
+) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(failed("cannot listen to signals"))?;
-    let logging = Arc::new(logging);
     let plane = Arc::new(start_plane(options, &prepared, &logging)?);
     let ranges: Vec<_> = prepared.plan.addresses.iter().flatten().cloned().collect();
     let addresses: Vec<_> = ranges.iter().flat_map(AddressRange::addresses).collect();
@@ -138,16 +173,49 @@ async fn serve(options: &RunOptions, prepared: Prepared, logging: Logging) -> Re
     prober.take_up(prober.changes(&prepared.config, &snapshot, &prepared.tls)).await;
     tokio::spawn(outlier::watch(Arc::clone(&plane)));
     tokio::spawn(source_ports::watch(Arc::clone(&plane)));
-    hand_over(&plane, prepared.plan);
-    wait_until_served(&plane, served.listeners.len()).await?;
-    plane.set_phase(ProcessPhase::Serving);
     let services = Services { plane: Arc::clone(&plane), prober, logging: Arc::clone(&logging) };
-    admin::serve(prepared.sockets, services.clone());
-    announce(&plane, &prepared.config, &ranges);
+    let config = prepared.config.clone();
+    accept(&services, prepared, successor).await?;
+    announce(&plane, &config, &ranges);
     (options.on_ready)(&served);
-    main_loop(&services, &mut signals, options.stop_after).await;
-    stop(&plane, &mut signals).await;
+    match main_loop(&services, &mut signals, options.stop_after).await {
+        LoopEnd::Stop => stop(&plane, &mut signals).await,
+        LoopEnd::HandedOver => drain_beside(&plane, &mut signals).await,
+    }
+    plane.doors.let_go(false);
     logging.finish();
+    Ok(())
+}
+
+/// Accepts, from clients and from operators; when the process before says so, and until that has
+/// let go, where there is one.
+async fn accept(
+    services: &Services,
+    prepared: Prepared,
+    successor: &mut Option<Successor>,
+) -> Result<(), RunError> {
+    let plane = &services.plane;
+    let Plan { opened, retuned, .. } = prepared.plan;
+    if let Some(successor) = successor {
+        off_thread(successor.ready()).await.map_err(failed("cannot take over"))?;
+    }
+    let wanted = opened.iter().map(|opened| opened.sockets.len() as u64).sum();
+    let made = opened.iter().map(OpenedSockets::made).sum();
+    hand_over(plane, opened);
+    wait_until_served(plane, wanted).await?;
+    plane.set_phase(ProcessPhase::Serving);
+    let control = prepared.sockets.passed_file();
+    admin::serve(prepared.sockets, services.clone());
+    if let Some(successor) = successor.take() {
+        let answer = HeirAnswer::Accepting { has_control: control.is_some(), opened: made };
+        if let Err(error) = off_thread(successor.accepting(prepared.left, answer)).await {
+            tracing::warn!("going on alone: {error}");
+        }
+        let bound = plane.current.lock().bound.clone();
+        let files = bound.values().filter_map(|bound| bound.file.as_ref()).chain(&control);
+        files.for_each(|file| file.own());
+        retune(plane, &retuned);
+    }
     Ok(())
 }
 
@@ -156,7 +224,7 @@ fn start_plane(
     prepared: &Prepared,
     logging: &Logging,
 ) -> Result<Plane, RunError> {
-    let Prepared { started, config, sizes, tls, plan, .. } = prepared;
+    let Prepared { started, program, config, sizes, tls, plan, .. } = prepared;
     let publisher = Publisher::new(Arc::new(Snapshot::nothing()));
     let workers = start_workers(config, sizes, *started, &publisher, logging)
         .map_err(failed("cannot start a worker thread"))?;
@@ -168,6 +236,7 @@ fn start_plane(
     };
     Ok(Plane::new(PlaneSetup {
         file: options.file.clone(),
+        program: program.clone(),
         started: *started,
         sizes: *sizes,
         workers,

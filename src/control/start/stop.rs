@@ -1,18 +1,20 @@
 //! The stop: not ready, `shutdown_delay`, close the listeners, drain, reset what is left at
-//! `drain_timeout`. A second signal resets at once.
+//! `drain_timeout`. A second signal resets at once. After a hand-over only the drain is left.
 
 use std::time::{Duration, Instant};
 
 use crate::config::units::show_duration;
 use crate::control::host::listeners;
 use crate::control::plane::state::{Plane, ProcessPhase};
-use crate::control::start::signals::Signals;
+use crate::control::start::signals::{SignalRequest, Signals};
 use crate::control::tell::notify;
 use crate::control::words::count;
 use crate::dataplane::Command;
 
 /// How long workers may take to reset their sessions and close their sockets.
 const RESET_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the last answer over the admin socket may take after the last session.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// How often to look whether the last session has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -50,6 +52,46 @@ pub(super) async fn stop(plane: &Plane, signals: &mut Signals) {
         () = signals.stop() => tracing::warn!("second signal: sessions are reset"),
     }
     reset_and_exit(plane).await;
+}
+
+/// Serves the sessions that are left once another process has taken over, and says nothing to
+/// systemd. A stop that is asked for meanwhile is for both processes and shortens nothing here:
+/// this one drains already. Asked again, it resets.
+pub(super) async fn drain_beside(plane: &Plane, signals: &mut Signals) {
+    let drain = plane.current.lock().config.global.drain_timeout;
+    let sessions = count(plane.workers.sessions(), "session");
+    tracing::info!(
+        "another process has taken over: {sessions} left here, waiting up to {}",
+        show_duration(drain)
+    );
+    tokio::select! {
+        () = drained(plane) => {}
+        () = tokio::time::sleep(drain) => tracing::warn!("drain_timeout: sessions are reset"),
+        () = asked_twice(signals) => tracing::warn!("second signal: sessions are reset"),
+    }
+    // The operator who asked for the upgrade gets the answer.
+    let until = Instant::now() + ANSWER_DEADLINE;
+    while plane.doors.is_answering() && Instant::now() < until {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    reset_and_exit(plane).await;
+}
+
+/// Waits for a second stop; says of everything else that it is for the other process.
+async fn asked_twice(signals: &mut Signals) {
+    let mut is_asked = false;
+    loop {
+        match signals.next().await {
+            SignalRequest::Stop if is_asked => return,
+            SignalRequest::Stop => {
+                is_asked = true;
+                tracing::info!("asked to stop: draining already");
+            }
+            SignalRequest::Reload | SignalRequest::Reopen | SignalRequest::Upgrade => {
+                tracing::warn!("another process has taken over: signal it instead");
+            }
+        }
+    }
 }
 
 /// Removes the files of Unix sockets first: a client that finds one is served, and a later one

@@ -53,12 +53,11 @@ pub(super) fn start_workers(
     Ok(workers)
 }
 
-/// Waits until every worker accepts on each of this number of addresses.
+/// Waits until the workers accept on this number of sockets.
 ///
 /// # Errors
 /// When a worker takes too long.
-pub(super) async fn wait_until_served(plane: &Plane, addresses: usize) -> Result<(), RunError> {
-    let wanted = (addresses * plane.workers.states.len()) as u64;
+pub(super) async fn wait_until_served(plane: &Plane, wanted: u64) -> Result<(), RunError> {
     let deadline = Instant::now() + REGISTER_DEADLINE;
     while plane.workers.listening() < wanted {
         if Instant::now() > deadline {

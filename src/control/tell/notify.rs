@@ -37,6 +37,11 @@ pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
+/// From now on another process is the main one, and this one says nothing more.
+pub(crate) fn main_process(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
+}
+
 /// One line for `systemctl status`.
 pub(crate) fn status(plane: &Plane) {
     tell(&[NotifyState::Status(&status_line(plane))]);

@@ -1,0 +1,93 @@
+//! What a process passes on, described: the order of its descriptors, and the state beside them.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::host::passed::{ListeningPlace, PassedAddress};
+use crate::control::host::socket_file::FileIdentity;
+use crate::control::plane::doors::DoorKind;
+use crate::control::plane::state::Plane;
+use crate::shared::Address;
+
+/// What is passed on. Descriptors come in the order of its fields.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) addresses: Vec<PassedAddress>,
+    /// One descriptor, if there is one.
+    pub(crate) control: Option<PassedControl>,
+    /// One descriptor, if there is one.
+    pub(crate) page: Option<PassedPage>,
+}
+
+/// The control socket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PassedControl {
+    /// As the file names it.
+    pub(crate) path: PathBuf,
+    pub(crate) file: FileIdentity,
+}
+
+/// The read-only page.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PassedPage {
+    /// As the file names it.
+    pub(crate) asked: SocketAddr,
+}
+
+/// A manifest with its descriptors.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) manifest: Manifest,
+    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+    /// Real addresses, in the order of the manifest.
+    pub(crate) real: Vec<Address>,
+    /// How many of the descriptors are listening sockets of workers.
+    pub(crate) listening: usize,
+}
+
+impl Offer {
+    /// Everything that this process has. No reload may run meanwhile.
+    pub(crate) fn of(plane: &Plane) -> Self {
+        let (mut addresses, mut real, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
+        for ((asked, repeat), bound) in plane.current.lock().bound.clone() {
+            let mut sockets: Vec<_> =
+                bound.sockets.iter().filter_map(std::sync::Weak::upgrade).collect();
+            sockets.truncate(if bound.is_shared { 1 } else { usize::MAX });
+            let (Some(asked), Some(place)) =
+                (ListeningPlace::of(&asked), ListeningPlace::of(&bound.real))
+            else {
+                continue;
+            };
+            addresses.push(PassedAddress {
+                asked,
+                repeat,
+                real: place,
+                is_multipath: bound.is_multipath(),
+                is_shared: bound.is_shared,
+                file: bound.file.as_ref().map(|file| file.identity()),
+                sockets: sockets.len(),
+            });
+            real.push(bound.real);
+            descriptors.extend(sockets);
+        }
+        let listening = descriptors.len();
+        let mut manifest = Manifest { addresses, control: None, page: None };
+        let mut doors = plane.doors.list();
+        // The control socket first, as in the manifest.
+        doors.sort_by_key(|(kind, _)| matches!(kind, DoorKind::Page(_)));
+        for (kind, socket) in doors {
+            match kind {
+                DoorKind::Control(path, file) => {
+                    manifest.control = Some(PassedControl { path, file: file.identity() });
+                }
+                DoorKind::Page(asked) => manifest.page = Some(PassedPage { asked }),
+            }
+            descriptors.push(socket);
+        }
+        Self { manifest, descriptors, real, listening }
+    }
+}

@@ -1,0 +1,13 @@
+//! The program is replaced while it serves: the process that runs starts another one and passes on
+//! to it what it has.
+//!
+//! `packets` is what the two say to each other, `manifest` what is passed on; `predecessor` is the
+//! side of the process that runs, with `program` (which binary, how started), `successor` that of
+//! the new one. See docs/adr/0050-one-process-hands-over-to-the-next.md.
+
+pub(crate) mod manifest;
+pub(crate) mod packets;
+pub(crate) mod predecessor;
+pub(crate) mod program;
+pub(crate) mod report;
+pub(crate) mod successor;
