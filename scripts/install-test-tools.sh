@@ -4,10 +4,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages="curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 ip:iproute2 memcached:memcached
-mosquitto:mosquitto nft:nftables nginx:nginx nsenter:util-linux openssl:openssl prlimit:util-linux
+mosquitto:mosquitto mosquitto_pub:mosquitto-clients nft:nftables nginx:nginx nsenter:util-linux openssl:openssl prlimit:util-linux
 psql:postgresql-client slapd:slapd sshd:openssh-server ssh-keygen:openssh-client
 redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools setpriv:util-linux valgrind:valgrind
-ss:iproute2 strace:strace sysctl:procps systemd-analyze:systemd tc:iproute2 wrk:wrk"
+vsftpd:vsftpd ss:iproute2 strace:strace sysctl:procps systemd-analyze:systemd tc:iproute2 wrk:wrk"
 # crate:version; fixed, so that a new release does not change what is tested.
 crates="cargo-nextest:0.9.143 cargo-deny:0.20.2"
 

@@ -115,3 +115,41 @@ fn openssl_is_routed_by_its_server_name() {
     assert_eq!(asked(&["-servername", "example.com", "-alpn", "http/1.1"]), "fallback");
     assert_eq!(asked(&["-servername", "www.example.com", "-alpn", "http/1.1,h2"]), "h2");
 }
+
+fn mosquitto(directory: &Path) -> Server {
+    let file = directory.join("mosquitto.conf");
+    Server::start(|address| {
+        let text = format!("listener {} 127.0.0.1\nallow_anonymous true\n", address.port());
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(program("mosquitto"));
+        command.arg("-c").arg(&file);
+        command
+    })
+}
+
+/// If it fails, a device comes back to another broker than the one that keeps its session.
+#[test]
+fn a_device_of_mosquitto_returns_to_its_broker() {
+    const DEVICES: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let brokers = [mosquitto(directory.path()), mosquitto(directory.path())];
+    let servers = brokers.each_ref().map(Server::address);
+    let proxy = Proxy::start(&in_front_of(&servers, "hash_key = \"mqtt-client-id\""));
+    let at = proxy.address();
+    for version in ["mqttv31", "mqttv311", "mqttv5"] {
+        for device in 0..DEVICES {
+            let mut client = Command::new(program("mosquitto_pub"));
+            client.args(["-h", &at.ip().to_string(), "-p", &at.port().to_string()]);
+            client.args(["-V", version, "-q", "1", "-t", "t", "-m", "m"]);
+            text_of(client.args(["-i", &format!("device-{device}")]));
+        }
+    }
+    let lines = proxy.wait_for_session_lines(3 * DEVICES);
+    let mut brokers: Vec<_> = lines.iter().map(|line| line["backend"].as_str().unwrap()).collect();
+    let (first, again) = brokers.split_at(DEVICES);
+    assert_eq!(first, &again[..DEVICES]);
+    assert_eq!(first, &again[DEVICES..]);
+    brokers.sort_unstable();
+    brokers.dedup();
+    assert_eq!(brokers.len(), 2, "12 devices are spread over both brokers");
+}

@@ -26,6 +26,7 @@ mod faulty_links;
 mod floods;
 mod full_disk;
 mod integrity;
+mod late_address;
 mod limits;
 mod meddler;
 mod net;
