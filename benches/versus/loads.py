@@ -69,13 +69,13 @@ class Bench:
     def begin_downloads(self, target, connections):
         """Long downloads that last a little longer than a load, before it and after it."""
         seconds = self.options.seconds + 2 * DOWNLOADS_AHEAD
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s"]
-        command += ["-s", HERE / "count.lua", f"http://{self.targets.place(target)}/64m"]
+        command = [self.targets.load, self.targets.place(target), "downloads"]
+        command += ["--connections", connections, "--seconds", seconds]
         cpu = self.options.other_cpu
         return self.children.start("downloads", "client", cpu, command, talks=True)
 
     def end_downloads(self, process):
-        """Waits for the end of the downloads; what wrk says of them."""
+        """Waits for the end of the downloads; what they say of themselves."""
         out, _ = process.communicate(timeout=self.options.seconds + PATIENCE)
         self.children.end("downloads")
         return json.loads(out.decode().strip().splitlines()[-1])

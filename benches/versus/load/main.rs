@@ -14,6 +14,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 mod arrivals;
+mod downloads;
 mod hold;
 mod open;
 mod upload;
@@ -63,6 +64,13 @@ enum Mode {
         #[arg(long)]
         waves: bool,
     },
+    /// Takes as many bytes as come, on each connection.
+    Downloads {
+        #[arg(long)]
+        connections: usize,
+        #[arg(long)]
+        seconds: u64,
+    },
     /// Posts bodies.
     Upload {
         #[arg(long)]
@@ -102,6 +110,9 @@ fn main() -> io::Result<()> {
         }
         Mode::Arrivals { connections, seconds, waves } => {
             arrivals::run(address, connections, Duration::from_secs(seconds), waves)?
+        }
+        Mode::Downloads { connections, seconds } => {
+            downloads::run(address, connections, Duration::from_secs(seconds))?
         }
         Mode::Upload { connections, seconds, bytes } => {
             upload::run(address, connections, Duration::from_secs(seconds), bytes)?
