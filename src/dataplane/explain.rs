@@ -234,7 +234,7 @@ fn choose(snapshot: &Snapshot, pool: &Arc<Pool>, question: &Question<'_>) -> Cho
             generation: snapshot.generation,
             passed_over: &passed_over,
         };
-        let chosen = Chooser::that_only_looks().choose(pool, asking);
+        let chosen = Chooser::that_only_looks().choose(pool, &asking);
         match chosen {
             // The one failure that is known before.
             Some((backend, _)) if has_no_source(backend, question.client) => {

@@ -12,7 +12,7 @@ use super::clock::Tick;
 use super::command::Arrival;
 use super::desk::Desk;
 use super::kernel::Kernel;
-use super::life::next::Next;
+use super::life::next::{Next, Refusal};
 use super::life::{admission, arrive, connect, cut, end, greet, line, moving, read, refuse};
 use super::ready_queue::Weight;
 use super::session::stage::{Due, Stage};
@@ -52,17 +52,22 @@ impl<K: Kernel> Sessions<K> {
                 Next::Rest => line::rest(session, desk),
                 Next::Greet => greet::go_on(session, desk),
                 Next::Move => moving::begin(session, desk),
-                Next::Refuse(refusal) => {
-                    desk.timers.cancel(key.index);
-                    let Some(session) = self.table.remove(key) else { return };
-                    return refuse::session(session, desk, refusal);
-                }
+                Next::Refuse(reason) => return self.refuse(key, reason.into()),
+                Next::RefuseOver(refusal) => return self.refuse(key, *refusal),
                 Next::End(end) => {
                     desk.timers.cancel(key.index);
                     let Some(session) = self.table.remove(key) else { return };
                     return end::end(session, desk, end);
                 }
             };
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, key: SlotKey, refusal: Refusal) {
+        self.desk.timers.cancel(key.index);
+        if let Some(session) = self.table.remove(key) {
+            refuse::session(session, &mut self.desk, refusal);
         }
     }
 
@@ -218,7 +223,7 @@ impl<K: Kernel> Sessions<K> {
             Due::TryAgain => connect::again(session, desk),
             Due::Retry => Next::Retry(ConnectFailure::Timeout),
             Due::Ask => line::look(session, desk),
-            Due::NoPlace => Next::refuse(RefuseReason::NoBackend),
+            Due::NoPlace => Next::Refuse(RefuseReason::NoBackend),
             Due::Look => moving::advance(session, desk),
             Due::Flush => cut::flush(session, desk),
             Due::Silent => cut::silent(session, desk),
@@ -336,7 +341,7 @@ impl<K: Kernel> Sessions<K> {
 }
 
 /// The kernel has no room to tell of a socket.
-const NO_DESCRIPTOR: Next = Next::Refuse(super::life::next::Refusal::NO_DESCRIPTOR);
+const NO_DESCRIPTOR: Next = Next::Refuse(RefuseReason::Descriptors);
 
 /// Starts to hear of the client, unless that is so already; false when the kernel refuses.
 fn is_heard<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {

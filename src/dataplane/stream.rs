@@ -227,6 +227,10 @@ impl<P: Holds> Stream<P> {
         for _ in 0..4 {
             let mut changed = false;
             for from in [Side::Client, Side::Backend] {
+                // Of most events one direction moves.
+                if self.relay(from).is_at_rest(self.port(from), self.port(from.other())) {
+                    continue;
+                }
                 turn.is_last = self.relay(from.other()).is_finished();
                 match self.move_from(from, turn) {
                     Flow::Waiting | Flow::Finished => continue,

@@ -54,7 +54,7 @@ impl Chooser {
     }
 
     /// Chooses a backend and claims a place there; `None` when none can serve.
-    pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
+    pub(crate) fn choose<'a>(&mut self, pool: &'a Pool, asking: &Asking<'_>) -> Option<Chosen<'a>> {
         match &pool.sticky {
             None => self.choose_anew(pool, asking),
             Some(sticky) => self.choose_again(pool, sticky, asking),
@@ -68,7 +68,7 @@ impl Chooser {
         &mut self,
         pool: &'a Pool,
         sticky: &Sticky,
-        asking: Asking<'_>,
+        asking: &Asking<'_>,
     ) -> Option<Chosen<'a>> {
         let Sticky { memory, seconds, .. } = sticky;
         let port = pool.hash.with_port.then_some(asking.client.port());
@@ -106,22 +106,19 @@ impl Chooser {
         Some(chosen)
     }
 
-    fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
+    fn choose_anew<'a>(&mut self, pool: &'a Pool, asking: &Asking<'_>) -> Option<Chosen<'a>> {
         let fresh = self.choose_among(pool, asking);
         if fresh.is_some() || asking.tried.is_empty() || !asking.may_repeat {
             return fresh;
         }
-        self.choose_among(pool, Asking { tried: &[], ..asking })
+        self.choose_among(pool, &Asking { tried: &[], ..*asking })
     }
 
-    fn choose_among<'a>(&mut self, pool: &'a Pool, asking: Asking<'_>) -> Option<Chosen<'a>> {
+    fn choose_among<'a>(&mut self, pool: &'a Pool, asking: &Asking<'_>) -> Option<Chosen<'a>> {
         let panicking = pool.state.is_panicking();
-        [(&pool.primary, Which::Primary), (&pool.backup, Which::Backup)].into_iter().find_map(
-            |(group, which)| {
-                let picker = Picker { pool, group, which, asking, panicking };
-                self.claim_one(&picker, group)
-            },
-        )
+        let mut claim =
+            |group, which| self.claim_one(&Picker { pool, group, which, asking, panicking }, group);
+        claim(&pool.primary, Which::Primary).or_else(|| claim(&pool.backup, Which::Backup))
     }
 
     fn claim_one<'a>(&mut self, picker: &Picker<'_>, group: &'a Group) -> Option<Chosen<'a>> {
@@ -166,7 +163,7 @@ impl Chooser {
         let by = |algorithm| move |member: u16| (member, Pick::new(By::Balance(algorithm)));
         match &picker.group.balance {
             Balance::Maglev(table) => {
-                let Asking { client, key, .. } = picker.asking;
+                let Asking { client, key, .. } = *picker.asking;
                 let key = key.unwrap_or_else(|| hash_of(&picker.pool.hash, client));
                 let choice = match (now, picker.pool.terms.load_factor) {
                     (None, None) => table.pick(key, eligible),
@@ -232,7 +229,7 @@ impl Chooser {
         &mut turns.1
     }
 
-    fn remember(&self, sticky: &Sticky, key: u64, backend: &Backend, asking: Asking<'_>) {
+    fn remember(&self, sticky: &Sticky, key: u64, backend: &Backend, asking: &Asking<'_>) {
         if !self.only_looks {
             sticky.memory.remember(key, backend.state.mark(), asking.now_us, sticky.seconds);
         }

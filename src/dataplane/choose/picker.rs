@@ -100,7 +100,7 @@ pub(super) struct Picker<'a> {
     pub(super) pool: &'a Pool,
     pub(super) group: &'a Group,
     pub(super) which: Which,
-    pub(super) asking: Asking<'a>,
+    pub(super) asking: &'a Asking<'a>,
     pub(super) panicking: bool,
 }
 

@@ -22,7 +22,9 @@ use crate::policy::client::Client;
 use crate::policy::first_bytes::postgres;
 use crate::policy::first_bytes::proxy_header::{self, Ends, ProxyVersion, Statement};
 use crate::policy::health::backoff::jitter;
-use crate::shared::{Address, BackendId, ConnectFailure, Obstacle, Pool, RefuseReason, Skip};
+use crate::shared::{
+    Address, Backend, BackendId, ConnectFailure, Obstacle, Pool, RefuseReason, Skip,
+};
 use crate::sys::socket::ConnectStatus;
 
 use super::failure_evidence;
@@ -127,7 +129,7 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
                 }
                 return Next::Watch;
             }
-            Err(NotBegun::Exhausted) => return Next::refuse(RefuseReason::Descriptors),
+            Err(NotBegun::Exhausted) => return Next::Refuse(RefuseReason::Descriptors),
             Err(NotBegun::Failed(ConnectFailure::QueueFull)) if may_wait(session, desk) => {
                 found_full(session, desk);
                 full.push(backend);
@@ -150,28 +152,35 @@ fn dial<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Result<K::So
     let listener = snapshot.listener(session.place.listener);
     let user_timeout = listener.and_then(|listener| listener.terms.user_timeout);
     let dial = Dial { from: None, user_timeout };
-    let at_port;
+    if let (to @ (Address::Ip(_) | Address::Unix(_)), None) = (&backend.address, &backend.source) {
+        return desk.kernel.connect(to, dial).map_err(|why| NotBegun::of(&why));
+    }
+    let (worker, now_us) = (desk.books.number, desk.now.micros());
+    let caller = Caller { kernel: &mut desk.kernel, worker, now_us };
+    dial_specially(session, caller, backend, dial)
+}
+
+/// Starts to connect from an address of the configuration, or a backend without a port.
+#[cold]
+fn dial_specially<K: Kernel>(
+    session: &mut Session<K>,
+    caller: Caller<'_, K>,
+    backend: &Backend,
+    dial: Dial,
+) -> Result<K::Socket, NotBegun> {
     let to = match &backend.address {
-        Address::Host(host) => {
-            at_port = Address::Ip(host.at(reached_port(session, &mut desk.kernel)?));
-            &at_port
-        }
+        Address::Host(host) => &Address::Ip(host.at(reached_port(session, &mut *caller.kernel)?)),
         address => address,
     };
     match &backend.source {
-        None => desk.kernel.connect(to, dial).map_err(|why| NotBegun::of(&why)),
-        Some(rule) => {
-            let (worker, now_us) = (desk.books.number, desk.now.micros());
-            let caller = Caller { kernel: &mut desk.kernel, worker, now_us };
-            source::connect_from(session, caller, to, rule, dial)
-        }
+        None => caller.kernel.connect(to, dial).map_err(|why| NotBegun::of(&why)),
+        Some(rule) => source::connect_from(session, caller, to, rule, dial),
     }
 }
 
 /// The port to which the client connected, as the kernel has it: that of the listener, or what the
 /// client asked for where TPROXY leads it here. A PROXY header does not count: it could name any
 /// port of a backend.
-#[cold]
 fn reached_port<K: Kernel>(session: &mut Session<K>, kernel: &mut K) -> Result<u16, NotBegun> {
     if let Some(port) = session.reached_port() {
         return Ok(port);
@@ -254,7 +263,7 @@ fn attempt_failed<K: Kernel>(
     its.repeat_at = Some(begun.after(jitter(delay, REPEAT_SPREAD, chance)));
     let retries = pool.map_or(0, |pool| pool.terms.retries);
     let may = may_retry(its.tried.len(), retries);
-    (!may).then(|| Next::refuse(RefuseReason::NoBackend))
+    (!may).then(|| Next::Refuse(RefuseReason::NoBackend))
 }
 
 /// Whether the pool lets clients wait for a place.
@@ -279,7 +288,7 @@ fn found_full<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) {
 #[cold]
 fn why_none<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next {
     let pool = desk.snapshot().pool(session.place.pool);
-    let Some(pool) = pool else { return Next::refuse(RefuseReason::NoBackend) };
+    let Some(pool) = pool else { return Next::Refuse(RefuseReason::NoBackend) };
     if waits_for_another(pool, session.tried()) {
         return Next::LineUp;
     }
@@ -290,7 +299,7 @@ fn why_none<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Next {
         session.stage = Stage::Resting { until };
         return Next::Rest;
     }
-    if pool.is_only_full() { Next::LineUp } else { Next::refuse(RefuseReason::NoBackend) }
+    if pool.is_only_full() { Next::LineUp } else { Next::Refuse(RefuseReason::NoBackend) }
 }
 
 /// Whether clients of a pool may wait, and a backend that was not tried could serve once it has a
@@ -327,7 +336,7 @@ fn choose<K: Kernel>(
         generation: snapshot.generation,
         passed_over: &passed_over,
     };
-    let picked = desk.chooser.choose(pool, asking);
+    let picked = desk.chooser.choose(pool, &asking);
     let skipped = passed_over.into_list();
     if !skipped.is_empty() {
         session.note_skipped(skipped);
@@ -342,7 +351,11 @@ fn choose<K: Kernel>(
 /// changes nothing any more.
 fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Box<Greeting>> {
     let is_promised_tls = session.particulars.as_ref().is_some_and(|its| its.is_promised_tls);
-    let header = prepare_header(session, desk);
+    let pool = desk.snapshot().pool(session.place.pool);
+    let header = match pool.and_then(|pool| pool.terms.send_proxy) {
+        None => None,
+        Some(version) => prepare_header(session, desk, version),
+    };
     if !is_promised_tls {
         return header.map(|header| Box::new(Greeting::new(header, None)));
     }
@@ -351,9 +364,14 @@ fn prepare_greeting<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Opti
     Some(Box::new(Greeting::new(bytes, Some(postgres::WILLING))))
 }
 
-fn prepare_header<K: Kernel>(session: &Session<K>, desk: &mut Desk<K>) -> Option<Vec<u8>> {
+/// The PROXY header of a session; `None` once its pool is gone.
+#[inline(never)]
+fn prepare_header<K: Kernel>(
+    session: &Session<K>,
+    desk: &mut Desk<K>,
+    version: ProxyVersion,
+) -> Option<Vec<u8>> {
     let terms = desk.snapshot().pool(session.place.pool)?.terms;
-    let version = terms.send_proxy?;
     let number = session.place.number.to_string();
     let mut ends = ends(session, desk);
     if ends.is_none() && version == ProxyVersion::V1 {

@@ -31,7 +31,7 @@ pub(crate) fn join<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> N
         return Next::GONE;
     }
     let Some(pool) = desk.snapshot().pool(session.place.pool) else {
-        return Next::refuse(RefuseReason::NoBackend);
+        return Next::Refuse(RefuseReason::NoBackend);
     };
     let worker: Arc<dyn Callable> = Arc::<Bell>::clone(&desk.bell);
     let token = Addressed::Session(session.key, Side::Client).token().0 as u64;
@@ -41,7 +41,7 @@ pub(crate) fn join<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> N
     let (since_us, number) = (first.micros(), session.place.number);
     let waiting = Waiting { since_us, number, token, worker };
     if !pool.state.line.join(waiting, before.is_none().then_some(max)) {
-        return Next::refuse(RefuseReason::NoBackend);
+        return Next::Refuse(RefuseReason::NoBackend);
     }
     session.particulars_mut().lined_up = Some(first);
     session.stage = Stage::Waiting { first, since: desk.now };
@@ -137,6 +137,6 @@ pub(crate) fn look<K: Kernel>(session: &Session<K>, desk: &Desk<K>) -> Next {
     match desk.snapshot().pool(session.place.pool) {
         Some(pool) if pool.terms.queue.is_some() => Next::TryLine,
         // A reload has taken the queue, or the pool, away.
-        _ => Next::refuse(RefuseReason::NoBackend),
+        _ => Next::Refuse(RefuseReason::NoBackend),
     }
 }

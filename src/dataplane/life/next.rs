@@ -4,8 +4,8 @@ use crate::dataplane::stream::{End, Reset};
 use crate::policy::admit::http_answer::HttpAnswer;
 use crate::shared::{CloseReason, ConnectFailure, RefuseReason};
 
-/// What comes next for one session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What comes next for one session. Two words, which chapters hand on in registers.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Wait for the next event or the timer, which is armed already.
     Wait,
@@ -32,7 +32,9 @@ pub(crate) enum Next {
     /// The backend is connected and has its PROXY header, if it wants one: bytes may move.
     Move,
     /// Turn the client away.
-    Refuse(Refusal),
+    Refuse(RefuseReason),
+    /// Turn the client away, who is over a limit.
+    RefuseOver(Box<Refusal>),
     /// End the session.
     End(End),
 }
@@ -56,15 +58,4 @@ impl Next {
     /// End a session whose client is gone before it was served.
     pub(crate) const GONE: Self =
         Self::End(End { reason: CloseReason::ClientGone, reset: Reset::Both });
-
-    /// Turn the client away for this.
-    pub(crate) fn refuse(reason: RefuseReason) -> Self {
-        Self::Refuse(reason.into())
-    }
-}
-
-impl Refusal {
-    /// The process has no descriptor or no kernel memory left.
-    pub(crate) const NO_DESCRIPTOR: Self =
-        Self { reason: RefuseReason::Descriptors, answer: HttpAnswer::Unavailable, limit: 0 };
 }

@@ -41,10 +41,10 @@ pub(crate) fn go_on<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> 
                     end => end,
                 },
                 Ok(None) if !reading.has_ended => None,
-                Ok(None) => Some(Next::refuse(RefuseReason::ProxyHeader)),
+                Ok(None) => Some(Next::Refuse(RefuseReason::ProxyHeader)),
                 Err(malformed) => {
                     session.particulars_mut().malformed = Some(malformed);
-                    Some(Next::refuse(RefuseReason::ProxyHeader))
+                    Some(Next::Refuse(RefuseReason::ProxyHeader))
                 }
             },
         };
@@ -64,11 +64,11 @@ pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>)
     match &session.stage {
         Stage::Reading(reading) if reading.awaited == Awaited::Words => {
             match late_way(snapshot, listener, session.client, &reading.bytes) {
-                Err(reason) => Next::refuse(reason),
+                Err(reason) => Next::Refuse(reason),
                 Ok(way) => leave_off(session, snapshot, way, desk.now),
             }
         }
-        _ => Next::refuse(RefuseReason::ProxyHeader),
+        _ => Next::Refuse(RefuseReason::ProxyHeader),
     }
 }
 
@@ -132,7 +132,7 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
         None if reading.has_ended || reading.bytes.len() >= most => {
             match late_way(snapshot, listener, client, &reading.bytes) {
                 Ok(way) => way,
-                Err(reason) => return Some(Next::refuse(reason)),
+                Err(reason) => return Some(Next::Refuse(reason)),
             }
         }
         None => return None,
@@ -157,7 +157,7 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
         return Some(Next::GONE);
     };
     match arrive::admit_client(desk, listener, session.client) {
-        Err(refusal) => return Some(Next::Refuse(refusal)),
+        Err(refusal) => return Some(Next::RefuseOver(Box::new(refusal))),
         Ok(admitted) => {
             session.take_counts(admitted);
         }

@@ -78,8 +78,7 @@ pub struct Turn<'a, W> {
     pub scratch: &'a mut [u8],
     /// When to splice.
     pub splice: SpliceMode,
-    /// Bytes that one direction may move before it lets others have their turn, except for the
-    /// batch that reaches the bound: a wide pipe may hold more at once.
+    /// Bytes that one direction moves in a run; the batch that reaches the bound is finished.
     pub run_bytes: u64,
     /// The other direction has passed its EOF on: once this one is over, both sockets are closed,
     /// and the close sends the FIN.
@@ -184,6 +183,13 @@ impl<P: Holds> Relay<P> {
         if let Held::Pipe(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {
             wire.return_pipe(pipe);
         }
+    }
+
+    /// Whether [`Self::advance`] would do nothing now, and answer [`Flow::Waiting`].
+    #[must_use]
+    pub fn is_at_rest(&self, source: Port, target: Port) -> bool {
+        let can_take = source.contains(Port::READABLE) && target.contains(Port::WRITABLE);
+        !can_take && self.state == State::Open && matches!(self.held, Held::Nothing)
     }
 
     /// Moves what can be moved from `from` to the other side.
