@@ -263,7 +263,7 @@ fn attempt_failed<K: Kernel>(
     its.repeat_at = Some(begun.after(jitter(delay, REPEAT_SPREAD, chance)));
     let retries = pool.map_or(0, |pool| pool.terms.retries);
     let may = may_retry(its.tried.len(), retries);
-    (!may).then(|| Next::Refuse(RefuseReason::NoBackend))
+    (!may).then_some(Next::Refuse(RefuseReason::NoBackend))
 }
 
 /// Whether the pool lets clients wait for a place.
