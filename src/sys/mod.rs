@@ -8,8 +8,12 @@
 
 /// Listening sockets as workers have them.
 pub mod accepting;
+/// Maps and programs in the kernel.
+mod bpf;
 /// Packets with descriptors between two processes.
 pub mod channel;
+/// Programs that refuse clients before they are accepted.
+pub mod gate;
 /// What the kernel has measured of a handshake.
 pub mod handshake;
 /// How the memory of tables is mapped.

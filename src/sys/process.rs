@@ -7,9 +7,11 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 
 /// CPUs this process may run on, in ascending order.
 ///
@@ -182,8 +184,18 @@ pub fn may_take_any_port() -> bool {
             .is_ok_and(|status| has_capability(&status, CAP_NET_BIND_SERVICE))
 }
 
+/// Whether this process may load programs and make maps: CAP_BPF (Linux 5.8), or CAP_SYS_ADMIN. A
+/// filter of system calls can still keep bpf(2) away.
+#[must_use]
+pub fn may_load_programs() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    [CAP_BPF, CAP_SYS_ADMIN].iter().any(|capability| has_capability(&status, *capability))
+}
+
 /// See capabilities(7) and linux/capability.h.
 const CAP_NET_BIND_SERVICE: u32 = 10;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
 
 /// Whether the effective set of a /proc/PID/status has a capability.
 fn has_capability(status: &str, capability: u32) -> bool {
@@ -213,6 +225,14 @@ fn named_counter(text: &str, wanted: &str) -> Option<u64> {
         _ => Vec::new(),
     });
     counters.into_iter().find(|(name, _)| *name == wanted)?.1.parse().ok()
+}
+
+/// The time of CLOCK_MONOTONIC, by which the kernel tells programs the time (bpf_ktime_get_ns).
+#[must_use]
+pub fn monotonic_time() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(now.tv_sec.unsigned_abs(), nanos)
 }
 
 /// The name of this host; empty when the kernel has none.
