@@ -11,6 +11,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 IDLE_SESSIONS = 4000
 STORM_CONNECTIONS = 1000
 UPLOAD_BYTES = 1 << 20
+CALM_RATE = 200
+FLOOD_RATE = 20_000
 OPEN_CONNECTIONS = 64
 # How much earlier the downloads begin, and end later, than what is done beside them.
 DOWNLOADS_AHEAD = 1
@@ -80,6 +82,18 @@ class Bench:
         self.children.end("downloads")
         return json.loads(out.decode().strip().splitlines()[-1])
 
+    def begin_flood(self, target):
+        """A client that connects at a fixed rate to where it is over its limit."""
+        more = ["--connections", 1024, "--rate", FLOOD_RATE, "--seconds", self.options.seconds]
+        command = [self.targets.load, self.targets.place(target, "limited"), "arrivals", *more]
+        return self.children.start("flood", "client", self.options.other_cpu, command, talks=True)
+
+    def end_flood(self, process):
+        """Waits for the end of the flood; what it has met with."""
+        out, _ = process.communicate(timeout=self.options.seconds + PATIENCE)
+        self.children.end("flood")
+        return json.loads(out.decode().strip().splitlines()[-1])
+
     def release(self):
         """Ends the connections of `hold`."""
         self.children.end("hold")
@@ -126,6 +140,34 @@ def refused(bench, target):
     bench.release()
     errors = done["errors"] + done["served"]
     return {**done, "units": done["refused"], "errors": errors, "latency": {}}
+
+
+def few_new(bench, target):
+    """A well-behaved client: new connections at a rate that any proxy bears."""
+    more = ["--connections", 64, "--rate", CALM_RATE, "--seconds", bench.options.seconds]
+    return bench.generator(target, "arrivals", *more)
+
+
+def calm(bench, target):
+    """The well-behaved client alone."""
+    done = bench.measured(target, lambda: few_new(bench, target))
+    return {**done, "units": done["served"], "errors": done["errors"] + done["refused"]}
+
+
+def flood(bench, target):
+    """The same beside a client over its limit that connects all the time; CPU is of a refusal."""
+    # This one is what the limit allows.
+    bench.hold(target, 1, "limited")
+
+    def act():
+        process = bench.begin_flood(target)
+        done = few_new(bench, target)
+        return {**done, "flood": bench.end_flood(process)}
+
+    done = bench.measured(target, act)
+    bench.release()
+    errors = done["errors"] + done["refused"] + done["flood"]["served"] + done["flood"]["errors"]
+    return {**done, "units": done["flood"]["refused"], "errors": errors}
 
 
 def open_loop(rate):
@@ -194,6 +236,9 @@ def every(rates):
         Load("64m", "64 MiB replies, 4 kept", "GB", wrk("64m", 4)),
         Load("upload", "1 MiB uploads, 4 kept", "GB", upload),
         Load("refused", "refused connection", "refusal", refused, without=("bare",)),
+        Load("calm", f"{CALM_RATE} new connections/s", "connection", calm),
+        Load("flood", f"the same beside {FLOOD_RATE:,} refusals/s", "refusal", flood,
+             without=("bare",)),
         Load("storm", "1,000 connections at once", "connection", storm),
     ]
     loads += [

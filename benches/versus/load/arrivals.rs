@@ -13,13 +13,15 @@ use crate::{LAST_REQUEST, PATIENCE, histogram, ns, percentiles};
 
 const EVENTS: usize = 1024;
 const REPLY_BYTES: usize = 16 * 1024;
+/// How late a connection at a rate may be opened.
+const TICK: Duration = Duration::from_millis(1);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy)]
 enum End {
     /// With a reply.
     Served,
-    /// By FIN or reset, and nothing had been said.
+    /// By FIN or reset, and nothing had been said, or before it was a connection.
     Refused,
     /// It never was one.
     Failed,
@@ -64,6 +66,8 @@ impl Connection {
     fn ended_by(&self, error: &io::Error) -> End {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe if !self.heard => End::Refused,
+            // By the kernel, before it was a connection.
+            ErrorKind::ConnectionRefused => End::Refused,
             _ => End::Failed,
         }
     }
@@ -87,6 +91,8 @@ impl Arrivals {
                 self.slots[slot] = Some(connection);
                 self.open += 1;
             }
+            // On loopback the answer is there when connect(2) returns.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => self.refused += 1,
             Err(_) => self.failed += 1,
         }
     }
@@ -104,12 +110,24 @@ impl Arrivals {
 
     /// One look at the events; a place that becomes free is filled again if `again`.
     fn turn(&mut self, events: &mut Events, buffer: &mut [u8], again: bool) -> io::Result<()> {
-        match self.poll.poll(events, Some(PATIENCE)) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
-            other => other?,
-        }
-        if events.is_empty() {
+        let has_looked = self.look(events, buffer, PATIENCE, again)?;
+        if has_looked && events.is_empty() {
             (0..self.slots.len()).for_each(|slot| self.end(slot, End::Failed));
+        }
+        Ok(())
+    }
+
+    /// False: a signal came first.
+    fn look(
+        &mut self,
+        events: &mut Events,
+        buffer: &mut [u8],
+        patience: Duration,
+        again: bool,
+    ) -> io::Result<bool> {
+        match self.poll.poll(events, Some(patience)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
+            other => other?,
         }
         for event in events.iter() {
             let slot = event.token().0;
@@ -122,8 +140,52 @@ impl Arrivals {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+impl Arrivals {
+    fn result(&self, start: Instant, waves: Value) -> Value {
+        json!({
+            "served": self.served, "refused": self.refused, "errors": self.failed,
+            "seconds": start.elapsed().as_secs_f64(), "latency": percentiles(&self.time),
+            "waves": waves,
+        })
+    }
+}
+
+fn arrivals(address: SocketAddr, connections: usize) -> io::Result<Arrivals> {
+    let poll = Poll::new()?;
+    let slots = (0..connections).map(|_| None).collect();
+    let (served, refused, failed, time) = (0, 0, 0, histogram()?);
+    Ok(Arrivals { address, poll, slots, open: 0, served, refused, failed, time })
+}
+
+/// `rate` a second, whether or not those before have ended, as long as fewer than `connections` are
+/// open.
+pub(crate) fn paced(
+    address: SocketAddr,
+    connections: usize,
+    length: Duration,
+    rate: u64,
+) -> io::Result<Value> {
+    let mut arrivals = arrivals(address, connections)?;
+    let mut events = Events::with_capacity(EVENTS);
+    let mut buffer = vec![0; REPLY_BYTES];
+    let (start, mut opened, mut slot) = (Instant::now(), 0, 0);
+    while start.elapsed() < length || arrivals.open > 0 && start.elapsed() < length + PATIENCE {
+        let elapsed = u64::try_from(start.elapsed().min(length).as_micros()).unwrap_or(u64::MAX);
+        let due = elapsed.saturating_mul(rate) / 1_000_000;
+        while opened < due {
+            let mut free = (0..connections).map(|step| (slot + step) % connections);
+            let Some(free) = free.find(|free| arrivals.slots[*free].is_none()) else { break };
+            arrivals.open(free);
+            (opened, slot) = (opened + 1, free + 1);
+        }
+        arrivals.look(&mut events, &mut buffer, TICK, false)?;
+    }
+    (0..connections).for_each(|slot| arrivals.end(slot, End::Failed));
+    Ok(arrivals.result(start, json!({})))
 }
 
 pub(crate) fn run(
@@ -132,10 +194,7 @@ pub(crate) fn run(
     length: Duration,
     waves: bool,
 ) -> io::Result<Value> {
-    let poll = Poll::new()?;
-    let slots = (0..connections).map(|_| None).collect();
-    let (served, refused, failed, time) = (0, 0, 0, histogram()?);
-    let mut arrivals = Arrivals { address, poll, slots, open: 0, served, refused, failed, time };
+    let mut arrivals = arrivals(address, connections)?;
     let mut events = Events::with_capacity(EVENTS);
     let mut buffer = vec![0; REPLY_BYTES];
     let mut wave_time = histogram()?;
@@ -149,10 +208,5 @@ pub(crate) fn run(
         }
         wave_time.saturating_record(ns(wave.elapsed()));
     }
-    let (served, refused, failed) = (arrivals.served, arrivals.refused, arrivals.failed);
-    Ok(json!({
-        "served": served, "refused": refused, "errors": failed,
-        "seconds": start.elapsed().as_secs_f64(), "latency": percentiles(&arrivals.time),
-        "waves": percentiles(&wave_time),
-    }))
+    Ok(arrivals.result(start, percentiles(&wave_time)))
 }

@@ -63,6 +63,9 @@ enum Mode {
         /// All together, and the next wave when the last one is done.
         #[arg(long)]
         waves: bool,
+        /// This number a second instead, at most `connections` of them at once.
+        #[arg(long, conflicts_with = "waves")]
+        rate: Option<u64>,
     },
     /// Takes as many bytes as come, on each connection.
     Downloads {
@@ -108,8 +111,12 @@ fn main() -> io::Result<()> {
         Mode::Open { connections, rate, seconds } => {
             open::run(address, connections, rate, Duration::from_secs(seconds))?
         }
-        Mode::Arrivals { connections, seconds, waves } => {
-            arrivals::run(address, connections, Duration::from_secs(seconds), waves)?
+        Mode::Arrivals { connections, seconds, waves, rate } => {
+            let length = Duration::from_secs(seconds);
+            match rate {
+                Some(rate) => arrivals::paced(address, connections, length, rate)?,
+                None => arrivals::run(address, connections, length, waves)?,
+            }
         }
         Mode::Downloads { connections, seconds } => {
             downloads::run(address, connections, Duration::from_secs(seconds))?
