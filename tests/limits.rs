@@ -48,6 +48,11 @@ fn met(address: SocketAddr, host: [u8; 3]) -> Met {
     visit(address, host).0
 }
 
+/// A limit whose refusals each have a line in the log.
+fn by_workers(limit: &str) -> String {
+    format!("{limit}\nkernel_refusal = \"off\"")
+}
+
 fn greeter() -> Backend {
     Backend::named("hello")
 }
@@ -81,7 +86,7 @@ fn assert_refused(proxy: &Proxy, reason: &str, count: u32) {
 #[test]
 fn over_its_rate_a_client_is_reset_and_others_are_not() {
     let backend = greeter();
-    let proxy = Setup::of(&[&backend]).limit("rate = \"1/min\"\nburst = 3").start();
+    let proxy = Setup::of(&[&backend]).limit(&by_workers("rate = \"1/min\"\nburst = 3")).start();
     for _ in 0..3 {
         assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Served);
     }
@@ -224,7 +229,7 @@ fn a_failed_session_gives_its_place_back() {
 fn windows_admit_their_number_and_no_more() {
     for algorithm in ["sliding-window", "fixed-window"] {
         let backend = greeter();
-        let limit = format!("algorithm = \"{algorithm}\"\nrate = \"3/h\"");
+        let limit = by_workers(&format!("algorithm = \"{algorithm}\"\nrate = \"3/h\""));
         let proxy = Setup::of(&[&backend]).global("workers = 2").limit(&limit).start();
         assert_eq!(race(proxy.address(), 16).len(), 3, "{algorithm}");
         assert_eq!(met(proxy.address(), [0, 0, 1]), Met::Reset);

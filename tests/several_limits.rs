@@ -16,15 +16,18 @@ use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use support::admin::is_same;
 use support::{Backend, Proxy, Setup, connect_from};
 
-/// Two tiers, and a network with a budget of its own.
+/// Two tiers, and a network with a budget of its own. Workers refuse, so that each refusal has a
+/// line in the log.
 const TIERS: &str = r#"
 [[listener.front.limit]]
 name = "address"
+kernel_refusal = "off"
 rate = "3/h"
 exempt = ["127.0.9.0/24"]
 
 [[listener.front.limit]]
 name = "network"
+kernel_refusal = "off"
 rate = "5/h"
 max_concurrent = 50
 key = { v4 = 24 }
@@ -33,6 +36,7 @@ exempt = ["127.0.9.0/24"]
 [[listener.front.limit]]
 name = "office"
 clients = ["127.0.9.0/24"]
+kernel_refusal = "off"
 rate = "8/h"
 "#;
 

@@ -17,17 +17,20 @@ use crate::cli::{Check, Cli, ConfigFile, Format};
 struct Checked<'a> {
     valid: bool,
     problems: &'a [Problem],
+    /// What is worth knowing and no problem.
+    notes: &'a [String],
 }
 
 /// `check`.
 pub(crate) fn check(options: &Check) -> ExitCode {
     let (mut parsed, text) = config::load_once(&options.config.file);
-    control::check(&mut parsed);
+    let notes = control::check(&mut parsed);
     let valid = parsed.config.is_some();
     let problems = &parsed.problems;
     match options.format {
         Format::Json => {
-            let document = serde_json::to_string_pretty(&Checked { valid, problems });
+            let document =
+                serde_json::to_string_pretty(&Checked { valid, problems, notes: &notes });
             say(format_args!("{}\n", document.unwrap_or_default()));
         }
         Format::Text => {
@@ -37,6 +40,7 @@ pub(crate) fn check(options: &Check) -> ExitCode {
             if valid {
                 let with = if counts.is_empty() { String::new() } else { format!(", {counts}") };
                 say(format_args!("{file} is valid{with}\n"));
+                notes.iter().for_each(|note| say(format_args!("{note}\n")));
             } else {
                 fail(format_args!("{file} is not valid: {counts}"), "");
             }

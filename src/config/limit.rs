@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::balance::hash::Prefix;
-use crate::policy::terms::{LimitAction, Word};
+use crate::policy::terms::{KernelRefusal, LimitAction, Word};
 
 use super::bounds::{CLIENTS_MAX, CLIENTS_MIN, U32_MAX};
 use super::companions::report_idle;
@@ -89,6 +89,11 @@ pub(super) static LIMIT: KeyTable = KeyTable {
             .or_else("no bound")
             .note("; in windows up to 100,000 in each period")
             .means("Connections per time of all clients together, exact over all workers."),
+        Key::new("kernel_refusal", Shape::Word(words::<KernelRefusal>)).default("auto").means(
+            "Whether the kernel refuses clients that are over their `rate`, see \
+                    [below](#refusals-in-the-kernel): where it can, never, or else the \
+                    configuration is refused.",
+        ),
     ],
     also: &[],
 };
@@ -119,6 +124,8 @@ pub struct LimitConfig {
     pub table_size: u32,
     /// Connections per time of all clients together.
     pub listener_rate: Option<EventRate>,
+    /// Whether the kernel refuses clients over their rate.
+    pub kernel_refusal: KernelRefusal,
 }
 
 /// How the rates of a limit are measured.
@@ -226,6 +233,7 @@ fn limit(section: &Section<'_>, is_told: bool, report: &mut Report<'_>) -> Limit
         exempt: network::list(section, "exempt", report).or(Vec::new()),
         table_size: section.count32_or_default("table_size", report),
         listener_rate: listener_rate.value(),
+        kernel_refusal: section.word_or_default("kernel_refusal", report),
     }
 }
 
@@ -317,5 +325,6 @@ impl LimitConfig {
             .list("exempt", &self.exempt)
             .plain("table_size", self.table_size)
             .given(self.listener_rate, |out, rate| out.text("listener_rate", show_rate(rate)))
+            .word("kernel_refusal", self.kernel_refusal)
     }
 }

@@ -180,6 +180,16 @@ pub struct ListenerConfig {
     pub refusal: RefusalConfig,
 }
 
+impl ListenerConfig {
+    /// Why the kernel cannot refuse clients before its sockets, in words.
+    pub(super) fn has_no_place_for_a_gate(&self) -> Option<&'static str> {
+        if self.bind.iter().all(|range| range.first().is_unix()) {
+            return Some("clients of Unix sockets have no address");
+        }
+        self.mptcp.then_some("Linux has no place for it before a listener with `mptcp`")
+    }
+}
+
 /// Reads one listener; `pools` are the names it may choose from.
 pub(super) fn listener(
     name: &str,

@@ -24,6 +24,7 @@ mod companions;
 mod difference;
 mod entries;
 mod file;
+mod gate;
 mod hash;
 mod health;
 mod http_probe;
@@ -70,11 +71,14 @@ pub use crate::policy::address_range::AddressRange;
 pub use crate::policy::balance::BalanceAlgorithm;
 pub use crate::policy::balance::hash::Prefix;
 pub use crate::policy::first_bytes::proxy_header::ProxyVersion;
-pub use crate::policy::terms::{Address, Keepalive, LimitAction, Protocol, Queue, SpliceMode};
+pub use crate::policy::terms::{
+    Address, Keepalive, KernelRefusal, LimitAction, Protocol, Queue, SpliceMode,
+};
 pub use accept_proxy::AcceptProxyConfig;
 pub(crate) use address::is_in_the_way;
 pub use backend::BackendConfig;
 pub use difference::{Difference, differences};
+pub use gate::gate_obstacle;
 pub use hash::HashKey;
 pub use health::{Health, Probe, ProbeTls};
 pub use key_path::KeyPath;

@@ -13,6 +13,7 @@ use super::backend::{compare_with_admin, compare_with_binds};
 use super::between::{compare_clients, compare_hashes, lint_first_words, warn_unused};
 use super::bind::{compare_admin_socket, compare_binds};
 use super::file::{Section, Value, shown};
+use super::gate::check_gates;
 use super::key::KeyTable;
 use super::key_path::KeyPath;
 use super::keys::{self, DEFAULTS, FILE};
@@ -212,6 +213,7 @@ fn document(root: &Section<'_>, report: &mut Report<'_>) -> Config {
         let section = section.clone().over(tables.defaults.as_ref());
         let (read, bound) = listener(name, &section, &names, report);
         lint_listener(&read, &section, report);
+        check_gates(&read, &section, report);
         config.listeners.push(read);
         binds.extend(bound);
     }

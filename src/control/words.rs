@@ -1,9 +1,17 @@
-//! How messages count: one session, two sessions.
+//! How messages count: one session, two sessions; and how they show a client.
+
+use std::net::IpAddr;
 
 /// A number with its noun in the singular or in the plural with `s`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// An address with the leading bits by which it counts: as a network, unless all of them do.
+pub(crate) fn shown_network(ip: IpAddr, bits: u8) -> String {
+    let all = if ip.is_ipv4() { 32 } else { 128 };
+    if bits < all { format!("{ip}/{bits}") } else { ip.to_string() }
 }
 
 /// What a pool does whose probes are not believed.

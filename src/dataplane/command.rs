@@ -46,6 +46,8 @@ pub enum Command<K: Kernel = Linux> {
         /// For what it accepts from now on.
         options: ListenOptions,
     },
+    /// Put the gates before the addresses again: another process has put its own there, and ended.
+    PutGates,
     /// Learn of the other workers, to which sessions may be handed.
     Meet(Vec<Peer<K>>),
     /// Serve this client, which another worker has accepted.

@@ -17,7 +17,7 @@ use mio::Token;
 use rustix::io::Errno;
 
 use crate::policy::client::Client;
-use crate::shared::Address;
+use crate::shared::{Address, Gate};
 use crate::sys::socket::{ConnectStatus, KeepaliveOptions, ListenOptions};
 use crate::sys::source::{LocalEnd, Unconnected};
 
@@ -77,6 +77,13 @@ pub trait Kernel: fmt::Debug {
     /// Changes the options of a listening socket, for what it accepts from now on. Options that the
     /// kernel refuses stay as they were.
     fn retune(&mut self, socket: &Self::ListeningSocket, options: &ListenOptions);
+
+    /// Puts a gate before the address of a listening socket, in place of what stands there, or
+    /// takes away what does.
+    ///
+    /// # Errors
+    /// As [`GateKernel::put_before`](crate::shared::GateKernel::put_before).
+    fn put_gate(&mut self, socket: &Self::ListeningSocket, gate: Option<&Gate>) -> io::Result<()>;
 
     /// Holds a descriptor back.
     ///

@@ -18,8 +18,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::policy::client::Client;
-use crate::shared::Address;
+use crate::shared::{Address, Gate};
 use crate::sys::accepting::AcceptingSocket;
+use crate::sys::gate;
 use crate::sys::handshake;
 use crate::sys::process;
 use crate::sys::socket::{self, ConnectStatus, KeepaliveOptions, ListenOptions};
@@ -120,6 +121,13 @@ impl Kernel for Linux {
         // A new socket of this kind was given these options; a kernel that refuses them here leaves
         // the old ones in force.
         let _old_options_kept = socket.retune(options);
+    }
+
+    fn put_gate(&mut self, socket: &AcceptingSocket, gate: Option<&Gate>) -> io::Result<()> {
+        match gate {
+            Some(gate) => gate.kernel.put_before(socket.as_fd()),
+            None => gate::open(socket.as_fd()),
+        }
     }
 
     fn reserve(&mut self) -> io::Result<OwnedFd> {

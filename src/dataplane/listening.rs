@@ -29,6 +29,9 @@ pub(super) struct Listening<K: Kernel> {
     pub(super) paused_until: Option<Tick>,
     /// A descriptor held back, to be spent when there is no other.
     reserve: Option<K::Reserve>,
+    /// This worker puts the gates before the addresses: one does, since the sockets of all workers
+    /// on an address are one group, and two could put them in another order than they were made.
+    keeps_gates: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl<K: Kernel> Listening<K> {
     ///
     /// # Errors
     /// When there is no descriptor to hold back.
-    pub(super) fn new(kernel: &mut K) -> io::Result<Self> {
+    pub(super) fn new(kernel: &mut K, keeps_gates: bool) -> io::Result<Self> {
         let reserve = Some(kernel.reserve()?);
         Ok(Self {
             sockets: Vec::new(),
@@ -76,6 +79,7 @@ impl<K: Kernel> Listening<K> {
             pending: Vec::new(),
             paused_until: None,
             reserve,
+            keeps_gates,
         })
     }
 
@@ -119,6 +123,9 @@ impl<K: Kernel> Listening<K> {
     pub(super) fn watch(&mut self, position: usize, kernel: &mut K) -> io::Result<()> {
         let number = u32::try_from(position).map_err(|_| ErrorKind::OutOfMemory)?;
         let Some(Some(socket)) = self.sockets.get(position) else { return Ok(()) };
+        if self.keeps_gates {
+            put_gate(socket, kernel);
+        }
         let token = Addressed::Listener(number).token();
         kernel.watch_listening(&socket.bound.socket, token, socket.bound.is_shared)?;
         // Connections may have come before the registration.
@@ -153,11 +160,23 @@ impl<K: Kernel> Listening<K> {
 
     /// Uses the listeners of a new snapshot from now on. A socket belongs to the listener that has
     /// its address, so a listener can be renamed or an address moved without closing anything.
-    pub(super) fn take_up(&mut self, snapshot: &Snapshot) {
+    pub(super) fn take_up(&mut self, snapshot: &Snapshot, kernel: &mut K) {
         for socket in self.sockets.iter_mut().flatten() {
             if let Some(listener) = snapshot.listener_on(&socket.bound.address) {
-                socket.listener = Arc::clone(listener);
+                let before = std::mem::replace(&mut socket.listener, Arc::clone(listener));
+                let [gate, before] =
+                    [listener, &before].map(|it| it.gate.as_ref().map(Arc::as_ptr));
+                if self.keeps_gates && gate != before {
+                    put_gate(socket, kernel);
+                }
             }
+        }
+    }
+
+    /// Puts the gates before the addresses again.
+    pub(super) fn put_gates(&self, kernel: &mut K) {
+        if self.keeps_gates {
+            self.sockets.iter().flatten().for_each(|socket| put_gate(socket, kernel));
         }
     }
 
@@ -228,6 +247,19 @@ impl<K: Kernel> Listening<K> {
     #[inline]
     pub(super) fn pending_at(&self, index: usize) -> Option<usize> {
         self.pending.get(index).copied()
+    }
+}
+
+/// Puts the gate of its listener before the address of a socket. Without one: takes away what an
+/// earlier process may have left on a socket that was handed down.
+fn put_gate<K: Kernel>(socket: &Accepting<K>, kernel: &mut K) {
+    let Accepting { listener, bound, .. } = socket;
+    if bound.is_shared {
+        return;
+    }
+    let put = kernel.put_gate(&bound.socket, listener.gate.as_deref());
+    if let (Err(error), Some(gate)) = (put, &listener.gate) {
+        gate.note_trouble(&error);
     }
 }
 

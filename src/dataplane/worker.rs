@@ -73,7 +73,7 @@ impl<K: Kernel> Worker<K> {
     /// # Errors
     /// When there is no descriptor to hold back.
     pub fn new(setup: WorkerSetup, mut kernel: K, inbox: Inbox<K>, now: Tick) -> io::Result<Self> {
-        let listening = Listening::new(&mut kernel)?;
+        let listening = Listening::new(&mut kernel, setup.number == 0)?;
         let bell = Arc::new(Bell::new(inbox.waker));
         let desk = Desk::new(kernel, setup, bell, now);
         Ok(Self {
@@ -157,7 +157,7 @@ impl<K: Kernel> Worker<K> {
     pub fn take_up_snapshot(&mut self) {
         let latest = self.sessions.desk.snapshot.latest();
         self.close_gone_listeners(&latest);
-        self.listening.take_up(&latest);
+        self.listening.take_up(&latest, &mut self.sessions.desk.kernel);
         let generation = latest.generation.0;
         let is_to_recount = admission::is_to_recount(&latest, self.sessions.desk.snapshot());
         let desk = &mut self.sessions.desk;
@@ -205,6 +205,7 @@ impl<K: Kernel> Worker<K> {
             Command::Retune { addresses, options } => {
                 self.listening.retune(&addresses, &options, &mut self.sessions.desk.kernel);
             }
+            Command::PutGates => self.listening.put_gates(&mut self.sessions.desk.kernel),
             Command::Meet(peers) => self.sessions.desk.handover.meet(peers),
             Command::Take(mut arrival) => {
                 self.see_newest_snapshot();

@@ -220,6 +220,22 @@ impl Word for OnIdle {
         &[("reset", Self::Reset), ("close", Self::Close)];
 }
 
+/// Whether the kernel refuses clients that are over a limit, where it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelRefusal {
+    /// It does where it can; else workers refuse.
+    Auto,
+    /// Workers refuse.
+    Off,
+    /// It does, or the configuration is refused.
+    Require,
+}
+
+impl Word for KernelRefusal {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("off", Self::Off), ("require", Self::Require)];
+}
+
 /// How a client over its limit is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitAction {

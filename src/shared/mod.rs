@@ -6,6 +6,7 @@
 
 mod backend;
 mod failure_evidence;
+mod gate;
 mod ids;
 mod leave;
 mod leave_order;
@@ -27,6 +28,7 @@ pub use crate::policy::terms::{
 };
 pub use backend::{BackendState, Claim, PoolState};
 pub use failure_evidence::FailureEvidence;
+pub use gate::{Gate, GateCount, GateKernel, GateTotal, Refusing};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use leave::Leave;
 pub use leave_order::{LeaveCause, LeaveOrder};
@@ -34,7 +36,7 @@ pub use offenders::{Offender, Offenders, most_frequent};
 pub use pick::{By, Obstacle, Pick, Skip, note_skip};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
-pub use session_record::{ClosedSession, Detail, SessionLog, SessionRecord};
+pub use session_record::{ArrivedClient, ClosedSession, Detail, SessionLog, SessionRecord};
 pub use snapshot::{
     AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, Pool, RefusalText,
     Routing, Snapshot, Sticky,

@@ -1,4 +1,5 @@
-//! Clients that a limit which only observes would turn away most often, in fixed memory.
+//! Clients that a limit which only observes would turn away most often, or that the kernel refuses
+//! for a limit, in fixed memory.
 //!
 //! Each worker keeps some clients with their counts. One that is not among them takes the place of
 //! the one with the fewest, and begins with that count as its error (Metwally, Agrawal and El
@@ -50,6 +51,11 @@ impl Offenders {
     /// Counts a client once more; only the owning thread may call this.
     #[cold]
     pub fn note(&self, client: Option<IpAddr>) {
+        self.note_times(client, 1);
+    }
+
+    /// Counts a client this many times more; only the owning thread may call this.
+    pub fn note_times(&self, client: Option<IpAddr>, times: u64) {
         let entries = self.0.get_or_init(|| (0..KEPT).map(|_| Kept::default()).collect());
         let (high, low) = halves(client);
         let is_it = |entry: &&Kept| {
@@ -60,11 +66,11 @@ impl Offenders {
         if let Some(entry) = entries.iter().find(is_it) {
             // No other field changes, so any reader's view is whole.
             let count = entry.count.load(Ordering::Relaxed);
-            return entry.count.store(count.saturating_add(1), Ordering::Relaxed);
+            return entry.count.store(count.saturating_add(times), Ordering::Relaxed);
         }
         let fewest = entries.iter().min_by_key(|entry| entry.count.load(Ordering::Relaxed));
         if let Some(entry) = fewest {
-            entry.replace(high, low);
+            entry.replace(high, low, times);
         }
     }
 
@@ -77,7 +83,7 @@ impl Offenders {
 }
 
 impl Kept {
-    fn replace(&self, high: u64, low: u64) {
+    fn replace(&self, high: u64, low: u64, times: u64) {
         let version = self.version.load(Ordering::Relaxed);
         let fewest = self.count.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
@@ -85,7 +91,7 @@ impl Kept {
         self.high.store(high, Ordering::Relaxed);
         self.low.store(low, Ordering::Relaxed);
         self.error.store(fewest, Ordering::Relaxed);
-        self.count.store(fewest.saturating_add(1), Ordering::Relaxed);
+        self.count.store(fewest.saturating_add(times), Ordering::Relaxed);
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 

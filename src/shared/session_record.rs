@@ -16,7 +16,7 @@ use crate::policy::first_bytes::proxy_header::Malformed;
 
 use super::ids::Generation;
 use super::pick::{Obstacle, Pick};
-use super::reasons::{ConnectFailure, HeldOutcome, RefuseReason};
+use super::reasons::{ConnectFailure, EndCode, HeldOutcome, RefuseReason};
 use super::snapshot::{Backend, Listener, Pool};
 use super::stats::PathKind;
 
@@ -63,6 +63,46 @@ pub struct SessionRecord {
     pub limit: Option<Arc<str>>,
 }
 
+impl SessionRecord {
+    /// The record of a client of which nothing is known but how it ended.
+    #[must_use]
+    pub fn new(session: u64, arrival: ArrivedClient<'_>, code: EndCode) -> Self {
+        let ArrivedClient { listener, client, generation } = arrival;
+        Self {
+            session,
+            listener: Arc::clone(listener),
+            pool: None,
+            backend: None,
+            to: None,
+            pick: Pick::default(),
+            skipped: Box::default(),
+            client,
+            bytes_to_backend: 0,
+            bytes_to_client: 0,
+            queue_ms: None,
+            connect_ms: None,
+            total_ms: 0,
+            path: PathKind::Copy,
+            generation,
+            term: code.term,
+            reason: code.words,
+            detail: Detail::None,
+            limit: None,
+        }
+    }
+}
+
+/// What each line of the log names.
+#[derive(Debug, Clone, Copy)]
+pub struct ArrivedClient<'a> {
+    /// Where it connected.
+    pub listener: &'a Arc<Listener>,
+    /// The client.
+    pub client: Client,
+    /// The snapshot under which it was judged.
+    pub generation: Generation,
+}
+
 /// The detail that a line of the session log gives beside its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
@@ -76,6 +116,9 @@ pub enum Detail {
     Header(Malformed),
     /// The number of connection attempts that failed, and how the last did.
     Attempts(usize, ConnectFailure),
+    /// The kernel refused the client this many times since it was told last; clients with the same
+    /// leading bits count as one.
+    InKernel(u64, u8),
 }
 
 /// A record and the moment its session ended.

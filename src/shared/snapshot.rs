@@ -24,6 +24,7 @@ use crate::policy::session_terms::{ListenerTerms, PoolTerms};
 use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
 use super::backend::{BackendState, PoolState};
+use super::gate::{Gate, Refusing};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::leave::Leave;
 use super::pick::Obstacle;
@@ -145,6 +146,8 @@ pub struct Listener {
     pub routing: Option<Routing>,
     /// Admission per client: all of these that concern the client are asked.
     pub limits: Box<[Limit]>,
+    /// What the kernel refuses by itself; `None`: nothing.
+    pub gate: Option<Arc<Gate>>,
     /// What clients that are turned away are told, beside what is said without it.
     pub refusal: RefusalText,
     /// What stays over reloads.
@@ -215,6 +218,8 @@ pub struct Limit {
     pub exempt: Option<NetSet>,
     /// Buckets, as configured.
     pub table_size: u32,
+    /// Where clients over its rate are refused.
+    pub refusing: Refusing,
     /// What stays over reloads.
     pub state: Arc<LimitState>,
 }

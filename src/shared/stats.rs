@@ -11,6 +11,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::policy::sync::AtomicU64 as SharedAtomicU64;
 
+use super::gate::GateTotal;
 use super::offenders::Offenders;
 use super::reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason};
 
@@ -246,13 +247,23 @@ impl LimitCounters {
 
 /// What stays of a limit over reloads, beside what its clients have used.
 #[derive(Debug)]
-pub struct LimitState(Box<[CachePadded<LimitCounters>]>);
+pub struct LimitState {
+    workers: Box<[CachePadded<LimitCounters>]>,
+    /// Clients over it that the kernel has refused.
+    pub in_kernel: GateTotal,
+    /// Clients that the kernel refuses, as the control plane has seen them last.
+    pub kernel_offenders: Offenders,
+}
 
 impl LimitState {
     /// Zeros for `workers` workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| CachePadded::default()).collect())
+        Self {
+            workers: (0..workers).map(|_| CachePadded::default()).collect(),
+            in_kernel: GateTotal::default(),
+            kernel_offenders: Offenders::default(),
+        }
     }
 
     /// The block of one worker.
@@ -262,18 +273,22 @@ impl LimitState {
     #[must_use]
     #[allow(clippy::indexing_slicing, reason = "the number of workers is fixed at start")]
     pub fn counters(&self, worker: usize) -> &LimitCounters {
-        &self.0[worker]
+        &self.workers[worker]
     }
 
     /// Every worker's block.
     pub fn blocks(&self) -> impl Iterator<Item = &LimitCounters> {
-        self.0.iter().map(|padded| &**padded)
+        self.workers.iter().map(|padded| &**padded)
     }
 
-    /// Connections of which the limit said this, over all workers.
+    /// Connections of which the limit said this, over all workers and the kernel.
     #[must_use]
     pub fn said(&self, decision: LimitDecision) -> u64 {
-        self.blocks().map(|block| block.said(decision).value()).sum()
+        let by_workers: u64 = self.blocks().map(|block| block.said(decision).value()).sum();
+        match decision {
+            LimitDecision::Refused => by_workers + self.in_kernel.value(),
+            LimitDecision::Allowed | LimitDecision::WouldRefuse => by_workers,
+        }
     }
 }
 
@@ -301,6 +316,8 @@ impl BackendCounters {
 pub struct ListenerState {
     /// Sessions open now.
     pub active: Gauge,
+    /// Clients over a limit that the kernel has refused.
+    pub in_kernel: GateTotal,
     workers: Box<[CachePadded<ListenerCounters>]>,
 }
 
@@ -310,6 +327,7 @@ impl ListenerState {
     pub fn new(workers: usize) -> Self {
         Self {
             active: Gauge::default(),
+            in_kernel: GateTotal::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -334,10 +352,28 @@ impl ListenerState {
         self.workers.iter().map(|padded| &**padded)
     }
 
+    /// Connections that came, refused ones too.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.sum(|block| &block.accepted) + self.in_kernel.value()
+    }
+
     /// Connections refused for any reason.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.blocks().flat_map(|block| &block.refused).map(Counter::value).sum()
+        let by_workers: u64 =
+            self.blocks().flat_map(|block| &block.refused).map(Counter::value).sum();
+        by_workers + self.in_kernel.value()
+    }
+
+    /// Connections refused for one reason.
+    #[must_use]
+    pub fn refused_for(&self, reason: RefuseReason) -> u64 {
+        let by_workers = self.sum(|block| block.refused_for(reason));
+        match reason {
+            RefuseReason::Limit => by_workers + self.in_kernel.value(),
+            _ => by_workers,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! systemd's own opinion of configs/evenkeel.service.
+//! systemd's own opinion of configs/evenkeel.service and of the drop-in beside it.
 
 use std::path::Path;
 use std::process::Command;
@@ -40,4 +40,33 @@ fn the_units_are_well_formed() {
         let ours: Vec<&str> = warnings.lines().filter(|line| line.contains("evenkeel")).collect();
         assert!(ours.is_empty(), "{ours:?}");
     }
+}
+
+/// If it fails, systemd ignores the drop-in for refusals in the kernel, or it takes more from the
+/// sandbox than it needs.
+#[test]
+fn the_drop_in_is_well_formed_and_leaves_the_sandbox() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = directory.path().join("evenkeel.service");
+    let unit = std::fs::read_to_string(configs().join("evenkeel.service")).unwrap();
+    std::fs::write(&service, unit.replace("/usr/bin/evenkeel", env!("CARGO_BIN_EXE_evenkeel")))
+        .unwrap();
+    let drop_ins = directory.path().join("evenkeel.service.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    let drop_in = drop_ins.join("kernel-refusal.conf");
+    let text = std::fs::read_to_string(configs().join("kernel-refusal.conf")).unwrap();
+    let complaints = |text: &str| {
+        std::fs::write(&drop_in, text).unwrap();
+        let mut command = Command::new(program("systemd-analyze"));
+        command.args(["verify", "--man=no", "--recursive-errors=no"]).arg(&service);
+        let said = command.output().unwrap().stderr;
+        let said = String::from_utf8_lossy(&said);
+        said.lines().filter(|line| line.contains("kernel-refusal")).count()
+    };
+    assert_eq!(complaints(&format!("{text}\nNoSuchKey=1\n")), 1, "it is not looked at");
+    assert_eq!(complaints(&text), 0);
+    let mut command = Command::new(program("systemd-analyze"));
+    command.args(["security", "--offline=true", "--no-pager", "--threshold", EXPOSURE_MAX]);
+    let said = text_of(command.arg(&service));
+    assert!(said.contains("Service may load BPF programs"), "{said}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel::policy::admit::access::{AccessList, NetSet};
 use evenkeel::policy::admit::admission::Rules;
-use evenkeel::policy::admit::limiter::Limiter;
+use evenkeel::policy::admit::limiter::{Decision, Limiter};
 use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
 use evenkeel::policy::balance::panic_mode::PanicThreshold;
@@ -17,12 +17,14 @@ use evenkeel::policy::nat64::Nat64;
 use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
 use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
-    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId, ListenerState, Pool,
-    PoolId, PoolState, Routing, Snapshot, Source, SourceRule, Sources,
+    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gate, Gauge, Generation,
+    Group, HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId,
+    ListenerState, Pool, PoolId, PoolState, Refusing, Routing, Snapshot, Source, SourceRule,
+    Sources,
 };
 use ipnet::IpNet;
 
+use super::gate::Remembered;
 use super::kernel::HERE;
 use super::setting::{CONNECT_TIMEOUT, Change, READING_TIMEOUT, RETRIES, Setting};
 
@@ -45,6 +47,8 @@ pub(crate) struct House {
     pub(crate) limiter: Arc<Limiter>,
     listener_rate: Arc<SharedRate>,
     limit_state: Arc<LimitState>,
+    /// Clients that the kernel would refuse.
+    pub(crate) gate: Remembered,
 }
 
 /// The four addresses from which clients come, and those that headers claim for them.
@@ -77,6 +81,7 @@ impl House {
             limiter: Arc::new(Limiter::new(64, Some(64), [1, 2, 3, 4])),
             listener_rate: Arc::default(),
             limit_state: Arc::new(LimitState::new(setting.workers)),
+            gate: Remembered::default(),
         }
     }
 
@@ -257,6 +262,7 @@ impl House {
             }),
             routing: setting.routing.map(|is_default_else| routing(pool, is_default_else)),
             limits: self.limit().into_iter().collect(),
+            gate: None,
             refusal: setting.refusal(),
             state: Arc::clone(&self.listeners[which]),
         }
@@ -284,8 +290,32 @@ impl House {
             action: setting.action,
             observe: setting.observe,
             exempt: None,
+            refusing: self.refusing(),
             table_size: 64,
         })
+    }
+
+    /// As with a gate wherever there can be one.
+    fn refusing(&self) -> Refusing {
+        let is_claimed = self.setting.accept_proxy.is_some();
+        match self.setting.limit {
+            Some(limit) if limit.rate.is_some() && !limit.observe && !is_claimed => {
+                let gate = Arc::new(Gate::new(Box::new(self.gate.clone())));
+                Refusing::InKernel { gate, mark: 1 }
+            }
+            _ => Refusing::InWorkers("no rate, or clients that are named by a header".into()),
+        }
+    }
+
+    /// Clients that the kernel would refuse and a worker would let in.
+    pub(crate) fn refused_for_nothing(&self, now_us: u64) -> Vec<IpAddr> {
+        let Some(rate) = self.setting.limit.and_then(|limit| limit.rate) else { return Vec::new() };
+        let mut refused = self.gate.refused(now_us);
+        refused.retain(|client| {
+            let key = self.limiter.key(*client, Prefix::WHOLE);
+            self.limiter.peek(key, now_us, &rate) == Decision::Allowed
+        });
+        refused
     }
 
     /// What is not back at zero although every session is over.

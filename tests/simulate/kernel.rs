@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use evenkeel::dataplane::kernel::{Dial, Kernel, Wake};
 use evenkeel::dataplane::stream::wire::Holds;
 use evenkeel::policy::client::Client;
-use evenkeel::shared::Address;
+use evenkeel::shared::{Address, Gate};
 use evenkeel::sys::socket::{ConnectStatus, KeepaliveOptions, ListenOptions};
 use evenkeel::sys::source::Unconnected;
 use mio::Token;
@@ -246,6 +246,10 @@ impl Kernel for Scripted {
     fn unwatch_listening(&mut self, _socket: &ListeningHandle) {}
 
     fn retune(&mut self, _: &ListeningHandle, _: &ListenOptions) {}
+
+    fn put_gate(&mut self, _: &ListeningHandle, _: Option<&Gate>) -> io::Result<()> {
+        Ok(())
+    }
 
     fn reserve(&mut self) -> io::Result<Held> {
         self.network.borrow_mut().descriptor()?;

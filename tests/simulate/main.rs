@@ -24,6 +24,7 @@ mod bytes;
 mod checks;
 mod ends;
 mod faulty_kernels;
+mod gate;
 mod house;
 mod kernel;
 mod killing;
@@ -49,7 +50,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 51] = [
+const REACHED: [(&str, u64); 52] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -82,6 +83,7 @@ const REACHED: [(&str, u64); 51] = [
     ("Done + retried", 600),
     ("Done + handed over", 400),
     ("an event for a slot that another session has", 12),
+    ("a client that the kernel refuses", 500),
     ("refused NoBackend + waited", 150),
     ("change Timeouts with open", 150),
     ("change BackendRemoved with open", 150),

@@ -491,7 +491,19 @@ impl Run {
             self.reach("an event for a slot that another session has".into());
         }
         self.look(number);
+        self.look_at_gate();
         self.read_log();
+    }
+
+    /// What the kernel would refuse by itself is what a worker would refuse.
+    fn look_at_gate(&mut self) {
+        let now_us = self.now.micros();
+        if !self.house.gate.refused(now_us).is_empty() {
+            self.reach("a client that the kernel refuses".into());
+        }
+        for client in self.house.refused_for_nothing(now_us) {
+            self.problem(format!("the kernel refuses {client}, a worker would not"));
+        }
     }
 
     /// Checks every session of the worker that has taken a turn, and the pipes of all.

@@ -120,7 +120,7 @@ async fn set(
         let addresses = real_addresses(&current.config, &current.bound);
         let (config, set) = (Arc::clone(&current.config), overrides.clone());
         let its = Arc::clone(plane);
-        let compiled = off_thread(move || compiled(&its, &config, &addresses, &set)).await;
+        let compiled = off_thread(move || compiled(&its, &config, &addresses, &set, &[])).await;
         publish(plane, compiled.map_err(VerbError::Refused)?).await;
     } else if let Some(pool) = snapshot.pool(found.pool) {
         let admin = after.admin.unwrap_or_else(|| admin_by_file(file));

@@ -267,6 +267,19 @@ pub(crate) fn lost_files(bound: &BoundAddresses) -> impl Iterator<Item = &Addres
     bound.values().filter(move |it| it.file.as_ref().is_some_and(is_lost)).map(|it| &it.real)
 }
 
+/// Of each listener an IP address whose socket all workers share, if it has one.
+pub(crate) fn shared_sockets(
+    config: &config::Config,
+    bound: &BoundAddresses,
+) -> Vec<Option<Address>> {
+    let is_shared = |asked: &AskedAddress| {
+        let known = bound.get(asked).filter(|known| known.is_shared && !known.real.is_unix());
+        known.map(|known| known.real.clone())
+    };
+    let listeners = asked(config).into_iter();
+    listeners.map(|ranges| ranges.iter().flat_map(|(_, asked)| asked).find_map(is_shared)).collect()
+}
+
 /// Removes the files of all Unix sockets; clients that have connected are still served.
 pub(crate) fn remove_files(bound: &BoundAddresses) {
     for file in bound.values().filter_map(|it| it.file.as_ref()) {

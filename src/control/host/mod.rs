@@ -1,6 +1,7 @@
 //! What this host grants a configuration: sockets, files, sizes; and where it grants less than is
 //! asked for.
 
+pub(crate) mod gates;
 pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod passed;

@@ -4,7 +4,7 @@
 //! is two descriptors and counts against the user's pipe memory. The result is printed at start:
 //! a limit that surprises an operator is a bug.
 
-use crate::config::{AddressRange, Config};
+use crate::config::{AddressRange, Config, ListenerConfig, gate_obstacle};
 use crate::dataplane::PipeShare;
 use crate::sys::process;
 use crate::sys::splice::Capacity;
@@ -93,7 +93,7 @@ impl Sizes {
 
     /// Sessions for which there are descriptors under this configuration.
     pub(crate) fn by_descriptors(&self, config: &Config) -> u64 {
-        self.sessions_by_descriptors(self.listening(config))
+        self.sessions_by_descriptors(self.listening(config) + gates(config))
     }
 
     /// Sockets that listen under this configuration: for each address, one of every worker.
@@ -113,6 +113,14 @@ pub(crate) fn workers(config: &Config) -> usize {
 /// More workers than a quota has time for are all stopped at once when it is spent.
 fn automatic_workers(usable: usize, quota: Option<usize>) -> usize {
     usable.min(quota.unwrap_or(usize::MAX)).max(1)
+}
+
+/// Listeners for which the kernel may refuse clients, each with a descriptor of its program.
+fn gates(config: &Config) -> u64 {
+    let has_one = |listener: &&ListenerConfig| {
+        listener.limits.iter().any(|limit| gate_obstacle(listener, limit).is_none())
+    };
+    config.listeners.iter().filter(has_one).count() as u64
 }
 
 #[cfg(test)]

@@ -6,9 +6,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Address, AddressRange, Config, KeyPath, ListenerConfig, Parsed};
+use crate::config::{
+    Address, AddressRange, Config, KernelRefusal, KeyPath, LimitConfig, ListenerConfig, Parsed,
+    gate_obstacle,
+};
 use crate::sys::{process, source};
 
+use crate::control::host::gates::{NO_CAPABILITY, REMEDY, limit_key};
 use crate::control::host::limits::Host;
 use crate::control::host::listeners::{TakenAway, taken_away, to_listen_before_it_is_here};
 use crate::control::host::sizing::{self, Sizes};
@@ -18,8 +22,10 @@ use crate::control::words::count;
 /// A process that holds fewer is hardly meant.
 const FEW_SESSIONS: u64 = 100;
 
-/// Adds warnings about this host to a configuration that was parsed on it.
-pub fn check(parsed: &mut Parsed) {
+/// Adds warnings about this host to a configuration that was parsed on it. Returns what is worth
+/// knowing and no warning, in a line each.
+pub fn check(parsed: &mut Parsed) -> Vec<String> {
+    let mut notes = Vec::new();
     if let Some(config) = parsed.config.clone() {
         // Only to know that it can be done.
         let _made = tls_probes(parsed, &config, &TlsProbes::default());
@@ -29,7 +35,50 @@ pub fn check(parsed: &mut Parsed) {
             warn_of_ports(parsed, &config, process::unprivileged_port_start());
         }
         warn_of_absent_addresses(parsed, &config, source::is_here);
+        let has_capability = process::may_load_programs();
+        warn_of_gates(parsed, &config, has_capability);
+        notes = gate_notes(&config, has_capability);
     }
+    notes
+}
+
+/// Limits that require what this process may not do: the start would fail.
+fn warn_of_gates(parsed: &mut Parsed, config: &Config, has_capability: bool) {
+    for listener in config.listeners.iter().filter(|_| !has_capability) {
+        for (place, limit) in listener.limits.iter().enumerate() {
+            if limit.kernel_refusal == KernelRefusal::Require {
+                let key = limit_key(listener, place).key("kernel_refusal");
+                let name = &limit.name;
+                let message = format!(
+                    "the kernel cannot refuse for the limit `{name}`: {NO_CAPABILITY}, so the \
+                     start fails"
+                );
+                parsed.warn(&key, message, REMEDY);
+            }
+        }
+    }
+}
+
+/// Of each limit that refuses clients for their rate: who does, the kernel or workers.
+fn gate_notes(config: &Config, has_capability: bool) -> Vec<String> {
+    let limits = config
+        .listeners
+        .iter()
+        .flat_map(|listener| listener.limits.iter().map(move |limit| (listener, limit)));
+    let is_asked = |limit: &LimitConfig| {
+        limit.rate.is_some() && !limit.observe && limit.kernel_refusal != KernelRefusal::Off
+    };
+    let asked = limits.filter(|(_, limit)| is_asked(limit));
+    asked
+        .map(|(listener, limit)| {
+            let lacking = (!has_capability).then(|| NO_CAPABILITY.to_owned());
+            let who = match gate_obstacle(listener, limit).or(lacking) {
+                None => "the kernel refuses clients over their rate".to_owned(),
+                Some(why) => format!("workers refuse clients over their rate: {why}"),
+            };
+            format!("limit {} of listener {}: {who}", limit.name, listener.name)
+        })
+        .collect()
 }
 
 /// What TLS probes need that is not in the file itself; `None`, and errors at their places, when it
@@ -419,6 +468,34 @@ mod tests {
         let keys: Vec<&str> = parsed.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["listener.a.bind[1]", "admin.http"]);
         assert!(parsed.problems[0].message.contains("127.0.0.1:443"), "{:?}", parsed.problems);
+    }
+
+    // If this fails, an operator believes that floods cost the workers nothing, and they do.
+    #[test]
+    fn check_says_who_refuses() {
+        let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n\
+                    limit = { rate = \"5/s\", kernel_refusal = \"require\" }\n\
+                    [listener.b]\nbind = [\"127.0.0.1:2\"]\npool = \"p\"\n\
+                    limit = { rate = \"5/s\", action = \"close\" }\n\
+                    [listener.c]\nbind = [\"127.0.0.1:3\"]\npool = \"p\"\n\
+                    limit = { rate = \"5/s\", kernel_refusal = \"off\" }\n\
+                    [pool.p]\nbackends = [\"127.0.0.1:9\"]\n";
+        let parse = || crate::config::parse(text, Path::new("a.toml"));
+        let config = parse().config.unwrap();
+        let by_workers = "workers refuse clients over their rate: ";
+        for (has_capability, said, warned) in [
+            (true, "the kernel refuses clients over their rate".to_owned(), 0),
+            (false, format!("{by_workers}this process has no CAP_BPF"), 1),
+        ] {
+            let mut parsed = parse();
+            warn_of_gates(&mut parsed, &config, has_capability);
+            assert_eq!(parsed.problems.len(), warned);
+            assert!(parsed.problems.iter().all(|it| it.key == "listener.a.limit.kernel_refusal"));
+            let other =
+                format!("limit default of listener b: {by_workers}its `action` is \"close\"");
+            let expected = [format!("limit default of listener a: {said}"), other];
+            assert_eq!(gate_notes(&config, has_capability), expected);
+        }
     }
 
     // If this fails, one connection becomes as many sessions as there may be, and no warning said

@@ -18,6 +18,7 @@ use crate::shared::{Backend, Detail, Obstacle, SessionRecord};
 use crate::control::log::event::Event;
 use crate::control::log::level::Level;
 use crate::control::log::settings::LineShape;
+use crate::control::words::shown_network;
 
 /// Appends the line of an event.
 pub(crate) fn event_line(event: &Event, shape: LineShape, out: &mut Vec<u8>) {
@@ -148,6 +149,18 @@ fn reason_of(record: &SessionRecord) -> Cow<'static, str> {
             let times = if attempts == 1 { "attempt" } else { "attempts" };
             Cow::Owned(format!("{}: {} ({attempts} {times})", record.reason, failure.words()))
         }
+        Detail::InKernel(times, _) => {
+            let word = if times == 1 { "time" } else { "times" };
+            Cow::Owned(format!("{} ({times} {word}, by the kernel)", record.reason))
+        }
+    }
+}
+
+/// The client; the kernel tells no port, and of addresses that are one client their network.
+fn client_of(record: &SessionRecord) -> String {
+    match (record.detail, record.client.ip()) {
+        (Detail::InKernel(_, bits), Some(ip)) => shown_network(ip, bits),
+        _ => record.client.to_string(),
     }
 }
 
@@ -195,7 +208,7 @@ impl<'a> SessionLine<'a> {
             listener: &record.listener.name,
             pool: pool_of(record),
             backend: record.backend.as_ref().map(|backend| backend.name.as_str()),
-            client: record.client.to_string(),
+            client: client_of(record),
             bytes_to_backend: record.bytes_to_backend,
             bytes_to_client: record.bytes_to_client,
             queue_ms: record.queue_ms.map_or(-1, whole),

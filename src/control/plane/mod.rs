@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod configured;
 pub(crate) mod doors;
 pub(crate) mod drain_book;
+pub(crate) mod gate_book;
 pub(crate) mod health_book;
 pub(crate) mod kill_book;
 pub(crate) mod loss_bells;

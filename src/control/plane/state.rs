@@ -11,12 +11,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::config::Config;
+use crate::control::host::gates::Gates;
 use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
 use crate::control::plane::clock::seconds_now;
 use crate::control::plane::doors::Doors;
 use crate::control::plane::drain_book::DrainBook;
+use crate::control::plane::gate_book::GateBook;
 use crate::control::plane::health_book::HealthBook;
 use crate::control::plane::kill_book::KillBook;
 use crate::control::plane::loss_bells::LossBells;
@@ -91,6 +93,7 @@ pub(crate) struct PlaneSetup {
     pub(crate) workers: Workers,
     pub(crate) publisher: Publisher,
     pub(crate) current: Current,
+    pub(crate) gates: Arc<Gates>,
 }
 
 /// The control plane.
@@ -116,6 +119,8 @@ pub(crate) struct Plane {
     pub(crate) looking: tokio::sync::Mutex<()>,
     pub(crate) loss_bells: LossBells,
     pub(crate) sources: SourceBook,
+    pub(crate) gates: Arc<Gates>,
+    pub(crate) gate_book: GateBook,
     pub(crate) reloads: ReloadCounts,
     pub(crate) doors: Doors,
     pub(crate) upgrades: Arc<UpgradeBook>,
@@ -125,7 +130,8 @@ pub(crate) struct Plane {
 impl Plane {
     /// A plane that serves nothing yet.
     pub(crate) fn new(setup: PlaneSetup) -> Self {
-        let PlaneSetup { file, program, started, sizes, workers, publisher, current } = setup;
+        let PlaneSetup { file, program, started, sizes, workers, publisher, current, gates } =
+            setup;
         Self {
             file,
             program,
@@ -143,6 +149,8 @@ impl Plane {
             looking: tokio::sync::Mutex::default(),
             loss_bells: LossBells::default(),
             sources: SourceBook::default(),
+            gates,
+            gate_book: GateBook::default(),
             reloads: ReloadCounts::default(),
             doors: Doors::default(),
             upgrades: Arc::default(),
@@ -166,6 +174,7 @@ impl Plane {
                 overrides: Overrides::new(),
                 tls: TlsProbes::default(),
             },
+            gates: Arc::new(Gates::new(Instant::now())),
         })
     }
 

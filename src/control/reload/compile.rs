@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
+use crate::control::host::gates::ListenerGate;
 use crate::control::plane::configured::leave;
 use crate::control::reload::compile::inputs::Inputs;
 use crate::policy::admit::access::{AccessList, NetSet};
@@ -155,6 +156,8 @@ struct ListenerSlot<'a> {
     pool: PoolId,
     /// Real ones.
     addresses: &'a [AddressRange],
+    /// `None`: as before.
+    gate: Option<&'a ListenerGate>,
     /// What it was in the previous snapshot.
     known: Option<&'a Listener>,
 }
@@ -328,7 +331,8 @@ impl Builder<'_> {
         let by_name: HashMap<&str, &Arc<Listener>> =
             kept.iter().flatten().map(|old| (old.name.as_str(), old)).collect();
         let mut open = Vec::new();
-        for (listener, addresses) in self.config.listeners.iter().zip(self.inputs.addresses) {
+        let addresses = self.inputs.addresses.iter().enumerate();
+        for (listener, (position, addresses)) in self.config.listeners.iter().zip(addresses) {
             let known = by_name.get(listener.name.as_str()).map(|old| Arc::clone(old));
             let id = known.as_ref().map_or_else(
                 || ListenerId::new(id_number(free_index(&mut listeners, 0))),
@@ -336,7 +340,8 @@ impl Builder<'_> {
             );
             let pool = pools.get(listener.pool).copied().unwrap_or(PoolId::new(0));
             let routing = self.routing(listener, pools);
-            let slot = ListenerSlot { id, pool, addresses, known: known.as_deref() };
+            let gate = self.inputs.gates.get(position);
+            let slot = ListenerSlot { id, pool, addresses, gate, known: known.as_deref() };
             let mut built = self.listener(listener, &slot);
             built.routing = routing;
             listeners[id.index()] = Some(Arc::new(built));
@@ -366,13 +371,18 @@ impl Builder<'_> {
     }
 
     fn listener(&self, listener: &config::ListenerConfig, slot: &ListenerSlot<'_>) -> Listener {
-        let ListenerSlot { id, pool, addresses, known } = *slot;
+        let ListenerSlot { id, pool, addresses, gate, known } = *slot;
         let state = known.map_or_else(
             || Arc::new(ListenerState::new(self.inputs.workers)),
             |old| Arc::clone(&old.state),
         );
+        for count in gate.iter().flat_map(|gate| gate.counts.iter().flatten()) {
+            state.in_kernel.add(count);
+        }
+        let gate_before = || known.and_then(|old| old.gate.clone());
         Listener {
             id,
+            gate: gate.map_or_else(gate_before, |gate| gate.gate.clone()),
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,
@@ -389,6 +399,7 @@ impl Builder<'_> {
             limits: limits::limits(
                 self.inputs,
                 &listener.limits,
+                gate,
                 known.map_or(&[][..], |old| &old.limits),
             ),
             refusal: refusal(&listener.refusal),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::config::{self, Config, Difference, KeyPath, Parsed, Severity};
+use crate::control::host::gates::{GateRefusal, InForce, ListenerGate, Wanted};
 use crate::control::host::listeners::{self, ListenFailure, Plan};
 use crate::control::host::passed::GivenSockets;
 use crate::control::host::trust::TlsProbes;
@@ -91,7 +92,10 @@ impl ReadFile<'_> {
         notes.extend(kept.notes);
         let is_new = !differences.is_empty() || kept.overrides != current.overrides;
         let succession = match is_new {
-            true => Some(self.compiled(&config, &plan, &kept.overrides)?),
+            true => {
+                let gates = self.gates(&config, &plan, &current)?;
+                Some(self.compiled(&config, &plan, &kept.overrides, &gates)?)
+            }
             false => None,
         };
         Ok(PreparedReload {
@@ -128,13 +132,32 @@ impl ReadFile<'_> {
         Ok(plan)
     }
 
+    fn gates(
+        &mut self,
+        config: &Config,
+        plan: &Plan,
+        current: &Current,
+    ) -> Result<Vec<ListenerGate>, RefusedReload> {
+        let shared = listeners::shared_sockets(config, &plan.bound);
+        let snapshot = self.plane.publisher.latest();
+        let now = InForce { config: &current.config, snapshot: &snapshot };
+        self.plane.gates.of(Wanted { config, shared: &shared }, now).map_err(|refusals| {
+            for GateRefusal { key, message, hint } in refusals {
+                self.parsed.refuse(&key, message, hint);
+            }
+            RefusedReload { cause: RefusalCause::Host, ..self.refused() }
+        })
+    }
+
     fn compiled(
         &mut self,
         config: &Config,
         plan: &Plan,
         overrides: &Overrides,
+        gates: &[ListenerGate],
     ) -> Result<Succession, RefusedReload> {
-        compiled(self.plane, config, &plan.addresses, overrides).map_err(|message| {
+        let compiled = compiled(self.plane, config, &plan.addresses, overrides, gates);
+        compiled.map_err(|message| {
             let hint = "change the pool so that a table can be built";
             self.parsed.refuse(&KeyPath::table("pool"), message, hint);
             self.refused()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::task::consume_budget;
 
 use crate::config::Config;
+use crate::control::host::gates::ListenerGate;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::Plane;
 use crate::control::reload::compile::compile;
@@ -18,9 +19,9 @@ use crate::sys::memory::prefer_large_pages;
 use crate::sys::process;
 
 /// Makes the snapshot of a configuration, which follows the one in force, and finds what changes
-/// with it. `addresses` are the real
-/// ones of each listener, in the order of the configuration. Large tables take long: not on
-/// the thread `control`, once it serves.
+/// with it. `addresses` are the real ones of each listener, in the order of the configuration,
+/// `gates` theirs; empty: as before. Large tables take long: not on the thread `control`, once it
+/// serves.
 ///
 /// # Errors
 /// In words, as [`compile`].
@@ -29,6 +30,7 @@ pub(crate) fn compiled(
     config: &Config,
     addresses: &[Vec<AddressRange>],
     overrides: &Overrides,
+    gates: &[ListenerGate],
 ) -> Result<Succession, String> {
     let previous = plane.publisher.latest();
     let inputs = Inputs {
@@ -36,6 +38,7 @@ pub(crate) fn compiled(
         acknowledged: plane.workers.acknowledged(),
         addresses,
         overrides,
+        gates,
         workers: plane.workers.states.len(),
         now_us: plane.now_us(),
         sessions_max: plane.sizes.sessions(config),

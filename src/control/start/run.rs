@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{self, Config, Parsed};
 use crate::control::admin::{self, AdminSockets};
+use crate::control::host::gates::{Gates, InForce, ListenerGate, Wanted};
 use crate::control::host::listeners::{self, BoundAddresses, ListenFailure, OpenedSockets, Plan};
 use crate::control::host::passed::{GivenSockets, PassedSockets};
 use crate::control::host::sizing::{self, Sizes};
@@ -34,7 +35,7 @@ use crate::control::upgrade::packets::HeirAnswer;
 use crate::control::upgrade::program;
 use crate::control::upgrade::successor::{PassedDoors, Successor};
 use crate::control::watch::prober::roster::Prober;
-use crate::control::watch::{outlier, source_ports};
+use crate::control::watch::{outlier, refused_in_kernel, source_ports};
 use crate::control::words::count;
 use crate::shared::{Address, AddressRange, Publisher, Snapshot};
 use crate::sys::systemd;
@@ -101,6 +102,8 @@ fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<
     }
     let plan = listeners::plan(&config, &BoundAddresses::new(), &mut given, workers)
         .map_err(|failures| not_granted(&mut parsed, &text, failures))?;
+    let (gates, listener_gates) = make_gates(&config, &plan, started)
+        .map_err(|refusals| not_granted(&mut parsed, &text, refusals))?;
     let page = admin::open_http(&config.admin, &mut doors)
         .map_err(|failure| not_granted(&mut parsed, &text, vec![failure]))?;
     let sockets = admin::open(&config.admin, page, &mut doors)?;
@@ -122,7 +125,18 @@ fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<
         .build()
         .map_err(failed("cannot start the control runtime"))?;
     let left = given.passed.leave();
-    let prepared = Prepared { started, program, config, sizes, tls, plan, sockets, left };
+    let prepared = Prepared {
+        started,
+        program,
+        config,
+        sizes,
+        tls,
+        plan,
+        gates,
+        listener_gates,
+        sockets,
+        left,
+    };
     runtime.block_on(serve(options, prepared, Arc::new(logging), successor))
 }
 
@@ -145,9 +159,26 @@ struct Prepared {
     sizes: Sizes,
     tls: TlsProbes,
     plan: Plan,
+    gates: Arc<Gates>,
+    listener_gates: Vec<ListenerGate>,
     sockets: AdminSockets,
     /// What the process before has passed on and the file does not have, by index.
     left: Vec<u32>,
+}
+
+/// Makes the gates of the first configuration.
+fn make_gates(
+    config: &Config,
+    plan: &Plan,
+    started: Instant,
+) -> Result<(Arc<Gates>, Vec<ListenerGate>), Vec<ListenFailure>> {
+    let gates = Arc::new(Gates::new(started));
+    let shared = listeners::shared_sockets(config, &plan.bound);
+    let now = InForce { config, snapshot: &Snapshot::nothing() };
+    match gates.of(Wanted { config, shared: &shared }, now) {
+        Ok(made) => Ok((gates, made)),
+        Err(refusals) => Err(refusals.into_iter().map(ListenFailure::from).collect()),
+    }
 }
 
 async fn serve(
@@ -166,13 +197,16 @@ async fn serve(
         admin: prepared.sockets.addresses().clone(),
     };
     let overrides = Overrides::new();
-    let first = compiled(&plane, &prepared.config, &prepared.plan.addresses, &overrides);
+    let Prepared { config, plan, listener_gates, .. } = &prepared;
+    let first = compiled(&plane, config, &plan.addresses, &overrides, listener_gates);
     publish(&plane, first.map_err(RunError::Config)?).await;
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     let snapshot = plane.publisher.latest();
     prober.take_up(prober.changes(&prepared.config, &snapshot, &prepared.tls)).await;
     tokio::spawn(outlier::watch(Arc::clone(&plane)));
     tokio::spawn(source_ports::watch(Arc::clone(&plane)));
+    let session_log = logging.session_log();
+    tokio::spawn(refused_in_kernel::watch(Arc::clone(&plane), session_log.clone()));
     let services = Services { plane: Arc::clone(&plane), prober, logging: Arc::clone(&logging) };
     let config = prepared.config.clone();
     accept(&services, prepared, successor).await?;
@@ -183,6 +217,7 @@ async fn serve(
         LoopEnd::HandedOver => drain_beside(&plane, &mut signals).await,
     }
     plane.doors.let_go(false);
+    refused_in_kernel::tell(&plane, &session_log);
     logging.finish();
     Ok(())
 }
@@ -224,7 +259,7 @@ fn start_plane(
     prepared: &Prepared,
     logging: &Logging,
 ) -> Result<Plane, RunError> {
-    let Prepared { started, program, config, sizes, tls, plan, .. } = prepared;
+    let Prepared { started, program, config, sizes, tls, plan, gates, .. } = prepared;
     let publisher = Publisher::new(Arc::new(Snapshot::nothing()));
     let workers = start_workers(config, sizes, *started, &publisher, logging)
         .map_err(failed("cannot start a worker thread"))?;
@@ -242,6 +277,7 @@ fn start_plane(
         workers,
         publisher,
         current,
+        gates: Arc::clone(gates),
     }))
 }
 

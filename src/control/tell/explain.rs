@@ -64,6 +64,11 @@ struct LimitDocument {
     left: Option<u64>,
     /// Sessions it has, if they are bounded.
     sessions: Option<u64>,
+    /// Where it is refused, from the second time on, once it is over its rate: `kernel` or
+    /// `workers`.
+    refused_by: &'static str,
+    /// Why workers refuse.
+    refused_by_reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -171,6 +176,7 @@ fn limits_said<'a>(
 }
 
 fn limit_document(limit: &Limit, said: LimitSaid) -> LimitDocument {
+    let why_not = limit.refusing.why_not();
     let wait = said.over.and_then(|over| over.wait);
     LimitDocument {
         name: limit.name.to_string(),
@@ -181,6 +187,8 @@ fn limit_document(limit: &Limit, said: LimitSaid) -> LimitDocument {
         retry_after_ms: wait.map(|wait| wait.retry_after_us.div_ceil(1_000)),
         left: said.left,
         sessions: limit.rules.concurrent_max.filter(|_| !said.unconcerned).map(|_| said.sessions),
+        refused_by: if why_not.is_none() { "kernel" } else { "workers" },
+        refused_by_reason: why_not,
     }
 }
 
@@ -249,7 +257,10 @@ impl ExplainedWords<'_> {
         for (limit, said) in limits_said(listener, self.answer) {
             let name =
                 if listener.limits.len() > 1 { format!("{}: ", limit.name) } else { String::new() };
-            line("limit", name + &limit_words(limit, said));
+            line("limit", name.clone() + &limit_words(limit, said));
+            if !said.unconcerned && !said.exempt && !limit.observe && limit.rules.rate.is_some() {
+                line("refusal", name + &refusing_words(limit));
+            }
         }
         line("room", self.room());
         line("route", self.route());
@@ -422,6 +433,14 @@ fn limit_words(limit: &Limit, said: LimitSaid) -> String {
         parts.push("within the listener's rate".to_owned());
     }
     parts.join(", ")
+}
+
+/// Who refuses the client once it is over its rate.
+fn refusing_words(limit: &Limit) -> String {
+    match limit.refusing.why_not() {
+        None => "by the kernel, while it is over its rate".to_owned(),
+        Some(why) => format!("by a worker: {why}"),
+    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub(crate) async fn upgrade(
                 Ok(report) => tracing::info!("{}", report.text().trim_end().replace('\n', "; ")),
                 Err(reason) => {
                     tracing::error!("the upgrade failed, this process goes on: {reason}");
+                    // The other may have put its own gates there.
+                    services.plane.workers.tell(|| Command::PutGates);
                 }
             }
             end(under_way, &services.plane, outcome.is_ok());

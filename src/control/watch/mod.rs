@@ -1,10 +1,11 @@
-//! Observation of backends by probes and by real sessions, of their certificates, and of source
-//! ports.
+//! Observation of backends by probes and by real sessions, of their certificates, of source ports,
+//! and of clients that the kernel refuses.
 
 pub(crate) mod certificate;
 pub(crate) mod leave;
 pub(crate) mod outlier;
 pub(crate) mod panic;
 pub(crate) mod prober;
+pub(crate) mod refused_in_kernel;
 pub(crate) mod source_ports;
 pub(crate) mod verdict;

@@ -8,11 +8,12 @@ use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Admitted;
 use crate::dataplane::session::counted::{Counted, Observed};
 use crate::policy::admit::admission::{Asked, Over, Refused, RefusedByOne, admit_all};
+use crate::policy::admit::gate::refused_until;
 use crate::policy::admit::http_answer::HttpAnswer;
-use crate::policy::admit::limiter::{Entry, LimitKey, OpenSessions};
+use crate::policy::admit::limiter::{Decision, Entry, LimitKey, OpenSessions};
 use crate::policy::balance::hash::mask;
 use crate::policy::client::Client;
-use crate::shared::{Limit, LimitDecision, ListenerId, RefuseReason, Snapshot};
+use crate::shared::{Limit, LimitDecision, ListenerId, RefuseReason, Refusing, Snapshot};
 
 use super::next::Refusal;
 
@@ -56,6 +57,7 @@ impl Visit {
             }
             Err(refused) => {
                 self.note(limit, LimitDecision::Refused);
+                self.tell_gate(limit, refused);
                 Err(refusal(limit, 0, refused))
             }
         }
@@ -77,8 +79,15 @@ impl Visit {
                 }
             }
             Err(RefusedByOne { place, refused }) => {
+                // What the others had counted was taken back.
+                for (other, (_, limit)) in enforced.iter().enumerate() {
+                    if other != place {
+                        self.have_forgotten(limit);
+                    }
+                }
                 if let Some((index, limit)) = enforced.get(place) {
                     self.note(limit, LimitDecision::Refused);
+                    self.tell_gate(limit, refused);
                     return Err(refusal(limit, *index, refused));
                 }
             }
@@ -110,6 +119,30 @@ impl Visit {
                 let particulars = admitted.particulars.get_or_insert_default();
                 particulars.observed.get_or_insert(Observed { reason, limit });
             }
+        }
+    }
+
+    /// Has the kernel refuse the client for as long as this refusal holds. Whatever another worker
+    /// has counted and takes back makes the client forgotten again: it takes back first and then
+    /// has it forgotten; here it is entered first and then looked at.
+    #[cold]
+    fn tell_gate(self, limit: &Limit, refused: Refused) {
+        let Refusing::InKernel { gate, mark } = &limit.refusing else { return };
+        let (Some(client), Some(rate)) = (self.client, &limit.rules.rate) else { return };
+        let Some(until_us) = refused_until(self.now_us, &refused) else {
+            return self.have_forgotten(limit);
+        };
+        gate.kernel.enter(*mark, mask(client, limit.key), until_us);
+        let key = limit.key_of(self.client);
+        if limit.limiter.peek(key, self.now_us, rate) == Decision::Allowed {
+            self.have_forgotten(limit);
+        }
+    }
+
+    /// Has the kernel refuse the client no more.
+    fn have_forgotten(self, limit: &Limit) {
+        if let (Refusing::InKernel { gate, mark }, Some(client)) = (&limit.refusing, self.client) {
+            gate.kernel.forget(*mark, mask(client, limit.key));
         }
     }
 
@@ -178,5 +211,93 @@ pub(crate) fn refused_for(over: Over) -> RefuseReason {
         Over::Rate => RefuseReason::Limit,
         Over::Concurrent => RefuseReason::Concurrent,
         Over::ListenerRate => RefuseReason::ListenerRate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::io;
+    use std::net::Ipv4Addr;
+    use std::os::fd::BorrowedFd;
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::policy::admit::admission::Rules;
+    use crate::policy::admit::limiter::Limiter;
+    use crate::policy::admit::meter::Meter;
+    use crate::policy::balance::hash::Prefix;
+    use crate::policy::terms::LimitAction;
+    use crate::shared::{Gate, GateKernel, LimitState};
+
+    const AT: u64 = 5_000_000;
+
+    /// A gate that remembers its entries.
+    #[derive(Debug, Clone, Default)]
+    struct KeptEntries(Arc<Mutex<HashMap<IpAddr, u64>>>);
+
+    impl GateKernel for KeptEntries {
+        fn put_before(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn enter(&self, _: u32, client: IpAddr, until_us: u64) {
+            self.0.lock().insert(client, until_us);
+        }
+
+        fn forget(&self, _: u32, client: IpAddr) {
+            self.0.lock().remove(&client);
+        }
+    }
+
+    fn limit(entries: &KeptEntries, rules: Rules) -> Limit {
+        let gate = Arc::new(Gate::new(Box::new(entries.clone())));
+        Limit {
+            name: "default".into(),
+            clients: None,
+            limiter: Arc::new(Limiter::new(64, Some(64), [1, 2, 3, 4])),
+            listener_rate: Arc::default(),
+            rules,
+            key: Prefix::WHOLE,
+            action: LimitAction::Reset,
+            observe: false,
+            exempt: None,
+            table_size: 64,
+            refusing: Refusing::InKernel { gate, mark: 1 },
+            state: Arc::new(LimitState::new(3)),
+        }
+    }
+
+    // If this fails, the kernel refuses a client for a connection that was counted and taken back.
+    #[test]
+    fn racing_workers_leave_no_entry_for_a_client_that_may_come() {
+        let client: IpAddr = Ipv4Addr::new(192, 0, 2, 1).into();
+        let rate = Meter::token_bucket(3, Duration::from_secs(86_400), 3).unwrap();
+        let rules = Rules { rate: Some(rate), concurrent_max: Some(1), listener_rate: None };
+        let mut entered = 0;
+        for _ in 0..1_000 {
+            let entries = KeptEntries::default();
+            let limit = limit(&entries, rules);
+            let barrier = Barrier::new(3);
+            let work = |worker: usize| {
+                barrier.wait();
+                for _ in 0..5 {
+                    let visit = Visit { worker, now_us: AT, client: Some(client) };
+                    drop(visit.enforce(&limit));
+                }
+            };
+            let work = &work;
+            std::thread::scope(|scope| {
+                (0..3).for_each(|worker| _ = scope.spawn(move || work(worker)));
+            });
+            let left = limit.limiter.left(limit.key_of(Some(client)), AT, &rate);
+            let entry = entries.0.lock().get(&client).copied();
+            assert!(left == 0 || entry.is_none(), "{left} left, entered until {entry:?}");
+            entered += usize::from(entry.is_some());
+        }
+        assert!(entered > 0, "no client was ever entered");
     }
 }

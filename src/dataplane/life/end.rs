@@ -14,8 +14,8 @@ use crate::dataplane::stream::{End, Reset};
 use crate::dataplane::wires::Wires;
 use crate::policy::client::Client;
 use crate::shared::{
-    Backend, CloseReason, Detail, EndCode, Generation, Listener, Obstacle, PathKind, Pick,
-    SESSION_SECONDS, SessionRecord, Snapshot, Symptom,
+    ArrivedClient, Backend, CloseReason, Detail, EndCode, Listener, Obstacle, SESSION_SECONDS,
+    SessionRecord, Snapshot, Symptom,
 };
 
 use super::failure_evidence;
@@ -121,9 +121,9 @@ pub(crate) fn record_of<K: Kernel>(
         path: session.stream.path(),
         detail: detail_of(session),
         limit: observed(session).map(|observed| Arc::clone(&observed.limit)),
-        ..blank(
-            Subject {
-                number: session.place.number,
+        ..SessionRecord::new(
+            session.place.number,
+            ArrivedClient {
                 listener,
                 client: session.client,
                 generation: session.place.generation,
@@ -145,46 +145,13 @@ pub(crate) fn record_of_newcomer<K: Kernel>(
     }
     let generation = desk.snapshot().generation;
     let number = desk.books.next_number();
-    Some(blank(Subject { number, listener, client, generation }, code))
+    Some(SessionRecord::new(number, ArrivedClient { listener, client, generation }, code))
 }
 
 /// Sends a record to the log, if there is one.
 pub(crate) fn write_record<K: Kernel>(desk: &Desk<K>, record: Option<SessionRecord>) {
     if let Some(record) = record {
         desk.books.log.write(desk.kernel.time_of_day(), record);
-    }
-}
-
-/// What every line of the log names.
-struct Subject<'a> {
-    number: u64,
-    listener: &'a Arc<Listener>,
-    client: Client,
-    generation: Generation,
-}
-
-/// A record of which nothing else is known yet.
-fn blank(subject: Subject<'_>, code: EndCode) -> SessionRecord {
-    SessionRecord {
-        session: subject.number,
-        listener: Arc::clone(subject.listener),
-        pool: None,
-        backend: None,
-        to: None,
-        pick: Pick::default(),
-        skipped: Box::default(),
-        client: subject.client,
-        bytes_to_backend: 0,
-        bytes_to_client: 0,
-        queue_ms: None,
-        connect_ms: None,
-        total_ms: 0,
-        path: PathKind::Copy,
-        generation: subject.generation,
-        term: code.term,
-        reason: code.words,
-        detail: Detail::None,
-        limit: None,
     }
 }
 

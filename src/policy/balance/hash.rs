@@ -21,6 +21,12 @@ pub struct Prefix {
 impl Prefix {
     /// Every bit counts: each address is a client of its own.
     pub const WHOLE: Self = Self { v4: 32, v6: 128 };
+
+    /// Leading bits of this address that count.
+    #[must_use]
+    pub fn bits_of(self, ip: IpAddr) -> u8 {
+        if ip.is_ipv4() { self.v4 } else { self.v6 }
+    }
 }
 
 /// Clears the bits of `addr` behind the prefix; an IPv4-mapped IPv6 address is IPv4 first.

@@ -1,5 +1,6 @@
 //! What a snapshot is made of beside the configuration.
 
+use crate::control::host::gates::ListenerGate;
 use crate::control::plane::overrides::Overrides;
 use crate::shared::{AddressRange, Generation, Snapshot};
 
@@ -12,6 +13,8 @@ pub(crate) struct Inputs<'a> {
     /// Real addresses of each listener of the configuration, in its order.
     pub(crate) addresses: &'a [Vec<AddressRange>],
     pub(crate) overrides: &'a Overrides,
+    /// Of each listener of the configuration; those of the previous snapshot where there is none.
+    pub(crate) gates: &'a [ListenerGate],
     pub(crate) workers: usize,
     /// The time, in microseconds of the workers' clock.
     pub(crate) now_us: u64,

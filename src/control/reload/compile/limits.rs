@@ -9,8 +9,9 @@ use crate::policy::admit::limiter::Limiter;
 use crate::policy::admit::meter::Meter;
 use crate::policy::admit::shared_rate::SharedRate;
 use crate::policy::terms::CLIENT_TABLE_MAX;
-use crate::shared::{Limit, LimitState};
+use crate::shared::{Limit, LimitState, Refusing};
 
+use crate::control::host::gates::ListenerGate;
 use crate::control::reload::compile::inputs::Inputs;
 
 /// Makes the limits of a listener. `known` are those that it had before: one that has the same name
@@ -18,10 +19,21 @@ use crate::control::reload::compile::inputs::Inputs;
 pub(super) fn limits(
     inputs: &Inputs<'_>,
     limits: &[config::LimitConfig],
+    gate: Option<&ListenerGate>,
     known: &[Limit],
 ) -> Box<[Limit]> {
     let known_as = |name: &str| known.iter().find(|old| *old.name == *name);
-    limits.iter().map(|one| limit(inputs, one, known_as(&one.name))).collect()
+    let mut limits: Box<[Limit]> =
+        limits.iter().map(|one| limit(inputs, one, known_as(&one.name))).collect();
+    for (place, limit) in limits.iter_mut().enumerate() {
+        if let Some(refusing) = gate.and_then(|gate| gate.limits.get(place)) {
+            limit.refusing = refusing.clone();
+        }
+        if let Some(Some(count)) = gate.and_then(|gate| gate.counts.get(place)) {
+            limit.state.in_kernel.add(count);
+        }
+    }
+    limits
 }
 
 fn limit(inputs: &Inputs<'_>, limit: &config::LimitConfig, known: Option<&Limit>) -> Limit {
@@ -46,8 +58,14 @@ fn limit(inputs: &Inputs<'_>, limit: &config::LimitConfig, known: Option<&Limit>
         key: limit.key,
         action: limit.action,
         observe: limit.observe,
+        refusing: known.map_or_else(not_in_kernel, |old| old.refusing.clone()),
         exempt: (!limit.exempt.is_empty()).then(|| NetSet::new(&limit.exempt)),
     }
+}
+
+/// Where clients are refused unless something else is decided.
+fn not_in_kernel() -> Refusing {
+    Refusing::InWorkers("it was not asked for".into())
 }
 
 /// What all clients together have used, as the new rate measures it.

@@ -114,7 +114,7 @@ struct Control {
 
 impl Control {
     async fn put_in_force(&self, config: Config) {
-        let next = compiled(&self.plane, &config, &[Vec::new()], &self.overrides).unwrap();
+        let next = compiled(&self.plane, &config, &[Vec::new()], &self.overrides, &[]).unwrap();
         publish(&self.plane, next).await;
         self.plane.current.lock().config = Arc::new(config);
     }

@@ -21,18 +21,16 @@ pub(crate) fn encode_listeners(
 ) -> fmt::Result {
     // Once for the scrape: a session that ends meanwhile must not leave one in half of its metrics.
     let listeners = &*retired::listeners(snapshot);
-    let help = "Connections accepted, refused ones too";
+    let help = "Connections that came, refused ones too";
     let mut family = counter(encoder, "evenkeel_listener_accepted", help)?;
     for listener in listeners {
-        let accepted = listener.state.sum(|block| &block.accepted);
-        count(&mut family, &[("listener", &*listener.name)], accepted)?;
+        count(&mut family, &[("listener", &*listener.name)], listener.state.offered())?;
     }
     let mut family = counter(encoder, "evenkeel_listener_refused", "Connections refused")?;
     for listener in listeners {
         for reason in RefuseReason::ALL {
             let labels = [("listener", &*listener.name), ("reason", reason.label())];
-            let refused = listener.state.sum(|block| &block.refused[reason.index()]);
-            count(&mut family, &labels, refused)?;
+            count(&mut family, &labels, listener.state.refused_for(reason))?;
         }
     }
     let help = "Refused connections that were held, by what came of them";
@@ -121,6 +119,11 @@ fn encode_limits(encoder: &mut DescriptorEncoder<'_>, listeners: &[&Arc<Listener
             let labels = [listener, name, ("decision", decision.label())];
             count(&mut family, &labels, limit.state.said(decision))?;
         }
+    }
+    let help = "Of the refused ones, those that the kernel refused before they were accepted";
+    let mut family = counter(encoder, "evenkeel_limit_kernel_refusals", help)?;
+    for (labels, limit) in named_limits(listeners) {
+        count(&mut family, &labels, limit.state.in_kernel.value())?;
     }
     let help = "Clients forgotten early because the limit's table was full";
     let mut family = counter(encoder, "evenkeel_limit_evictions", help)?;

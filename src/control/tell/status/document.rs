@@ -105,8 +105,36 @@ pub struct ListenerStatus {
     pub bytes_to_backend: u64,
     /// Bytes moved to clients.
     pub bytes_to_client: u64,
+    /// By name.
+    pub limits: BTreeMap<String, LimitStatus>,
     /// Clients that each limit which only observes would refuse most often, the worst first.
     pub offenders: Vec<OffenderStatus>,
+}
+
+/// One limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitStatus {
+    /// Where clients over its rate are refused from the first refusal on: `kernel` or `workers`.
+    pub refused_by: String,
+    /// Why workers refuse, in words; empty when the kernel does.
+    pub why: String,
+    /// Clients that the kernel has refused.
+    pub refused_in_kernel: u64,
+    /// Clients that it has refused most often, the worst first, up to a second ago.
+    pub offenders: Vec<KernelOffenderStatus>,
+}
+
+/// One client that the kernel refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KernelOffenderStatus {
+    /// Its address, or its network where that counts as one client.
+    pub client: String,
+    /// How often it has been refused since the start, at most.
+    pub refused: u64,
+    /// How often at least; less than `refused` only when more clients came than are remembered.
+    pub at_least: u64,
 }
 
 /// One client that a limit which only observes would refuse.

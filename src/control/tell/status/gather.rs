@@ -15,11 +15,12 @@ use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::plane::workers::busy_seconds;
 use crate::control::tell::retired;
 use crate::control::tell::status::document::{
-    AdminAddresses, BackendStatus, ConfigStatus, ListenerStatus, OffenderStatus, OverrideStatus,
-    PoolStatus, SourceStatus, Status, WorkerStatus,
+    AdminAddresses, BackendStatus, ConfigStatus, KernelOffenderStatus, LimitStatus, ListenerStatus,
+    OffenderStatus, OverrideStatus, PoolStatus, SourceStatus, Status, WorkerStatus,
 };
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::control::watch::leave::reset_words;
+use crate::control::words::shown_network;
 use crate::policy::balance::hash::Prefix;
 use crate::policy::client::Client;
 use crate::policy::terms::Word;
@@ -124,24 +125,36 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
     let state = &listener.state;
     let refused_by = crate::shared::RefuseReason::ALL
         .iter()
-        .map(|reason| {
-            let times = state.sum(|block| &block.refused[reason.index()]);
-            (reason.label().to_owned(), times)
-        })
+        .map(|reason| (reason.label().to_owned(), state.refused_for(*reason)))
         .filter(|(_, times)| *times > 0)
         .collect();
     ListenerStatus {
         addresses: listener.addresses.iter().map(ToString::to_string).collect(),
         retired: retired::is_retired(listener, snapshot),
         pool: snapshot.pool(listener.pool).map(|pool| pool.name.clone()).unwrap_or_default(),
-        accepted: state.sum(|block| &block.accepted),
+        accepted: state.offered(),
         refused: state.refused(),
         refused_by,
         sessions: state.active.value(),
         sessions_max: (listener.sessions_max != u64::MAX).then_some(listener.sessions_max),
         bytes_to_backend: moved(state, Direction::ToBackend),
         bytes_to_client: moved(state, Direction::ToClient),
+        limits: listener
+            .limits
+            .iter()
+            .map(|limit| (limit.name.to_string(), limit_status(limit)))
+            .collect(),
         offenders: offenders(listener),
+    }
+}
+
+fn limit_status(limit: &Limit) -> LimitStatus {
+    let why_not = limit.refusing.why_not();
+    LimitStatus {
+        refused_by: if why_not.is_none() { "kernel" } else { "workers" }.to_owned(),
+        why: why_not.unwrap_or_default(),
+        refused_in_kernel: limit.state.in_kernel.value(),
+        offenders: offenders_in_kernel(limit),
     }
 }
 
@@ -164,14 +177,22 @@ fn offenders_of(limit: &Limit) -> Vec<OffenderStatus> {
         .collect()
 }
 
+fn offenders_in_kernel(limit: &Limit) -> Vec<KernelOffenderStatus> {
+    let list = limit.state.kernel_offenders.list();
+    let worst = most_frequent(std::iter::once(list), OFFENDERS_SHOWN).into_iter();
+    worst
+        .map(|Offender { client, count, error }| KernelOffenderStatus {
+            client: shown_client(client, limit.key),
+            refused: count,
+            at_least: count - error.min(count),
+        })
+        .collect()
+}
+
 /// As a network, unless every address is a client of its own.
 fn shown_client(client: Option<IpAddr>, key: Prefix) -> String {
     let Some(client) = client else { return Client::Unix.to_string() };
-    match client {
-        IpAddr::V4(_) if key.v4 < 32 => format!("{client}/{}", key.v4),
-        IpAddr::V6(_) if key.v6 < 128 => format!("{client}/{}", key.v6),
-        _ => client.to_string(),
-    }
+    shown_network(client, key.bits_of(client))
 }
 
 fn moved(state: &ListenerState, direction: Direction) -> u64 {

@@ -38,10 +38,11 @@ pub fn render(status: &Status, earlier: Option<&Status>, colour: bool) -> String
         out.push('\n');
         out.push_str(&table.show(colour));
     }
-    let offenders = page.offenders();
-    if !offenders.is_empty() {
-        out.push('\n');
-        out.push_str(&offenders.show(colour));
+    for table in [page.limits(), page.offenders(), page.offenders_in_kernel()] {
+        if !table.is_empty() {
+            out.push('\n');
+            out.push_str(&table.show(colour));
+        }
     }
     out
 }
@@ -200,17 +201,42 @@ impl Page<'_> {
         table
     }
 
+    /// Who refuses the clients of limits.
+    fn limits(&self) -> StatusTable {
+        let mut table =
+            StatusTable::new(&["LIMIT", "LISTENER", "REFUSED BY", ">BY THE KERNEL", "WHY"]);
+        for (name, listener) in &self.status.listeners {
+            for (limit, said) in &listener.limits {
+                let times = said.refused_in_kernel.to_string();
+                let cells = [limit, name, &said.refused_by, &times, &said.why];
+                table.add(cells.map(Cell::plain).into());
+            }
+        }
+        table
+    }
+
+    /// Clients that the kernel refuses most often.
+    fn offenders_in_kernel(&self) -> StatusTable {
+        let mut table = StatusTable::new(&["REFUSED BY THE KERNEL", "LISTENER", "LIMIT", ">TIMES"]);
+        for (name, listener) in &self.status.listeners {
+            for (limit, said) in &listener.limits {
+                for offender in &said.offenders {
+                    let times = show_times(offender.at_least, offender.refused);
+                    let cells = [&offender.client, name, limit, &times];
+                    table.add(cells.map(Cell::plain).into());
+                }
+            }
+        }
+        table
+    }
+
     /// Whom limits that only observe would refuse.
     fn offenders(&self) -> StatusTable {
         let mut table = StatusTable::new(&["WOULD BE REFUSED", "LISTENER", "LIMIT", ">TIMES"]);
         for (name, listener) in &self.status.listeners {
             for offender in &listener.offenders {
                 let OffenderStatus { limit, client, would_refuse, at_least } = offender;
-                let times = if at_least == would_refuse {
-                    would_refuse.to_string()
-                } else {
-                    format!("{at_least} to {would_refuse}")
-                };
+                let times = show_times(*at_least, *would_refuse);
                 let cells = [client, name, limit, &times];
                 table.add(cells.map(Cell::plain).into());
             }
@@ -237,6 +263,11 @@ impl Page<'_> {
         }
         table
     }
+}
+
+/// A number that is only known to lie between two.
+fn show_times(at_least: u64, most: u64) -> String {
+    if at_least == most { most.to_string() } else { format!("{at_least} to {most}") }
 }
 
 /// The colour of a number that should be 0.

@@ -64,7 +64,7 @@ impl Control {
     async fn reload(&self, text: &str) {
         let config = parse(text);
         let overrides = Overrides::new();
-        let succession = compiled(&self.plane, &config, &[Vec::new()], &overrides).unwrap();
+        let succession = compiled(&self.plane, &config, &[Vec::new()], &overrides, &[]).unwrap();
         let snapshot = Arc::clone(&succession.snapshot);
         let probes = self.prober.changes(&config, &snapshot, &TlsProbes::default());
         publish(&self.plane, succession).await;
