@@ -83,7 +83,7 @@ const REACHED: [(&str, u64); 52] = [
     ("Done + retried", 600),
     ("Done + handed over", 400),
     ("an event for a slot that another session has", 12),
-    ("a client that the kernel refuses", 500),
+    ("a client that the kernel refuses", 150),
     ("refused NoBackend + waited", 150),
     ("change Timeouts with open", 150),
     ("change BackendRemoved with open", 150),

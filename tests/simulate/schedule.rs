@@ -498,8 +498,10 @@ impl Run {
     /// What the kernel would refuse by itself is what a worker would refuse.
     fn look_at_gate(&mut self) {
         let now_us = self.now.micros();
-        if !self.house.gate.refused(now_us).is_empty() {
-            self.reach("a client that the kernel refuses".into());
+        let reached = "a client that the kernel refuses";
+        let is_new = !self.reached.iter().any(|known| known == reached);
+        if is_new && !self.house.gate.refused(now_us).is_empty() {
+            self.reach(reached.into());
         }
         for client in self.house.refused_for_nothing(now_us) {
             self.problem(format!("the kernel refuses {client}, a worker would not"));
