@@ -22,6 +22,7 @@ pub const FOREIGN: &[&str] = &[
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
+    "STATE_DIRECTORY",
 ];
 
 /// A running evenkeel; killed when dropped.

@@ -13,6 +13,7 @@ use crate::control::plane::configured::real_addresses;
 use crate::control::plane::overrides::{Override, admin_by_file};
 use crate::control::plane::state::Plane;
 use crate::control::reload::publish::{compiled, publish};
+use crate::control::reload::saved::save;
 use crate::control::reload::services::Services;
 use crate::control::watch::leave::leave_drained;
 use crate::control::watch::outlier::readmit_at_once;
@@ -96,6 +97,10 @@ async fn set(
     target: VerbTarget,
     verb: BackendVerb,
 ) -> Result<String, VerbError> {
+    if plane.upgrades.has_handed_over() {
+        let text = "another process has taken over: ask again, it answers now";
+        return Err(VerbError::Refused(text.to_owned()));
+    }
     let VerbTarget { pool, backend } = target;
     let snapshot = plane.publisher.latest();
     let found = find_backend(&snapshot, &pool, &backend)?;
@@ -131,6 +136,7 @@ async fn set(
         judge_pool(plane, pool);
     }
     plane.current.lock().overrides = overrides;
+    save(plane).await;
     let (pool, backend) = key;
     let mut said = format!("backend {pool}/{backend}: {}", verb.words());
     if let BackendVerb::Drain(leave) = verb

@@ -25,6 +25,7 @@ use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::source_book::SourceBook;
+use crate::control::plane::state_file::StateFile;
 use crate::control::plane::upgrade_book::UpgradeBook;
 use crate::control::plane::workers::Workers;
 use crate::shared::Publisher;
@@ -124,6 +125,8 @@ pub(crate) struct Plane {
     pub(crate) reloads: ReloadCounts,
     pub(crate) doors: Doors,
     pub(crate) upgrades: Arc<UpgradeBook>,
+    /// What operators have set, on disk.
+    pub(crate) state_file: Arc<StateFile>,
     phase: AtomicU8,
 }
 
@@ -154,6 +157,7 @@ impl Plane {
             reloads: ReloadCounts::default(),
             doors: Doors::default(),
             upgrades: Arc::default(),
+            state_file: Arc::new(StateFile::of_this_service()),
             phase: AtomicU8::new(ProcessPhase::Starting as u8),
         }
     }

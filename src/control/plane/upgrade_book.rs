@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(crate) struct UpgradeBook {
     is_under_way: AtomicBool,
+    has_handed_over: AtomicBool,
     /// Rings once another process has taken over.
     pub(crate) handed_over: Notify,
 }
@@ -22,6 +23,16 @@ impl UpgradeBook {
     pub(crate) fn begin(self: &Arc<Self>) -> Option<UnderWay> {
         let was_under_way = self.is_under_way.swap(true, Ordering::Relaxed);
         (!was_under_way).then(|| UnderWay(Arc::clone(self)))
+    }
+
+    /// Another process has taken over.
+    pub(crate) fn hand_over(&self) {
+        self.has_handed_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether another process has taken over.
+    pub(crate) fn has_handed_over(&self) -> bool {
+        self.has_handed_over.load(Ordering::Relaxed)
     }
 }
 

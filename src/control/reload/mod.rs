@@ -6,5 +6,6 @@ pub(crate) mod kept;
 pub(crate) mod outcome;
 pub(crate) mod prepare;
 pub(crate) mod publish;
+pub(crate) mod saved;
 pub(crate) mod services;
 pub(crate) mod succession;

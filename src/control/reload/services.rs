@@ -8,6 +8,7 @@ use crate::control::plane::state::{Plane, ProcessPhase};
 use crate::control::reload::apply::{apply, record, told};
 use crate::control::reload::outcome::{Candidate, RefusedReload, Reloaded};
 use crate::control::reload::prepare::prepare;
+use crate::control::reload::saved::save;
 use crate::control::tell::notify;
 use crate::control::watch::prober::roster::Prober;
 
@@ -71,6 +72,7 @@ impl Services {
         })
         .await?;
         let outcome = apply(&self.plane, prepared).await?;
+        save(&self.plane).await;
         self.prober.take_up(probes).await;
         Ok(outcome)
     }

@@ -20,9 +20,12 @@ use crate::control::host::warnings;
 use crate::control::log::Logging;
 use crate::control::off_thread::off_thread;
 use crate::control::plane::overrides::Overrides;
+use crate::control::plane::set_backends;
 use crate::control::plane::state::{Current, Plane, PlaneSetup, ProcessPhase};
 use crate::control::reload::apply::{hand_over, retune};
+use crate::control::reload::kept::kept;
 use crate::control::reload::publish::{compiled, publish};
+use crate::control::reload::saved::save;
 use crate::control::reload::services::Services;
 use crate::control::run_error::{RunError, failed};
 use crate::control::start::main_loop::{LoopEnd, main_loop};
@@ -31,9 +34,11 @@ use crate::control::start::stop::{drain_beside, stop};
 use crate::control::start::workers::{start_workers, wait_until_served};
 use crate::control::tell::notify;
 use crate::control::tell::status::document::AdminAddresses;
+use crate::control::upgrade::manifest::PassedState;
 use crate::control::upgrade::packets::HeirAnswer;
 use crate::control::upgrade::program;
 use crate::control::upgrade::successor::{PassedDoors, Successor};
+use crate::control::upgrade::verdicts;
 use crate::control::watch::prober::roster::Prober;
 use crate::control::watch::{outlier, refused_in_kernel, source_ports};
 use crate::control::words::count;
@@ -196,10 +201,8 @@ async fn serve(
         listeners: addresses,
         admin: prepared.sockets.addresses().clone(),
     };
-    let overrides = Overrides::new();
-    let Prepared { config, plan, listener_gates, .. } = &prepared;
-    let first = compiled(&plane, config, &plan.addresses, &overrides, listener_gates);
-    publish(&plane, first.map_err(RunError::Config)?).await;
+    let state = successor.as_mut().map(|successor| std::mem::take(&mut successor.state));
+    publish_first(&plane, &prepared, state).await?;
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     let snapshot = plane.publisher.latest();
     prober.take_up(prober.changes(&prepared.config, &snapshot, &prepared.tls)).await;
@@ -219,6 +222,30 @@ async fn serve(
     plane.doors.let_go(false);
     refused_in_kernel::tell(&plane, &session_log);
     logging.finish();
+    Ok(())
+}
+
+/// Puts the file in force, with what operators have set and what was known of backends: before an
+/// upgrade, or, of the former, before a crash or restart.
+async fn publish_first(
+    plane: &Arc<Plane>,
+    prepared: &Prepared,
+    state: Option<PassedState>,
+) -> Result<(), RunError> {
+    let (set, verdicts) = match state {
+        Some(PassedState { set, verdicts }) => (set_backends::read(set), verdicts),
+        None => (Ok(plane.state_file.read()), Vec::new()),
+    };
+    let set = set.map_err(failed("cannot take over what operators have set"))?;
+    let kept = kept(&set, &prepared.config);
+    for note in kept.notes {
+        tracing::info!("{note}");
+    }
+    let Prepared { config, plan, listener_gates, .. } = prepared;
+    let first = compiled(plane, config, &plan.addresses, &kept.overrides, listener_gates);
+    plane.current.lock().overrides = kept.overrides;
+    publish(plane, first.map_err(RunError::Config)?).await;
+    verdicts::take_up(plane, &verdicts);
     Ok(())
 }
 
@@ -251,6 +278,7 @@ async fn accept(
         files.for_each(|file| file.own());
         retune(plane, &retuned);
     }
+    save(plane).await;
     Ok(())
 }
 

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::control::host::passed::{ListeningPlace, PassedAddress};
 use crate::control::host::socket_file::FileIdentity;
 use crate::control::plane::doors::DoorKind;
+use crate::control::plane::set_backends::{self, SetBackend};
 use crate::control::plane::state::Plane;
+use crate::control::upgrade::verdicts::{self, PassedVerdict};
 use crate::shared::Address;
 
 /// What is passed on. Descriptors come in the order of its fields.
@@ -21,6 +23,17 @@ pub(crate) struct Manifest {
     pub(crate) control: Option<PassedControl>,
     /// One descriptor, if there is one.
     pub(crate) page: Option<PassedPage>,
+    #[serde(default)]
+    pub(crate) state: PassedState,
+}
+
+/// What is passed on beside descriptors.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct PassedState {
+    /// What operators have set.
+    pub(crate) set: Vec<SetBackend>,
+    pub(crate) verdicts: Vec<PassedVerdict>,
 }
 
 /// The control socket.
@@ -75,7 +88,11 @@ impl Offer {
             descriptors.extend(sockets);
         }
         let listening = descriptors.len();
-        let mut manifest = Manifest { addresses, control: None, page: None };
+        let state = PassedState {
+            set: set_backends::written(&plane.current.lock().overrides),
+            verdicts: verdicts::passed(plane),
+        };
+        let mut manifest = Manifest { addresses, control: None, page: None, state };
         let mut doors = plane.doors.list();
         // The control socket first, as in the manifest.
         doors.sort_by_key(|(kind, _)| matches!(kind, DoorKind::Page(_)));

@@ -11,3 +11,4 @@ pub(crate) mod predecessor;
 pub(crate) mod program;
 pub(crate) mod report;
 pub(crate) mod successor;
+pub(crate) mod verdicts;

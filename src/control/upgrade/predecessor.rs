@@ -344,6 +344,7 @@ async fn let_go(plane: &Arc<Plane>, agreed: Agreed) -> Result<Heir, String> {
         });
     }
     plane.set_phase(ProcessPhase::Stopping);
+    plane.upgrades.hand_over();
     let bound = plane.current.lock().bound.clone();
     let changed_hands = bound.values().filter(|bound| passed.contains(&bound.real));
     for file in changed_hands.filter_map(|bound| bound.file.as_ref()) {

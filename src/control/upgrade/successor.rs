@@ -10,7 +10,7 @@ use rustix::process::getppid;
 
 use crate::control::host::passed::PassedSockets;
 use crate::control::run_error::{RunError, failed};
-use crate::control::upgrade::manifest::{Manifest, PassedControl, PassedPage};
+use crate::control::upgrade::manifest::{Manifest, PassedControl, PassedPage, PassedState};
 use crate::control::upgrade::packets::{
     self, CALLED_BY, Call, HeirAnswer, LEFT_MAX, Opening, PROTOCOL,
 };
@@ -35,6 +35,7 @@ pub(crate) struct Successor {
     /// What was passed on and nothing has taken yet.
     pub(crate) sockets: PassedSockets,
     pub(crate) doors: PassedDoors,
+    pub(crate) state: PassedState,
 }
 
 impl Successor {
@@ -53,7 +54,9 @@ impl Successor {
             return Err(refused()(io::Error::new(ErrorKind::NotFound, what)));
         }
         match receive(&channel) {
-            Ok((sockets, doors)) => Ok(Some(Self { channel: Arc::new(channel), sockets, doors })),
+            Ok(Received { sockets, doors, state }) => {
+                Ok(Some(Self { channel: Arc::new(channel), sockets, doors, state }))
+            }
             Err(error) => {
                 refuse(&channel, &error.to_string());
                 Err(refused()(error))
@@ -116,7 +119,14 @@ fn heard(channel: &Channel) -> io::Result<ChannelPacket> {
     channel.receive(patience())?.ok_or_else(gone)
 }
 
-fn receive(channel: &Channel) -> io::Result<(PassedSockets, PassedDoors)> {
+/// Everything that was passed on.
+struct Received {
+    sockets: PassedSockets,
+    doors: PassedDoors,
+    state: PassedState,
+}
+
+fn receive(channel: &Channel) -> io::Result<Received> {
     let mut first = heard(channel)?;
     let Opening { protocol, version } = packets::said(&first)?;
     if protocol != PROTOCOL {
@@ -130,7 +140,7 @@ fn receive(channel: &Channel) -> io::Result<(PassedSockets, PassedDoors)> {
     let missing = || io::Error::new(ErrorKind::InvalidData, "a descriptor is missing");
     let described = sealed::read_sealed(first.descriptors.pop().ok_or_else(missing)?)?;
     let manifest: Manifest = serde_json::from_slice(&described)?;
-    let Manifest { addresses, control, page } = manifest;
+    let Manifest { addresses, control, page, state } = manifest;
     let listening: usize = addresses.iter().map(|address| address.sockets).sum();
     let wanted = listening + usize::from(control.is_some()) + usize::from(page.is_some());
     let mut descriptors = Vec::new();
@@ -152,5 +162,5 @@ fn receive(channel: &Channel) -> io::Result<(PassedSockets, PassedDoors)> {
         control: control.transpose().map_err(|error: io::Error| error)?,
         page: page.transpose().map_err(|error: io::Error| error)?,
     };
-    Ok((sockets, doors))
+    Ok(Received { sockets, doors, state })
 }

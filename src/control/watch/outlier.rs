@@ -113,6 +113,31 @@ pub(crate) fn readmit_at_once(plane: &Plane, pool: &Pool, backend: &Backend) {
     lift(plane, pool, backend);
 }
 
+/// An ejection that another process has begun.
+#[derive(Debug)]
+pub(crate) struct ResumedEjection<'a> {
+    /// Until its end.
+    pub(crate) left: Duration,
+    /// How many ejections, this one included, lengthen the next one.
+    pub(crate) counted: u32,
+    /// Why, in words.
+    pub(crate) reason: &'a str,
+}
+
+/// Goes on with an ejection, if the pool of the backend still judges its sessions.
+pub(crate) fn resume(plane: &Plane, pool: &Pool, backend: &Backend, ejection: &ResumedEjection) {
+    let until = plane.started.elapsed().saturating_add(ejection.left);
+    match known_of(&mut plane.outliers.judged.lock(), backend) {
+        Some(known) => known.history = History::resumed(until, ejection.counted),
+        None => return,
+    }
+    backend.state.set_ejected(true, &pool.state.tally);
+    let verdict = BackendVerdict::from_now(ejection.reason);
+    plane.health.lock().of(backend).ejection = Some(verdict);
+    tracing::warn!("{} stays ejected after the upgrade: {}", name(backend), ejection.reason);
+    judge_pool(plane, pool);
+}
+
 /// Readmits the backends whose time is over, and records those that have been ejected since the
 /// latest look.
 fn judge_all(plane: &Plane) {

@@ -67,6 +67,18 @@ impl History {
         out
     }
 
+    /// One of a backend that another process has ejected, until then.
+    #[must_use]
+    pub fn resumed(until: Duration, counted: u32) -> Self {
+        Self { counted: counted.max(1), until: Some(until), served_from: until }
+    }
+
+    /// How many ejections lengthen the next one.
+    #[must_use]
+    pub fn counted(&self) -> u32 {
+        self.counted
+    }
+
     /// Whether the time of an ejection is over.
     #[must_use]
     pub fn is_due(&self, now: Duration) -> bool {
@@ -148,6 +160,20 @@ mod tests {
         assert_eq!(out(&mut history, &mut now), 120, "three of twelve still count");
         now += 100 * FORGET_AFTER;
         assert_eq!(out(&mut history, &mut now), 30);
+    }
+
+    #[test]
+    fn an_ejection_goes_on_in_another_process() {
+        // If this fails, an upgrade readmits a backend early, or forgives what it did.
+        let (mut before, now) = (History::default(), 100 * SECOND);
+        before.eject(&rules(50), now);
+        before.readmit(now + 30 * SECOND);
+        before.eject(&rules(50), now + 30 * SECOND);
+        let left = before.until().unwrap() - (now + 40 * SECOND);
+        let mut after = History::resumed(SECOND + left, before.counted());
+        assert!(!after.is_due(left) && after.is_due(SECOND + left));
+        after.readmit(SECOND + left);
+        assert_eq!(after.eject(&rules(50), SECOND + left), 90 * SECOND, "the third one");
     }
 
     proptest! {
