@@ -1,5 +1,7 @@
 //! The command line, as types only; what each verb does is in the modules `main.rs` calls.
 
+pub(crate) mod backends;
+pub(crate) mod bans;
 pub(crate) mod exit;
 pub(crate) mod offline;
 pub(crate) mod remote;
@@ -18,7 +20,8 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 /// Shown below the help and in the man page.
 const AFTER: &str = "\
 Exit status: 0 done; 1 failed, or not ready, or an address cannot be listened on; 2 wrong usage; \
-3 warnings with `check --strict`; 78 the configuration is refused.
+3 warnings with `check --strict`; 4 `--timeout` of `--wait` is over; 78 the configuration is \
+refused.
 
 Signals of `run`: TERM, INT, QUIT stop gracefully, a second one at once; HUP reloads; USR2 \
 upgrades.";
@@ -80,32 +83,45 @@ pub(crate) enum Verb {
     ///
     /// Example: `evenkeel explain web 192.0.2.7`
     Explain(Explain),
-    /// Let a backend keep its sessions but take no new ones; with `--reset`, end its sessions.
+    /// Let backends keep their sessions but take no new ones; with `--reset`, end their sessions.
     ///
-    /// Example: `evenkeel drain web/10.0.0.1:80 --reset --pace 10/s`
+    /// Examples: `evenkeel drain web/10.0.0.1:80 --reset --pace 10/s`,
+    /// `evenkeel drain 'web/10.0.1.*' --wait --timeout 10m`
     Drain(DrainOptions),
-    /// Let a backend serve again.
+    /// Let backends serve again; with `--wait`, until they are up.
     ///
-    /// Example: `evenkeel ready web/10.0.0.1:80`
-    Ready(OneBackend),
-    /// Take a backend out for maintenance: no new sessions, no probes.
+    /// Example: `evenkeel ready 'web/*' --wait --timeout 30s`
+    Ready {
+        #[command(flatten)]
+        backends: SomeBackends,
+        #[command(flatten)]
+        wait: WaitOptions,
+    },
+    /// Take backends out for maintenance: no new sessions, no probes.
     ///
-    /// Example: `evenkeel maint web/10.0.0.1:80`
-    Maint(OneBackend),
-    /// Change a backend's share of the sessions.
+    /// Example: `evenkeel maint web/10.0.0.1:80 web/10.0.0.2:80 --wait`
+    Maint {
+        #[command(flatten)]
+        backends: SomeBackends,
+        #[command(flatten)]
+        wait: WaitOptions,
+    },
+    /// Change the share of the sessions that backends get.
     ///
     /// Example: `evenkeel weight web/10.0.0.1:80 50`
     Weight {
         #[command(flatten)]
-        target: OneBackend,
+        backends: SomeBackends,
+        #[command(flatten)]
+        wait: WaitOptions,
         /// The new weight, 0 to 65535; 0 takes no new sessions.
         #[arg(value_name = "N", value_parser = weight, allow_negative_numbers = true)]
         weight: u16,
     },
-    /// Drop what `drain`, `ready`, `maint` and `weight` have set for a backend.
+    /// Drop what `drain`, `ready`, `maint` and `weight` have set for backends.
     ///
-    /// Example: `evenkeel forget web/10.0.0.1:80`
-    Forget(OneBackend),
+    /// Example: `evenkeel forget '*/*'`
+    Forget(SomeBackends),
     /// List the sessions that are open, with both addresses of both connections.
     ///
     /// Example: `evenkeel sessions --backend 'web/10.0.0.*' --sort idle`
@@ -114,6 +130,18 @@ pub(crate) enum Verb {
     ///
     /// Examples: `evenkeel kill 4711`, `evenkeel kill --client 192.0.2.0/24 --pace 50/s`
     Kill(KillOptions),
+    /// Turn the clients of networks away, at once and over reloads.
+    ///
+    /// Example: `evenkeel ban 192.0.2.0/24 --for 10m --reason "floods the login" --kill`
+    Ban(BanOptions),
+    /// Let clients that were banned connect again; those that were not are no error.
+    ///
+    /// Example: `evenkeel unban 192.0.2.0/24`
+    Unban(UnbanOptions),
+    /// List the bans that are in force, with their ends and reasons.
+    ///
+    /// Example: `evenkeel bans --json`
+    Bans(BanListing),
     /// Print a completion script for a shell.
     ///
     /// Example: `evenkeel completions bash > /etc/bash_completion.d/evenkeel`
@@ -238,22 +266,40 @@ pub(crate) struct Explain {
     pub(crate) json: bool,
 }
 
-/// One backend of a running process.
+/// Backends of a running process.
 #[derive(Debug, Args)]
-pub(crate) struct OneBackend {
+pub(crate) struct SomeBackends {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// The backend.
-    #[arg(value_name = "POOL/BACKEND", value_parser = backend_name)]
-    pub(crate) backend: BackendName,
+    /// The backends; `*` and `?` stand for any text and any character of either name.
+    #[arg(value_name = "POOL/BACKEND", value_parser = backend_name, required = true)]
+    pub(crate) backends: Vec<BackendName>,
+}
+
+/// How a verb waits.
+#[derive(Debug, Args)]
+pub(crate) struct WaitOptions {
+    /// Wait until it has come to its end: no session is left; after `ready`, the state is `up`.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With `--wait`: for so long, such as 10m; then the exit status is 4.
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "wait",
+        value_parser = evenkeel::config::units::duration
+    )]
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// `drain`.
 #[derive(Debug, Args)]
 pub(crate) struct DrainOptions {
     #[command(flatten)]
-    pub(crate) target: OneBackend,
-    /// Reset its sessions, so that clients come back to other backends.
+    pub(crate) backends: SomeBackends,
+    #[command(flatten)]
+    pub(crate) wait: WaitOptions,
+    /// Reset their sessions, so that clients come back to other backends.
     #[arg(long)]
     pub(crate) reset: bool,
     /// With `--reset`: sessions to reset in a time, over all workers, those at rest first; all at
@@ -335,6 +381,48 @@ pub(crate) struct KillOptions {
     /// Stop all kills that are still under way at their pace.
     #[arg(long, conflicts_with_all = ["listener", "pool", "backend", "client", "pace"])]
     pub(crate) stop: bool,
+}
+
+/// `ban`.
+#[derive(Debug, Args)]
+pub(crate) struct BanOptions {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The networks, or addresses.
+    #[arg(value_name = "CIDR", required = true)]
+    pub(crate) networks: Vec<String>,
+    /// For this long, such as 10m; without it, until they are unbanned or evenkeel ends.
+    #[arg(long = "for", value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// Why: shown by `bans`, and in the log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// End the sessions that these clients have, too; they stay without it.
+    #[arg(long)]
+    pub(crate) kill: bool,
+}
+
+/// `unban`.
+#[derive(Debug, Args)]
+pub(crate) struct UnbanOptions {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The networks, or addresses, as they were banned.
+    #[arg(value_name = "CIDR", required_unless_present = "all")]
+    pub(crate) networks: Vec<String>,
+    /// All that are banned.
+    #[arg(long, conflicts_with = "networks")]
+    pub(crate) all: bool,
+}
+
+/// `bans`.
+#[derive(Debug, Args)]
+pub(crate) struct BanListing {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `POOL/BACKEND`.

@@ -8,9 +8,10 @@ use clap::Parser;
 use evenkeel::control::demo::{DemoOptions, demo};
 use evenkeel::control::{RunError, RunOptions, Served, run};
 
+use cli::backends::{BackendRequest, WaitEnd};
 use cli::remote::Manner;
 use cli::terminal::{complain, fail, say};
-use cli::{Cli, Demo, Verb, exit, offline, remote, sessions, terminal};
+use cli::{Cli, Demo, Verb, backends, bans, exit, offline, remote, sessions, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();
@@ -43,15 +44,30 @@ fn perform(verb: Verb) -> ExitCode {
             remote::status(&target, manner)
         }
         Verb::Explain(question) => remote::explain(&question),
-        Verb::Drain(options) => remote::drain(&options),
-        Verb::Ready(target) => remote::backend(&target, "ready", String::new()),
-        Verb::Maint(target) => remote::backend(&target, "maint", String::new()),
-        Verb::Weight { target, weight } => {
-            remote::backend(&target, "weight", format!("{{\"weight\": {weight}}}"))
+        Verb::Drain(options) => backends::drain(&options),
+        Verb::Ready { backends, wait } => backends::perform(
+            &backends,
+            &BackendRequest::plain("ready"),
+            Some((&wait, WaitEnd::Up)),
+        ),
+        Verb::Maint { backends, wait } => backends::perform(
+            &backends,
+            &BackendRequest::plain("maint"),
+            Some((&wait, WaitEnd::Empty)),
+        ),
+        Verb::Weight { backends, wait, weight } => {
+            let body = format!("{{\"weight\": {weight}}}");
+            let request = BackendRequest { verb: "weight", body };
+            backends::perform(&backends, &request, Some((&wait, WaitEnd::Empty)))
         }
-        Verb::Forget(target) => remote::backend(&target, "forget", String::new()),
+        Verb::Forget(backends) => {
+            backends::perform(&backends, &BackendRequest::plain("forget"), None)
+        }
         Verb::Sessions(options) => sessions::list(&options),
         Verb::Kill(options) => sessions::kill(&options),
+        Verb::Ban(options) => bans::ban(&options),
+        Verb::Unban(options) => bans::unban(&options),
+        Verb::Bans(options) => bans::list(&options),
         Verb::Completions { shell } => offline::completions(shell),
         Verb::Man { verb } => offline::man(verb.as_deref()),
         Verb::Version { json } => offline::version(json),

@@ -4,5 +4,7 @@
 pub(crate) const USAGE: u8 = 2;
 /// `check --strict` found warnings.
 pub(crate) const WARNINGS: u8 = 3;
+/// What `--wait` waits for has not come within `--timeout`.
+pub(crate) const TIMED_OUT: u8 = 4;
 /// The configuration is refused: EX_CONFIG of sysexits(3).
 pub(crate) const BAD_CONFIG: u8 = 78;

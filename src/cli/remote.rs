@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evenkeel::config::units::{show_duration, show_rate};
+use evenkeel::config::units::show_duration;
 use evenkeel::control::admin::client::{self, AdminReply, ClientError, Request};
 use evenkeel::control::status::Status;
 use evenkeel::control::status::text;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::exit::BAD_CONFIG;
 use crate::cli::terminal::{complain, fail, say, stdout_has_colour};
-use crate::cli::{DEFAULT_FILE, DrainOptions, Explain, OneBackend, Reload, Target, Upgrade};
+use crate::cli::{DEFAULT_FILE, Explain, Reload, Target, Upgrade};
 
 /// HTTP: done.
 pub(super) const OK: u16 = 200;
@@ -274,39 +274,25 @@ pub(super) fn pretty(document: &str) -> String {
 
 /// What came of a verb.
 #[derive(Debug, Deserialize)]
-struct Obeyed {
+pub(super) struct Obeyed {
     text: String,
     warning: Option<String>,
 }
 
-/// `drain`.
-pub(crate) fn drain(options: &DrainOptions) -> ExitCode {
-    let DrainOptions { target, reset, pace } = options;
-    let body = match (reset, pace) {
-        (false, _) => String::new(),
-        (true, None) => r#"{"reset": true}"#.to_owned(),
-        (true, Some(rate)) => format!(r#"{{"reset": true, "pace": "{}"}}"#, show_rate(*rate)),
-    };
-    backend(target, "drain", body)
-}
-
-/// `ready`, `maint`, `forget`; `drain` and `weight` with a body.
-pub(crate) fn backend(target: &OneBackend, verb: &str, body: String) -> ExitCode {
-    try_backend(target, verb, body).unwrap_or_else(VerbFailure::tell)
-}
-
-fn try_backend(target: &OneBackend, verb: &str, body: String) -> Result<ExitCode, VerbFailure> {
-    let name = &target.backend;
-    let path = client::backend_path(&name.pool, &name.backend, verb);
-    let answer = client::request(&socket(&target.target)?, "POST", &path, body)?;
-    match serde_json::from_str::<Obeyed>(&answer.body) {
-        Ok(obeyed) if answer.code == OK => {
-            say(format_args!("{}\n", obeyed.text));
-            if let Some(warning) = obeyed.warning {
-                complain(format_args!("warning: {warning}\n"));
-            }
-            Ok(ExitCode::SUCCESS)
+impl Obeyed {
+    /// Reads it.
+    pub(super) fn of(answer: AdminReply) -> Result<Self, VerbFailure> {
+        match serde_json::from_str(&answer.body) {
+            Ok(obeyed) if answer.code == OK => Ok(obeyed),
+            _ => Err(VerbFailure::Answered(answer)),
         }
-        _ => Err(VerbFailure::Answered(answer)),
+    }
+
+    /// Says it.
+    pub(super) fn tell(self) {
+        say(format_args!("{}\n", self.text));
+        if let Some(warning) = self.warning {
+            complain(format_args!("warning: {warning}\n"));
+        }
     }
 }

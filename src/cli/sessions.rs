@@ -9,10 +9,9 @@ use evenkeel::config::units::show_rate;
 use evenkeel::control::admin::client;
 use evenkeel::control::sessions::document::SessionsPage;
 use evenkeel::control::sessions::text;
-use serde::Deserialize;
 use serde_json::json;
 
-use crate::cli::remote::{OK, VerbFailure, pretty, socket};
+use crate::cli::remote::{OK, Obeyed, VerbFailure, pretty, socket};
 use crate::cli::terminal::{complain, say, stdout_has_colour};
 use crate::cli::{KillOptions, SessionList, SessionSort, SessionsMeant};
 
@@ -109,12 +108,6 @@ fn pages(socket: &Path, options: &SessionList) -> Result<SessionsPage, VerbFailu
     }
 }
 
-/// What came of a kill.
-#[derive(Debug, Deserialize)]
-struct Killed {
-    text: String,
-}
-
 /// `kill`.
 pub(crate) fn kill(options: &KillOptions) -> ExitCode {
     try_kill(options).unwrap_or_else(VerbFailure::tell)
@@ -152,12 +145,6 @@ fn try_kill(options: &KillOptions) -> Result<ExitCode, VerbFailure> {
 }
 
 fn tell(socket: &Path, method: &str, path: &str, body: String) -> Result<(), VerbFailure> {
-    let answer = client::request(socket, method, path, body)?;
-    match serde_json::from_str::<Killed>(&answer.body) {
-        Ok(killed) if answer.code == OK => {
-            say(format_args!("{}\n", killed.text));
-            Ok(())
-        }
-        _ => Err(VerbFailure::Answered(answer)),
-    }
+    Obeyed::of(client::request(socket, method, path, body)?)?.tell();
+    Ok(())
 }

@@ -4,12 +4,16 @@
 //! Both are opened at start, before anything is served, and answered by the thread `control`.
 //! A user who may open the socket (mode 0600) controls the process; TCP can change nothing.
 
+mod audit;
+pub mod ban_list;
+mod bans;
 pub mod client;
 mod context;
 mod host_header;
 pub(crate) mod http_server;
 mod page;
 mod patience;
+mod peer;
 mod places;
 mod routes;
 mod sessions;
@@ -24,11 +28,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use tokio::task::AbortHandle;
 
 use crate::config::KeyPath;
+use crate::control::admin::audit::audit;
+use crate::control::admin::bans::{ban, bans, unban, unban_all};
 use crate::control::admin::context::AdminContext;
 use crate::control::admin::host_header::refuse_foreign_names;
 use crate::control::admin::http_server::{ServerSetup, with_bodies};
@@ -213,10 +219,12 @@ fn control_routes(admin: AdminContext) -> Router {
         .route("/v1/sessions/{id}", delete(kill_one))
         .route("/v1/sessions/kill", post(kill_many))
         .route("/v1/sessions/kill/stop", post(stop_kills))
+        .route("/v1/bans", get(bans).post(ban).delete(unban_all))
+        .route("/v1/bans/{network}", delete(unban))
         .route("/v1/reload", post(reload))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/backends/{pool}/{backend}/{verb}", post(backend));
-    with_bodies(routes, BODY_BYTES_MAX)
+    with_bodies(routes.layer(from_fn(audit)), BODY_BYTES_MAX)
         // A body has a limit of axum's own unless it is taken away.
         .merge(with_bodies(candidate.layer(DefaultBodyLimit::disable()), CANDIDATE_BYTES_MAX))
         .fallback(no_such_route)

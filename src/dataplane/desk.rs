@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::shared::{SessionLog, Snapshot, Subscriber, WorkerState};
+use crate::shared::{BanReader, SessionLog, Snapshot, Subscriber, WorkerState};
 
 use super::bell::Bell;
 use super::choose::chooser::Chooser;
@@ -25,6 +25,7 @@ pub(super) struct Desk<K: Kernel> {
     /// Read once in a turn.
     pub(super) now: Tick,
     pub(super) snapshot: Subscriber,
+    pub(super) bans: BanReader,
     pub(super) scratch: Box<[u8]>,
     pub(super) timers: Timers,
     /// Sessions that can move.
@@ -68,6 +69,7 @@ impl<K: Kernel> Desk<K> {
         Self {
             kernel,
             now,
+            bans: BanReader::new(Arc::clone(&setup.snapshot.current().bans)),
             snapshot: setup.snapshot,
             scratch: vec![0; setup.scratch_bytes].into_boxed_slice(),
             timers: Timers::new(now),

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::policy::admit::access::Access;
 use crate::policy::admit::admission::Refused;
 use crate::policy::balance::hash::name_key;
@@ -52,6 +54,8 @@ pub enum Outcome {
 pub struct Explanation {
     /// What comes of them.
     pub outcome: Outcome,
+    /// The network of a ban that is about the client.
+    pub ban: Option<IpNet>,
     /// What the access lists say.
     pub access: Access,
     /// What the limits say, in the order of the listener's.
@@ -121,11 +125,15 @@ impl Explanation {
         let seen = snapshot.nat64.see(question.client);
         let question = &Question { client: seen.client, ..*question };
         let Question { listener, client, .. } = *question;
+        let bans = snapshot.bans.latest();
+        let ban = bans.and_then(|bans| bans.covering_seen(seen, question.now_us));
         let access = listener.access.judge(seen);
         let limits: Vec<LimitSaid> =
             listener.limits.iter().map(|it| limit_says(it, client, question.now_us)).collect();
         let route = find_route(snapshot, question);
-        let refused = if !access.is_admitted() {
+        let refused = if ban.is_some() {
+            Some(RefuseReason::Ban)
+        } else if !access.is_admitted() {
             Some(RefuseReason::Access)
         } else if let Some(reason) = refusing(listener, &limits) {
             Some(reason)
@@ -136,7 +144,7 @@ impl Explanation {
         };
         if let Some(reason) = refused {
             let outcome = Outcome::Refused(reason);
-            return Self { outcome, access, limits, route, choice: None };
+            return Self { outcome, ban, access, limits, route, choice: None };
         }
         let pool = snapshot.pool(route.pool);
         let choice = pool.map(|pool| {
@@ -150,7 +158,7 @@ impl Explanation {
             (_, Some(pool)) if pool.is_only_full() => Outcome::Waits,
             _ => Outcome::Refused(RefuseReason::NoBackend),
         };
-        Self { outcome, access, limits, route, choice }
+        Self { outcome, ban, access, limits, route, choice }
     }
 }
 

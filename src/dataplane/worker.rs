@@ -346,6 +346,7 @@ impl<K: Kernel> Worker<K> {
         let desk = &mut self.sessions.desk;
         match self.listening.accept(position, &mut desk.kernel) {
             Accepted::Client(client_socket, client) => {
+                desk.bans.follow();
                 match arrive::judge(desk, listener, client) {
                     Ok(admitted) => {
                         let generation = desk.snapshot().generation;

@@ -241,6 +241,7 @@ mod tests {
             sources: Vec::new(),
             sessions_max: 1,
             sessions: Arc::new(Gauge::default()),
+            bans: Arc::default(),
             nat64: Nat64::default(),
             splice: SpliceMode::Auto,
             has_bandwidth: false,

@@ -5,6 +5,7 @@
 //! here opens a socket or reads a clock.
 
 mod backend;
+mod bans;
 mod failure_evidence;
 mod gate;
 mod ids;
@@ -27,6 +28,7 @@ pub use crate::policy::terms::{
     Address, HostAddress, Keepalive, LimitAction, Protocol, Queue, SpliceMode,
 };
 pub use backend::{BackendState, Claim, PoolState};
+pub use bans::{BanReader, Bans};
 pub use failure_evidence::FailureEvidence;
 pub use gate::{Gate, GateCount, GateKernel, GateTotal, Refusing};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};

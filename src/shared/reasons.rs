@@ -31,6 +31,8 @@ pub enum RefuseReason {
     ListenerRate,
     /// The client's address is not admitted.
     Access,
+    /// An operator has banned the client.
+    Ban,
     /// The process or the listener holds all the sessions that it may hold.
     MaxSessions,
     /// The process has no descriptor or no kernel memory left.
@@ -51,11 +53,12 @@ impl RefuseReason {
     }
 
     /// All of them, in the order of their indexes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Limit,
         Self::Concurrent,
         Self::ListenerRate,
         Self::Access,
+        Self::Ban,
         Self::MaxSessions,
         Self::Descriptors,
         Self::NoBackend,
@@ -77,6 +80,7 @@ impl RefuseReason {
             Self::Concurrent => "concurrent",
             Self::ListenerRate => "listener_rate",
             Self::Access => "access",
+            Self::Ban => "ban",
             Self::MaxSessions => "max_sessions",
             Self::Descriptors => "descriptors",
             Self::NoBackend => "no_backend",
@@ -93,6 +97,7 @@ impl RefuseReason {
             | Self::Concurrent
             | Self::ListenerRate
             | Self::Access
+            | Self::Ban
             | Self::ProxyHeader => "PR",
             Self::Peek => "cR",
             Self::MaxSessions | Self::Descriptors => "RC",
@@ -108,6 +113,7 @@ impl RefuseReason {
             Self::Concurrent => "client over its concurrent sessions",
             Self::ListenerRate => "listener over its rate",
             Self::Access => "client address not admitted",
+            Self::Ban => "client banned by an operator",
             Self::MaxSessions => "max_sessions reached",
             Self::Descriptors => "out of descriptors",
             Self::NoBackend => "no backend could be reached",

@@ -24,6 +24,7 @@ use crate::policy::session_terms::{ListenerTerms, PoolTerms};
 use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
 use super::backend::{BackendState, PoolState};
+use super::bans::Bans;
 use super::gate::{Gate, Refusing};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::leave::Leave;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub sessions_max: u64,
     /// Sessions it holds now.
     pub sessions: Arc<Gauge>,
+    /// Clients that operators ban; all snapshots share them.
+    pub bans: Arc<Bans>,
     /// Translators, whose clients are their IPv4 address for limits, lists and hashes.
     pub nat64: Nat64,
     /// When bytes are spliced.
@@ -73,6 +76,7 @@ impl Snapshot {
             sources: Vec::new(),
             sessions_max: 0,
             sessions: Arc::new(Gauge::default()),
+            bans: Arc::default(),
             nat64: Nat64::default(),
             splice: SpliceMode::Auto,
             has_bandwidth: false,

@@ -99,6 +99,9 @@ impl EndOf<'_> {
 
     fn closed(&self, reason: CloseReason, problems: &mut Vec<String>) {
         let is_served = self.record.connect_ms.is_some();
+        if self.house.is_banned(self.record.client) && is_served {
+            problems.push("a client that is banned had a session".into());
+        }
         if self.house.is_denied(self.record.client) && is_served {
             problems.push("a client that may not connect had a session".into());
         }
@@ -282,6 +285,7 @@ impl EndOf<'_> {
         let limit = setting.limit.filter(|limit| !limit.observe);
         let own = self.client().address.map_or(Client::Unix, Client::At);
         let is_possible = match reason {
+            RefuseReason::Ban => self.house.is_banned(self.record.client),
             RefuseReason::Access => self.house.is_denied(self.record.client),
             RefuseReason::Limit => limit.is_some_and(|limit| limit.rate.is_some()),
             RefuseReason::Concurrent => limit.is_some_and(|limit| limit.concurrent_max.is_some()),

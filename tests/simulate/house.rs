@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel::policy::admit::access::{AccessList, NetSet};
 use evenkeel::policy::admit::admission::Rules;
+use evenkeel::policy::admit::ban_set::BanSet;
 use evenkeel::policy::admit::limiter::{Decision, Limiter};
 use evenkeel::policy::admit::shared_rate::SharedRate;
 use evenkeel::policy::balance::hash::Prefix;
@@ -17,7 +18,7 @@ use evenkeel::policy::nat64::Nat64;
 use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
 use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
-    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gate, Gauge, Generation,
+    AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Bans, Gate, Gauge, Generation,
     Group, HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId,
     ListenerState, Pool, PoolId, PoolState, Refusing, Routing, Snapshot, Source, SourceRule,
     Sources,
@@ -38,6 +39,7 @@ const LOOKED_AT_MAX: u32 = 300;
 pub(crate) struct House {
     pub(crate) setting: Setting,
     pub(crate) sessions: Arc<Gauge>,
+    pub(crate) bans: Arc<Bans>,
     /// The listener, and what it is called later.
     pub(crate) listeners: [Arc<ListenerState>; 2],
     pub(crate) pools: [Arc<PoolState>; 2],
@@ -74,6 +76,7 @@ impl House {
         Self {
             setting,
             sessions: Arc::default(),
+            bans: Arc::default(),
             listeners: [(); 2].map(|()| Arc::new(ListenerState::new(setting.workers))),
             pools: [(); 2].map(|()| Arc::default()),
             backends: states().collect(),
@@ -91,6 +94,19 @@ impl House {
             return Address::Unix(std::path::Path::new("/run/a.sock").into());
         }
         Address::Ip(HERE.into())
+    }
+
+    /// Whether an operator has banned a client.
+    pub(crate) fn is_banned(&self, client: Client) -> bool {
+        let bans = self.bans.latest();
+        let is_covered = |ip| bans.as_ref().is_some_and(|bans| bans.covering(ip, 0).is_some());
+        client.ip().is_some_and(is_covered)
+    }
+
+    /// Bans a client, where some are to be turned away.
+    pub(crate) fn ban(&self) {
+        let banned = [client_ip(3, false), client_ip(3, true)].map(|ip| (ip.into(), u64::MAX));
+        self.bans.replace(self.setting.denies.then(|| BanSet::new(banned)));
     }
 
     pub(crate) fn is_denied(&self, client: Client) -> bool {
@@ -131,6 +147,7 @@ impl House {
             sources: self.sources.clone(),
             sessions_max: self.setting.process_max,
             sessions: Arc::clone(&self.sessions),
+            bans: Arc::clone(&self.bans),
             nat64: Nat64::default(),
             splice: self.setting.splice,
             has_bandwidth: self.setting.bandwidth.iter().any(Option::is_some),

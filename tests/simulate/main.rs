@@ -66,6 +66,7 @@ const REACHED: [(&str, u64); 52] = [
     ("refused Concurrent", 120),
     ("refused ListenerRate", 300),
     ("refused Access", 350),
+    ("refused Ban", 200),
     ("refused MaxSessions", 300),
     ("refused Descriptors", 300),
     ("refused NoBackend", 1000),

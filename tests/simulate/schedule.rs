@@ -139,6 +139,7 @@ impl Run {
         network.listening.resize_with(setting.workers, Default::default);
         let now = network.now;
         let house = House::new(setting);
+        house.ban();
         if setting.order == Some(Order::Back) {
             house.primaries().for_each(|primary| primary.set_up(false, &house.pools[0].tally));
         }

@@ -17,6 +17,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 use tokio::net::UnixStream;
 
 use crate::config::{self, Admin};
+use crate::policy::glob;
 
 /// How long the process may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -143,6 +144,24 @@ fn default_socket() -> PathBuf {
 #[must_use]
 pub fn backend_path(pool: &str, backend: &str, verb: &str) -> String {
     format!("/v1/backends/{}/{}/{verb}", encoded(pool), encoded(backend))
+}
+
+/// Whether a name stands for others than itself: it has `*` or `?`.
+#[must_use]
+pub fn is_pattern(name: &str) -> bool {
+    glob::is_pattern(name)
+}
+
+/// Whether a pattern stands for a name.
+#[must_use]
+pub fn fits(pattern: &str, name: &str) -> bool {
+    glob::matches(pattern, name)
+}
+
+/// The path of the ban of a network.
+#[must_use]
+pub fn ban_path(network: &str) -> String {
+    format!("/v1/bans/{}", encoded(network))
 }
 
 /// The path that asks for sessions: `query` has names and values.

@@ -6,17 +6,16 @@
 //! whatever others hold open. Runs as tasks of the runtime it is called in.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -26,6 +25,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::timeout;
 
 use crate::control::admin::patience::Impatient;
+use crate::control::admin::peer::AdminPeer;
 use crate::control::admin::places::Places;
 use crate::control::plane::doors::OpenConnection;
 
@@ -45,25 +45,28 @@ pub(crate) trait Accept {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next one; the address is `None` on a Unix socket.
-    fn accept_one(&self)
-    -> impl Future<Output = io::Result<(Self::Stream, Option<IpAddr>)>> + Send;
+    /// Waits for the next one.
+    fn accept_one(&self) -> impl Future<Output = io::Result<(Self::Stream, AdminPeer)>> + Send;
 }
 
 impl Accept for UnixListener {
     type Stream = tokio::net::UnixStream;
 
-    async fn accept_one(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
-        Ok((self.accept().await?.0, None))
+    async fn accept_one(&self) -> io::Result<(Self::Stream, AdminPeer)> {
+        let (stream, _) = self.accept().await?;
+        // Of one that is gone already there may be nothing to tell.
+        let user = stream.peer_cred().ok();
+        let (uid, pid) = (user.map(|user| user.uid()), user.and_then(|user| user.pid()));
+        Ok((stream, AdminPeer { ip: None, uid, pid }))
     }
 }
 
 impl Accept for TcpListener {
     type Stream = tokio::net::TcpStream;
 
-    async fn accept_one(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
+    async fn accept_one(&self) -> io::Result<(Self::Stream, AdminPeer)> {
         let (stream, peer) = self.accept().await?;
-        Ok((stream, Some(peer.ip().to_canonical())))
+        Ok((stream, AdminPeer { ip: Some(peer.ip().to_canonical()), uid: None, pid: None }))
     }
 }
 
@@ -83,7 +86,8 @@ pub(crate) async fn serve(listener: impl Accept, routes: Router, setup: ServerSe
     loop {
         match listener.accept_one().await {
             Ok((stream, peer)) => {
-                let (routes, its_places) = (routes.clone(), Arc::clone(&places));
+                let routes = routes.clone().layer(Extension(peer));
+                let its_places = Arc::clone(&places);
                 let mut places = places.lock();
                 let number = places.next_number();
                 let open = OpenConnection::new(&open);
@@ -93,7 +97,7 @@ pub(crate) async fn serve(listener: impl Accept, routes: Router, setup: ServerSe
                     let _late = timeout(CONNECTION_DEADLINE, answer(stream, routes)).await;
                     its_places.lock().leave(number);
                 });
-                places.enter(number, peer, answered.abort_handle());
+                places.enter(number, peer.ip, answered.abort_handle());
             }
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection to the admin interface");

@@ -1,5 +1,6 @@
 //! The state of the control plane, which all its duties read and some change.
 
+pub(crate) mod ban_book;
 pub(crate) mod clock;
 pub(crate) mod configured;
 pub(crate) mod doors;

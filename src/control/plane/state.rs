@@ -15,6 +15,7 @@ use crate::control::host::gates::Gates;
 use crate::control::host::listeners::BoundAddresses;
 use crate::control::host::sizing::Sizes;
 use crate::control::host::trust::TlsProbes;
+use crate::control::plane::ban_book::BanBook;
 use crate::control::plane::clock::seconds_now;
 use crate::control::plane::doors::Doors;
 use crate::control::plane::drain_book::DrainBook;
@@ -116,6 +117,7 @@ pub(crate) struct Plane {
     pub(crate) outliers: OutlierBook,
     pub(crate) drains: DrainBook,
     pub(crate) kills: KillBook,
+    pub(crate) bans: BanBook,
     /// Held, across awaits, while workers look through their sessions for an operator.
     pub(crate) looking: tokio::sync::Mutex<()>,
     pub(crate) loss_bells: LossBells,
@@ -135,6 +137,7 @@ impl Plane {
     pub(crate) fn new(setup: PlaneSetup) -> Self {
         let PlaneSetup { file, program, started, sizes, workers, publisher, current, gates } =
             setup;
+        let bans = BanBook::new(Arc::clone(&publisher.latest().bans));
         Self {
             file,
             program,
@@ -149,6 +152,7 @@ impl Plane {
             outliers: OutlierBook::default(),
             drains: DrainBook::default(),
             kills: KillBook::default(),
+            bans,
             looking: tokio::sync::Mutex::default(),
             loss_bells: LossBells::default(),
             sources: SourceBook::default(),

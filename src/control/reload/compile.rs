@@ -62,6 +62,7 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
         sources: builder.sources.into_values().collect(),
         sessions_max: inputs.sessions_max,
         sessions: Arc::clone(&inputs.previous.sessions),
+        bans: Arc::clone(&inputs.previous.bans),
         nat64: Nat64::new(&config.global.nat64),
         splice: config.global.splice,
         has_bandwidth,

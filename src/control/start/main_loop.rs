@@ -1,7 +1,9 @@
 //! What the control thread does between start and stop: signals, the watchdog, systemd's line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::control::off_thread::off_thread;
 use crate::control::plane::state::{Plane, ProcessPhase};
 use crate::control::reload::services::Services;
 use crate::control::start::signals::{SignalRequest, Signals};
@@ -60,7 +62,11 @@ pub(super) async fn main_loop(
             // After a hand-over the other process tells it.
             LoopTask::Status if plane.phase() == ProcessPhase::Stopping => {}
             LoopTask::Status => notify::status(plane),
-            LoopTask::Sweep => forget_quiet_clients(plane),
+            LoopTask::Sweep => {
+                forget_quiet_clients(plane);
+                let plane = Arc::clone(plane);
+                tokio::spawn(off_thread(move || plane.bans.sweep(plane.now_us())));
+            }
         }
     }
 }

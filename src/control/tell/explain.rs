@@ -135,8 +135,8 @@ pub(crate) fn explained(
         outcome,
         reason,
         access: AccessDocument {
-            admitted: answer.access.is_admitted(),
-            rule: rule_of(answer.access),
+            admitted: answer.ban.is_none() && answer.access.is_admitted(),
+            rule: rule_of(&answer),
         },
         limits: limits_said(listener, &answer).map(|(it, said)| limit_document(it, said)).collect(),
         route: RouteDocument {
@@ -159,11 +159,12 @@ fn shown(client: Client) -> String {
     }
 }
 
-fn rule_of(access: Access) -> Option<String> {
-    match access {
-        Access::Open | Access::NotAllowed => None,
-        Access::Allowed(net) => Some(format!("allow {net}")),
-        Access::Denied(net) => Some(format!("deny {net}")),
+fn rule_of(answer: &Explanation) -> Option<String> {
+    match (answer.ban, answer.access) {
+        (Some(net), _) => Some(format!("ban {net}")),
+        (None, Access::Open | Access::NotAllowed) => None,
+        (None, Access::Allowed(net)) => Some(format!("allow {net}")),
+        (None, Access::Denied(net)) => Some(format!("deny {net}")),
     }
 }
 
@@ -285,6 +286,9 @@ impl ExplainedWords<'_> {
     }
 
     fn access(&self) -> String {
+        if let Some(net) = self.answer.ban {
+            return format!("not admitted: ban {net}");
+        }
         match self.answer.access {
             Access::Open => "admitted: no rule is about it".to_owned(),
             Access::Allowed(net) => format!("admitted by allow {net}"),

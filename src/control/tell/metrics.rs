@@ -53,6 +53,8 @@ impl Collector for MetricsSource {
         encode_config(&mut encoder, plane)?;
         gauge(&mut encoder, "evenkeel_ready", "1 while new sessions can be served")?
             .encode_gauge(&u64::from(plane.is_ready()))?;
+        gauge(&mut encoder, "evenkeel_bans", "Networks that operators ban")?
+            .encode_gauge(&plane.bans.count(plane.now_us()))?;
         gauge(&mut encoder, "evenkeel_sessions_max", "Sessions the process may hold")?
             .encode_gauge(&snapshot.sessions_max)?;
         encode_listeners(&mut encoder, &snapshot)?;

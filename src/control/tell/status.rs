@@ -10,6 +10,6 @@ pub(crate) mod table;
 pub mod text;
 
 pub use document::{
-    AdminAddresses, BackendStatus, ConfigStatus, ListenerStatus, OffenderStatus, PoolStatus,
-    SourceStatus, Status, WorkerStatus,
+    AdminAddresses, BackendStatus, ConfigStatus, LimitStatus, ListenerStatus, OffenderStatus,
+    PoolStatus, SourceStatus, Status, WorkerStatus,
 };

@@ -1,8 +1,8 @@
 //! A client has been accepted: may it come in?
 //!
-//! Access lists are asked first, then what the listener limits, then whether there is a place:
-//! the cheapest question first. Peers that have to send a PROXY header are let in as far as that
-//! header; their client is judged once it is known ([`super::read`]).
+//! Bans and access lists are asked first, then what the listener limits, then whether there is a
+//! place: the cheapest question first. Peers that have to send a PROXY header are let in as far as
+//! that header; their client is judged once it is known ([`super::read`]).
 
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
@@ -71,6 +71,11 @@ pub(crate) fn admit_client<K: Kernel>(
     client: Client,
 ) -> Result<Admitted, Refusal> {
     let seen = desk.snapshot().nat64.see(client);
+    if let Some(bans) = desk.bans.set()
+        && bans.covering_seen(seen, desk.now.micros()).is_some()
+    {
+        return Err(RefuseReason::Ban.into());
+    }
     if !listener.access.admits_seen(seen) {
         return Err(RefuseReason::Access.into());
     }

@@ -141,7 +141,11 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
 }
 
 /// Takes what a header says for the truth, and judges the client by it. `None`: go on reading.
-fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) -> Option<Next> {
+fn believe<K: Kernel>(
+    session: &mut Session<K>,
+    desk: &mut Desk<K>,
+    header: Header,
+) -> Option<Next> {
     if let Some(ends) = header.ends {
         session.client = ends.source.into();
         session.particulars_mut().destination = Some(ends.destination);
@@ -152,6 +156,7 @@ fn believe<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, header: Header) 
     if let Stage::Reading(reading) = &mut session.stage {
         reading.bytes.drain(..header.length.min(reading.bytes.len()));
     }
+    desk.bans.follow();
     // It stays in the snapshot as long as it has sessions.
     let Some(listener) = desk.snapshot().listener(session.place.listener) else {
         return Some(Next::GONE);

@@ -62,7 +62,8 @@ impl NetSet {
 }
 
 /// A network inside `::ffff:0:0/96` as the IPv4 network it means.
-fn canonical(net: IpNet) -> IpNet {
+#[must_use]
+pub fn canonical(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let (Some(len), Some(v4)) = (v6.prefix_len().checked_sub(96), v6.network().to_ipv4_mapped())
     else {

@@ -1,13 +1,14 @@
 //! Whether a client may come in, and what a client that is turned away is told.
 //!
-//! [`access`] asks the lists of networks; [`admission`] asks every limit of a listener, cheapest
-//! first: the client's rate and concurrent sessions in a [`limiter`] (words of a
-//! [`table`](super::table), each a [`bucket`] or a [`window`], measured by a [`meter`]) and the
-//! rate of all clients together in a [`shared_rate`]. [`gate`] says what the kernel may refuse by
-//! itself, [`http_answer`] writes what an HTTP client is told.
+//! [`ban_set`] knows the networks that are banned; [`access`] asks the lists of networks;
+//! [`admission`] asks every limit of a listener, cheapest first: the client's rate and concurrent
+//! sessions in a [`limiter`] (words of a [`table`](super::table), each a [`bucket`] or a
+//! [`window`], measured by a [`meter`]) and the rate of all clients together in a [`shared_rate`].
+//! [`gate`] says what the kernel may refuse by itself, [`http_answer`] writes what an HTTP client is told.
 
 pub mod access;
 pub mod admission;
+pub mod ban_set;
 pub mod bucket;
 pub(crate) mod fraction;
 pub mod gate;

@@ -115,6 +115,16 @@ pub struct ListenerStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitStatus {
+    /// How clients over it are turned away: `reset`, `close`, `reply` or `tarpit`.
+    pub action: String,
+    /// Whether it only observes: no client is turned away then.
+    pub observes: bool,
+    /// Connections that it let in.
+    pub allowed: u64,
+    /// Connections that it turned away.
+    pub refused: u64,
+    /// Connections that it would have turned away while it only observed.
+    pub would_refuse: u64,
     /// Where clients over its rate are refused from the first refusal on: `kernel` or `workers`.
     pub refused_by: String,
     /// Why workers refuse, in words; empty when the kernel does.

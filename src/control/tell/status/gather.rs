@@ -25,8 +25,8 @@ use crate::policy::balance::hash::Prefix;
 use crate::policy::client::Client;
 use crate::policy::terms::Word;
 use crate::shared::{
-    AdminState, Backend, Direction, Limit, Listener, ListenerState, Offender, Pool, Snapshot,
-    most_frequent,
+    AdminState, Backend, Direction, Limit, LimitDecision, Listener, ListenerState, Offender, Pool,
+    Snapshot, most_frequent,
 };
 
 /// Offenders of one listener that are shown.
@@ -149,8 +149,14 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
 }
 
 fn limit_status(limit: &Limit) -> LimitStatus {
+    let said = |decision| limit.state.blocks().map(|block| block.said(decision).value()).sum();
     let why_not = limit.refusing.why_not();
     LimitStatus {
+        action: limit.action.word().to_owned(),
+        observes: limit.observe,
+        allowed: said(LimitDecision::Allowed),
+        refused: said(LimitDecision::Refused),
+        would_refuse: said(LimitDecision::WouldRefuse),
         refused_by: if why_not.is_none() { "kernel" } else { "workers" }.to_owned(),
         why: why_not.unwrap_or_default(),
         refused_in_kernel: limit.state.in_kernel.value(),

@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use crate::config::units::show_duration;
 
 use crate::control::tell::status::document::{
-    BackendStatus, ListenerStatus, OffenderStatus, Status,
+    BackendStatus, LimitStatus, ListenerStatus, OffenderStatus, Status,
 };
 use crate::control::tell::status::table::{Cell, StatusTable, painted};
 use crate::control::words::{count, too_few_healthy};
@@ -140,6 +140,7 @@ impl Page<'_> {
             ">NEW/S",
             ">ACCEPTED",
             ">REFUSED",
+            ">REFUSED/S",
             ">TO BACKEND/S",
             ">TO CLIENT/S",
         ]);
@@ -156,6 +157,7 @@ impl Page<'_> {
                 Cell::plain(show_rate(self.rate(listener.accepted, old(|l| l.accepted)))),
                 Cell::plain(listener.accepted),
                 Cell::styled(listener.refused, trouble_colour(listener.refused)),
+                Cell::plain(show_rate(self.rate(listener.refused, old(|l| l.refused)))),
                 Cell::plain(bytes(
                     self.rate(listener.bytes_to_backend, old(|l| l.bytes_to_backend)),
                 )),
@@ -201,15 +203,22 @@ impl Page<'_> {
         table
     }
 
-    /// Who refuses the clients of limits.
+    /// How often limits refuse, beside what they do to clients: a client that is told nothing comes
+    /// back at once. And who refuses them.
     fn limits(&self) -> StatusTable {
-        let mut table =
-            StatusTable::new(&["LIMIT", "LISTENER", "REFUSED BY", ">BY THE KERNEL", "WHY"]);
+        let mut table = StatusTable::new(&[
+            "LIMIT",
+            "LISTENER",
+            "ACTION",
+            ">REFUSED",
+            ">REFUSED/S",
+            "REFUSED BY",
+            ">BY THE KERNEL",
+            "WHY",
+        ]);
         for (name, listener) in &self.status.listeners {
             for (limit, said) in &listener.limits {
-                let times = said.refused_in_kernel.to_string();
-                let cells = [limit, name, &said.refused_by, &times, &said.why];
-                table.add(cells.map(Cell::plain).into());
+                table.add(self.limit(name, limit, said));
             }
         }
         table
@@ -228,6 +237,26 @@ impl Page<'_> {
             }
         }
         table
+    }
+
+    fn limit(&self, listener: &str, name: &str, limit: &LimitStatus) -> Vec<Cell> {
+        let refused = |limit: &LimitStatus| match limit.observes {
+            true => limit.would_refuse,
+            false => limit.refused,
+        };
+        let before = |old: &Status| Some(refused(old.listeners.get(listener)?.limits.get(name)?));
+        let (count, action) =
+            (refused(limit), if limit.observes { "observe" } else { &limit.action });
+        vec![
+            Cell::plain(name),
+            Cell::plain(listener),
+            Cell::plain(action),
+            Cell::styled(count, trouble_colour(count)),
+            Cell::plain(show_rate(self.rate(count, before))),
+            Cell::plain(&limit.refused_by),
+            Cell::plain(limit.refused_in_kernel),
+            Cell::plain(&limit.why),
+        ]
     }
 
     /// Whom limits that only observe would refuse.
@@ -367,6 +396,37 @@ mod tests {
             shown.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(last[1], ["192.0.2.7", "front", "default", "300"], "{shown}");
         assert_eq!(last[0], ["2001:db8::/64", "front", "default", "5", "to", "12"], "{shown}");
+    }
+
+    // If this fails, an operator sees that clients are refused, and neither how fast they come back
+    // nor what brings them back.
+    #[test]
+    fn a_limit_shows_how_often_it_refuses_beside_its_action() {
+        let with = |refused, would_refuse| {
+            let limit = |observes| LimitStatus {
+                action: "close".into(),
+                observes,
+                refused,
+                would_refuse,
+                refused_by: "workers".into(),
+                ..LimitStatus::default()
+            };
+            let mut status = sample();
+            let listener = status.listeners.get_mut("front").unwrap();
+            let limits = [("default", false), ("strict", true)];
+            listener.limits =
+                limits.map(|(name, observes)| (name.to_owned(), limit(observes))).into();
+            status
+        };
+        let mut later = with(30, 8);
+        later.uptime_seconds = 12.0;
+        let shown = render(&later, Some(&with(10, 4)), false);
+        let row = |name: &str| -> Vec<String> {
+            let line = shown.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(row("default")[2..5], ["close", "30", "10"], "{shown}");
+        assert_eq!(row("strict")[2..5], ["observe", "8", "2.0"], "{shown}");
     }
 
     // If this fails, rates are off by the time between the two looks.
