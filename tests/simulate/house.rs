@@ -18,8 +18,8 @@ use evenkeel::policy::session_terms::{ListenerTerms, PoolTerms};
 use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Gauge, Generation, Group,
-    HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId, ListenerState, Pool,
-    PoolId, PoolState, Routing, Snapshot, Source, SourceRule, Sources,
+    HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId, ListenerIndex,
+    ListenerState, Pool, PoolId, PoolState, Routing, Snapshot, Source, SourceRule, Sources,
 };
 use ipnet::IpNet;
 
@@ -117,10 +117,13 @@ impl House {
         }
         let open = vec![ListenerId::new(listener as u32)];
         let open = if is(Change::ListenerRemoved) { Vec::new() } else { open };
+        let addresses = [self.address().into()];
+        let by_address = ListenerIndex::new(open.iter().map(|id| (*id, &addresses[..])));
         Arc::new(Snapshot {
             generation: Generation(1 + u64::from(change.is_some())),
             listeners,
             open,
+            by_address,
             pools,
             backends: backends.into_iter().map(Some).collect(),
             sources: self.sources.clone(),

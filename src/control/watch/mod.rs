@@ -1,6 +1,7 @@
-//! Observation of backends by probes and by real sessions, of their certificates, and of source
-//! ports.
+//! Observation of backends by probes and by real sessions, of their certificates, of source ports,
+//! and of sockets that cannot accept.
 
+pub(crate) mod accepting;
 pub(crate) mod certificate;
 pub(crate) mod leave;
 pub(crate) mod outlier;
