@@ -21,6 +21,7 @@ use evenkeel::dataplane::stream::relay::Turn;
 use evenkeel::dataplane::stream::wire::{Side, Wire};
 use evenkeel::dataplane::stream::{Readiness, Standing, Stream};
 use evenkeel::shared::{Generation, Publisher, Snapshot, SpliceMode};
+use evenkeel::sys::room;
 use evenkeel::sys::socket;
 use evenkeel::sys::splice::{Capacity, Pipe};
 
@@ -91,6 +92,18 @@ impl Wire for Pairs {
 
     fn return_pipe(&mut self, pipe: Pipe) {
         self.idle.push(pipe);
+    }
+
+    fn runs_short_of(&self, _: &Pipe) -> bool {
+        false
+    }
+
+    fn room(&mut self, to: Side) -> usize {
+        room::room(self.side(to), None)
+    }
+
+    fn unload(&mut self, pipe: &mut Pipe) -> io::Result<Box<[u8]>> {
+        pipe.unload()
     }
 }
 

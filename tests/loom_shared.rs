@@ -11,7 +11,8 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel::policy::nat64::Nat64;
 use evenkeel::shared::{
-    BackendState, Claim, Gauge, Generation, Publisher, Snapshot, SpliceMode, Subscriber,
+    BackendState, Claim, Gauge, Generation, ListenerIndex, Publisher, Snapshot, SpliceMode,
+    Subscriber,
 };
 
 /// Two threads and this one take a place, hold it and give it back, twice each.
@@ -46,6 +47,7 @@ fn snapshot(generation: u64) -> Arc<Snapshot> {
         generation: Generation(generation),
         listeners: Vec::new(),
         open: Vec::new(),
+        by_address: ListenerIndex::default(),
         pools: Vec::new(),
         backends: Vec::new(),
         sources: Vec::new(),

@@ -12,7 +12,7 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use support::admin::is_same;
@@ -286,4 +286,30 @@ fn a_full_accept_queue_is_waited_for() {
     assert_eq!(read_line(&mut client).unwrap(), "welcome");
     assert!(is_same(proxy.metric(REFUSED.0, REFUSED.1), 0.0));
     assert!(is_same(proxy.metric("evenkeel_backend_ejections_total", &[]), 0.0));
+}
+
+// If this fails, a client that waits for a place learns of a backend that can serve again only when
+// it looks by itself, half a second later.
+#[test]
+fn a_backend_that_serves_again_is_a_place_at_once() {
+    let [full, back] = ["full", "back"].map(Backend::named);
+    let proxy = Setup::of(&[&full, &back])
+        .backend(1, "max_sessions = 1")
+        .pool("queue = { max = 10, timeout = \"1h\" }")
+        .start();
+    proxy.tell("back/b2", "drain");
+    let _holder = connect(proxy.address());
+    proxy.wait_for_sessions(1);
+    let waits: Vec<Duration> = (0..5)
+        .map(|_| {
+            let mut client = waiting(&proxy, 1).remove(0);
+            proxy.tell("back/b2", "ready");
+            let since = Instant::now();
+            assert_eq!(read_line(&mut client).unwrap(), "back");
+            proxy.tell("back/b2", "drain");
+            since.elapsed()
+        })
+        .collect();
+    let shortest = waits.iter().min().unwrap();
+    assert!(*shortest < Duration::from_millis(200), "{waits:?}");
 }

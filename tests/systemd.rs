@@ -202,3 +202,35 @@ fn sockets_for_another_process_are_left_alone() {
     stream.write_all(b"ping\n").unwrap();
     assert_eq!(read_line(&mut stream).unwrap(), "ping");
 }
+
+/// If it fails, a socket from which accept(2) fails keeps a worker busy, or others from being
+/// accepted, or the log is full of it.
+#[test]
+fn a_socket_that_cannot_accept_is_left_alone_and_told_once() {
+    let listener = TcpListener::bind(any_port()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let systemds = listener.try_clone().unwrap();
+    let backend = Backend::named("one");
+    let other = "[listener.other]\nbind = [\"127.0.0.1:0\"]\npool = \"p\"\n";
+    let config = format!("{}{other}", config(address, &backend));
+    let mut proxy = activated(&config, listener.into(), "listener.web");
+    proxy.wait_until_serving();
+    assert_eq!(read_line(&mut connect(address)).unwrap(), "one");
+    let errors = || proxy.metric("evenkeel_accept_errors_total", &[("listener", "web")]);
+    // The socket listens no more, and accept(2) says EINVAL.
+    rustix::net::shutdown(&systemds, rustix::net::Shutdown::Read).unwrap();
+    let line = proxy.wait_for_line("cannot accept");
+    assert!(line.contains("listener web") && line.contains("Invalid argument"), "{line}");
+    let (before, ticks) = (errors(), proxy.cpu_ticks());
+    eventually("it is tried again", PATIENCE, || (errors() > before + 2.5).then_some(()));
+    assert_eq!(read_line(&mut connect(proxy.addresses()[1])).unwrap(), "one");
+    let tried = errors() - before;
+    let used = proxy.cpu_ticks() - ticks;
+    assert!(tried < 50.0 && used < 100, "{tried} times, {used} hundredths of a second");
+    rustix::net::listen(&systemds, 16).unwrap();
+    proxy.wait_for_line("listener web: all of its sockets accept again");
+    // The kernel has chosen a port anew.
+    let address = systemds.local_addr().unwrap();
+    assert_eq!(read_line(&mut connect(address)).unwrap(), "one");
+    assert_eq!(proxy.said().matches("cannot accept").count(), 1, "{}", proxy.said());
+}

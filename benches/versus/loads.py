@@ -10,6 +10,7 @@ from processes import Failed
 HERE = pathlib.Path(__file__).resolve().parent
 IDLE_SESSIONS = 4000
 STORM_CONNECTIONS = 1000
+STOPPED_READERS = 200
 UPLOAD_BYTES = 1 << 20
 CALM_RATE = 200
 FLOOD_RATE = 20_000
@@ -59,10 +60,10 @@ class Bench:
         place = self.targets.place(target, listener)
         return self.client(self.targets.load, place, mode, *more)
 
-    def hold(self, target, count, listener="web"):
-        """Opens silent connections, which last until `release`."""
+    def hold(self, target, count, listener="web", mode="hold"):
+        """Opens silent connections, or those of readers that stop; they last until `release`."""
         place = self.targets.place(target, listener)
-        command = [self.targets.load, place, "hold", "--connections", count]
+        command = [self.targets.load, place, mode, "--connections", count]
         cpu = self.options.other_cpu
         process = self.children.start("hold", "client", cpu, command, talks=True)
         if not process.stdout.readline().startswith(b"held"):
@@ -211,6 +212,15 @@ def beside_downloads(connections, small):
     return run
 
 
+def slow_readers(bench, target):
+    """What `64m` does, beside clients that have asked for as much and stopped to read."""
+    bench.hold(target, STOPPED_READERS, mode="stall")
+    time.sleep(SETTLE_SECONDS)
+    done = wrk("64m", 4)(bench, target)
+    bench.release()
+    return done
+
+
 def idle(bench, target):
     """What a fresh process grows by for connections that say nothing."""
     bench.targets.restart(target)
@@ -234,6 +244,7 @@ def every(rates):
         Load("16k", "16 KiB replies, 32 kept", "request", wrk("16k", 32)),
         Load("1m", "1 MiB replies, 16 kept", "GB", wrk("1m", 16)),
         Load("64m", "64 MiB replies, 4 kept", "GB", wrk("64m", 4)),
+        Load("slow-readers", "64 MiB replies, 4 kept, beside 200 stopped", "GB", slow_readers),
         Load("upload", "1 MiB uploads, 4 kept", "GB", upload),
         Load("refused", "refused connection", "refusal", refused, without=("bare",)),
         Load("calm", f"{CALM_RATE} new connections/s", "connection", calm),

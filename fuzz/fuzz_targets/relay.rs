@@ -40,6 +40,8 @@ enum Step {
     /// A splice moves this much at most from now on.
     PipeBytes(u16),
     PipesOut(bool),
+    /// Pipes run short from now on, or do not, and whether sockets take less than they say.
+    PipesShort(bool, bool),
     /// What each turn may take of one side from now on, up to 256 KiB.
     Allowance(Who, u16),
     /// The next call is interrupted.
@@ -93,6 +95,8 @@ struct Script {
     sockets: [Socket; 2],
     pipe_bytes: usize,
     pipes_out: bool,
+    pipes_short: bool,
+    room_is_less: bool,
     lent: usize,
     interrupt: bool,
 }
@@ -237,6 +241,23 @@ impl Wire for Script {
     fn return_pipe(&mut self, _: Pipe) {
         self.lent = self.lent.checked_sub(1).expect("a pipe that was never lent");
     }
+
+    fn runs_short_of(&self, _: &Pipe) -> bool {
+        self.pipes_short
+    }
+
+    fn room(&mut self, to: Side) -> usize {
+        // Sockets may take less than they said.
+        let room = self.socket(to).room * if self.room_is_less { 2 } else { 1 };
+        self.socket(to).wants_edge |= room == 0;
+        if self.socket(to).reset { 1 } else { room }
+    }
+
+    fn unload(&mut self, pipe: &mut Pipe) -> io::Result<Box<[u8]>> {
+        let bytes = (pipe.start..pipe.start + pipe.held).map(|at| pattern(pipe.from, at)).collect();
+        pipe.held = 0;
+        Ok(bytes)
+    }
 }
 
 struct Run {
@@ -270,8 +291,15 @@ impl Run {
             }
         }
         stream.connected();
-        let script =
-            Script { sockets, pipe_bytes: 64 * 1024, pipes_out: false, lent: 0, interrupt: false };
+        let script = Script {
+            sockets,
+            pipe_bytes: 64 * 1024,
+            pipes_out: false,
+            pipes_short: false,
+            room_is_less: false,
+            lent: 0,
+            interrupt: false,
+        };
         let scratch = vec![0; SCRATCH_BYTES];
         let allowances = Allowances::UNLIMITED;
         Self { stream, script, scratch, splice, allowances, preloaded, over: None, busy: true }
@@ -419,6 +447,9 @@ fuzz_target!(|schedule: Schedule| {
             Step::Room(side, bytes) => run.room(side.into(), usize::from(bytes) * 4),
             Step::PipeBytes(bytes) => run.script.pipe_bytes = usize::from(bytes.max(1)),
             Step::PipesOut(out) => run.script.pipes_out = out,
+            Step::PipesShort(short, less) => {
+                (run.script.pipes_short, run.script.room_is_less) = (short, less);
+            }
             Step::Allowance(side, bytes) => {
                 *run.allowances.of(side.into()) = usize::from(bytes) * 4;
             }

@@ -211,20 +211,35 @@ pub trait Kernel: fmt::Debug {
     /// Takes a pipe back; one that still holds bytes is closed, never lent again.
     fn return_pipe(&mut self, pipe: Self::Pipe);
 
+    /// Whether so many pipes of this kind are out that none may stay with a direction that waits.
+    fn runs_short_of(&self, pipe: &Self::Pipe) -> bool;
+
+    /// Bytes that a pipe of which there are few may carry to a socket: what it has room for now, as
+    /// far as the kernel tells. 0: too little to begin, and an event will tell of more.
+    fn room(&mut self, to: &Self::Socket) -> usize;
+
+    /// Takes everything out of a pipe, which is empty then.
+    ///
+    /// # Errors
+    /// As read(2); a pipe gives what it holds.
+    fn unload(&mut self, pipe: &mut Self::Pipe) -> io::Result<Box<[u8]>>;
+
     /// Pipes that are out.
     fn pipes_lent(&self) -> usize;
 
-    /// Closes the idle pipes, to free descriptors.
-    fn close_idle_pipes(&mut self);
+    /// Closes the idle pipes, to free descriptors and memory; how many that were. New ones are made
+    /// only after a while.
+    fn close_idle_pipes(&mut self) -> usize;
 
     /// The time of day, for the session log and for answers.
     fn time_of_day(&self) -> SystemTime;
 }
 
-/// Whether an error passes only when descriptors or kernel memory become free.
+/// Whether an error passes only when descriptors, kernel memory or entries of epoll instances
+/// (ENOSPC: fs.epoll.max_user_watches, epoll_ctl(2)) become free.
 pub(super) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC)
     )
 }

@@ -23,6 +23,7 @@ use crate::sys::accepting::AcceptingSocket;
 use crate::sys::gate;
 use crate::sys::handshake;
 use crate::sys::process;
+use crate::sys::room;
 use crate::sys::socket::{self, ConnectStatus, KeepaliveOptions, ListenOptions};
 use crate::sys::source::{self, Unconnected};
 use crate::sys::splice::Pipe;
@@ -46,6 +47,8 @@ pub struct Linux {
     pipes: PipePool,
     /// The lowest and the highest port that the kernel gives to connections by itself.
     ephemeral_ports: (u16, u16),
+    /// Bytes that a socket keeps unsent, where this host bounds them.
+    unsent_max: Option<u32>,
 }
 
 impl Linux {
@@ -58,6 +61,7 @@ impl Linux {
             poll: Poll::new()?,
             pipes: PipePool::new(pipes),
             ephemeral_ports: process::ephemeral_ports(),
+            unsent_max: room::unsent_max(),
         })
     }
 
@@ -243,12 +247,25 @@ impl Kernel for Linux {
         self.pipes.take_back(pipe);
     }
 
+    fn runs_short_of(&self, pipe: &Pipe) -> bool {
+        self.pipes.runs_short_of(pipe.capacity())
+    }
+
+    fn room(&mut self, to: &OwnedFd) -> usize {
+        room::room(to.as_fd(), self.unsent_max).min(self.pipes.next_scarce_batch())
+    }
+
+    fn unload(&mut self, pipe: &mut Pipe) -> io::Result<Box<[u8]>> {
+        self.pipes.note_unloaded(pipe.held());
+        pipe.unload()
+    }
+
     fn pipes_lent(&self) -> usize {
         self.pipes.lent()
     }
 
-    fn close_idle_pipes(&mut self) {
-        self.pipes.release_idle();
+    fn close_idle_pipes(&mut self) -> usize {
+        self.pipes.release_idle()
     }
 
     fn time_of_day(&self) -> SystemTime {

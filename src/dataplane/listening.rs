@@ -1,7 +1,8 @@
 //! The listening sockets of one worker, and which of them may have connections waiting.
 //!
 //! Edge-triggered epoll tells of waiting connections once, so a socket stays pending until
-//! accept(2) has said that its queue is empty.
+//! accept(2) has said that its queue is empty. One from which accept(2) fails for a reason of its
+//! own is left alone for a while, and no other is held up by it.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -10,10 +11,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::policy::client::Client;
-use crate::shared::{Address, Listener, Snapshot};
+use crate::shared::{Address, Listener, Snapshot, WorkerState};
 use crate::sys::socket::ListenOptions;
 
 use super::clock::Tick;
+use super::command::WorkerSetup;
 use super::kernel::{Kernel, is_exhaustion};
 use super::slots::Addressed;
 
@@ -23,8 +25,15 @@ pub(super) struct Listening<K: Kernel> {
     sockets: Vec<Option<Accepting<K>>>,
     /// Positions without a socket.
     free: Vec<usize>,
+    /// How many there are.
+    count: usize,
     /// Positions of the sockets on which connections may wait, each once.
     pending: Vec<usize>,
+    /// Positions of the sockets that are left alone, and until when.
+    resting: Vec<(Tick, usize)>,
+    /// The worker's number, and its numbers.
+    worker: usize,
+    state: Arc<WorkerState>,
     /// Set while accepting pauses because descriptors or memory have run out.
     pub(super) paused_until: Option<Tick>,
     /// A descriptor held back, to be spent when there is no other.
@@ -38,7 +47,20 @@ pub(super) struct Listening<K: Kernel> {
 struct Accepting<K: Kernel> {
     listener: Arc<Listener>,
     bound: Bound<K>,
-    pending: bool,
+    wants: Wants,
+    /// Why accept(2) failed the last time, as errno(3) has it; 0 when it did not.
+    errno: i32,
+}
+
+/// What is to be done with a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// Nothing until an event.
+    Nothing,
+    /// Connections may wait: it is among the pending.
+    Accept,
+    /// To be left alone: it is among the resting.
+    Rest,
 }
 
 /// A listening socket as the control plane hands it over.
@@ -62,7 +84,7 @@ pub(super) enum Accepted<K: Kernel> {
     Empty,
     /// Out of descriptors or memory: see [`Listening::shed`].
     Exhausted,
-    /// An error that is not known to pass at once: asking again without a pause would spin.
+    /// An error that may last: asking again without a pause would spin. See [`Listening::rest`].
     Failed,
 }
 
@@ -71,27 +93,64 @@ impl<K: Kernel> Listening<K> {
     ///
     /// # Errors
     /// When there is no descriptor to hold back.
-    pub(super) fn new(kernel: &mut K, keeps_gates: bool) -> io::Result<Self> {
+    pub(super) fn new(setup: &WorkerSetup, kernel: &mut K) -> io::Result<Self> {
         let reserve = Some(kernel.reserve()?);
         Ok(Self {
             sockets: Vec::new(),
             free: Vec::new(),
+            count: 0,
             pending: Vec::new(),
+            resting: Vec::new(),
+            worker: setup.number,
+            state: Arc::clone(&setup.state),
             paused_until: None,
             reserve,
-            keeps_gates,
+            keeps_gates: setup.number == 0,
         })
     }
 
     /// Takes a connection from a socket.
-    pub(super) fn accept(&self, position: usize, kernel: &mut K) -> Accepted<K> {
-        let Some(Some(socket)) = self.sockets.get(position) else { return Accepted::Empty };
-        match kernel.accept(&socket.bound.socket) {
+    pub(super) fn accept(&mut self, position: usize, kernel: &mut K) -> Accepted<K> {
+        let Some(Some(socket)) = self.sockets.get_mut(position) else { return Accepted::Empty };
+        let accepted = match kernel.accept(&socket.bound.socket) {
             Ok((socket, client)) => Accepted::Client(socket, client),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Accepted::Empty,
-            Err(error) if is_exhaustion(&error) => Accepted::Exhausted,
+            Err(error) if is_exhaustion(&error) => return Accepted::Exhausted,
             Err(error) if is_of_the_connection(&error) => Accepted::Gone,
-            Err(_) => Accepted::Failed,
+            Err(error) => {
+                socket.note_errno(error.raw_os_error().unwrap_or(-1), self.worker);
+                self.state.accept_errors.add(1);
+                return Accepted::Failed;
+            }
+        };
+        if socket.errno != 0 {
+            socket.note_errno(0, self.worker);
+        }
+        accepted
+    }
+
+    /// Leaves a socket alone until then.
+    #[cold]
+    pub(super) fn rest(&mut self, position: usize, until: Tick) {
+        self.is_drained(position);
+        if let Some(Some(socket)) = self.sockets.get_mut(position) {
+            socket.wants = Wants::Rest;
+            self.resting.push((until, position));
+        }
+    }
+
+    /// Ends all pauses that are over by now.
+    pub(super) fn resume(&mut self, now: Tick) {
+        self.paused_until = None;
+        if self.resting.is_empty() {
+            return;
+        }
+        let over: Vec<_> = self.resting.extract_if(.., |(until, _)| *until <= now).collect();
+        for (_, position) in over {
+            if let Some(Some(socket)) = self.sockets.get_mut(position) {
+                socket.wants = Wants::Accept;
+                self.pending.push(position);
+            }
         }
     }
 
@@ -136,26 +195,32 @@ impl<K: Kernel> Listening<K> {
     /// Connections may wait on this socket.
     pub(super) fn note(&mut self, position: u32) {
         if let Some(Some(socket)) = self.sockets.get_mut(position as usize)
-            && !socket.pending
+            && socket.wants == Wants::Nothing
         {
-            socket.pending = true;
+            socket.wants = Wants::Accept;
             self.pending.push(position as usize);
         }
     }
 
     /// Whether there is something to accept now.
     pub(super) fn has_pending(&self, now: Tick) -> bool {
-        !self.pending.is_empty() && self.paused_until.is_none_or(|until| until <= now)
+        let is_over = |until: Tick| until <= now;
+        (!self.pending.is_empty() || self.resting.iter().any(|(until, _)| is_over(*until)))
+            && self.paused_until.is_none_or(is_over)
     }
 
     /// When a pause ends.
     pub(super) fn resumes_at(&self) -> Option<Tick> {
-        if self.pending.is_empty() { None } else { self.paused_until }
+        if !self.pending.is_empty() {
+            return self.paused_until;
+        }
+        let first = self.resting.iter().map(|(until, _)| *until).min();
+        first.map(|first| self.paused_until.map_or(first, |paused| paused.max(first)))
     }
 
     /// Sockets that accept.
     pub(super) fn count(&self) -> usize {
-        self.sockets.iter().flatten().count()
+        self.count
     }
 
     /// Uses the listeners of a new snapshot from now on. A socket belongs to the listener that has
@@ -163,7 +228,14 @@ impl<K: Kernel> Listening<K> {
     pub(super) fn take_up(&mut self, snapshot: &Snapshot, kernel: &mut K) {
         for socket in self.sockets.iter_mut().flatten() {
             if let Some(listener) = snapshot.listener_on(&socket.bound.address) {
+                let errno = socket.errno;
+                if errno != 0 {
+                    socket.note_errno(0, self.worker);
+                }
                 let before = std::mem::replace(&mut socket.listener, Arc::clone(listener));
+                if errno != 0 {
+                    socket.note_errno(errno, self.worker);
+                }
                 let [gate, before] =
                     [listener, &before].map(|it| it.gate.as_ref().map(Arc::as_ptr));
                 if self.keeps_gates && gate != before {
@@ -196,9 +268,9 @@ impl<K: Kernel> Listening<K> {
     /// No connection waits on this socket any more.
     pub(super) fn is_drained(&mut self, position: usize) {
         if let Some(Some(socket)) = self.sockets.get_mut(position)
-            && socket.pending
+            && socket.wants == Wants::Accept
         {
-            socket.pending = false;
+            socket.wants = Wants::Nothing;
             self.pending.retain(|other| *other != position);
         }
     }
@@ -210,7 +282,8 @@ impl<K: Kernel> Listening<K> {
 
     /// Adds a socket and returns its position.
     pub(super) fn add(&mut self, listener: Arc<Listener>, bound: Bound<K>) -> usize {
-        let added = Some(Accepting { listener, bound, pending: false });
+        let added = Some(Accepting { listener, bound, wants: Wants::Nothing, errno: 0 });
+        self.count += 1;
         let position = self.free.pop().unwrap_or(self.sockets.len());
         match self.sockets.get_mut(position) {
             Some(slot) => *slot = added,
@@ -226,7 +299,12 @@ impl<K: Kernel> Listening<K> {
             kernel.unwatch_listening(&socket.bound.socket);
         }
         self.is_drained(position);
-        if self.sockets.get_mut(position).and_then(Option::take).is_some() {
+        self.resting.retain(|(_, other)| *other != position);
+        if let Some(mut closed) = self.sockets.get_mut(position).and_then(Option::take) {
+            if closed.errno != 0 {
+                closed.note_errno(0, self.worker);
+            }
+            self.count -= 1;
             self.free.push(position);
         }
     }
@@ -260,6 +338,21 @@ fn put_gate<K: Kernel>(socket: &Accepting<K>, kernel: &mut K) {
     let put = kernel.put_gate(&bound.socket, listener.gate.as_deref());
     if let (Err(error), Some(gate)) = (put, &listener.gate) {
         gate.note_trouble(&error);
+    }
+}
+
+impl<K: Kernel> Accepting<K> {
+    /// Counts an attempt to accept that failed, or with 0 that there was one which did not.
+    #[cold]
+    fn note_errno(&mut self, errno: i32, worker: usize) {
+        let counters = self.listener.state.counters(worker);
+        if errno != 0 {
+            counters.accept_errors.add(1);
+            counters.accept_errno.set(errno.unsigned_abs().into());
+        }
+        let others = counters.accept_failing.value() - u64::from(self.errno != 0);
+        counters.accept_failing.set(others + u64::from(errno != 0));
+        self.errno = errno;
     }
 }
 

@@ -31,6 +31,7 @@ pub mod linux;
 mod listening;
 mod look;
 mod looking;
+mod make_room;
 pub mod ready_queue;
 pub mod session;
 mod sessions;

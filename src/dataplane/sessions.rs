@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use mio::Token;
+
 use crate::policy::admit::limiter::OpenSessions;
 use crate::shared::{
     Callable, CloseReason, ConnectFailure, Listener, Pool, RefuseReason, Snapshot,
@@ -14,6 +16,7 @@ use super::desk::Desk;
 use super::kernel::Kernel;
 use super::life::next::{Next, Refusal};
 use super::life::{admission, arrive, connect, cut, end, greet, line, moving, read, refuse};
+use super::make_room::ask_again;
 use super::ready_queue::Weight;
 use super::session::stage::{Due, Stage};
 use super::session::{Place, Session, Times};
@@ -285,7 +288,7 @@ impl<K: Kernel> Sessions<K> {
             if !Arc::ptr_eq(&first.worker, &mine) {
                 return first.worker.call();
             }
-            let token = usize::try_from(first.token).map_or(mio::Token(usize::MAX), mio::Token);
+            let token = usize::try_from(first.token).map_or(Token(usize::MAX), Token);
             let found = match Addressed::of(token) {
                 Addressed::Session(key, _) => self.offer_place(key, first.number),
                 _ => None,
@@ -347,7 +350,7 @@ const NO_DESCRIPTOR: Next = Next::Refuse(RefuseReason::Descriptors);
 fn is_heard<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
     if !session.is_watched {
         let token = Addressed::Session(session.key, Side::Client).token();
-        session.is_watched = desk.kernel.register(&session.client_socket, token).is_ok();
+        session.is_watched = is_registered(&session.client_socket, token, desk);
     }
     session.is_watched
 }
@@ -356,10 +359,14 @@ fn is_heard<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
 fn is_watched<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> bool {
     let token = Addressed::Session(session.key, Side::Backend).token();
     is_heard(session, desk)
-        && session
-            .backend_socket
-            .as_ref()
-            .is_none_or(|socket| desk.kernel.register(socket, token).is_ok())
+        && session.backend_socket.as_ref().is_none_or(|socket| is_registered(socket, token, desk))
+}
+
+/// Registers a socket; false when the kernel refuses although all has given way that may.
+fn is_registered<K: Kernel>(socket: &K::Socket, token: Token, desk: &mut Desk<K>) -> bool {
+    let first = desk.kernel.register(socket, token);
+    let again = |error| ask_again(desk, error, |kernel| kernel.register(socket, token));
+    first.or_else(again).is_ok()
 }
 
 /// Something happened to a session that moves no bytes yet.

@@ -6,6 +6,7 @@
 //! longer news. Nothing here knows the kernel: see [`wire`].
 
 pub mod pacing;
+mod path_choice;
 pub mod port;
 pub mod relay;
 pub mod wire;
@@ -134,11 +135,11 @@ impl<P: Holds> Stream<P> {
         if port == before && self.is_held_back(side) { News::OnlyMore } else { News::Some }
     }
 
-    /// Whether what one side sent waits for the other to take it, with more behind it.
+    /// Whether one side has more than the other takes now.
     fn is_held_back(&self, from: Side) -> bool {
         self.port(from).contains(Port::READABLE)
             && !self.port(from.other()).contains(Port::WRITABLE)
-            && self.held(from) > 0
+            && (self.held(from) > 0 || self.relay(from).is_open())
     }
 
     /// Whether any side is muted.

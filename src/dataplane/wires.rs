@@ -69,4 +69,16 @@ impl<K: Kernel> Wire for Wires<'_, K> {
     fn return_pipe(&mut self, pipe: K::Pipe) {
         self.kernel.return_pipe(pipe);
     }
+
+    fn runs_short_of(&self, pipe: &K::Pipe) -> bool {
+        self.kernel.runs_short_of(pipe)
+    }
+
+    fn room(&mut self, to: Side) -> usize {
+        self.kernel.room(self.socket(to))
+    }
+
+    fn unload(&mut self, pipe: &mut K::Pipe) -> io::Result<Box<[u8]>> {
+        self.kernel.unload(pipe)
+    }
 }

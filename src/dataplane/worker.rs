@@ -29,6 +29,7 @@ use super::life::next::Refusal;
 use super::life::{admission, arrive, refuse};
 use super::listening::{Accepted, Bound, Listening};
 use super::looking;
+use super::make_room::{ask_again, make_room};
 use super::session::Session;
 use super::sessions::Sessions;
 use super::slots::{Addressed, SlotKey, Slots};
@@ -39,8 +40,11 @@ use super::stream::Readiness;
 const ACCEPTS_PER_TURN: usize = 4;
 /// Connections taken from a socket before it is closed; the longest accept queue there is.
 const QUEUE_MAX: usize = 65_535;
-/// How long accepting pauses when the process is out of descriptors or memory.
+/// How long accepting pauses when the process is out of descriptors or memory, and how long a
+/// socket from which accept(2) fails is left alone.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Commands obeyed in one turn. A reload that adds thousands of addresses sends one for each.
+const COMMANDS_PER_TURN: usize = 64;
 
 /// Whether to go on accepting from a socket.
 enum AcceptOutcome {
@@ -50,6 +54,8 @@ enum AcceptOutcome {
     Empty,
     /// Out of descriptors or memory.
     Exhausted,
+    /// It will fail again, if it is not left alone for a while.
+    Fails,
 }
 
 /// One data-plane worker over its kernel.
@@ -73,7 +79,7 @@ impl<K: Kernel> Worker<K> {
     /// # Errors
     /// When there is no descriptor to hold back.
     pub fn new(setup: WorkerSetup, mut kernel: K, inbox: Inbox<K>, now: Tick) -> io::Result<Self> {
-        let listening = Listening::new(&mut kernel, setup.number == 0)?;
+        let listening = Listening::new(&setup, &mut kernel)?;
         let bell = Arc::new(Bell::new(inbox.waker));
         let desk = Desk::new(kernel, setup, bell, now);
         Ok(Self {
@@ -140,7 +146,7 @@ impl<K: Kernel> Worker<K> {
     /// How long a poll may sleep: not at all while work is left over, `None` until an event.
     pub fn patience(&self, now: Tick) -> Option<Duration> {
         let desk = &self.sessions.desk;
-        if !desk.ready.is_empty() || self.listening.has_pending(now) {
+        if self.woken || !desk.ready.is_empty() || self.listening.has_pending(now) {
             return Some(Duration::ZERO);
         }
         let mut next = earlier(desk.timers.next_due(), self.listening.resumes_at());
@@ -186,13 +192,15 @@ impl<K: Kernel> Worker<K> {
         if self.sessions.desk.bell.has_rung() {
             self.sessions.serve_lines();
         }
-        while let Ok(command) = self.commands.try_recv() {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.commands.try_recv() else { return ControlFlow::Continue(()) };
             let is_of_control = !matches!(command, Command::Take(_));
             self.obey(command)?;
             if is_of_control {
                 self.state().obeyed.add(1);
             }
         }
+        self.woken = true;
         ControlFlow::Continue(())
     }
 
@@ -283,11 +291,13 @@ impl<K: Kernel> Worker<K> {
             return self.close_listening(|its| *its == address);
         };
         let position = self.listening.add(listener, bound);
-        let kernel = &mut self.sessions.desk.kernel;
-        if self.listening.watch(position, kernel).is_err() {
+        let desk = &mut self.sessions.desk;
+        let mut watch = |kernel: &mut K| self.listening.watch(position, kernel);
+        let watched = watch(&mut desk.kernel);
+        if watched.or_else(|error| ask_again(desk, error, watch)).is_err() {
             // Without an epoll entry this queue would never be served; better that the kernel
             // gives its share to the other workers.
-            self.listening.close(position, kernel);
+            self.listening.close(position, &mut desk.kernel);
         }
         self.state().listening.set(self.listening.count() as u64);
     }
@@ -312,14 +322,15 @@ impl<K: Kernel> Worker<K> {
 
     /// Accepts a few connections from every socket on which some wait.
     fn accept_pending(&mut self) {
-        if !self.listening.has_pending(self.sessions.desk.now) {
+        let now = self.sessions.desk.now;
+        if !self.listening.has_pending(now) {
             return;
         }
-        self.listening.paused_until = None;
+        self.listening.resume(now);
         let mut turn = 0;
         while let Some(position) = self.listening.pending_at(turn) {
             if self.accept_batch(position).is_err() {
-                self.listening.paused_until = Some(self.sessions.desk.now.after(PAUSE));
+                self.listening.paused_until = Some(now.after(PAUSE));
                 return;
             }
             // One whose queue is empty has left its place to the next.
@@ -337,6 +348,10 @@ impl<K: Kernel> Worker<K> {
                     return Ok(());
                 }
                 AcceptOutcome::Exhausted => return Err(()),
+                AcceptOutcome::Fails => {
+                    self.listening.rest(position, self.sessions.desk.now.after(PAUSE));
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -363,8 +378,9 @@ impl<K: Kernel> Worker<K> {
             }
             Accepted::Gone => AcceptOutcome::GoesOn,
             Accepted::Empty => AcceptOutcome::Empty,
+            Accepted::Exhausted if make_room(desk) => AcceptOutcome::GoesOn,
             Accepted::Exhausted => self.shed(position, listener),
-            Accepted::Failed => AcceptOutcome::Exhausted,
+            Accepted::Failed => AcceptOutcome::Fails,
         }
     }
 
@@ -372,8 +388,6 @@ impl<K: Kernel> Worker<K> {
     #[cold]
     fn shed(&mut self, position: usize, listener: &Arc<Listener>) -> AcceptOutcome {
         let desk = &mut self.sessions.desk;
-        desk.kernel.close_idle_pipes();
-        room::give_way(desk);
         let shed = self.listening.shed(position, &mut desk.kernel);
         let Some((socket, client)) = shed else { return AcceptOutcome::Exhausted };
         listener.state.counters(desk.books.number).accepted.add(1);

@@ -179,7 +179,8 @@ mod tests {
     use crate::policy::nat64::Nat64;
     use crate::policy::session_terms::PoolTerms;
     use crate::shared::{
-        Address, Balance, Gauge, Generation, Group, HashPlan, PoolId, PoolState, SpliceMode, Tally,
+        Address, Balance, Gauge, Generation, Group, HashPlan, ListenerIndex, PoolId, PoolState,
+        SpliceMode, Tally,
     };
 
     fn backend(id: u32, state: &Arc<BackendState>, backup: bool) -> Arc<Backend> {
@@ -236,6 +237,7 @@ mod tests {
             generation: Generation(1),
             listeners: Vec::new(),
             open: Vec::new(),
+            by_address: ListenerIndex::default(),
             pools: vec![Some(Arc::new(pool))],
             backends: members.into_iter().map(Some).collect(),
             sources: Vec::new(),

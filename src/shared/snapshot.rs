@@ -28,6 +28,7 @@ use super::bans::Bans;
 use super::gate::{Gate, Refusing};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::leave::Leave;
+use super::listener_index::ListenerIndex;
 use super::pick::Obstacle;
 use super::source::{Source, SourceRule, Sources};
 use super::stats::{Gauge, LimitState, ListenerState};
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub listeners: Vec<Option<Arc<Listener>>>,
     /// Listeners of the configuration, in its order.
     pub open: Vec<ListenerId>,
+    /// Their addresses.
+    pub by_address: ListenerIndex,
     /// Pools of the configuration.
     pub pools: Vec<Option<Arc<Pool>>>,
     /// Backends, those that are gone but may still have sessions too.
@@ -71,6 +74,7 @@ impl Snapshot {
             generation: Generation(0),
             listeners: Vec::new(),
             open: Vec::new(),
+            by_address: ListenerIndex::default(),
             pools: Vec::new(),
             backends: Vec::new(),
             sources: Vec::new(),
@@ -106,12 +110,17 @@ impl Snapshot {
     #[must_use]
     pub fn serving_listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
         let listener = self.listener(id)?;
-        if self.open.contains(&id) {
-            return Some(listener);
-        }
-        let mut addresses = listener.addresses.iter().flat_map(AddressRange::addresses);
-        let serving = addresses.find_map(|address| self.listener_on(&address));
-        Some(serving.unwrap_or(listener))
+        // One of the configuration has its own addresses.
+        let mut ranges = listener.addresses.iter();
+        let serving = ranges.find_map(|range| self.by_address.first_of(range));
+        Some(serving.and_then(|id| self.listener(id)).unwrap_or(listener))
+    }
+
+    /// Whether a listener is one of the configuration, and accepts.
+    #[must_use]
+    pub fn is_open(&self, listener: &Listener) -> bool {
+        let first = listener.addresses.first();
+        first.and_then(|first| self.by_address.first_of(first)) == Some(listener.id)
     }
 
     /// Listeners of the configuration, in its order.
@@ -122,8 +131,7 @@ impl Snapshot {
     /// The listener of the configuration that accepts on this address.
     #[must_use]
     pub fn listener_on(&self, address: &Address) -> Option<&Arc<Listener>> {
-        self.open_listeners()
-            .find(|listener| listener.addresses.iter().any(|range| range.contains(address)))
+        self.listener(self.by_address.on(address)?)
     }
 }
 

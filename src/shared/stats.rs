@@ -189,6 +189,12 @@ impl LimitDecision {
 pub struct ListenerCounters {
     /// Accepted connections, refused ones too.
     pub accepted: Counter,
+    /// Attempts to accept that failed for a reason of the socket's own.
+    pub accept_errors: Counter,
+    /// Sockets of which the latest attempt was one of these.
+    pub accept_failing: Counter,
+    /// The reason of the latest of them, as errno(3) has it.
+    pub accept_errno: Counter,
     /// By [`RefuseReason::index`].
     pub refused: [Counter; RefuseReason::ALL.len()],
     /// Refusals that were held, by [`HeldOutcome::index`].
@@ -396,6 +402,8 @@ pub struct WorkerState {
     pub handed_over: Counter,
     /// Refused connections held now, to be answered or kept waiting.
     pub refusals_held: Counter,
+    /// Attempts to accept that failed for a reason of their socket's own.
+    pub accept_errors: Counter,
     /// Commands of the control plane that it has obeyed.
     pub obeyed: Counter,
     /// The generation this worker has taken up; older ones are no longer used by it.

@@ -22,6 +22,8 @@ pub mod memory;
 pub mod multipath;
 /// What this process is allowed and how large the host is.
 pub mod process;
+/// How much a socket would take.
+pub mod room;
 /// Bytes for another process that can change no more.
 pub mod sealed;
 /// Listening sockets, outgoing connections and what is done to them.

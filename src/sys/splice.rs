@@ -5,7 +5,7 @@
 //! socket buffer fragment of any size, so a pipe may be full at a fraction of its nominal bytes.
 //! Never `SPLICE_F_MORE`: it corks the target for up to 200 ms. See splice(2), pipe(7).
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -79,6 +79,26 @@ impl Pipe {
         Ok(moved)
     }
 
+    /// Reads everything that the pipe holds.
+    ///
+    /// # Errors
+    /// As read(2). A pipe gives at once what it holds (pipe(7)): `UnexpectedEof` would be less than
+    /// was filled in.
+    pub fn unload(&mut self) -> io::Result<Box<[u8]>> {
+        let mut bytes = vec![0; self.held].into_boxed_slice();
+        let mut rest = &mut *bytes;
+        while !rest.is_empty() {
+            let read =
+                match rustix::io::retry_on_intr(|| rustix::io::read(&self.reader, &mut *rest))? {
+                    0 => return Err(ErrorKind::UnexpectedEof.into()),
+                    read => read,
+                };
+            self.held -= read;
+            rest = rest.get_mut(read..).unwrap_or_default();
+        }
+        Ok(bytes)
+    }
+
     /// Moves bytes out of the pipe into `target`'s send buffer; returns how many went.
     ///
     /// # Errors
@@ -107,7 +127,7 @@ mod tests {
         let mut pipe = Pipe::new(Capacity::Narrow).unwrap();
         assert_eq!(
             pipe.fill(inside.as_fd(), 9).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock,
+            ErrorKind::WouldBlock,
             "an empty pipe and an empty socket"
         );
         client.write_all(b"splice me").unwrap();
@@ -122,5 +142,28 @@ mod tests {
         assert_eq!(&got, b"splice me");
         drop(client);
         assert_eq!(pipe.fill(inside.as_fd(), 1).unwrap(), 0, "end of stream");
+    }
+
+    // If this fails, a direction that gives its pipe back loses or repeats bytes.
+    #[test]
+    fn a_pipe_is_unloaded_to_the_last_byte() {
+        let (mut client, inside) = UnixStream::pair().unwrap();
+        let (outside, _backend) = UnixStream::pair().unwrap();
+        let mut pipe = Pipe::new(Capacity::Narrow).unwrap();
+        let sent: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+        let sender = std::thread::spawn({
+            let sent = sent.clone();
+            move || client.write_all(&sent).unwrap()
+        });
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            let filled = pipe.fill(inside.as_fd(), usize::MAX).unwrap();
+            got.extend(pipe.unload().unwrap());
+            assert_eq!((pipe.held(), filled > 0), (0, true));
+        }
+        assert!(got == sent, "other bytes than were sent");
+        assert!(pipe.unload().unwrap().is_empty());
+        sender.join().unwrap();
+        assert_eq!(pipe.drain(outside.as_fd()).unwrap(), 0, "nothing is left");
     }
 }

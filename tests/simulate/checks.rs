@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::session::Session;
 use evenkeel::dataplane::session::stage::{Bounds, Stage};
+use evenkeel::dataplane::slots::SlotKey;
 use evenkeel::dataplane::stream::wire::Side;
 use evenkeel::shared::CloseReason;
 
@@ -246,6 +247,23 @@ impl<'a> Look<'a> {
             let late = self.network.now.since(due);
             self.problems.push(format!("{what} {late:?} too long: {:?}", self.session.stream()));
         }
+    }
+}
+
+/// A pipe is out only while a direction holds bytes, and no more than half of the pipes stay with
+/// directions that wait.
+pub(crate) fn check_pipes<'a>(
+    network: &mut Network,
+    sessions: impl Iterator<Item = (SlotKey, &'a Session<Scripted>)>,
+) {
+    let held = sessions.flat_map(|(_, session)| SIDES.map(|from| session.stream().held(from)));
+    let holding = held.filter(|bytes| *bytes > 0).count();
+    let lent = network.pipes.lent;
+    if lent > holding {
+        network.problem(format!("{lent} pipes are out, {holding} sides hold bytes"));
+    }
+    if network.pipes.is_over_half() {
+        network.problem(format!("{lent} pipes stay with directions that wait"));
     }
 }
 

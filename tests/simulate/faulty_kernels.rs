@@ -15,3 +15,12 @@ fn a_dirty_pipe_is_lent_again() {
     };
     assert!(problems.iter().any(is_known), "{seed}: {problems:#?}");
 }
+
+// If this fails, the simulation would pass directions that wait and keep all pipes for it.
+#[test]
+fn pipes_never_run_short() {
+    let mut bench = Bench { never_runs_short: true, ..Bench::default() };
+    let (seed, problems) = search(&mut bench, 1, 20_000).unwrap();
+    let is_known = |problem: &String| problem.contains("stay with directions that wait");
+    assert!(problems.iter().any(is_known), "{seed}: {problems:#?}");
+}

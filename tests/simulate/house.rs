@@ -20,7 +20,7 @@ use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Bans, Gate, Gauge, Generation,
     Group, HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId,
-    ListenerState, Pool, PoolId, PoolState, Refusing, Routing, Snapshot, Source, SourceRule,
+    ListenerIndex, ListenerState, Pool, PoolId, PoolState, Refusing, Routing, Snapshot, Source, SourceRule,
     Sources,
 };
 use ipnet::IpNet;
@@ -138,10 +138,13 @@ impl House {
         }
         let open = vec![ListenerId::new(listener as u32)];
         let open = if is(Change::ListenerRemoved) { Vec::new() } else { open };
+        let addresses = [self.address().into()];
+        let by_address = ListenerIndex::new(open.iter().map(|id| (*id, &addresses[..])));
         Arc::new(Snapshot {
             generation: Generation(1 + u64::from(change.is_some())),
             listeners,
             open,
+            by_address,
             pools,
             backends: backends.into_iter().map(Some).collect(),
             sources: self.sources.clone(),

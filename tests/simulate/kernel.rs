@@ -86,7 +86,12 @@ impl Drop for ListeningHandle {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.borrow_mut().give_descriptor_back();
+        let mut network = self.0.borrow_mut();
+        network.give_descriptors_back(1);
+        // It is spent on a client that is turned away.
+        if network.pipes.has_idle() {
+            network.problem("a client is turned away while pipes are idle".into());
+        }
     }
 }
 
@@ -292,7 +297,9 @@ impl Kernel for Scripted {
     }
 
     fn register(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
-        self.network.borrow_mut().register(socket.id, self.at(token), Interest::All);
+        let mut network = self.network.borrow_mut();
+        network.epoll_entry()?;
+        network.register(socket.id, self.at(token), Interest::All);
         Ok(())
     }
 
@@ -368,22 +375,54 @@ impl Kernel for Scripted {
 
     fn lend_pipe(&mut self) -> Option<Pipe> {
         let network = &mut *self.network.borrow_mut();
-        network.pipes.lend(&mut network.random)
+        network.pipes.lend(&mut network.random, &mut network.descriptors)
     }
 
     fn return_pipe(&mut self, pipe: Pipe) {
         let mut network = self.network.borrow_mut();
-        if !network.pipes.take_back(pipe) {
-            network.problem("a pipe came back that was never lent".into());
+        match network.pipes.take_back(pipe) {
+            Some(freed) => network.give_descriptors_back(freed),
+            None => network.problem("a pipe came back that was never lent".into()),
         }
+    }
+
+    fn runs_short_of(&self, _: &Pipe) -> bool {
+        self.network.borrow().pipes.runs_short()
+    }
+
+    fn room(&mut self, to: &Handle) -> usize {
+        let mut network = self.network.borrow_mut();
+        // The kernel estimates, and may be short of memory itself.
+        let factor = [1, 1, 2, 1000][network.random.usize(..4)];
+        let least = [0, 1, 20_000][network.random.usize(..3)];
+        let socket = network.socket(to);
+        let has_little = socket.room() <= least && socket.buffered > 0 && !socket.reset;
+        socket.no_space |= has_little;
+        if has_little { 0 } else { socket.room().max(1) as usize * factor }
+    }
+
+    fn unload(&mut self, pipe: &mut Pipe) -> io::Result<Box<[u8]>> {
+        let mut network = self.network.borrow_mut();
+        let mut bytes = vec![0; pipe.held()];
+        let mut rest = &mut bytes[..];
+        for Batch { from, start, count } in pipe.batches.drain(..) {
+            let (head, tail) = rest.split_at_mut(count as usize);
+            network.sockets[from].speech.copy_to(start, head);
+            rest = tail;
+        }
+        network.unloaded += 1;
+        Ok(bytes.into())
     }
 
     fn pipes_lent(&self) -> usize {
         self.network.borrow().pipes.lent
     }
 
-    fn close_idle_pipes(&mut self) {
-        self.network.borrow_mut().pipes.close_idle();
+    fn close_idle_pipes(&mut self) -> usize {
+        let mut network = self.network.borrow_mut();
+        let closed = network.pipes.close_idle();
+        network.give_descriptors_back(2 * closed);
+        closed
     }
 
     fn time_of_day(&self) -> SystemTime {

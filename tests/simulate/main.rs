@@ -50,7 +50,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 52] = [
+const REACHED: [(&str, u64); 55] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -62,6 +62,8 @@ const REACHED: [(&str, u64); 52] = [
     ("Drain", 1000),
     ("lingered", 250),
     ("spliced", 2500),
+    ("a pipe is given back unsent", 300),
+    ("a socket cannot accept", 300),
     ("refused Limit", 150),
     ("refused Concurrent", 120),
     ("refused ListenerRate", 300),

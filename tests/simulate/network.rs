@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::slots::Addressed;
@@ -13,6 +14,9 @@ use mio::Token;
 use super::pipe::Pipes;
 use super::socket::{Attempt, Socket, SocketId};
 
+/// For how long a worker leaves a socket alone that cannot accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// A listening socket.
 #[derive(Debug, Default)]
 pub(crate) struct Listening {
@@ -21,6 +25,11 @@ pub(crate) struct Listening {
     token: Option<Token>,
     edge: bool,
     pub(crate) closed: bool,
+    /// Until when accept(2) fails, and when it last did.
+    fails_until: Tick,
+    failed_at: Tick,
+    /// It was not left alone, which is right only before it is closed.
+    asked_early: bool,
 }
 
 /// How connection attempts begin.
@@ -47,8 +56,12 @@ pub(crate) struct Network {
     pub(crate) descriptors: usize,
     /// Times that no descriptor was left.
     pub(crate) shortages: u64,
+    /// Times that a listening socket began to fail.
+    pub(crate) accept_errors: u64,
     /// Connections that were gone when they were accepted.
     pub(crate) aborted: u64,
+    /// Pipes that directions gave back although they had to wait.
+    pub(crate) unloaded: u64,
     /// Sockets that the worker has closed.
     closings: u64,
     pub(crate) problems: Vec<String>,
@@ -71,7 +84,9 @@ impl Network {
             dialing: Dialing::default(),
             descriptors: usize::MAX,
             shortages: 0,
+            accept_errors: 0,
             aborted: 0,
+            unloaded: 0,
             closings: 0,
             problems: Vec::new(),
             traces: false,
@@ -108,8 +123,18 @@ impl Network {
         }
     }
 
-    pub(crate) fn give_descriptor_back(&mut self) {
-        self.descriptors = self.descriptors.saturating_add(1);
+    pub(crate) fn give_descriptors_back(&mut self, count: usize) {
+        self.descriptors = self.descriptors.saturating_add(count);
+    }
+
+    /// Takes memory for an entry of an epoll instance, which a host that is short of descriptors
+    /// may be short of as well.
+    pub(crate) fn epoll_entry(&mut self) -> io::Result<()> {
+        if self.descriptors < usize::MAX / 2 && self.one_in(16) {
+            self.shortages += 1;
+            return Err(rustix::io::Errno::NOMEM.into());
+        }
+        Ok(())
     }
 
     /// A client connects: it waits in the accept queue.
@@ -125,6 +150,7 @@ impl Network {
         if self.one_in(64) {
             return Err(rustix::io::Errno::INTR.into());
         }
+        self.accept_error(listening)?;
         let Some(&first) = self.listening[listening].queue.front() else {
             return Err(ErrorKind::WouldBlock.into());
         };
@@ -132,12 +158,29 @@ impl Network {
         self.listening[listening].queue.pop_front();
         if self.sockets[first].reset && self.random.bool() {
             // Linux hands out one that was reset meanwhile; others say so.
-            self.give_descriptor_back();
+            self.give_descriptors_back(1);
             self.sockets[first].closed = true;
             self.aborted += 1;
             return Err(rustix::io::Errno::CONNABORTED.into());
         }
         Ok(first)
+    }
+
+    /// An error of the socket itself, which lasts for a while. To ask again at once would spin.
+    fn accept_error(&mut self, listening: usize) -> io::Result<()> {
+        let (now, begins) = (self.now, self.one_in(128));
+        let lasts = Duration::from_millis(self.random.u64(1..400));
+        let its = &mut self.listening[listening];
+        if begins && its.fails_until <= now {
+            its.fails_until = now.after(lasts);
+            self.accept_errors += 1;
+        } else if its.fails_until <= now {
+            return Ok(());
+        } else if its.failed_at.after(ACCEPT_PAUSE) > now {
+            its.asked_early = true;
+        }
+        its.failed_at = now;
+        Err(rustix::io::Errno::INVAL.into())
     }
 
     pub(crate) fn listen(&mut self, listening: usize, token: Token) {
@@ -150,7 +193,8 @@ impl Network {
         closing.closed = true;
         let left = std::mem::take(&mut closing.queue);
         // A close resets the clients that wait. With no descriptor left there is no other way.
-        if !left.is_empty() && self.shortages == 0 {
+        let fails = closing.fails_until > self.now;
+        if !left.is_empty() && self.shortages == 0 && !fails {
             self.problem(format!("{} clients in the accept queue are reset", left.len()));
         }
         for client in left {
@@ -163,7 +207,7 @@ impl Network {
         self.descriptor()?;
         let Dialing { is_unix, fails_at_once, greeting } = self.dialing;
         if fails_at_once > 0 && self.one_in(fails_at_once) {
-            self.give_descriptor_back();
+            self.give_descriptors_back(1);
             // Of Unix sockets `WouldBlock` is a full accept queue.
             let errors = [ErrorKind::ConnectionRefused, ErrorKind::AddrNotAvailable];
             let chosen = errors[self.random.usize(..2)];
@@ -186,7 +230,7 @@ impl Network {
     }
 
     pub(crate) fn close(&mut self, id: SocketId) {
-        self.give_descriptor_back();
+        self.give_descriptors_back(1);
         self.closings += 1;
         let socket = &mut self.sockets[id];
         socket.closed = true;
@@ -216,11 +260,15 @@ impl Network {
         let late = self.late.extract_if(.., |(number, ..)| *number == worker);
         let mut events: Vec<(Token, Readiness)> = late.map(|(_, token, it)| (token, it)).collect();
         let listening = &mut self.listening[worker];
+        let is_spun = std::mem::take(&mut listening.asked_early) && !listening.closed;
         if let Some(token) = listening.token.filter(|_| listening.edge && !listening.closed)
             && self.random.u8(..4) != 0
         {
             listening.edge = false;
             events.push((token, Readiness { readable: true, ..Readiness::default() }));
+        }
+        if is_spun {
+            self.problem("a socket that cannot accept is not left alone".into());
         }
         for id in 0..self.sockets.len() {
             if self.sockets[id].registered.is_none_or(|(entry, _)| entry.worker != worker) {

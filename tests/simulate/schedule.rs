@@ -41,6 +41,8 @@ pub(crate) struct Bench {
     pub(crate) traces: bool,
     /// A pipe that holds bytes is lent again: a fault to be found.
     pub(crate) lends_dirty_pipes: bool,
+    /// Directions that wait are never told that pipes run short: a fault to be found.
+    pub(crate) never_runs_short: bool,
     /// What the schedules came to, and how often: it shows that they get everywhere.
     pub(crate) reached: BTreeMap<String, u64>,
 }
@@ -96,6 +98,7 @@ impl Bench {
         let mut network = Network::new(seed);
         network.traces = self.traces;
         network.pipes.keeps_dirty = self.lends_dirty_pipes;
+        network.pipes.never_short = self.never_runs_short;
         let mut run = Run::new(network);
         let problems = run.play();
         for kind in run.reached {
@@ -534,14 +537,7 @@ impl Run {
                 network.problem(format!("never its turn, or busy with nothing: {session:?}"));
             }
         }
-        let sessions = self.workers.iter().flat_map(|seat| seat.worker.sessions());
-        let holding: usize = sessions
-            .map(|(_, it)| checks::SIDES.iter().filter(|from| it.stream().held(**from) > 0).count())
-            .sum();
-        if network.pipes.lent > holding {
-            let lent = network.pipes.lent;
-            network.problem(format!("{lent} pipes are out, {holding} sides hold bytes"));
-        }
+        checks::check_pipes(network, self.workers.iter().flat_map(|seat| seat.worker.sessions()));
         checks::check_corks(network);
     }
 
@@ -625,7 +621,16 @@ impl Run {
     /// At the end nothing is left anywhere, and everything was counted once.
     fn finish(&mut self) {
         let mut problems = self.house.places_left();
-        let lent = self.network.borrow().pipes.lent;
+        let lent = {
+            let network = self.network.borrow();
+            let reached = [
+                ("a pipe is given back unsent", network.unloaded),
+                ("a socket cannot accept", network.accept_errors),
+            ];
+            let reached = reached.into_iter().filter(|(_, count)| *count > 0);
+            self.reached.extend(reached.map(|(what, _)| what.to_owned()));
+            network.pipes.lent
+        };
         if lent != 0 || self.workers.iter().any(Seat::has_sessions) {
             problems.push(format!("{lent} pipes never came back"));
         }

@@ -43,6 +43,11 @@ enum Mode {
         #[arg(long)]
         connections: usize,
     },
+    /// Asks for long replies and reads none of them until standard input ends.
+    Stall {
+        #[arg(long)]
+        connections: usize,
+    },
     /// Sends small requests at a fixed rate, whether or not replies come.
     Open {
         #[arg(long)]
@@ -108,6 +113,7 @@ fn main() -> io::Result<()> {
     let result = match mode {
         Mode::Wait => hold::wait(address)?,
         Mode::Hold { connections } => hold::hold(address, connections)?,
+        Mode::Stall { connections } => hold::stall(address, connections)?,
         Mode::Open { connections, rate, seconds } => {
             open::run(address, connections, rate, Duration::from_secs(seconds))?
         }

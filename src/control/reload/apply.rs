@@ -12,6 +12,7 @@ use crate::control::reload::publish::{drop_when_unused, follow, put_in_force};
 use crate::dataplane::Command;
 use crate::shared::Address;
 use crate::sys::accepting::AcceptingSocket;
+use crate::sys::socket::ListenOptions;
 
 /// Changes that the log names one by one, and warnings.
 const LOGGED_MAX: usize = 20;
@@ -129,10 +130,16 @@ pub(crate) fn hand_over(plane: &Plane, opened: Vec<OpenedSockets>) {
 
 /// Gives the workers the options that changed.
 pub(crate) fn retune(plane: &Plane, retuned: &[BoundAddress]) {
-    for alike in retuned.chunk_by(|one, other| one.options == other.options) {
-        let Some(options) = alike.first().map(|kept| kept.options) else { continue };
-        let addresses = alike.iter().map(|kept| kept.real.clone());
-        let addresses: Arc<HashSet<Address>> = Arc::new(addresses.collect());
+    // A worker looks through its sockets once for each command.
+    let mut alike: Vec<(ListenOptions, HashSet<Address>)> = Vec::new();
+    for BoundAddress { real, options, .. } in retuned {
+        match alike.iter_mut().find(|(known, _)| known == options) {
+            Some((_, addresses)) => _ = addresses.insert(real.clone()),
+            None => alike.push((*options, HashSet::from([real.clone()]))),
+        }
+    }
+    for (options, addresses) in alike {
+        let addresses = Arc::new(addresses);
         plane.workers.tell(|| Command::Retune { addresses: Arc::clone(&addresses), options });
     }
 }

@@ -21,8 +21,8 @@ use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::nat64::Nat64;
 use crate::shared::{
     AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Generation, HashPlan,
-    Listener, ListenerId, ListenerState, Pool, PoolId, PoolState, RefusalText, Routing, Snapshot,
-    Source, SourceRule, Sources,
+    Listener, ListenerId, ListenerIndex, ListenerState, Pool, PoolId, PoolState, RefusalText,
+    Routing, Snapshot, Source, SourceRule, Sources,
 };
 
 /// Makes the snapshot that follows `inputs.previous`.
@@ -49,12 +49,14 @@ pub(crate) fn compile(config: &config::Config, inputs: &Inputs<'_>) -> Result<Sn
     };
     let pool_ids = builder.add_pools()?;
     let (listeners, open) = builder.listeners(&pool_ids);
+    let accepting = open.iter().zip(inputs.addresses).map(|(id, ranges)| (*id, &ranges[..]));
     let has_bandwidth = listeners
         .iter()
         .flatten()
         .any(|listener| listener.terms.bandwidth.iter().any(Option::is_some));
     Ok(Snapshot {
         generation: Generation(inputs.previous.generation.0 + 1),
+        by_address: ListenerIndex::new(accepting),
         listeners,
         open,
         pools: builder.pools,
@@ -322,7 +324,7 @@ impl Builder<'_> {
     fn listeners(&self, pools: &[PoolId]) -> (Vec<Option<Arc<Listener>>>, Vec<ListenerId>) {
         let previous = self.inputs.previous;
         let keep = |listener: &Arc<Listener>| {
-            previous.open.contains(&listener.id)
+            previous.is_open(listener)
                 || listener.state.active.value() > 0
                 || !all_past(self.inputs)
         };

@@ -9,6 +9,7 @@ use crate::control::reload::services::Services;
 use crate::control::start::signals::{SignalRequest, Signals};
 use crate::control::tell::notify::{self, Watchdog};
 use crate::control::upgrade::predecessor::{UpgradeOrder, upgrade};
+use crate::control::watch::accepting::AcceptWatch;
 
 /// How often `systemctl status` gets a new line.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ pub(super) async fn main_loop(
 ) -> LoopEnd {
     let plane = &services.plane;
     let mut watchdog = Watchdog::new(&plane.workers);
+    let mut accepting = AcceptWatch::default();
     let mut look = tokio::time::interval(Watchdog::interval());
     let mut status = tokio::time::interval(STATUS_INTERVAL);
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
@@ -58,7 +60,10 @@ pub(super) async fn main_loop(
         match task {
             LoopTask::Signal(SignalRequest::Stop) => return LoopEnd::Stop,
             LoopTask::Signal(request) => obey(services, request),
-            LoopTask::Look => watchdog.look(&plane.workers),
+            LoopTask::Look => {
+                watchdog.look(&plane.workers);
+                accepting.look(plane);
+            }
             // After a hand-over the other process tells it.
             LoopTask::Status if plane.phase() == ProcessPhase::Stopping => {}
             LoopTask::Status => notify::status(plane),

@@ -16,7 +16,7 @@ pub(crate) fn listeners(snapshot: &Snapshot) -> Vec<&Arc<Listener>> {
 /// Whether a listener accepts no more. No other listener has its name: compiling would have given a
 /// listener of that name its place.
 pub(crate) fn is_retired(listener: &Listener, snapshot: &Snapshot) -> bool {
-    !snapshot.open.contains(&listener.id)
+    !snapshot.is_open(listener)
 }
 
 /// Sessions of backends that are gone, by pool and name, unless a backend of the configuration is

@@ -1,6 +1,7 @@
 //! Observation of backends by probes and by real sessions, of their certificates, of source ports,
-//! and of clients that the kernel refuses.
+//! of clients that the kernel refuses, and of sockets that cannot accept.
 
+pub(crate) mod accepting;
 pub(crate) mod certificate;
 pub(crate) mod leave;
 pub(crate) mod outlier;

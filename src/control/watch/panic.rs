@@ -44,6 +44,8 @@ pub(super) fn decide(plane: &Plane, pool: &Pool) -> PoolChange {
 /// Logs a change, and has sessions leave that a panic, or the want of a primary, has brought where
 /// they are, as `on_down` and `on_up` say.
 pub(super) fn follow(plane: &Plane, pool: &Pool, change: &PoolChange) {
+    // A backend that can serve again is a place; the worker that is called finds out.
+    pool.state.line.place_is_free();
     match change.panicking {
         Some(true) => {
             let PoolHealth { healthy, total, .. } = change.health;

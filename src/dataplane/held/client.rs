@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::policy::admit::http_answer::{HttpAnswer, Moment};
 use crate::policy::first_bytes::request_start::{Progress, RequestHead};
-use crate::shared::{HeldOutcome, LimitAction, Listener, SessionRecord, Snapshot};
+use crate::shared::{HeldOutcome, Limit, LimitAction, Listener, SessionRecord, Snapshot};
 
 use crate::dataplane::clock::Tick;
 use crate::dataplane::kernel::Kernel;
@@ -265,11 +265,13 @@ impl<K: Kernel> HeldClient<K> {
 
     /// Whether a newer snapshot still has it wait.
     pub(super) fn is_to_wait(&self, snapshot: &Snapshot) -> bool {
-        let tarpits = |listener: &Arc<Listener>| {
-            Arc::ptr_eq(&listener.state, &self.listener.state)
-                && listener.limits.iter().any(|limit| limit.action == LimitAction::Tarpit)
-        };
-        snapshot.open_listeners().any(tarpits)
+        // Another listener may have the id by now.
+        let is_own = |it: &&Arc<Listener>| Arc::ptr_eq(&it.state, &self.listener.state);
+        let own = snapshot.listener(self.listener.id).filter(is_own);
+        own.is_some_and(|own| {
+            let tarpits = |limit: &Limit| limit.action == LimitAction::Tarpit;
+            snapshot.is_open(own) && own.limits.iter().any(tarpits)
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::dataplane::choose::picker::{Asking, PassedOver};
 use crate::dataplane::clock::Tick;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::{Dial, Kernel};
+use crate::dataplane::make_room::make_room;
 use crate::dataplane::session::Session;
 use crate::dataplane::session::first_bytes::Greeting;
 use crate::dataplane::session::stage::Stage;
@@ -116,9 +117,7 @@ pub(crate) fn attempt<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -
         session.place.backend = Some(backend);
         session.stage = Stage::Connecting { since: desk.now, greeting: None };
         let mut begun = dial(session, desk);
-        // A client that was refused gives way to one that was admitted.
-        if matches!(begun, Err(NotBegun::Exhausted)) && crate::dataplane::held::room::give_way(desk)
-        {
+        while matches!(begun, Err(NotBegun::Exhausted)) && make_room(desk) {
             begun = dial(session, desk);
         }
         match begun {

@@ -79,6 +79,11 @@ impl Port {
         port
     }
 
+    /// Whether an error of a write that goes on says EPIPE for a reset that was not heard of.
+    pub(super) fn hides_a_reset(self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::BrokenPipe && !self.contains(Self::FINISHED)
+    }
+
     /// Takes in why the socket failed.
     pub(super) fn note_error(&mut self, error: &io::Error) {
         if is_unanswered(error) {

@@ -7,20 +7,15 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::shared::{PathKind, SpliceMode};
+use crate::shared::SpliceMode;
 
 use super::pacing::Allowances;
+use super::path_choice::PathChoice;
 use super::port::{Port, Ports};
 use super::wire::{Holds, Side, Wire};
 
 /// Batches one direction may move before it lets others have their turn.
 const BATCHES_PER_TURN: usize = 4;
-/// Reads at least this large, twice in a row, switch a direction to splicing.
-const LARGE_READ_BYTES: usize = 32 * 1024;
-/// Fills smaller than this, twice in a row, switch it back to copying.
-const SMALL_FILL_BYTES: usize = 8 * 1024;
-/// How many in a row.
-const IN_A_ROW: u8 = 2;
 
 /// How an attempt to move bytes ended.
 #[derive(Debug)]
@@ -63,8 +58,7 @@ enum Held<P> {
 pub struct Relay<P> {
     held: Held<P>,
     state: State,
-    path: PathKind,
-    in_a_row: u8,
+    path: PathChoice,
     copied: u64,
     spliced: u64,
 }
@@ -91,8 +85,8 @@ impl<P: Holds> Relay<P> {
     /// A relay that has moved nothing yet.
     #[must_use]
     pub fn new(splice: SpliceMode) -> Self {
-        let path = if splice == SpliceMode::Always { PathKind::Splice } else { PathKind::Copy };
-        Self { held: Held::Nothing, state: State::Open, path, in_a_row: 0, copied: 0, spliced: 0 }
+        let path = PathChoice::new(splice);
+        Self { held: Held::Nothing, state: State::Open, path, copied: 0, spliced: 0 }
     }
 
     /// Keeps bytes that were received before there was a target.
@@ -253,8 +247,7 @@ impl<P: Holds> Relay<P> {
         if most == 0 {
             return Some(Flow::Waiting);
         }
-        let taken = if self.path == PathKind::Splice
-            && turn.splice != SpliceMode::Never
+        let taken = if self.path.is_splice(turn.splice)
             && !ports.port(from).contains(Port::URGENT)
             && let Some(pipe) = turn.wire.lend_pipe()
         {
@@ -286,8 +279,7 @@ impl<P: Holds> Relay<P> {
             self.state = State::Ending;
         }
         source.set(Port::READABLE, !drained || source.contains(Port::OVER));
-        let is_large = received >= large_read(most);
-        self.choose_path(is_large && turn.splice != SpliceMode::Never);
+        self.path.copied(received, most, turn.splice);
         let bytes = turn.scratch.get(..received).unwrap_or_default();
         self.send_or_spill(bytes, ports.port(from.other()), from.other(), turn.wire)
     }
@@ -324,7 +316,16 @@ impl<P: Holds> Relay<P> {
         ports: &mut Ports,
         turn: &mut Turn<'_, W>,
     ) -> Result<(), Flow> {
-        let most = *turn.allowances.of(from);
+        let mut most = *turn.allowances.of(from);
+        if turn.wire.runs_short_of(&pipe) {
+            let room = turn.wire.room(from.other());
+            if room == 0 {
+                turn.wire.return_pipe(pipe);
+                ports.port(from.other()).remove(Port::WRITABLE);
+                return Err(Flow::Waiting);
+            }
+            most = most.min(room);
+        }
         let source = ports.port(from);
         match turn.wire.fill(from, &mut pipe, most) {
             Ok(0) => {
@@ -334,9 +335,7 @@ impl<P: Holds> Relay<P> {
             }
             Ok(filled) => {
                 *turn.allowances.of(from) -= filled;
-                if turn.splice == SpliceMode::Auto {
-                    self.choose_path(filled >= SMALL_FILL_BYTES);
-                }
+                self.path.filled(filled, turn.splice);
                 self.held = Held::Pipe(pipe);
                 self.deliver(ports.port(from.other()), from.other(), turn.wire)
             }
@@ -344,20 +343,6 @@ impl<P: Holds> Relay<P> {
                 turn.wire.return_pipe(pipe);
                 self.not_taken(source, error)
             }
-        }
-    }
-
-    /// Counts batches that speak for the other path and switches after a few in a row.
-    fn choose_path(&mut self, for_splice: bool) {
-        let wanted = if for_splice { PathKind::Splice } else { PathKind::Copy };
-        if wanted == self.path {
-            self.in_a_row = 0;
-            return;
-        }
-        self.in_a_row += 1;
-        if self.in_a_row == IN_A_ROW {
-            self.path = wanted;
-            self.in_a_row = 0;
         }
     }
 
@@ -383,7 +368,32 @@ impl<P: Holds> Relay<P> {
         }
     }
 
+    /// Delivers what is held; what has to wait does so where it takes no pipe from others.
     fn deliver<W: Wire<Pipe = P>>(
+        &mut self,
+        target: &mut Port,
+        to: Side,
+        wire: &mut W,
+    ) -> Result<(), Flow> {
+        match self.send_held(target, to, wire) {
+            Err(Flow::Waiting) => self.unload(wire).and(Err(Flow::Waiting)),
+            delivered => delivered,
+        }
+    }
+
+    /// Where pipes run short (docs/adr/0053): gives its own back, and keeps what it holds in a buffer.
+    fn unload<W: Wire<Pipe = P>>(&mut self, wire: &mut W) -> Result<(), Flow> {
+        if let Held::Pipe(pipe) = &mut self.held
+            && wire.runs_short_of(pipe)
+        {
+            let bytes = wire.unload(pipe).map_err(Flow::TargetFailed)?;
+            self.drop_held(wire);
+            self.held = Held::Buffer { bytes, sent: 0 };
+        }
+        Ok(())
+    }
+
+    fn send_held<W: Wire<Pipe = P>>(
         &mut self,
         target: &mut Port,
         to: Side,
@@ -409,7 +419,7 @@ impl<P: Holds> Relay<P> {
                     target.remove(Port::WRITABLE);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_unheard_reset(&error, cut_short, target) => {
+                Err(error) if cut_short && target.hides_a_reset(&error) => {
                     return Err(Flow::TargetFailed(ErrorKind::ConnectionReset.into()));
                 }
                 Err(error) => return Err(Flow::TargetFailed(error)),
@@ -437,14 +447,4 @@ impl<P: Holds> Relay<P> {
 /// receive and to acknowledge.
 fn send<W: Wire>(state: State, bytes: &[u8], to: Side, wire: &mut W) -> io::Result<usize> {
     if state == State::Ending { wire.send_last(to, bytes) } else { wire.send(to, bytes) }
-}
-
-/// Bytes that make a read a large one. Where fewer may be taken at once that is no reason to copy
-/// them, unless a fill that large would be a small one.
-fn large_read(most: usize) -> usize {
-    if most < SMALL_FILL_BYTES { LARGE_READ_BYTES } else { most.min(LARGE_READ_BYTES) }
-}
-
-fn is_unheard_reset(error: &io::Error, cut_short: bool, target: &Port) -> bool {
-    cut_short && error.kind() == ErrorKind::BrokenPipe && !target.contains(Port::FINISHED)
 }

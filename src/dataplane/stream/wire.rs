@@ -90,6 +90,19 @@ pub trait Wire {
 
     /// Takes a pipe back; one that still holds bytes is closed, never lent again.
     fn return_pipe(&mut self, pipe: Self::Pipe);
+
+    /// Whether so many pipes of this kind are out that none may stay with a direction that waits.
+    fn runs_short_of(&self, pipe: &Self::Pipe) -> bool;
+
+    /// Bytes that a pipe of which there are few may carry to one side: what it has room for now, as
+    /// far as the kernel tells. 0: too little to begin, and an event will tell of more.
+    fn room(&mut self, to: Side) -> usize;
+
+    /// Takes everything out of a pipe, which is empty then.
+    ///
+    /// # Errors
+    /// As read(2); a pipe gives what it holds.
+    fn unload(&mut self, pipe: &mut Self::Pipe) -> io::Result<Box<[u8]>>;
 }
 
 impl Holds for Pipe {

@@ -33,6 +33,12 @@ pub(crate) fn encode_listeners(
             count(&mut family, &labels, listener.state.refused_for(reason))?;
         }
     }
+    let help = "Attempts to accept a connection that failed for a reason of the socket's own";
+    let mut family = counter(encoder, "evenkeel_accept_errors", help)?;
+    for listener in listeners {
+        let errors = listener.state.sum(|block| &block.accept_errors);
+        count(&mut family, &[("listener", &*listener.name)], errors)?;
+    }
     let help = "Refused connections that were held, by what came of them";
     let mut family = counter(encoder, "evenkeel_refusal_outcomes", help)?;
     for listener in listeners {
