@@ -20,8 +20,8 @@ use evenkeel::policy::terms::Peek;
 use evenkeel::shared::{
     AcceptProxy, Address, Backend, BackendId, BackendState, Balance, Bans, Gate, Gauge, Generation,
     Group, HashPlan, HostAddress, Keepalive, Limit, LimitState, Listener, ListenerId,
-    ListenerIndex, ListenerState, Pool, PoolId, PoolState, Refusing, Routing, Snapshot, Source, SourceRule,
-    Sources,
+    ListenerIndex, ListenerState, Pool, PoolId, PoolState, Refusing, Routing, Snapshot, Source,
+    SourceRule, Sources,
 };
 use ipnet::IpNet;
 

@@ -381,7 +381,7 @@ impl<P: Holds> Relay<P> {
         }
     }
 
-    /// Where pipes run short (docs/adr/0053): gives its own back, and keeps what it holds in a buffer.
+    /// Where pipes run short (docs/adr/0053): gives its own back, and keeps the rest in a buffer.
     fn unload<W: Wire<Pipe = P>>(&mut self, wire: &mut W) -> Result<(), Flow> {
         if let Held::Pipe(pipe) = &mut self.held
             && wire.runs_short_of(pipe)
