@@ -25,7 +25,7 @@ pub fn unsent_max() -> Option<u32> {
 }
 
 /// Bytes that a socket has room for: its send buffer without what is queued there, and no more than
-/// lacks to `unsent_max`. An estimate: a kernel short of memory takes less, and the last segment may
+/// lacks to `unsent_max`. An estimate: a kernel short of memory takes less, the last segment may
 /// take more.
 ///
 /// 0 is less than poll(2) calls writable, a third of what TCP may queue; epoll tells once there is

@@ -55,6 +55,7 @@ impl NetSet {
     }
 
     /// Whether there is no network at all.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_empty
@@ -84,6 +85,13 @@ impl AccessList {
     #[must_use]
     pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
         Self { allow: NetSet::new(allow), deny: NetSet::new(deny) }
+    }
+
+    /// Whether there is no rule, so that every client may connect.
+    #[inline]
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
     }
 
     /// Whether a client may connect. One without an address (on a Unix socket) is in no network.
