@@ -41,7 +41,8 @@ fn socket() -> &'static PathBuf {
         READY.set(ready).expect("once");
         std::thread::spawn(move || {
             let on_ready = |_: &_| READY.get().expect("set").send(()).expect("the test waits");
-            let ended = run(&RunOptions { file, stop_after: None, on_ready });
+            let ended =
+                run(&RunOptions { file, stop_after: None, on_ready, can_be_replaced: false });
             panic!("it ended: {ended:?}");
         });
         is_ready.recv_timeout(PATIENCE).expect("it serves");
