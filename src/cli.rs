@@ -237,6 +237,9 @@ pub(crate) struct Upgrade {
     /// How long it may take until it accepts, 1s to 4m; then the running one goes on.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = patience)]
     pub(crate) timeout: Duration,
+    /// Leave the sessions with the old process, which drains.
+    #[arg(long)]
+    pub(crate) keep_sessions: bool,
 }
 
 /// Reads how long an upgrade may take.

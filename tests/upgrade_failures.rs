@@ -145,7 +145,7 @@ fn a_process_that_has_handed_over_only_drains() {
     let mut proxy = Setup::of(&[&backend]).start();
     let kept = support::connect(proxy.address());
     proxy.wait_for_sessions(1);
-    let (heir, _) = proxy.upgraded();
+    let (heir, _) = proxy.upgraded_with(&["--keep-sessions"]);
     for signal in [Signal::USR2, Signal::HUP] {
         proxy.signal(signal);
     }

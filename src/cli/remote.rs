@@ -162,6 +162,9 @@ struct UpgradeReply {
 struct UpgradeRequest {
     binary: Option<PathBuf>,
     timeout: String,
+    /// Left out where it says nothing: an older process would refuse what it does not know.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keep_sessions: bool,
 }
 
 /// `upgrade`.
@@ -170,11 +173,12 @@ pub(crate) fn upgrade(options: &Upgrade) -> ExitCode {
 }
 
 fn try_upgrade(options: &Upgrade) -> Result<ExitCode, VerbFailure> {
-    let Upgrade { target, binary, timeout } = options;
+    let Upgrade { target, binary, timeout, keep_sessions } = options;
     // The running process may be in another directory. A name without a path is looked for in
     // this one.
     let binary = binary.as_ref().map(|path| std::path::absolute(path).unwrap_or(path.clone()));
-    let request = UpgradeRequest { binary, timeout: show_duration(*timeout) };
+    let (timeout_shown, keep_sessions) = (show_duration(*timeout), *keep_sessions);
+    let request = UpgradeRequest { binary, timeout: timeout_shown, keep_sessions };
     let Ok(body) = serde_json::to_string(&request) else {
         fail("the path of the binary is not UTF-8", "");
         return Ok(ExitCode::FAILURE);

@@ -1,4 +1,5 @@
-//! Time as a worker sees it: microseconds since the process started, read once per loop turn.
+//! Time as a worker sees it: microseconds since the process started, read once per loop turn. A
+//! process that takes sessions over from another counts on from where that one began.
 
 use std::time::{Duration, Instant};
 

@@ -17,6 +17,8 @@ use super::kernel::{Kernel, Wake};
 use super::linux::Linux;
 use super::linux::pipes::PipeShare;
 use super::look::{Description, SessionLook};
+use super::parked::Window;
+use super::passed_session::ArrivedSession;
 use super::ready_queue::TurnBounds;
 use super::session::Admitted;
 use super::slots::SlotKey;
@@ -68,6 +70,14 @@ pub enum Command<K: Kernel = Linux> {
     Look(Box<SessionLook>, Sender<Box<SessionLook>>),
     /// Tell of some sessions, and hand the report back.
     Describe(Box<Description>, Sender<Box<Description>>),
+    /// Park the next sessions that another process may have, and hand them over.
+    Park(Box<Window<K>>, Sender<Box<Window<K>>>),
+    /// Have these sessions of another process parked, and hand them over.
+    TakeIn(Vec<ArrivedSession<K>>, Sender<Box<Window<K>>>),
+    /// Go on with these sessions.
+    Resume(Box<Window<K>>),
+    /// Give up these sessions, which another process has.
+    GiveUp(Box<Window<K>>),
     /// Reset all sessions.
     ResetAll,
     /// Leave the loop.
@@ -120,6 +130,8 @@ pub struct WorkerSetup {
     pub number: usize,
     /// How many there are.
     pub workers: usize,
+    /// Numbers of sessions begin above this one: earlier processes have given those up to it.
+    pub numbers_from: u64,
     /// The CPU to run on, if it is bound to one.
     pub cpu: Option<usize>,
     /// How long to poll before sleeping.
@@ -130,7 +142,8 @@ pub struct WorkerSetup {
     pub scratch_bytes: usize,
     /// How much work a turn holds: [`TurnBounds::SERVING`], but in tests.
     pub bounds: TurnBounds,
-    /// The start of the process, from which all workers count time.
+    /// From when all workers count time: the start of the process, or of the first of those that
+    /// have passed their sessions on up to it.
     pub start: Instant,
     /// Where snapshots come from.
     pub snapshot: Subscriber,

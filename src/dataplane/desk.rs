@@ -48,24 +48,26 @@ pub(super) struct Books {
     pub(super) workers: u64,
     pub(super) state: Arc<WorkerState>,
     pub(super) log: SessionLog,
-    opened: u64,
 }
 
 impl Books {
-    fn new(number: usize, workers: usize, state: Arc<WorkerState>, log: SessionLog) -> Self {
-        Self { number, workers: workers as u64, state, log, opened: 0 }
+    fn new(setup: &WorkerSetup) -> Self {
+        let (workers, state) = (setup.workers as u64, Arc::clone(&setup.state));
+        state.numbered.set(setup.numbers_from.div_ceil(workers.max(1)));
+        Self { number: setup.number, workers, state, log: setup.log.clone() }
     }
 
-    /// The number of a new session or of a client that becomes none, unique within the process.
-    pub(super) fn next_number(&mut self) -> u64 {
-        self.opened += 1;
-        self.opened * self.workers + self.number as u64
+    /// The number of a new session or of a client that becomes none, unique within the process
+    /// and among those of earlier ones whose sessions it has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.state.numbered.add(1);
+        self.state.numbered.value() * self.workers + self.number as u64
     }
 }
 
 impl<K: Kernel> Desk<K> {
     pub(super) fn new(kernel: K, setup: WorkerSetup, bell: Arc<Bell>, now: Tick) -> Self {
-        let books = Books::new(setup.number, setup.workers, setup.state, setup.log);
+        let books = Books::new(&setup);
         Self {
             kernel,
             now,

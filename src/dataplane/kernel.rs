@@ -123,6 +123,10 @@ pub trait Kernel: fmt::Debug {
     /// As epoll_ctl(2).
     fn register(&mut self, socket: &Self::Socket, token: Token) -> io::Result<()>;
 
+    /// Hears no more of a socket that another process may go on with: its registration outlives a
+    /// close as long as that one has it.
+    fn deregister(&mut self, socket: &Self::Socket);
+
     /// Hears no more of arrivals; of room to write, errors and hang-ups still.
     ///
     /// # Errors

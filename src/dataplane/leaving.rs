@@ -55,6 +55,11 @@ impl Leaving {
         self.0.is_empty()
     }
 
+    /// Whether a session is to be reset.
+    pub(super) fn has(&self, key: SlotKey) -> bool {
+        self.0.iter().any(|leavers| leavers.keys.contains(&key))
+    }
+
     /// When there is something to do.
     pub(super) fn next_due(&self) -> Option<Tick> {
         self.0.iter().map(|leavers| leavers.next).min()

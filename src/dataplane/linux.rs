@@ -172,6 +172,11 @@ impl Kernel for Linux {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, ALL)
     }
 
+    fn deregister(&mut self, socket: &OwnedFd) {
+        // Fails only for one that is not registered.
+        let _unregistered = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+    }
+
     fn mute(&mut self, socket: &OwnedFd, token: Token) -> io::Result<()> {
         self.reregister(socket, token, MUTED)
     }

@@ -32,6 +32,9 @@ mod listening;
 mod look;
 mod looking;
 mod make_room;
+mod parked;
+mod parking;
+mod passed_session;
 pub mod ready_queue;
 pub mod session;
 mod sessions;
@@ -49,5 +52,10 @@ pub use linux::pipes::PipeShare;
 pub use look::{
     DESCRIBED_PER_TURN, Description, SessionFilter, SessionLook, SessionShown, Sighting,
 };
+pub use parked::{WINDOW_SESSIONS_MAX, Window};
+pub use passed_session::{ArrivedSession, PassedParticulars, PassedSession};
 pub use ready_queue::TurnBounds;
 pub use slots::SlotKey;
+pub use stream::pacing::PassedPacing;
+pub use stream::passed::PassedStream;
+pub use stream::relay::passed::PassedRelay;

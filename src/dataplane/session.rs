@@ -63,6 +63,8 @@ pub struct Session<K: Kernel> {
     pub(crate) weight: Weight,
     /// The client's socket is registered.
     pub(crate) is_watched: bool,
+    /// It ends in this process: the one that takes over knows no place for it.
+    pub(crate) stays: bool,
 }
 
 /// Where a session belongs, and the places that it has.

@@ -22,7 +22,7 @@ use super::session::stage::{Due, Stage};
 use super::session::{Place, Session, Times};
 use super::slots::{Addressed, SlotKey, Slots};
 use super::stream::wire::Side;
-use super::stream::{News, Readiness, Stream};
+use super::stream::{End, News, Readiness, Reset, Stream};
 
 /// The sessions of one worker, with the desk at which their lives are decided.
 #[derive(Debug)]
@@ -107,6 +107,7 @@ impl<K: Kernel> Sessions<K> {
             queued: false,
             weight: Weight::Light,
             is_watched: false,
+            stays: false,
         });
         match inserted {
             Ok(key) => self.open(key, &listener, is_admitted),
@@ -116,6 +117,32 @@ impl<K: Kernel> Sessions<K> {
         }
         // Others compare with this number before the turn is over.
         self.desk.books.state.sessions.set(self.table.len() as u64);
+    }
+
+    /// Goes on with a session that was parked: it is registered for everything, and runs, since
+    /// what its latches say may have been told elsewhere.
+    #[cold]
+    pub(super) fn resume(&mut self, mut session: Session<K>) {
+        session.stream.registered_anew();
+        (session.is_watched, session.queued) = (false, false);
+        match self.table.insert(session) {
+            Ok(key) => {
+                let Some(session) = self.table.get_mut(key) else { return };
+                session.key = key;
+                if !is_watched(session, &mut self.desk) {
+                    return self.break_off(key);
+                }
+                self.desk.queue(session);
+                self.act(key, Next::Rearm);
+            }
+            Err(session) => end::end(session, &mut self.desk, BROKEN_OFF),
+        }
+    }
+
+    /// Ends a session that this process cannot go on with.
+    #[cold]
+    pub(super) fn break_off(&mut self, key: SlotKey) {
+        self.act(key, Next::End(BROKEN_OFF));
     }
 
     /// Counts its sessions against their clients' limits, where they are counted elsewhere or not
@@ -343,6 +370,8 @@ impl<K: Kernel> Sessions<K> {
     }
 }
 
+/// The end of a session for a reason that lies in this process.
+const BROKEN_OFF: End = End { reason: CloseReason::Internal, reset: Reset::Both };
 /// The kernel has no room to tell of a socket.
 const NO_DESCRIPTOR: Next = Next::Refuse(RefuseReason::Descriptors);
 

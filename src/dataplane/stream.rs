@@ -6,6 +6,7 @@
 //! longer news. Nothing here knows the kernel: see [`wire`].
 
 pub mod pacing;
+pub mod passed;
 mod path_choice;
 pub mod port;
 pub mod relay;

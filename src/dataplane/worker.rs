@@ -30,6 +30,7 @@ use super::life::{admission, arrive, refuse};
 use super::listening::{Accepted, Bound, Listening};
 use super::looking;
 use super::make_room::{ask_again, make_room};
+use super::parking;
 use super::session::Session;
 use super::sessions::Sessions;
 use super::slots::{Addressed, SlotKey, Slots};
@@ -251,6 +252,28 @@ impl<K: Kernel> Worker<K> {
                 looking::describe(&mut description, &mut self.sessions);
                 let _gone = back.try_send(description);
             }
+            Command::Park(mut window, back) => {
+                self.see_newest_snapshot();
+                parking::park(&mut window, &mut self.sessions, &self.leaving);
+                // Its asker has gone: they are not lost with it.
+                if let Err(unsent) = back.try_send(window) {
+                    parking::resume(*unsent.into_inner(), &mut self.sessions);
+                }
+            }
+            Command::TakeIn(arrived, back) => {
+                self.see_newest_snapshot();
+                let window = parking::take_in(arrived, &mut self.sessions, self.over);
+                if let Err(unsent) = back.try_send(Box::new(window)) {
+                    parking::give_up(*unsent.into_inner(), &self.sessions.desk);
+                }
+            }
+            Command::Resume(window) => {
+                parking::resume(*window, &mut self.sessions);
+                if self.over {
+                    self.reset_all();
+                }
+            }
+            Command::GiveUp(window) => parking::give_up(*window, &self.sessions.desk),
             Command::Exit => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())

@@ -31,6 +31,15 @@ impl By {
             Self::Sticky => Some("sticky"),
         }
     }
+
+    /// What has this [`Self::word`].
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        match word {
+            "sticky" => Some(Self::Sticky),
+            algorithm => BalanceAlgorithm::of_word(algorithm).map(Self::Balance),
+        }
+    }
 }
 
 /// How one backend was chosen. Every session keeps one.
@@ -86,6 +95,25 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
+    /// All of them.
+    const ALL: [Self; 9] = [
+        Self::Down,
+        Self::Ejected,
+        Self::Drain,
+        Self::Maint,
+        Self::NoWeight,
+        Self::Full,
+        Self::Failed,
+        Self::Loaded,
+        Self::Starting,
+    ];
+
+    /// The one with this [`Self::word`].
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.word() == word)
+    }
+
     /// One word, for the session log.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -124,6 +124,12 @@ impl SourcePort {
     pub fn take(source: &Arc<Source>, most: u32) -> Option<Self> {
         source.in_use.claim(u64::from(most)).then(|| Self(Arc::clone(source)))
     }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.0.address
+    }
 }
 
 impl Drop for SourcePort {

@@ -396,6 +396,8 @@ pub struct WorkerState {
     pub pipes_in_use: Counter,
     /// Sessions open now.
     pub sessions: Counter,
+    /// Numbers that it has given to sessions, and to clients that became none.
+    pub numbered: Counter,
     /// Sessions that other workers have handed to this one and that it has not opened yet.
     pub arriving: CachePadded<AtomicU64>,
     /// Sessions that this worker has handed to others.

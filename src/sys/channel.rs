@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair, sockopt,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    recvmsg, sendmsg, shutdown, socketpair, sockopt,
 };
 
 /// Descriptors of one packet, at most; the kernel has 253 (SCM_MAX_FD).
@@ -97,6 +97,14 @@ impl Channel {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Lets the other end send nothing from now on, nor hear anything: what it has sent before can
+    /// still be received. Whoever gives a wait up knows after that whether the answer came in time,
+    /// and so does the other end, whose sending then fails.
+    pub fn shut(&self) {
+        // Fails only for an end that is closed already.
+        let _shut_already = shutdown(&self.0, Shutdown::Both);
     }
 
     /// Waits for the next packet; `None`: the other end is closed.
@@ -215,6 +223,19 @@ mod tests {
         other.send(b"last words", &[], soon()).unwrap();
         drop(other);
         assert_eq!(one.receive(soon()).unwrap().unwrap().bytes, b"last words");
+        assert!(one.receive(soon()).unwrap().is_none());
+    }
+
+    // If this fails, an answer that came too late is taken for one that was heard, or the reverse:
+    // two processes go on with one session, or none does.
+    #[test]
+    fn once_shut_an_answer_has_come_or_never_does() {
+        let (one, other) = pair();
+        other.send(b"in time", &[], soon()).unwrap();
+        one.shut();
+        let late = other.send(b"late", &[], soon()).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::BrokenPipe);
+        assert_eq!(one.receive(soon()).unwrap().unwrap().bytes, b"in time");
         assert!(one.receive(soon()).unwrap().is_none());
     }
 

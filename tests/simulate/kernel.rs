@@ -303,6 +303,10 @@ impl Kernel for Scripted {
         Ok(())
     }
 
+    fn deregister(&mut self, socket: &Handle) {
+        self.network.borrow_mut().sockets[socket.id].registered = None;
+    }
+
     fn mute(&mut self, socket: &Handle, token: Token) -> io::Result<()> {
         self.network.borrow_mut().register(socket.id, self.at(token), Interest::Muted);
         Ok(())

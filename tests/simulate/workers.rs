@@ -58,6 +58,7 @@ impl Seat {
         let setup = WorkerSetup {
             number,
             workers: common.setting.workers,
+            numbers_from: 0,
             cpu: None,
             spin: Duration::ZERO,
             pipes: PipeShare { wide: 0, narrow: 0 },

@@ -76,7 +76,13 @@ impl Proxy {
     /// Upgrades to the program it is, and gives the new process and what the verb told.
     #[track_caller]
     pub fn upgraded(&self) -> (Heir, String) {
-        let output = self.upgrade(&[]);
+        self.upgraded_with(&[])
+    }
+
+    /// The same with these arguments.
+    #[track_caller]
+    pub fn upgraded_with(&self, arguments: &[&str]) -> (Heir, String) {
+        let output = self.upgrade(arguments);
         let told = verbs::text(&output.stdout);
         let refused = verbs::text(&output.stderr);
         assert!(output.status.success(), "{told}{refused}\n{}", self.said());
@@ -93,8 +99,8 @@ pub fn listening(addresses: &[SocketAddr]) -> BTreeSet<u64> {
     listens.map(|row| row[9].parse().unwrap()).collect()
 }
 
-/// As the kernel writes it: the address as a number of this machine.
-fn shown(address: &SocketAddr) -> String {
+/// An address of IPv4 as /proc/net/tcp has it: as a number of this machine.
+pub fn shown(address: &SocketAddr) -> String {
     let SocketAddr::V4(v4) = address else { panic!("{address} is not IPv4") };
     format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())
 }

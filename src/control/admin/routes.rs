@@ -243,6 +243,9 @@ struct UpgradeBody {
     binary: Option<PathBuf>,
     /// How long it may take until it accepts, such as `"30s"`.
     timeout: Option<String>,
+    /// Leave the sessions with the old process.
+    #[serde(default)]
+    keep_sessions: bool,
 }
 
 /// Bounds on what an operator may have an upgrade wait for; a connection to the admin interface
@@ -255,7 +258,7 @@ fn upgrade_order(body: &[u8]) -> Result<UpgradeOrder, String> {
     if body.is_empty() {
         return Ok(order);
     }
-    let Ok(UpgradeBody { binary, timeout }) = serde_json::from_slice(body) else {
+    let Ok(UpgradeBody { binary, timeout, keep_sessions }) = serde_json::from_slice(body) else {
         return Err("the body has to be empty, or like \
                     {\"binary\": \"/usr/bin/evenkeel\", \"timeout\": \"30s\"}"
             .to_owned());
@@ -264,6 +267,7 @@ fn upgrade_order(body: &[u8]) -> Result<UpgradeOrder, String> {
         return Err(format!("the binary {} is no absolute path", binary.display()));
     }
     order.program = binary;
+    order.keep_sessions = keep_sessions;
     if let Some(text) = timeout {
         let patience = duration(&text).ok().filter(|time| UPGRADE_PATIENCE.contains(time));
         let refused = || format!("the timeout {text:?} is not from 1s to 4m");

@@ -90,6 +90,7 @@ pub(crate) struct PlaneSetup {
     pub(crate) file: PathBuf,
     /// The program that an upgrade starts; `None`: this process cannot be replaced.
     pub(crate) program: Option<PathBuf>,
+    pub(crate) began: Instant,
     pub(crate) started: Instant,
     pub(crate) sizes: Sizes,
     pub(crate) workers: Workers,
@@ -104,7 +105,10 @@ pub(crate) struct Plane {
     pub(crate) file: PathBuf,
     /// The program that an upgrade starts; `None`: this process cannot be replaced.
     pub(crate) program: Option<PathBuf>,
+    /// From when the workers count time, as this process does for them.
     pub(crate) started: Instant,
+    /// When this process began.
+    pub(crate) began: Instant,
     /// When that was, in seconds since the epoch.
     pub(crate) started_at: u64,
     pub(crate) sizes: Sizes,
@@ -135,14 +139,15 @@ pub(crate) struct Plane {
 impl Plane {
     /// A plane that serves nothing yet.
     pub(crate) fn new(setup: PlaneSetup) -> Self {
-        let PlaneSetup { file, program, started, sizes, workers, publisher, current, gates } =
-            setup;
+        let PlaneSetup { file, program, began, started, sizes, .. } = setup;
+        let PlaneSetup { workers, publisher, current, gates, .. } = setup;
         let bans = BanBook::new(Arc::clone(&publisher.latest().bans));
         Self {
             file,
             program,
             started,
-            started_at: seconds_now().saturating_sub(started.elapsed().as_secs()),
+            began,
+            started_at: seconds_now().saturating_sub(began.elapsed().as_secs()),
             sizes,
             workers,
             publisher,
@@ -172,6 +177,7 @@ impl Plane {
         Self::new(PlaneSetup {
             file: PathBuf::new(),
             program: None,
+            began: Instant::now(),
             started: Instant::now(),
             sizes: Sizes { descriptors: 1024, memory_bytes: None, workers: 1, pipe_bytes: None },
             workers: Workers { handles: Vec::new(), states: Vec::new() },

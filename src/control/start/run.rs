@@ -31,10 +31,11 @@ use crate::control::run_error::{RunError, failed};
 use crate::control::start::main_loop::{LoopEnd, main_loop};
 use crate::control::start::signals::Signals;
 use crate::control::start::stop::{drain_beside, stop};
-use crate::control::start::workers::{start_workers, wait_until_served};
+use crate::control::start::workers::{CountFrom, start_workers, wait_until_served};
 use crate::control::tell::notify;
 use crate::control::tell::status::document::AdminAddresses;
 use crate::control::upgrade::manifest::PassedState;
+use crate::control::upgrade::move_in;
 use crate::control::upgrade::packets::HeirAnswer;
 use crate::control::upgrade::program;
 use crate::control::upgrade::successor::{PassedDoors, Successor};
@@ -84,7 +85,7 @@ pub fn run(options: &RunOptions) -> Result<(), RunError> {
 }
 
 fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<(), RunError> {
-    let started = Instant::now();
+    let began = Instant::now();
     let (mut parsed, text) = config::load(&options.file);
     let Some(config) = parsed.config.clone() else {
         return Err(RunError::Config(config::render(&parsed.problems, &text, false)));
@@ -101,13 +102,15 @@ fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<
             .map_err(failed("cannot take the sockets systemd passed"))?,
         passed: PassedSockets::default(),
     };
+    let mut origin = Origin { began, clock_start: began, numbers_from: 0 };
     if let Some(successor) = successor {
         given.passed = std::mem::take(&mut successor.sockets);
         doors = std::mem::take(&mut successor.doors);
+        origin.count_on(successor);
     }
     let plan = listeners::plan(&config, &BoundAddresses::new(), &mut given, workers)
         .map_err(|failures| not_granted(&mut parsed, &text, failures))?;
-    let (gates, listener_gates) = make_gates(&config, &plan, started)
+    let (gates, listener_gates) = make_gates(&config, &plan, origin.clock_start)
         .map_err(|refusals| not_granted(&mut parsed, &text, refusals))?;
     let page = admin::open_http(&config.admin, &mut doors)
         .map_err(|failure| not_granted(&mut parsed, &text, vec![failure]))?;
@@ -131,7 +134,7 @@ fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<
         .map_err(failed("cannot start the control runtime"))?;
     let left = given.passed.leave();
     let prepared = Prepared {
-        started,
+        origin,
         program,
         config,
         sizes,
@@ -157,8 +160,33 @@ fn not_granted(parsed: &mut Parsed, text: &str, failures: Vec<ListenFailure>) ->
     RunError::Host { text: config::render(&parsed.problems, text, false), key, cause }
 }
 
+/// From where this process counts.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    /// When it began.
+    began: Instant,
+    /// When the clock of its workers did: in the first process whose sessions it may have.
+    clock_start: Instant,
+    /// Above the numbers of the sessions of those.
+    numbers_from: u64,
+}
+
+impl Origin {
+    /// Counts on from where the process before does, or takes no sessions from it.
+    fn count_on(&mut self, successor: &mut Successor) {
+        let passed = successor.count.and_then(|count| Some((count, count.clock_start()?)));
+        match passed {
+            Some((count, clock_start)) => {
+                self.clock_start = clock_start;
+                self.numbers_from = count.numbers_from;
+            }
+            None => successor.count = None,
+        }
+    }
+}
+
 struct Prepared {
-    started: Instant,
+    origin: Origin,
     program: Option<PathBuf>,
     config: Config,
     sizes: Sizes,
@@ -175,9 +203,9 @@ struct Prepared {
 fn make_gates(
     config: &Config,
     plan: &Plan,
-    started: Instant,
+    clock_start: Instant,
 ) -> Result<(Arc<Gates>, Vec<ListenerGate>), Vec<ListenFailure>> {
-    let gates = Arc::new(Gates::new(started));
+    let gates = Arc::new(Gates::new(clock_start));
     let shared = listeners::shared_sockets(config, &plan.bound);
     let now = InForce { config, snapshot: &Snapshot::nothing() };
     match gates.of(Wanted { config, shared: &shared }, now) {
@@ -270,13 +298,17 @@ async fn accept(
     admin::serve(prepared.sockets, services.clone());
     if let Some(successor) = successor.take() {
         let answer = HeirAnswer::Accepting { has_control: control.is_some(), opened: made };
-        if let Err(error) = off_thread(successor.accepting(prepared.left, answer)).await {
+        let led = off_thread(successor.accepting(prepared.left, answer)).await;
+        if let Err(error) = &led {
             tracing::warn!("going on alone: {error}");
         }
         let bound = plane.current.lock().bound.clone();
         let files = bound.values().filter_map(|bound| bound.file.as_ref()).chain(&control);
         files.for_each(|file| file.own());
         retune(plane, &retuned);
+        if let Ok(channel) = led {
+            move_in::start(plane, channel).map_err(failed("cannot take sessions over"))?;
+        }
     }
     save(plane).await;
     Ok(())
@@ -287,9 +319,11 @@ fn start_plane(
     prepared: &Prepared,
     logging: &Logging,
 ) -> Result<Plane, RunError> {
-    let Prepared { started, program, config, sizes, tls, plan, gates, .. } = prepared;
+    let Prepared { origin, program, config, sizes, tls, plan, gates, .. } = prepared;
     let publisher = Publisher::new(Arc::new(Snapshot::nothing()));
-    let workers = start_workers(config, sizes, *started, &publisher, logging)
+    let Origin { began, clock_start, numbers_from } = *origin;
+    let count = CountFrom { clock_start, numbers_from };
+    let workers = start_workers(config, sizes, count, &publisher, logging)
         .map_err(failed("cannot start a worker thread"))?;
     let current = Current {
         config: Arc::new(config.clone()),
@@ -300,7 +334,8 @@ fn start_plane(
     Ok(Plane::new(PlaneSetup {
         file: options.file.clone(),
         program: program.clone(),
-        started: *started,
+        began,
+        started: clock_start,
         sizes: *sizes,
         workers,
         publisher,

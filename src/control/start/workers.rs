@@ -17,6 +17,15 @@ use crate::sys::process;
 /// How long workers may take to register the sockets they were given.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// From where workers count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CountFrom {
+    /// Time.
+    pub(super) clock_start: Instant,
+    /// Sessions.
+    pub(super) numbers_from: u64,
+}
+
 /// Starts a thread for each worker of `sizes`.
 ///
 /// # Errors
@@ -24,7 +33,7 @@ const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) fn start_workers(
     config: &Config,
     sizes: &Sizes,
-    started: Instant,
+    from: CountFrom,
     publisher: &Publisher,
     logging: &Logging,
 ) -> io::Result<Workers> {
@@ -37,12 +46,13 @@ pub(super) fn start_workers(
         workers.handles.push(WorkerHandle::start(WorkerSetup {
             number,
             workers: count,
+            numbers_from: from.numbers_from,
             cpu: cpus.get(number % cpus.len().max(1)).copied(),
             spin: config.global.spin,
             pipes,
             scratch_bytes: SCRATCH_BYTES,
             bounds: TurnBounds::SERVING,
-            start: started,
+            start: from.clock_start,
             snapshot: publisher.subscribe(),
             state: Arc::clone(&state),
             log: logging.session_log(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,7 @@ use crate::control::plane::set_backends::{self, SetBackend};
 use crate::control::plane::state::Plane;
 use crate::control::upgrade::verdicts::{self, PassedVerdict};
 use crate::shared::Address;
+use crate::sys::process::monotonic_time;
 
 /// What is passed on. Descriptors come in the order of its fields.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub(crate) struct Manifest {
     pub(crate) page: Option<PassedPage>,
     #[serde(default)]
     pub(crate) state: PassedState,
+    /// Without it the next process takes no sessions.
+    #[serde(default)]
+    pub(crate) count: Option<PassedCount>,
 }
 
 /// What is passed on beside descriptors.
@@ -34,6 +39,39 @@ pub(crate) struct PassedState {
     /// What operators have set.
     pub(crate) set: Vec<SetBackend>,
     pub(crate) verdicts: Vec<PassedVerdict>,
+}
+
+/// From where the next process counts on, so that what sessions keep means the same there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PassedCount {
+    /// When the workers' clock began, in nanoseconds of CLOCK_MONOTONIC.
+    clock_ns: u64,
+    /// Above all numbers that sessions of this process have or will have.
+    pub(crate) numbers_from: u64,
+}
+
+/// Numbers of sessions begin anew at a multiple of this in each process.
+const NUMBERS: u64 = 1_000_000_000;
+/// More sessions than begin during an upgrade.
+const NUMBERS_SPARE: u64 = NUMBERS / 10;
+
+impl PassedCount {
+    fn of(plane: &Plane) -> Self {
+        let workers = plane.workers.states.len() as u64;
+        let numbered = plane.workers.states.iter().map(|state| state.numbered.value()).max();
+        let highest = (numbered.unwrap_or_default() + 1).saturating_mul(workers);
+        let clock = monotonic_time().saturating_sub(plane.started.elapsed());
+        Self {
+            clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
+            numbers_from: (highest + NUMBERS_SPARE).next_multiple_of(NUMBERS),
+        }
+    }
+
+    /// When the clock began.
+    pub(crate) fn clock_start(self) -> Option<Instant> {
+        let age = monotonic_time().checked_sub(Duration::from_nanos(self.clock_ns))?;
+        Instant::now().checked_sub(age)
+    }
 }
 
 /// The control socket.
@@ -92,7 +130,8 @@ impl Offer {
             set: set_backends::written(&plane.current.lock().overrides),
             verdicts: verdicts::passed(plane),
         };
-        let mut manifest = Manifest { addresses, control: None, page: None, state };
+        let count = Some(PassedCount::of(plane));
+        let mut manifest = Manifest { addresses, control: None, page: None, state, count };
         let mut doors = plane.doors.list();
         // The control socket first, as in the manifest.
         doors.sort_by_key(|(kind, _)| matches!(kind, DoorKind::Page(_)));

@@ -14,10 +14,13 @@
 //! lets go, tells systemd
 //! Lead                       ──►
 //!                                 tells systemd, owns the files
+//! Sessions, at most 100      ──►
+//!                            ◄──  TakenIn                          until the predecessor has none
 //! ```
 //!
 //! Instead of each of its packets the successor may send `Refused`. A closed channel before `Begin`
-//! ends the successor; after it the successor serves alone.
+//! ends the successor; after it the successor serves alone. Sessions are the predecessor's until it
+//! has `TakenIn`, which the successor sends before it moves a byte of theirs.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
@@ -30,6 +33,10 @@ use crate::sys::channel::{Channel, ChannelPacket};
 
 /// Grows when a process cannot understand one of the number before.
 pub(crate) const PROTOCOL: u32 = 1;
+
+/// The form in which sessions are described; each change of it has another number. A successor of
+/// another form takes no sessions.
+pub(crate) const SESSIONS_FORM: u32 = 1;
 
 /// Where the number of the process that starts a successor stands: its parent.
 pub(crate) const CALLED_BY: &str = "EVENKEEL_UPGRADE_FROM";
@@ -55,6 +62,8 @@ pub(crate) enum Call {
     Begin,
     /// The predecessor has let go.
     Lead,
+    /// Sessions come with it: what describes them in a memfd, then two sockets of each.
+    Sessions,
 }
 
 /// What the successor says.
@@ -64,12 +73,19 @@ pub(crate) enum HeirAnswer {
     /// The sockets that came are here.
     Taken { cookies: Vec<u64> },
     /// Everything is open; nothing is accepted yet.
-    Ready { version: String },
+    Ready {
+        version: String,
+        /// [`SESSIONS_FORM`] of the sessions that it takes; 0: none.
+        #[serde(default)]
+        sessions: u32,
+    },
     /// Addresses of the manifest that the file no longer has, by their index.
     Left { addresses: Vec<u32> },
     /// Every worker accepts.
     Accepting { has_control: bool, opened: u64 },
-    /// It will not serve.
+    /// The sessions that came are its own from now on, but these, by number: they belong nowhere.
+    TakenIn { refused: Vec<u64> },
+    /// It will not serve; after `Accepting`: it takes no sessions.
     Refused { reason: String },
 }
 

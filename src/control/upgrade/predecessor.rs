@@ -16,7 +16,8 @@ use crate::control::plane::upgrade_book::UnderWay;
 use crate::control::reload::services::Services;
 use crate::control::tell::notify;
 use crate::control::upgrade::manifest::Offer;
-use crate::control::upgrade::packets::{self, Call, HeirAnswer, Opening, PROTOCOL};
+use crate::control::upgrade::move_out::{self, SessionMoves};
+use crate::control::upgrade::packets::{self, Call, HeirAnswer, Opening, PROTOCOL, SESSIONS_FORM};
 use crate::control::upgrade::program;
 use crate::control::upgrade::report::UpgradeReport;
 use crate::dataplane::Command;
@@ -39,11 +40,13 @@ pub(crate) struct UpgradeOrder {
     pub(crate) program: Option<PathBuf>,
     /// How long it may take until it accepts.
     pub(crate) patience: Duration,
+    /// Leave the sessions with this process.
+    pub(crate) keep_sessions: bool,
 }
 
 impl Default for UpgradeOrder {
     fn default() -> Self {
-        Self { program: None, patience: PATIENCE }
+        Self { program: None, patience: PATIENCE, keep_sessions: false }
     }
 }
 
@@ -89,10 +92,12 @@ async fn upgraded(
     order: UpgradeOrder,
     started: Instant,
 ) -> Result<UpgradeReport, String> {
-    let program = allowed(plane, order.program)?;
+    let UpgradeOrder { program, patience, keep_sessions } = order;
+    let program = allowed(plane, program)?;
     let drops = process::listen_drops();
-    let (its, until) = (Arc::clone(plane), started + order.patience);
-    let agreed = off_thread(move || agree(&its, &program, until)).await?;
+    let (its, until) = (Arc::clone(plane), started + patience);
+    let mut agreed = off_thread(move || agree(&its, &program, until)).await?;
+    agreed.takes_sessions &= !keep_sessions;
     let accepting = Instant::now();
     let heir = let_go(plane, agreed).await?;
     let both_accepted = accepting.elapsed();
@@ -106,7 +111,10 @@ async fn upgraded(
         opened: heir.opened,
         queued: heir.queued,
         listen_drops: drops.and_then(dropped),
-        sessions_left: plane.workers.sessions(),
+        sessions_moved: heir.moves.moved,
+        sessions_left: heir.moves.left,
+        sessions_lost: heir.moves.lost,
+        longest_pause_us: microseconds(heir.moves.longest_pause),
         both_accepted_ms: milliseconds(both_accepted),
         took_ms: milliseconds(started.elapsed()),
     })
@@ -114,6 +122,10 @@ async fn upgraded(
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The program to start, if this process may hand over at all.
@@ -142,6 +154,7 @@ struct Agreed {
     /// Addresses that it has taken.
     passed: HashSet<Address>,
     has_control: bool,
+    takes_sessions: bool,
     adopted: u64,
     offered: u64,
     opened: u64,
@@ -156,6 +169,7 @@ struct Heir {
     offered: u64,
     opened: u64,
     queued: u64,
+    moves: SessionMoves,
 }
 
 /// Starts the next process and brings it to accept. Blocks.
@@ -192,6 +206,7 @@ struct Talk<'a> {
 /// What the next process has said of itself.
 struct HeirSays {
     version: String,
+    takes_sessions: bool,
     left: HashSet<usize>,
     has_control: bool,
     opened: u64,
@@ -213,6 +228,7 @@ impl HeirSays {
             version: self.version,
             passed,
             has_control: self.has_control,
+            takes_sessions: self.takes_sessions,
             adopted,
             offered: offer.listening as u64,
             opened: self.opened,
@@ -224,7 +240,10 @@ impl HeirSays {
 impl Talk<'_> {
     fn agree(&mut self, offer: &Offer) -> Result<HeirSays, String> {
         self.pass(offer)?;
-        let HeirAnswer::Ready { version } = self.answer()? else { return Err(out_of_turn()) };
+        let HeirAnswer::Ready { version, sessions } = self.answer()? else {
+            return Err(out_of_turn());
+        };
+        let takes_sessions = sessions == SESSIONS_FORM;
         self.say(&Call::Begin)?;
         let mut left = HashSet::new();
         loop {
@@ -233,7 +252,7 @@ impl Talk<'_> {
                     left.extend(addresses.into_iter().map(|index| index as usize));
                 }
                 HeirAnswer::Accepting { has_control, opened } => {
-                    return Ok(HeirSays { version, left, has_control, opened });
+                    return Ok(HeirSays { version, takes_sessions, left, has_control, opened });
                 }
                 _ => return Err(out_of_turn()),
             }
@@ -334,7 +353,7 @@ fn out_of_turn() -> String {
 
 /// Leaves everything to the next process. On the thread `control`.
 async fn let_go(plane: &Arc<Plane>, agreed: Agreed) -> Result<Heir, String> {
-    let Agreed { channel, mut child, version, passed, has_control, .. } = agreed;
+    let Agreed { channel, mut child, version, passed, has_control, takes_sessions, .. } = agreed;
     let is_gone = !matches!(child.try_wait(), Ok(None));
     if is_gone || plane.phase() == ProcessPhase::Stopping {
         end_child(&mut child);
@@ -358,16 +377,30 @@ async fn let_go(plane: &Arc<Plane>, agreed: Agreed) -> Result<Heir, String> {
     // From the process that systemd takes for the main one, and before the next one says anything.
     notify::main_process(pid);
     let its = Arc::clone(plane);
-    off_thread(move || {
+    let moves = off_thread(move || {
         its.workers.await_up_to(its.publisher.latest().generation);
         let until = Instant::now() + PATIENCE;
-        if let Err(error) = packets::send(&channel, &Call::Lead, &[], until) {
+        let led = packets::send(&channel, &Call::Lead, &[], until);
+        if let Err(error) = &led {
             tracing::error!("the process that has taken over has ended: {error}");
         }
         // Its end is noted when this process has not ended before, so that it leaves no zombie.
         std::thread::spawn(move || child.wait());
+        if led.is_ok() && takes_sessions {
+            moves_of(&its, channel)
+        } else {
+            SessionMoves::none(&its)
+        }
     })
     .await;
     let Agreed { adopted, offered, opened, queued, .. } = agreed;
-    Ok(Heir { pid, version, adopted, offered, opened, queued })
+    Ok(Heir { pid, version, adopted, offered, opened, queued, moves })
+}
+
+/// Has the sessions move, and waits for the first moves.
+fn moves_of(plane: &Arc<Plane>, channel: Channel) -> SessionMoves {
+    let moving = move_out::start(plane, channel);
+    let moving = moving.inspect_err(|error| tracing::error!("no session moves: {error}"));
+    let moves = moving.ok().and_then(|moves| moves.recv_timeout(PATIENCE).ok());
+    moves.unwrap_or_else(|| SessionMoves::none(plane))
 }

@@ -23,8 +23,14 @@ pub struct UpgradeReport {
     pub queued: u64,
     /// Connections that the kernel dropped meanwhile, of all programs in the network namespace.
     pub listen_drops: Option<u64>,
-    /// Sessions that stay with the old process until they end, or its drain.
+    /// Sessions that went on in the new process.
+    pub sessions_moved: u64,
+    /// Sessions that stay with the old process until their bytes move, they end, or its drain does.
     pub sessions_left: u64,
+    /// Sessions that no process has any more.
+    pub sessions_lost: u64,
+    /// The longest time in which a session paused while it moved, in microseconds.
+    pub longest_pause_us: u64,
     /// How long both accepted, in milliseconds: there was no time in which neither did.
     pub both_accepted_ms: u64,
     /// From the request until the new process served, in milliseconds.
@@ -35,7 +41,7 @@ impl UpgradeReport {
     /// As lines.
     #[must_use]
     pub fn text(&self) -> String {
-        let Self { version, pid, predecessor, adopted, offered, opened, .. } = self;
+        let Self { version, pid, adopted, offered, opened, .. } = self;
         let drops = match self.listen_drops {
             Some(drops) => format!("ListenDrops +{drops}"),
             None => "ListenDrops unknown".to_owned(),
@@ -45,12 +51,26 @@ impl UpgradeReport {
              listening sockets: {adopted} of {offered} changed hands, {opened} opened\n\
              {} waited in their queues; {drops}\n\
              no time without accept: both processes accepted for {} ms\n\
-             {} left with process {predecessor}, which ends with the last one or \
-             at the end of its drain\n",
+             {}\n",
             self.took_ms,
             count(self.queued, "connection"),
             self.both_accepted_ms,
-            count(self.sessions_left, "session"),
+            self.sessions(),
+        )
+    }
+
+    fn sessions(&self) -> String {
+        let Self { predecessor, sessions_left, sessions_lost, longest_pause_us, .. } = self;
+        let moved = count(self.sessions_moved, "session");
+        let left = match sessions_left {
+            0 => format!("process {predecessor} ends"),
+            _ => format!("process {predecessor} ends with the last one or at the end of its drain"),
+        };
+        format!(
+            "{moved} moved, {sessions_left} left, {sessions_lost} lost, longest pause {}.{} ms: \
+             {left}",
+            longest_pause_us / 1_000,
+            longest_pause_us % 1_000 / 100,
         )
     }
 }

@@ -10,9 +10,11 @@ use rustix::process::getppid;
 
 use crate::control::host::passed::PassedSockets;
 use crate::control::run_error::{RunError, failed};
-use crate::control::upgrade::manifest::{Manifest, PassedControl, PassedPage, PassedState};
+use crate::control::upgrade::manifest::{
+    Manifest, PassedControl, PassedCount, PassedPage, PassedState,
+};
 use crate::control::upgrade::packets::{
-    self, CALLED_BY, Call, HeirAnswer, LEFT_MAX, Opening, PROTOCOL,
+    self, CALLED_BY, Call, HeirAnswer, LEFT_MAX, Opening, PROTOCOL, SESSIONS_FORM,
 };
 use crate::sys::channel::{Channel, ChannelPacket};
 use crate::sys::{sealed, socket};
@@ -36,6 +38,7 @@ pub(crate) struct Successor {
     pub(crate) sockets: PassedSockets,
     pub(crate) doors: PassedDoors,
     pub(crate) state: PassedState,
+    pub(crate) count: Option<PassedCount>,
 }
 
 impl Successor {
@@ -54,8 +57,8 @@ impl Successor {
             return Err(refused()(io::Error::new(ErrorKind::NotFound, what)));
         }
         match receive(&channel) {
-            Ok(Received { sockets, doors, state }) => {
-                Ok(Some(Self { channel: Arc::new(channel), sockets, doors, state }))
+            Ok(Received { sockets, doors, state, count }) => {
+                Ok(Some(Self { channel: Arc::new(channel), sockets, doors, state, count }))
             }
             Err(error) => {
                 refuse(&channel, &error.to_string());
@@ -72,9 +75,10 @@ impl Successor {
     /// Says that everything is open, and waits until this process is to accept.
     pub(crate) fn ready(&self) -> impl FnOnce() -> io::Result<()> + Send + use<> {
         let channel = Arc::clone(&self.channel);
+        let sessions = if self.count.is_some() { SESSIONS_FORM } else { 0 };
         move || {
             let version = env!("CARGO_PKG_VERSION").to_owned();
-            packets::send(&channel, &HeirAnswer::Ready { version }, &[], patience())?;
+            packets::send(&channel, &HeirAnswer::Ready { version, sessions }, &[], patience())?;
             match packets::said(&heard(&channel)?)? {
                 Call::Begin => Ok(()),
                 _ => Err(io::Error::new(ErrorKind::InvalidData, "it spoke out of turn")),
@@ -83,12 +87,13 @@ impl Successor {
     }
 
     /// Says that this process accepts, what it has left and opened; waits until the process before
-    /// has let go. One that has ended meanwhile has let go, too.
+    /// has let go. One that has ended meanwhile has let go, too. Gives the channel, by which its
+    /// sessions come.
     pub(crate) fn accepting(
         self,
         left: Vec<u32>,
         accepting: HeirAnswer,
-    ) -> impl FnOnce() -> io::Result<()> + Send + use<> {
+    ) -> impl FnOnce() -> io::Result<Arc<Channel>> + Send + use<> {
         move || {
             let channel = self.channel;
             for some in left.chunks(LEFT_MAX) {
@@ -97,7 +102,7 @@ impl Successor {
             }
             packets::send(&channel, &accepting, &[], patience())?;
             match packets::said(&heard(&channel)?)? {
-                Call::Lead => Ok(()),
+                Call::Lead => Ok(channel),
                 _ => Err(io::Error::new(ErrorKind::InvalidData, "it spoke out of turn")),
             }
         }
@@ -124,6 +129,7 @@ struct Received {
     sockets: PassedSockets,
     doors: PassedDoors,
     state: PassedState,
+    count: Option<PassedCount>,
 }
 
 fn receive(channel: &Channel) -> io::Result<Received> {
@@ -140,7 +146,7 @@ fn receive(channel: &Channel) -> io::Result<Received> {
     let missing = || io::Error::new(ErrorKind::InvalidData, "a descriptor is missing");
     let described = sealed::read_sealed(first.descriptors.pop().ok_or_else(missing)?)?;
     let manifest: Manifest = serde_json::from_slice(&described)?;
-    let Manifest { addresses, control, page, state } = manifest;
+    let Manifest { addresses, control, page, state, count } = manifest;
     let listening: usize = addresses.iter().map(|address| address.sockets).sum();
     let wanted = listening + usize::from(control.is_some()) + usize::from(page.is_some());
     let mut descriptors = Vec::new();
@@ -162,5 +168,5 @@ fn receive(channel: &Channel) -> io::Result<Received> {
         control: control.transpose().map_err(|error: io::Error| error)?,
         page: page.transpose().map_err(|error: io::Error| error)?,
     };
-    Ok(Received { sockets, doors, state })
+    Ok(Received { sockets, doors, state, count })
 }

@@ -58,12 +58,47 @@ pub struct Pacing {
     resumes: Option<Tick>,
 }
 
+/// The pacing of a session that changes hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassedPacing {
+    /// What was taken from the client, as [`Pacer::parts`].
+    pub from_client: [u64; 2],
+    /// What was taken from the backend.
+    pub from_backend: [u64; 2],
+    /// When a direction that waits may go on, in microseconds of the workers' clock.
+    pub resumes_us: Option<u64>,
+}
+
 impl Pacing {
     /// Nothing taken yet.
     #[must_use]
     pub const fn new(now: Tick) -> Self {
         let pacer = Pacer::new(nanos(now));
         Self { from_client: pacer, from_backend: pacer, resumes: None }
+    }
+
+    /// What it has taken and waits for, for another process with the same clock.
+    #[must_use]
+    pub const fn passed(&self) -> PassedPacing {
+        let resumes_us = match self.resumes {
+            Some(resumes) => Some(resumes.micros()),
+            None => None,
+        };
+        PassedPacing {
+            from_client: self.from_client.parts(),
+            from_backend: self.from_backend.parts(),
+            resumes_us,
+        }
+    }
+
+    /// The pacing that was described.
+    #[must_use]
+    pub fn resumed(passed: &PassedPacing) -> Self {
+        Self {
+            from_client: Pacer::of_parts(passed.from_client),
+            from_backend: Pacer::of_parts(passed.from_backend),
+            resumes: passed.resumes_us.map(Tick::from_micros),
+        }
     }
 
     /// What may be taken in a turn that begins now.

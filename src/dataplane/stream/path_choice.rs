@@ -24,6 +24,16 @@ impl PathChoice {
         Self { path, in_a_row: 0 }
     }
 
+    /// As [`Self::parts`] told of it, in another process.
+    pub(super) fn resumed(path: PathKind, in_a_row: u8) -> Self {
+        Self { path, in_a_row: in_a_row.min(IN_A_ROW - 1) }
+    }
+
+    /// The path, and how many batches in a row speak for the other.
+    pub(super) fn parts(&self) -> (PathKind, u8) {
+        (self.path, self.in_a_row)
+    }
+
     /// Whether the next batch is to be spliced.
     #[inline]
     pub(super) fn is_splice(&self, splice: SpliceMode) -> bool {

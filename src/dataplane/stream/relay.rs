@@ -5,6 +5,8 @@
 //! in = bytes out + held, `EAGAIN` on a pipe fill means "socket empty", and a slow target stops
 //! the source. Small reads are copied through the worker's scratch buffer, large ones spliced.
 
+pub mod passed;
+
 use std::io::{self, ErrorKind};
 
 use crate::shared::SpliceMode;
@@ -383,12 +385,10 @@ impl<P: Holds> Relay<P> {
 
     /// Where pipes run short (docs/adr/0053): gives its own back, and keeps the rest in a buffer.
     fn unload<W: Wire<Pipe = P>>(&mut self, wire: &mut W) -> Result<(), Flow> {
-        if let Held::Pipe(pipe) = &mut self.held
+        if let Held::Pipe(pipe) = &self.held
             && wire.runs_short_of(pipe)
         {
-            let bytes = wire.unload(pipe).map_err(Flow::TargetFailed)?;
-            self.drop_held(wire);
-            self.held = Held::Buffer { bytes, sent: 0 };
+            self.keep_in_buffer(wire).map_err(Flow::TargetFailed)?;
         }
         Ok(())
     }

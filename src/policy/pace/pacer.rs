@@ -36,6 +36,19 @@ impl Pacer {
         Self { clear: now, resumes: 0 }
     }
 
+    /// When all taken is paid for, and before when nothing is taken; in nanoseconds.
+    #[must_use]
+    pub const fn parts(&self) -> [u64; 2] {
+        [self.clear, self.resumes]
+    }
+
+    /// The one with these [`Self::parts`].
+    #[must_use]
+    pub const fn of_parts(parts: [u64; 2]) -> Self {
+        let [clear, resumes] = parts;
+        Self { clear, resumes }
+    }
+
     /// Bytes that may be taken now.
     #[must_use]
     pub fn allowance(&self, rate: Rate, now: u64) -> u64 {

@@ -35,7 +35,7 @@ const OFFENDERS_SHOWN: usize = 10;
 /// Takes the state of the process.
 pub(crate) fn status(plane: &Plane, admin: &AdminAddresses, log_dropped: u64) -> Status {
     let snapshot = plane.publisher.latest();
-    let uptime_seconds = plane.started.elapsed().as_secs_f64();
+    let uptime_seconds = plane.began.elapsed().as_secs_f64();
     // Held for as short as it takes to copy them: a document of many backends takes long.
     let current = plane.current.lock().clone();
     let health = plane.health.lock().clone();
