@@ -227,12 +227,26 @@ fn named_counter(text: &str, wanted: &str) -> Option<u64> {
     counters.into_iter().find(|(name, _)| *name == wanted)?.1.parse().ok()
 }
 
-/// The time of CLOCK_MONOTONIC, by which the kernel tells programs the time (bpf_ktime_get_ns).
+/// The kernel's own monotonic time, by which it tells programs the time (bpf_ktime_get_ns): a
+/// process in a time namespace sees CLOCK_MONOTONIC ahead of it or behind (time_namespaces(7)).
 #[must_use]
-pub fn monotonic_time() -> Duration {
+pub fn kernel_time() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
-    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
-    Duration::new(now.tv_sec.unsigned_abs(), nanos)
+    let nanos = i128::from(now.tv_sec) * NANOS_PER_SECOND + i128::from(now.tv_nsec);
+    // Without the file the kernel knows no such namespaces.
+    let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    let own = nanos - monotonic_offset(&offsets).unwrap_or(0);
+    Duration::from_nanos(u64::try_from(own.max(0)).unwrap_or(u64::MAX))
+}
+
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+
+/// Nanoseconds by which CLOCK_MONOTONIC is ahead of the kernel's, by the file `timens_offsets`.
+fn monotonic_offset(offsets: &str) -> Option<i128> {
+    let line = offsets.lines().find_map(|line| line.strip_prefix("monotonic"))?;
+    let mut numbers = line.split_whitespace().map(str::parse::<i128>);
+    let (seconds, nanos) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some(seconds * NANOS_PER_SECOND + nanos)
 }
 
 /// The name of this host; empty when the kernel has none.
@@ -304,6 +318,17 @@ mod tests {
                     .map(|group| ControlGroup::V1(format!("/sys/fs/cgroup/{controller}{group}")))
             );
         }
+    }
+
+    // If this fails, the kernel refuses clients for ever, or never, where evenkeel is in a time
+    // namespace (`netns::clocks` has the whole).
+    #[test]
+    fn offsets_of_a_time_namespace_are_read() {
+        let file = "monotonic   1000000000         5\nboottime           7         0\n";
+        assert_eq!(monotonic_offset(file), Some(1_000_000_000_000_000_005));
+        assert_eq!(monotonic_offset("monotonic  -2  500000000\n"), Some(-1_500_000_000));
+        assert_eq!(monotonic_offset(""), None);
+        assert_eq!(monotonic_offset("boottime  7  0\n"), None);
     }
 
     // If this fails, `check` warns of ports that may be taken, or not of those that may not.

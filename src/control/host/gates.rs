@@ -144,7 +144,7 @@ impl Gates {
         }
         let maps = GateMaps::new(CLIENTS_MAX, COUNTS_MAX).map_err(|error| no_maps(&error))?;
         // Read first: an entry may end a moment too early, never too late.
-        let now = process::monotonic_time();
+        let now = process::kernel_time();
         let start = now.saturating_sub(self.started.elapsed());
         Ok(Arc::clone(known.insert(Arc::new(ClockedMaps { maps, start }))))
     }

@@ -15,7 +15,7 @@ use crate::control::plane::set_backends::{self, SetBackend};
 use crate::control::plane::state::Plane;
 use crate::control::upgrade::verdicts::{self, PassedVerdict};
 use crate::shared::Address;
-use crate::sys::process::monotonic_time;
+use crate::sys::process::kernel_time;
 
 /// What is passed on. Descriptors come in the order of its fields.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ impl PassedCount {
         let workers = plane.workers.states.len() as u64;
         let numbered = plane.workers.states.iter().map(|state| state.numbered.value()).max();
         let highest = (numbered.unwrap_or_default() + 1).saturating_mul(workers);
-        let clock = monotonic_time().saturating_sub(plane.started.elapsed());
+        let clock = kernel_time().saturating_sub(plane.started.elapsed());
         Self {
             clock_ns: u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX),
             numbers_from: (highest + NUMBERS_SPARE).next_multiple_of(NUMBERS),
@@ -69,7 +69,7 @@ impl PassedCount {
 
     /// When the clock began.
     pub(crate) fn clock_start(self) -> Option<Instant> {
-        let age = monotonic_time().checked_sub(Duration::from_nanos(self.clock_ns))?;
+        let age = kernel_time().checked_sub(Duration::from_nanos(self.clock_ns))?;
         Instant::now().checked_sub(age)
     }
 }
