@@ -88,6 +88,7 @@ pub(crate) fn follow<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, old: &
 
 /// Waits until a backend that failed may be tried again.
 #[cold]
+#[inline(never)]
 pub(crate) fn rest<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> Next {
     if has_left(session, desk) { Next::GONE } else { Next::Rearm }
 }
