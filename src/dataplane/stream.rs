@@ -328,6 +328,12 @@ impl<P: Holds> Stream<P> {
         }
     }
 
+    /// Whether one side takes no more of what the other sends, which is thrown away.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.to_backend.is_broken() || self.to_client.is_broken()
+    }
+
     /// Whether a byte of either side has been delivered, or is held to be.
     #[must_use]
     pub fn has_moved(&self) -> bool {

@@ -54,7 +54,8 @@ pub(crate) fn silent<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) ->
 }
 
 /// Whether silence may end it with FIN: its peers never said anything, so there is nothing that
-/// could look complete, or its listener wants that for sessions of which nothing is on its way.
+/// could look complete, or its listener wants that for sessions of which nothing is on its way. What
+/// one side has said and the other did not take was thrown away, so that nothing is complete.
 fn may_close<K: Kernel>(
     session: &Session<K>,
     desk: &Desk<K>,
@@ -62,6 +63,9 @@ fn may_close<K: Kernel>(
     held: [usize; 2],
 ) -> bool {
     let stream = &session.stream;
+    if stream.is_broken() {
+        return false;
+    }
     if !stream.has_moved() {
         return true;
     }
