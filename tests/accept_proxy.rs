@@ -103,7 +103,7 @@ fn local_and_unknown_keep_the_address_of_the_peer() {
 #[test]
 fn a_header_may_be_cut_at_every_byte() {
     let backend = Backend::echo();
-    let proxy = Setup::of(&[&backend]).listener(TRUSTING).global("log = { sessions = false }");
+    let proxy = Setup::of(&[&backend]).listener(TRUSTING).global("log = { sessions = 'none' }");
     let proxy = proxy.start();
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let bytes = [&header(version, "198.51.100.7:5000")[..], b"body"].concat();

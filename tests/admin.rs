@@ -287,7 +287,7 @@ fn sessions_are_logged_while_asked_for() {
     assert_eq!(line["bytes_to_client"], 4);
     assert_eq!(line["term"], "--");
     proxy.rewrite(
-        &config(&[&one]).replace("workers = 2", "workers = 2\nlog = { sessions = false }"),
+        &config(&[&one]).replace("workers = 2", "workers = 2\nlog = { sessions = 'none' }"),
     );
     assert_eq!(proxy.ask("POST", "/v1/reload", "").code, 200);
     visit(web);

@@ -118,7 +118,7 @@ fn who_has_waited_too_long_is_turned_away() {
     drop(holder);
     proxy.wait_for_sessions(0);
     drop(served(&proxy));
-    assert_eq!(proxy.wait_for_session_lines(2)[1]["queue_ms"], -1);
+    assert!(proxy.wait_for_session_lines(2)[1]["queue_ms"].is_null());
 }
 
 // If this fails, the line grows without a bound, or `queue_ms` is missing for clients that are
@@ -136,7 +136,7 @@ fn a_line_has_an_end() {
     assert_eq!(read_line(&mut first).unwrap(), "b1");
     drop(first);
     let lines = proxy.wait_for_session_lines(3);
-    assert!(lines.iter().any(|line| line["queue_ms"].as_i64().unwrap() >= 0), "{lines:?}");
+    assert!(lines.iter().any(|line| !line["queue_ms"].is_null()), "{lines:?}");
 }
 
 // If this fails, a place goes to a client that has left, or one that has left is counted for ever.

@@ -35,7 +35,7 @@ const BURST: usize = 8;
 const WORD_BYTES: usize = 500;
 /// What the long session says at once: enough to be spliced now and then.
 const LONG_WORD_BYTES: usize = 64 * 1024;
-const GLOBAL: &str = "workers = 2\nlog = { sessions = false }";
+const GLOBAL: &str = "workers = 2\nlog = { sessions = 'none' }";
 
 /// Ends the clients, even when the test has failed: the scope waits for them.
 struct Stopper<'a>(&'a AtomicBool);

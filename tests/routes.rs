@@ -341,3 +341,18 @@ fn other_balances_wait_for_nothing() {
         .start();
     assert_eq!(read_line(&mut connect(proxy.address())).unwrap(), "only");
 }
+
+// If this fails, the log does not say why a client went where it went.
+#[test]
+fn a_line_says_the_route_and_the_name() {
+    let (proxy, _backends) = start(ROUTES);
+    lead(proxy.address(), &hello("www.example.com", "h2", 0, 16_384));
+    lead(proxy.address(), &hello("other.example.org", "imap", 0, 16_384));
+    lead(proxy.address(), b"no hello at all\n");
+    let lines = proxy.wait_for_session_lines(3);
+    let said = |line: &serde_json::Value| (line["route"].as_u64(), line["server_name"].clone());
+    assert_eq!(said(&lines[0]), (Some(1), "www.example.com".into()));
+    assert_eq!(said(&lines[1]), (Some(2), "other.example.org".into()));
+    assert_eq!(said(&lines[2]), (None, serde_json::Value::Null));
+    assert!(lines.iter().all(|line| line["read_ms"].is_u64()), "{lines:?}");
+}

@@ -22,7 +22,7 @@ EVENKEEL = """
 [global]
 workers = {threads}
 {tuning}
-log = {{ sessions = false, level = "error" }}
+log = {{ sessions = "none", level = "error" }}
 [admin]
 socket = "{dir}/{socket}"
 [listener.web]

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const CONFIG: &str = r#"
 [global]
 workers = 1
-log = { sessions = false, level = "error" }
+log = { sessions = "none", level = "error" }
 [listener.web]
 bind = ["127.0.0.1:0"]
 pool = "web"

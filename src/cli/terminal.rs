@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use evenkeel::control::wants_colour;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long last words may wait for a reader.
@@ -68,9 +69,4 @@ pub(crate) fn stdout_has_colour() -> bool {
 /// Whether colour helps on stderr.
 pub(crate) fn stderr_has_colour() -> bool {
     io::stderr().is_terminal() && wants_colour()
-}
-
-/// The convention of no-color.org.
-fn wants_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

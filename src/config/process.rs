@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use ipnet::Ipv6Net;
 
-use crate::policy::terms::{SpliceMode, Word};
+use crate::policy::terms::SpliceMode;
 
 use super::address::{Purpose, socket};
 use super::bounds::{LONGEST, SECOND, SESSIONS_MAX, ZERO};
 use super::entries::Entries;
 use super::file::{Field, Section, Value, quoted, shown};
 use super::key::{Key, KeyTable, Shape, words};
+use super::log::{LOG, Log, log};
 use super::nat64::{WELL_KNOWN, nat64};
 use super::report::{FilePlace, Finding, Report};
 use super::scalar;
@@ -74,27 +75,6 @@ pub(super) static GLOBAL: KeyTable = KeyTable {
     ],
     also: &[],
 };
-/// Keys of `log`.
-pub(super) static LOG: KeyTable = KeyTable {
-    name: "Log",
-    title: "`log` of [global]",
-    sample: "log = { level = \"info\" }",
-    keys: &[
-        Key::new("level", Shape::Word(words::<LogLevel>))
-            .default("info")
-            .reload("now")
-            .means("Least important event that is written."),
-        Key::new("format", Shape::Word(words::<LogFormat>))
-            .default("auto")
-            .reload("now")
-            .means("How a line looks."),
-        Key::new("sessions", Shape::Boolean)
-            .default("true")
-            .reload("now")
-            .means("One line for each session when it ends, and for each refused connection."),
-    ],
-    also: &[],
-};
 /// Keys of `[admin]`.
 pub(super) static ADMIN: KeyTable = KeyTable {
     name: "Admin",
@@ -141,58 +121,6 @@ pub struct Global {
     pub log: Log,
 }
 
-/// `log = { ... }` of `[global]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// The least important event that is still written.
-    pub level: LogLevel,
-    /// How a line looks.
-    pub format: LogFormat,
-    /// Whether each session writes one line when it ends.
-    pub sessions: bool,
-}
-
-/// Importance of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Failures the operator must act on.
-    Error,
-    /// State changes.
-    Warn,
-    /// Starts, stops, reloads.
-    Info,
-    /// One line and more per session.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl Word for LogLevel {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-}
-
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for a terminal, JSON otherwise.
-    Auto,
-    /// `key=value` pairs.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl Word for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
-}
-
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -236,15 +164,6 @@ pub(super) fn global(section: &Section<'_>, report: &mut Report<'_>) -> Global {
         hash_seed,
         nat64: nat64(section, report),
         log: log(section, report),
-    }
-}
-
-fn log(section: &Section<'_>, report: &mut Report<'_>) -> Log {
-    let section = section.open_or_absent("log", report);
-    Log {
-        level: section.word_or_default("level", report),
-        format: section.word_or_default("format", report),
-        sessions: section.boolean_or_default("sessions", report),
     }
 }
 
@@ -307,8 +226,6 @@ fn socket_path(value: &Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
 impl Global {
     /// Its keys as `evenkeel config` shows them.
     pub(super) fn entries(&self) -> Entries {
-        let Log { level, format, sessions } = self.log;
-        let log = Entries::default().word("level", level).word("format", format);
         Entries::default()
             .plain("workers", auto(self.workers))
             .plain("max_sessions", auto(self.max_sessions))
@@ -319,7 +236,7 @@ impl Global {
             .duration("spin", self.spin)
             .plain("hash_seed", self.hash_seed)
             .list("nat64", &self.nat64)
-            .table("log", &log.plain("sessions", sessions))
+            .table("log", &self.log.entries())
     }
 }
 

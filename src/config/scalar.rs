@@ -264,7 +264,7 @@ pub(super) fn word<T: Copy>(
     let all: Vec<String> = words.iter().map(|(word, _)| sample(word)).collect();
     let expected = join_or(&all);
     let Some(text) = value.text() else {
-        wrong_type(value, &expected, None, report);
+        wrong_type(value, &expected, word_for(value, words), report);
         return None;
     };
     let name = shown(&value.name);
@@ -284,6 +284,14 @@ pub(super) fn word<T: Copy>(
     };
     report.error(&value.place, finding);
     None
+}
+
+/// The word that says what is written as a boolean.
+fn word_for<T>(value: &Value<'_>, words: &Words<T>) -> Option<String> {
+    let DeValue::Boolean(is_on) = value.data else { return None };
+    let meant: &[_] = if *is_on { &["all", "on", "auto"] } else { &["none", "off", "never"] };
+    let found = meant.iter().find(|meant| words.iter().any(|(word, _)| word == *meant));
+    found.map(|word| quoted(word))
 }
 
 /// An array, each element converted; every wrong element is reported.

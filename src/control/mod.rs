@@ -30,3 +30,4 @@ pub use start::demo;
 pub use start::run::{RunOptions, Served, run};
 pub use tell::status;
 pub use upgrade::report::UpgradeReport;
+pub use words::wants_colour;

@@ -20,6 +20,12 @@ pub(crate) fn too_few_healthy(healthy: u64, all: u64) -> String {
     format!("{healthy} of {} healthy, {trying}", count(all, "backend"))
 }
 
+/// Whether colour is wanted where there is a terminal: the convention of no-color.org.
+#[must_use]
+pub fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

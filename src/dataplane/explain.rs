@@ -214,7 +214,7 @@ fn find_route(snapshot: &Snapshot, question: &Question<'_>) -> RouteSaid {
     let depends_on_hello = server_name.is_none()
         && route::choose(routes, client.ip(), Known::Nothing) == Choice::NeedsHello;
     let (pool, is_routed) = match route::choose(routes, client.ip(), known) {
-        Choice::Taken(pool) => (pool, true),
+        Choice::Taken(pool, _) => (pool, true),
         Choice::Default | Choice::NeedsHello => (listener.pool, false),
     };
     let hash = snapshot.pool(pool).map(|pool| &pool.hash);

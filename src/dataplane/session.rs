@@ -196,7 +196,7 @@ impl<K: Kernel> Session<K> {
         self.place.generation = snapshot.generation;
         let Some(listener) = snapshot.serving_listener(self.place.listener) else { return };
         let (client, said) = (self.client, self.stream.preloaded());
-        let way = routing::find(snapshot, listener, client, said)
+        let way = routing::find(snapshot, listener, client, said, &mut None)
             .unwrap_or_else(|| routing::give_up(snapshot, listener, client, said));
         // Where the listener went with its pool, the session has no other.
         if snapshot.pool(way.pool).is_some() {

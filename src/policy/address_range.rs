@@ -77,6 +77,16 @@ impl AddressRange {
         }
     }
 
+    /// Whether a client that reached `local` may have come to it: it is one of its addresses, or
+    /// the wildcard for it. That of IPv6 takes clients of IPv4, too.
+    #[must_use]
+    pub fn covers(&self, local: SocketAddr) -> bool {
+        let Some(own) = self.first.ip() else { return false };
+        let is_port = self.ports().is_some_and(|ports| ports.contains(&local.port()));
+        let is_wild = own.ip().is_unspecified() && (own.is_ipv6() || local.is_ipv4());
+        is_port && (is_wild || own.ip() == local.ip())
+    }
+
     /// The first port that both have, of whatever address; port 0 is no port yet.
     #[must_use]
     pub fn first_common_port(&self, other: &Self) -> Option<u16> {
@@ -113,6 +123,24 @@ mod tests {
 
     fn range(first: &str, last: u16) -> AddressRange {
         AddressRange::up_to(first.parse().unwrap(), last)
+    }
+
+    // If this fails, the log names an address to which the client did not come.
+    #[test]
+    fn a_wildcard_covers_every_address_of_its_family() {
+        let covers =
+            |first: &str, last, local: &str| range(first, last).covers(local.parse().unwrap());
+        assert!(covers("0.0.0.0:80", 80, "192.0.2.1:80"));
+        assert!(covers("[::]:80", 90, "[2001:db8::1]:85"));
+        assert!(covers("[::]:80", 80, "192.0.2.1:80"), "a socket of both families");
+        assert!(covers("192.0.2.1:80", 80, "192.0.2.1:80"));
+        assert!(!covers("0.0.0.0:80", 80, "[2001:db8::1]:80"));
+        assert!(!covers("0.0.0.0:80", 80, "192.0.2.1:81"));
+        assert!(!covers("192.0.2.2:80", 80, "192.0.2.1:80"));
+        assert!(
+            !AddressRange::from(Address::Unix(Path::new("/s").into()))
+                .covers("1.1.1.1:1".parse().unwrap())
+        );
     }
 
     // If this fails, status and log name addresses that no socket is bound to.

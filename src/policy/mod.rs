@@ -18,6 +18,8 @@ pub mod address_range;
 pub mod client;
 // Names with `*` and `?`, as operators write them.
 pub mod glob;
+// Which sessions that have ended are logged.
+pub mod log_choice;
 // Clients whose IPv4 address a translator has embedded in an IPv6 address.
 pub mod nat64;
 // Terms that the configuration writes and the planes obey, and those that hold for each session.

@@ -40,7 +40,9 @@ pub use offenders::{Offender, Offenders, most_frequent};
 pub use pick::{By, Obstacle, Pick, Skip, note_skip};
 pub use publish::{Publisher, Subscriber};
 pub use reasons::{CloseReason, ConnectFailure, EndCode, HeldOutcome, RefuseReason, Symptom};
-pub use session_record::{ArrivedClient, ClosedSession, Detail, SessionLog, SessionRecord};
+pub use session_record::{
+    ArrivedClient, ClosedSession, Detail, FirstWords, SessionLog, SessionRecord,
+};
 pub use snapshot::{
     AcceptProxy, Backend, Group, HashPlan, HashedWords, Limit, Listener, Pool, RefusalText,
     Routing, Snapshot, Sticky,

@@ -4,6 +4,8 @@
 //! session log, so that the three can never disagree. The two-letter codes are those of HAProxy's
 //! log (configuration manual, section 8.5): which side ended it, then what was going on.
 
+use crate::policy::log_choice::LoggedEnd;
+
 /// An end as a line of the session log names it: two letters, and words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndCode {
@@ -18,6 +20,18 @@ impl EndCode {
     pub const NO_PLACE: Self = Self { term: "sQ", words: "no place at a backend in time" };
     /// A client whose last attempt to connect a backend timed out.
     pub const CONNECT_TIMEOUT: Self = Self { term: "sC", words: RefuseReason::NoBackend.words() };
+
+    /// How the session log's choice sees a session of this end that delivered so many bytes.
+    #[must_use]
+    pub fn logged_end(self, session: u64, bytes: u64) -> LoggedEnd {
+        let [done, client_reset] =
+            [CloseReason::Done, CloseReason::ClientReset].map(CloseReason::code);
+        LoggedEnd {
+            session,
+            is_failed: self != done,
+            is_silent: bytes == 0 && (self == done || self == client_reset),
+        }
+    }
 }
 
 /// Why a connection was refused before it became a session with a backend.

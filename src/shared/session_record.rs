@@ -1,18 +1,19 @@
 //! One line of the session log, on its way from a worker to the thread that writes it.
 //!
 //! The queue is bounded and a worker never waits for it: a line that finds no room is dropped and
-//! counted. Whether the log is on can change while workers run: one atomic, read before a record is
-//! made.
+//! counted. Which sessions are logged can change while workers run: one atomic word, read before a
+//! record is made.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crossbeam::channel::Sender;
 
 use crate::policy::client::Client;
 use crate::policy::first_bytes::proxy_header::Malformed;
+use crate::policy::log_choice::{LogChoice, LoggedEnd, LoggedSessions};
 
 use super::ids::Generation;
 use super::pick::{Obstacle, Pick};
@@ -31,8 +32,14 @@ pub struct SessionRecord {
     pub pool: Option<Arc<Pool>>,
     /// The backend that served, or was tried last.
     pub backend: Option<Arc<Backend>>,
-    /// Where that was connected, if it has no port of its own.
+    /// Where that was connected; `None` of a Unix socket.
     pub to: Option<SocketAddr>,
+    /// The address that its client reached, where the log was to ask for it.
+    pub client_local: Option<SocketAddr>,
+    /// The address that its backend sees, where the log was to ask for it.
+    pub backend_local: Option<SocketAddr>,
+    /// What the client said first, where that decided anything.
+    pub first_words: Option<Box<FirstWords>>,
     /// How it was chosen.
     pub pick: Pick,
     /// Backends that were passed over for it, and why.
@@ -74,6 +81,9 @@ impl SessionRecord {
             pool: None,
             backend: None,
             to: None,
+            client_local: None,
+            backend_local: None,
+            first_words: None,
             pick: Pick::default(),
             skipped: Box::default(),
             client,
@@ -90,6 +100,17 @@ impl SessionRecord {
             limit: None,
         }
     }
+}
+
+/// What was learned from the bytes that were read of a client before there was a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FirstWords {
+    /// The route that it took, counted from 0 in the order of the file.
+    pub route: Option<usize>,
+    /// The server's name in its TLS hello, if that was looked at.
+    pub server_name: Option<String>,
+    /// Milliseconds until it had said enough.
+    pub read_ms: u64,
 }
 
 /// What each line of the log names.
@@ -128,21 +149,40 @@ pub type ClosedSession = (SystemTime, SessionRecord);
 #[derive(Debug, Clone)]
 pub struct SessionLog {
     queue: Sender<ClosedSession>,
-    on: Arc<AtomicBool>,
+    choice: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
 }
 
 impl SessionLog {
-    /// Writes to `queue` while `on`; counts what finds no room in `dropped`.
+    /// Writes to `queue` what the bits of `choice`, a [`LogChoice`], want; counts what finds no
+    /// room in `dropped`.
     #[must_use]
-    pub fn new(queue: Sender<ClosedSession>, on: Arc<AtomicBool>, dropped: Arc<AtomicU64>) -> Self {
-        Self { queue, on, dropped }
+    pub fn new(
+        queue: Sender<ClosedSession>,
+        choice: Arc<AtomicU64>,
+        dropped: Arc<AtomicU64>,
+    ) -> Self {
+        Self { queue, choice, dropped }
     }
 
-    /// Whether records go anywhere; no record need be made while they do not.
+    /// What is wanted of the log now.
+    #[must_use]
+    pub fn choice(&self) -> LogChoice {
+        LogChoice::from_bits(self.choice.load(Ordering::Relaxed))
+    }
+
+    /// Whether any record goes anywhere.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
+        self.choice().sessions != LoggedSessions::None
+    }
+
+    /// What is wanted of the log, if it wants a session that ends so; else no record of it need be
+    /// made.
+    #[must_use]
+    pub fn wants(&self, end: LoggedEnd) -> Option<LogChoice> {
+        let choice = self.choice();
+        choice.wants(end).then_some(choice)
     }
 
     /// Hands a record over without waiting. `closed` comes from the worker: the thread that writes

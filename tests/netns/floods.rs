@@ -60,7 +60,7 @@ fn open(net: &Net, proxy: &Proxy, count: usize) -> Vec<TcpStream> {
 fn idle_half_open_silent_and_slow() {
     let net = Net::new(Link::PLAIN);
     let _backend = Actor::start(&net, net.backend(1), Habit::Echoes);
-    let global = "workers = 2\nlog = { sessions = false }";
+    let global = "workers = 2\nlog = { sessions = 'none' }";
     let proxy = net.evenkeel(&[1], Keys { global, ..Keys::default() });
     let books = Books::open(&proxy);
     let before = resident_kib(proxy.pid());
@@ -123,7 +123,7 @@ fn idle_half_open_silent_and_slow() {
 fn one_address_floods() {
     let net = Net::new(Link::PLAIN);
     let _backend = Actor::start(&net, net.backend(1), Habit::Echoes);
-    let global = "workers = 2\nlog = { sessions = false }";
+    let global = "workers = 2\nlog = { sessions = 'none' }";
     let listener = "[listener.front.limit]\nrate = \"1000/s\"\nmax_concurrent = 100";
     let proxy = net.evenkeel(&[1], Keys { global, listener, ..Keys::default() });
     let books = Books::open(&proxy);
@@ -173,7 +173,7 @@ fn one_address_floods() {
 fn handshakes_are_never_finished() {
     let net = Net::new(Link::PLAIN);
     let _backend = Actor::start(&net, net.backend(1), Habit::Echoes);
-    let global = "workers = 2\nlog = { sessions = false }";
+    let global = "workers = 2\nlog = { sessions = 'none' }";
     let proxy = net.evenkeel(&[1], Keys { global, ..Keys::default() });
     // Sources that no host answers for.
     net.run(Side::Evenkeel, "ip", &["route", "add", "10.9.0.0/16", "dev", "ek-up"]);

@@ -20,7 +20,7 @@ fn sessions() -> u64 {
 fn whole(case: u64, link: Link, splice: &str) {
     let net = Net::new(link);
     let stage = Stage::open(&net, net.backend(1));
-    let global = format!("workers = 2\nsplice = \"{splice}\"\nlog = {{ sessions = false }}");
+    let global = format!("workers = 2\nsplice = \"{splice}\"\nlog = {{ sessions = 'none' }}");
     let proxy = net.evenkeel(&[1], Keys { global: &global, ..Keys::default() });
     let books = Books::open(&proxy);
     let name = format!("{link:?}, splice {splice}");

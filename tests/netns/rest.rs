@@ -133,7 +133,7 @@ fn soak() {
     let time = Duration::from_secs(given.map_or(2, |given| given.parse().unwrap()));
     let net = Net::new(Link::PLAIN);
     let stage = Stage::open(&net, net.backend(1));
-    let global = "workers = 2\nlog = { sessions = false }";
+    let global = "workers = 2\nlog = { sessions = 'none' }";
     let proxy = net.evenkeel(&[1], Keys { global, ..Keys::default() });
     let books = Books::open(&proxy);
     // What grows only once does so before the start is noted.

@@ -89,7 +89,7 @@ impl Served {
 /// evenkeel on IPv6 with a limiter of this many places.
 fn start(net: &Net, table_size: u32) -> Proxy {
     let config = format!(
-        "[global]\nworkers = 2\nlog = {{ sessions = false }}\n[listener.front]\n\
+        "[global]\nworkers = 2\nlog = {{ sessions = 'none' }}\n[listener.front]\n\
          bind = [\"[::1]:7000\"]\npool = \"back\"\n[listener.front.limit]\nrate = \"6/h\"\n\
          burst = {BURST}\ntable_size = {table_size}\n[pool.back]\nbackends = [\"{}\"]\n",
         net.backend(1)

@@ -12,6 +12,7 @@ use evenkeel::dataplane::Command;
 use evenkeel::dataplane::clock::Tick;
 use evenkeel::dataplane::session::stage::Stage;
 use evenkeel::policy::client::Client;
+use evenkeel::policy::log_choice::LogChoice;
 use evenkeel::shared::{
     AdminState, BackendId, CloseReason, ClosedSession, Leave, LeaveCause, LeaveOrder, LimitAction,
     Protocol, Publisher, SessionLog,
@@ -149,7 +150,8 @@ impl Run {
         let publisher = Publisher::new(house.snapshot(None));
         let (log, records) = unbounded();
         let network = Rc::new(RefCell::new(network));
-        let log = SessionLog::new(log, Arc::new(true.into()), Arc::default());
+        let choice = Arc::new(LogChoice::default().to_bits().into());
+        let log = SessionLog::new(log, choice, Arc::default());
         let (network_of, setting) = (&network, &house.setting);
         let workers =
             Seat::all(&Common { network: network_of, setting, publisher: &publisher, log, now });

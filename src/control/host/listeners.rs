@@ -23,6 +23,7 @@ use crate::sys::unix;
 
 use crate::control::host::passed::{GivenSockets, PassedOn};
 use crate::control::host::socket_file::{self, SocketFile, directory_of};
+use crate::control::log::sink::LogFailure;
 
 /// Permissions of the file of a Unix socket: every user who can pass its directories may connect,
 /// as every user may to a port.
@@ -82,7 +83,7 @@ pub(crate) struct Plan {
     pub(crate) retuned: Vec<BoundAddress>,
 }
 
-/// An address that could not be listened on.
+/// What this host does not grant: an address to listen on, or what else the file asks for.
 #[derive(Debug)]
 pub(crate) struct ListenFailure {
     /// Where the file names it.
@@ -99,6 +100,13 @@ impl ListenFailure {
     /// Of an IP address that is not listened on at all yet.
     pub(crate) fn new(key: KeyPath, address: SocketAddr, cause: io::Error) -> Self {
         OpenFailure::Open(cause).place(key, &Address::Ip(address), &BoundAddresses::new())
+    }
+}
+
+impl From<LogFailure> for ListenFailure {
+    fn from(failure: LogFailure) -> Self {
+        let LogFailure { key, message, hint, cause } = failure;
+        Self { key, message, hint, cause }
     }
 }
 

@@ -42,6 +42,16 @@ impl Level {
         }
     }
 
+    /// The severity of RFC 5424, section 6.2.1, which sd-daemon(3) shares.
+    pub(crate) fn severity(self) -> u8 {
+        match self {
+            Self::Error => 3,
+            Self::Warn => 4,
+            Self::Info => 6,
+            Self::Debug | Self::Trace => 7,
+        }
+    }
+
     /// The filter that lets this level and more important ones pass.
     pub(crate) fn filter(self) -> LevelFilter {
         match self {

@@ -1,17 +1,15 @@
 //! The thread `log`: formats what is queued and writes it, many lines to one write(2).
 //!
-//! It is the only thread that may wait for stderr. After lines of sessions it does not wait for the
-//! next one at once but lets some gather: a worker that closes a session then need not wake the
-//! thread, which would cost it a system call.
+//! It is the only thread that may wait for stderr, a file or a syslog server. After lines of
+//! sessions it does not wait for the next one at once but lets some gather: a worker that closes a
+//! session then need not wake the thread, which would cost it a system call.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Select, Sender};
-use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::shared::ClosedSession;
 
@@ -19,6 +17,8 @@ use crate::control::log::event::Event;
 use crate::control::log::level::Level;
 use crate::control::log::line::{event_line, session_line};
 use crate::control::log::settings::Settings;
+use crate::control::log::shape::LineShape;
+use crate::control::log::sink::{LogSink, Stderr};
 use crate::control::words::count;
 
 /// Written at once as soon as this much has been formatted.
@@ -30,15 +30,25 @@ const GATHER: Duration = Duration::from_millis(20);
 pub(crate) struct LogQueues {
     pub(crate) events: Receiver<Event>,
     pub(crate) sessions: Receiver<ClosedSession>,
+    /// Where lines go from now on.
+    pub(crate) outlets: Receiver<Outlet>,
     /// A sender that arrives here is answered once everything queued before is written.
     pub(crate) flushes: Receiver<Sender<()>>,
+}
+
+/// Where lines go, and how they look there.
+pub(crate) struct Outlet {
+    pub(crate) shape: LineShape,
+    /// `None`: where they went before.
+    pub(crate) sink: Option<Box<dyn LogSink>>,
 }
 
 /// The thread's state.
 pub(crate) struct LogWriter {
     settings: Arc<Settings>,
     queues: LogQueues,
-    sink: Box<dyn Write + Send>,
+    sink: Box<dyn LogSink>,
+    shape: LineShape,
     batch: Vec<u8>,
     /// The last line that was begun is not whole.
     is_torn: bool,
@@ -46,13 +56,11 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Writes what arrives in `queues` to `sink`.
-    pub(crate) fn new(
-        settings: Arc<Settings>,
-        queues: LogQueues,
-        sink: Box<dyn Write + Send>,
-    ) -> Self {
-        Self { settings, queues, sink, batch: Vec::new(), is_torn: false, dropped_told: 0 }
+    /// Writes what arrives in `queues`, at first to stderr.
+    pub(crate) fn new(settings: Arc<Settings>, queues: LogQueues, outlet: Outlet) -> Self {
+        let Outlet { shape, sink } = outlet;
+        let sink = sink.unwrap_or_else(|| Box::new(Stderr));
+        Self { settings, queues, sink, shape, batch: Vec::new(), is_torn: false, dropped_told: 0 }
     }
 
     /// Works until the last sender of flushes is gone.
@@ -87,24 +95,30 @@ impl LogWriter {
 
     /// Sleeps until one of the queues has something.
     fn wait(&self) {
-        let LogQueues { events, sessions, flushes } = &self.queues;
+        let LogQueues { events, sessions, outlets, flushes } = &self.queues;
         let mut select = Select::new();
         select.recv(events);
         select.recv(sessions);
+        select.recv(outlets);
         select.recv(flushes);
         select.ready();
     }
 
     /// Writes all that is queued; tells whether sessions were among it.
     fn drain(&mut self) -> bool {
+        while let Ok(outlet) = self.queues.outlets.try_recv() {
+            self.take_up(outlet);
+        }
         let mut had_sessions = false;
+        let except = self.settings.except();
         loop {
-            let shape = self.settings.shape();
             if let Ok(event) = self.queues.events.try_recv() {
-                event_line(&event, shape, &mut self.batch);
+                event_line(&event, &self.shape, &mut self.batch);
             } else if let Ok((closed, record)) = self.queues.sessions.try_recv() {
-                session_line(closed, &record, shape, &mut self.batch);
                 had_sessions = true;
+                if !record.client.ip().is_some_and(|client| except.contains(client)) {
+                    session_line(closed, &record, &self.shape, &mut self.batch);
+                }
             } else {
                 break;
             }
@@ -116,6 +130,14 @@ impl LogWriter {
             self.tell_dropped();
         }
         had_sessions
+    }
+
+    fn take_up(&mut self, Outlet { shape, sink }: Outlet) {
+        self.shape = shape;
+        if let Some(sink) = sink {
+            self.sink = sink;
+            self.is_torn = false;
+        }
     }
 
     /// Writes the batch and counts the lines of it that are lost.
@@ -130,10 +152,10 @@ impl LogWriter {
         let dropped = self.settings.dropped.load(Ordering::Relaxed);
         let lost = dropped.saturating_sub(self.dropped_told);
         if lost > 0 {
-            let message = format!("{} lost: stderr did not take them", count(lost, "log line"));
+            let message = format!("{} lost: they were not taken", count(lost, "log line"));
             let event =
                 Event { time: SystemTime::now(), level: Level::Warn, message, fields: Vec::new() };
-            event_line(&event, self.settings.shape(), &mut self.batch);
+            event_line(&event, &self.shape, &mut self.batch);
             // If this one is lost, too, the next one says it.
             if self.write_batch() == 0 {
                 self.dropped_told = dropped;
@@ -141,13 +163,13 @@ impl LogWriter {
         }
     }
 
-    /// Writes as much of the batch as stderr takes; how many lines are lost.
+    /// Writes as much of the batch as is taken; how many lines are lost.
     fn write_batch(&mut self) -> u64 {
         if self.is_torn && !self.batch.is_empty() {
             // Ends what was begun, or the next line would be part of it.
             self.is_torn = self.sink.write_all(b"\n").is_err();
         }
-        let room = if self.is_torn { 0 } else { write_what_fits(&mut self.sink, &self.batch) };
+        let room = if self.is_torn { 0 } else { write_what_fits(&mut *self.sink, &self.batch) };
         let (taken, left) = self.batch.split_at(room);
         if let Some(last) = taken.last() {
             self.is_torn = *last != b'\n';
@@ -159,7 +181,7 @@ impl LogWriter {
 }
 
 /// Writes until all is written or `sink` refuses; how much that was.
-fn write_what_fits(sink: &mut impl Write, bytes: &[u8]) -> usize {
+fn write_what_fits(sink: &mut dyn Write, bytes: &[u8]) -> usize {
     let mut taken = 0;
     while let Some(left) = bytes.get(taken..).filter(|left| !left.is_empty()) {
         match sink.write(left) {
@@ -172,41 +194,16 @@ fn write_what_fits(sink: &mut impl Write, bytes: &[u8]) -> usize {
     taken.min(bytes.len())
 }
 
-/// The process's stderr, also when another process made it non-blocking.
-#[derive(Debug)]
-pub(crate) struct Stderr;
-
-impl Write for Stderr {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match io::stderr().write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room()?,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn wait_for_room() -> io::Result<()> {
-    let stderr = io::stderr();
-    let mut wanted = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
-    poll(&mut wanted, None)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use crate::control::log::shape::LineBody;
     use crossbeam::channel::bounded;
     use parking_lot::Mutex;
 
     /// A disk with room for this many bytes, and what is on it.
-    #[derive(Clone, Default)]
+    #[derive(Debug, Clone, Default)]
     struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
     impl Write for Disk {
@@ -231,8 +228,15 @@ mod tests {
     fn a_line_that_does_not_fit_is_the_only_torn_one() {
         let (disk, settings) = (Disk::default(), Arc::new(Settings::default()));
         let (events, queue) = bounded(8);
-        let queues = LogQueues { events: queue, sessions: bounded(1).1, flushes: bounded(1).1 };
-        let mut writer = LogWriter::new(Arc::clone(&settings), queues, Box::new(disk.clone()));
+        let queues = LogQueues {
+            events: queue,
+            sessions: bounded(1).1,
+            outlets: bounded(1).1,
+            flushes: bounded(1).1,
+        };
+        let outlet =
+            Outlet { shape: LineShape::bare(LineBody::Text), sink: Some(Box::new(disk.clone())) };
+        let mut writer = LogWriter::new(Arc::clone(&settings), queues, outlet);
         let mut log = |room, messages: &[&str]| {
             disk.0.lock().0 = room;
             for message in messages {
@@ -250,7 +254,7 @@ mod tests {
         let written = String::from_utf8(disk.0.lock().1.clone()).unwrap();
         let messages = written.lines().map(|line| line.split_once("message="));
         let messages: Vec<_> = messages.map(|found| found.map_or("?", |found| found.1)).collect();
-        let told = "\"3 log lines lost: stderr did not take them\"";
+        let told = "\"3 log lines lost: they were not taken\"";
         assert_eq!(messages, ["whole", "?", "again", told, "more"]);
     }
 }

@@ -11,6 +11,8 @@ use crate::control::host::listeners::{self, ListenFailure, Plan};
 use crate::control::host::passed::GivenSockets;
 use crate::control::host::trust::TlsProbes;
 use crate::control::host::warnings;
+use crate::control::log::Logging;
+use crate::control::log::sink::{LogFailure, LogSink};
 use crate::control::plane::configured::real_addresses;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::{Current, Plane};
@@ -30,6 +32,8 @@ pub(crate) struct PreparedReload {
     pub(crate) tls: TlsProbes,
     /// The sockets that it needs. Dropping it closes those that were opened for it.
     pub(crate) plan: Plan,
+    /// Where lines of the log are to go, if that is another place than now.
+    pub(crate) log_sink: Option<Box<dyn LogSink>>,
     /// `None` when what is in force serves it.
     pub(crate) succession: Option<Succession>,
     pub(crate) differences: Vec<Difference>,
@@ -52,6 +56,7 @@ impl PreparedReload {
 /// With every problem; nothing has changed then.
 pub(crate) fn prepare(
     plane: &Plane,
+    logging: &Logging,
     candidate: Option<&Candidate>,
 ) -> Result<PreparedReload, RefusedReload> {
     let (parsed, text) = match candidate {
@@ -60,12 +65,13 @@ pub(crate) fn prepare(
     };
     let name = candidate.map_or(&plane.file, |candidate| &candidate.name);
     let file = std::path::absolute(name).unwrap_or_else(|_| name.clone()).display().to_string();
-    ReadFile { plane, file, parsed, text }.prepared()
+    ReadFile { plane, logging, file, parsed, text }.prepared()
 }
 
 /// A file that has been read.
 struct ReadFile<'a> {
     plane: &'a Plane,
+    logging: &'a Logging,
     file: String,
     parsed: Parsed,
     text: String,
@@ -85,6 +91,7 @@ impl ReadFile<'_> {
         // comes back at once would find its address in use.
         self.plane.workers.await_up_to(self.plane.publisher.latest().generation);
         let plan = self.plan(&config, &current)?;
+        let log_sink = self.log_sink(&config)?;
         let mut differences = config::differences(&current.config, &config);
         differences.extend(moved(&current, &config, &plan.addresses));
         let kept = kept(&current.overrides, &config);
@@ -105,6 +112,7 @@ impl ReadFile<'_> {
             overrides: kept.overrides,
             tls,
             plan,
+            log_sink,
             succession,
             differences,
             notes,
@@ -130,6 +138,14 @@ impl ReadFile<'_> {
             );
         }
         Ok(plan)
+    }
+
+    fn log_sink(&mut self, config: &Config) -> Result<Option<Box<dyn LogSink>>, RefusedReload> {
+        self.logging.open_other(&config.global.log.to).map_err(|failure| {
+            let LogFailure { key, message, hint, .. } = failure;
+            self.parsed.refuse(&key, message, hint);
+            RefusedReload { cause: RefusalCause::Host, ..self.refused() }
+        })
     }
 
     fn gates(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::control::log::Logging;
+use crate::control::log::sink::LogSink;
 use crate::control::off_thread::{end_of, off_thread};
 use crate::control::plane::state::{Plane, ProcessPhase};
 use crate::control::reload::apply::{apply, record, told};
@@ -36,6 +37,12 @@ impl Services {
         end_of(tokio::spawn(alone)).await
     }
 
+    /// Opens the file of the log again.
+    pub(crate) fn reopen_log(&self) {
+        let config = Arc::clone(&self.plane.current.lock().config);
+        self.logging.reopen(&config.global.log);
+    }
+
     /// Reads the file again and puts it in force; tells the prober, the log and systemd.
     ///
     /// # Errors
@@ -50,11 +57,14 @@ impl Services {
         if is_told {
             notify::reloading();
         }
-        let outcome = self.put_in_force().await;
+        let (outcome, sink) = match self.put_in_force().await {
+            Ok((reloaded, sink)) => (Ok(reloaded), sink),
+            Err(refused) => (Err(refused), None),
+        };
         record(&self.plane, &outcome);
         if outcome.is_ok() {
             let config = Arc::clone(&self.plane.current.lock().config);
-            self.logging.apply(&config.global.log);
+            self.logging.apply(&config.global.log, sink);
         }
         if is_told {
             notify::ready(&self.plane);
@@ -62,19 +72,21 @@ impl Services {
         outcome
     }
 
-    async fn put_in_force(&self) -> Result<Reloaded, RefusedReload> {
-        let (plane, prober) = (Arc::clone(&self.plane), Arc::clone(&self.prober));
-        let (prepared, probes) = off_thread(move || {
-            let prepared = prepare(&plane, None)?;
+    /// Also tells where lines are to go now, if that is another place.
+    async fn put_in_force(&self) -> Result<(Reloaded, Option<Box<dyn LogSink>>), RefusedReload> {
+        let Self { plane, prober, logging } = self.clone();
+        let (mut prepared, probes) = off_thread(move || {
+            let prepared = prepare(&plane, &logging, None)?;
             let probes =
                 prober.changes(&prepared.config, &prepared.snapshot(&plane), &prepared.tls);
             Ok((prepared, probes))
         })
         .await?;
-        let outcome = apply(&self.plane, prepared).await?;
+        let sink = prepared.log_sink.take();
+        let reloaded = apply(&self.plane, prepared).await?;
         save(&self.plane).await;
         self.prober.take_up(probes).await;
-        Ok(outcome)
+        Ok((reloaded, sink))
     }
 
     /// Tells what a reload would do, of the file or of a candidate for it. New addresses are opened
@@ -87,9 +99,9 @@ impl Services {
         candidate: Option<Candidate>,
     ) -> Result<Reloaded, RefusedReload> {
         self.change(|services| async move {
-            let plane = services.plane;
+            let Self { plane, logging, .. } = services;
             off_thread(move || {
-                let prepared = prepare(&plane, candidate.as_ref())?;
+                let prepared = prepare(&plane, &logging, candidate.as_ref())?;
                 // Dropping its plan closes what was opened for it.
                 Ok(told(&plane, prepared).0)
             })

@@ -85,9 +85,7 @@ fn obey(services: &Services, request: SignalRequest) {
             let services = services.clone();
             tokio::spawn(async move { services.reload().await.is_ok() });
         }
-        SignalRequest::Reopen => {
-            tracing::info!("USR1: no log file to reopen, logging goes to stderr");
-        }
+        SignalRequest::Reopen => services.reopen_log(),
         SignalRequest::Upgrade => {
             // As with HUP.
             let services = services.clone();

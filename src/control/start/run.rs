@@ -17,7 +17,7 @@ use crate::control::host::passed::{GivenSockets, PassedSockets};
 use crate::control::host::sizing::{self, Sizes};
 use crate::control::host::trust::TlsProbes;
 use crate::control::host::warnings;
-use crate::control::log::Logging;
+use crate::control::log::{Logging, sink};
 use crate::control::off_thread::off_thread;
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::set_backends;
@@ -115,7 +115,10 @@ fn run_after(options: &RunOptions, successor: &mut Option<Successor>) -> Result<
     let page = admin::open_http(&config.admin, &mut doors)
         .map_err(|failure| not_granted(&mut parsed, &text, vec![failure]))?;
     let sockets = admin::open(&config.admin, page, &mut doors)?;
-    let logging = Logging::start(&config.global.log).map_err(failed("cannot start logging"))?;
+    let sink = sink::open(&config.global.log.to)
+        .map_err(|failure| not_granted(&mut parsed, &text, vec![failure.into()]))?;
+    let logging =
+        Logging::start(&config.global.log, sink).map_err(failed("cannot start logging"))?;
     for warning in &parsed.problems {
         tracing::warn!("{}:{}: {}", warning.file, warning.line, warning.message);
     }
@@ -245,7 +248,7 @@ async fn serve(
     (options.on_ready)(&served);
     match main_loop(&services, &mut signals, options.stop_after).await {
         LoopEnd::Stop => stop(&plane, &mut signals).await,
-        LoopEnd::HandedOver => drain_beside(&plane, &mut signals).await,
+        LoopEnd::HandedOver => drain_beside(&services, &mut signals).await,
     }
     plane.doors.let_go(false);
     refused_in_kernel::tell(&plane, &session_log);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::units::show_duration;
 use crate::control::host::listeners;
 use crate::control::plane::state::{Plane, ProcessPhase};
+use crate::control::reload::services::Services;
 use crate::control::start::signals::{SignalRequest, Signals};
 use crate::control::tell::notify;
 use crate::control::words::count;
@@ -57,7 +58,8 @@ pub(super) async fn stop(plane: &Plane, signals: &mut Signals) {
 /// Serves the sessions that are left once another process has taken over, and says nothing to
 /// systemd. A stop that is asked for meanwhile is for both processes and shortens nothing here:
 /// this one drains already. Asked again, it resets.
-pub(super) async fn drain_beside(plane: &Plane, signals: &mut Signals) {
+pub(super) async fn drain_beside(services: &Services, signals: &mut Signals) {
+    let plane = &*services.plane;
     let drain = plane.current.lock().config.global.drain_timeout;
     let sessions = count(plane.workers.sessions(), "session");
     tracing::info!(
@@ -67,7 +69,7 @@ pub(super) async fn drain_beside(plane: &Plane, signals: &mut Signals) {
     tokio::select! {
         () = drained(plane) => {}
         () = tokio::time::sleep(drain) => tracing::warn!("drain_timeout: sessions are reset"),
-        () = asked_twice(signals) => tracing::warn!("second signal: sessions are reset"),
+        () = asked_twice(services, signals) => tracing::warn!("second signal: sessions are reset"),
     }
     // The operator who asked for the upgrade gets the answer.
     let until = Instant::now() + ANSWER_DEADLINE;
@@ -78,7 +80,7 @@ pub(super) async fn drain_beside(plane: &Plane, signals: &mut Signals) {
 }
 
 /// Waits for a second stop; says of everything else that it is for the other process.
-async fn asked_twice(signals: &mut Signals) {
+async fn asked_twice(services: &Services, signals: &mut Signals) {
     let mut is_asked = false;
     loop {
         match signals.next().await {
@@ -87,7 +89,9 @@ async fn asked_twice(signals: &mut Signals) {
                 is_asked = true;
                 tracing::info!("asked to stop: draining already");
             }
-            SignalRequest::Reload | SignalRequest::Reopen | SignalRequest::Upgrade => {
+            // This process still writes to its own file.
+            SignalRequest::Reopen => services.reopen_log(),
+            SignalRequest::Reload | SignalRequest::Upgrade => {
                 tracing::warn!("another process has taken over: signal it instead");
             }
         }

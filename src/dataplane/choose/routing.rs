@@ -18,23 +18,35 @@ pub(crate) struct Way {
     pub(crate) pool: PoolId,
     /// The hash that stands for the client instead of its address.
     pub(crate) key: Option<u64>,
+    /// The route that leads there, counted from 0; `None` of the listener's own pool.
+    pub(crate) route: Option<usize>,
 }
 
-/// The way of a client that has said `bytes`; `None` when more has to come.
+impl Way {
+    fn of(listener: &Listener, choice: Choice<PoolId>) -> Self {
+        let (pool, route) = match choice {
+            Choice::Taken(pool, route) => (pool, Some(route)),
+            Choice::Default | Choice::NeedsHello => (listener.pool, None),
+        };
+        Self { pool, key: None, route }
+    }
+}
+
+/// The way of a client that has said `bytes`; `None` when more has to come. If it was looked at
+/// whether they are a TLS hello, the answer is left in `spoken`.
 pub(crate) fn find(
     snapshot: &Snapshot,
     listener: &Listener,
     client: Client,
     bytes: &[u8],
+    spoken: &mut Option<Spoken>,
 ) -> Option<Way> {
     let client = snapshot.nat64.see(client).ip();
-    let mut spoken = None;
-    let pool = match routed(listener, client, bytes, &mut spoken) {
-        Choice::Taken(pool) => pool,
-        Choice::Default => listener.pool,
+    let way = match routed(listener, client, bytes, spoken) {
         Choice::NeedsHello => return None,
+        choice => Way::of(listener, choice),
     };
-    let Some((plan, words)) = hashed(snapshot, pool) else { return Some(Way { pool, key: None }) };
+    let Some((plan, words)) = hashed(snapshot, way.pool) else { return Some(way) };
     let head = |wanted: HeadField<'_>| request_head::find(bytes, wanted);
     let key = match words {
         HashedWords::ServerName => match spoken.get_or_insert_with(|| client_hello::parse(bytes)) {
@@ -49,7 +61,7 @@ pub(crate) fn find(
         HashedWords::MqttClientId => said(mqtt::find(bytes), plan)?,
         HashedWords::RdpCookie => said(rdp::find(bytes), plan)?,
     };
-    Some(Way { pool, key })
+    Some(Way { key, ..way })
 }
 
 /// The way of a client that says no more, or not in time: its pool, if that is known, else the
@@ -61,11 +73,7 @@ pub(crate) fn give_up(
     bytes: &[u8],
 ) -> Way {
     let client = snapshot.nat64.see(client).ip();
-    let pool = match routed(listener, client, bytes, &mut None) {
-        Choice::Taken(pool) => pool,
-        Choice::Default | Choice::NeedsHello => listener.pool,
-    };
-    Way { pool, key: None }
+    Way::of(listener, routed(listener, client, bytes, &mut None))
 }
 
 /// The route; what the bytes are is found out only if that decides, and left in `spoken`.

@@ -54,8 +54,8 @@ pub(crate) fn silent<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) ->
 }
 
 /// Whether silence may end it with FIN: its peers never said anything, so there is nothing that
-/// could look complete, or its listener wants that for sessions of which nothing is on its way. What
-/// one side has said and the other did not take was thrown away, so that nothing is complete.
+/// could look complete, or its listener wants that for sessions of which nothing is on its way.
+/// What one side has said and the other did not take was thrown away, so that nothing is complete.
 fn may_close<K: Kernel>(
     session: &Session<K>,
     desk: &Desk<K>,

@@ -1,6 +1,7 @@
 //! How a session ends: finished, timed out, drained; its places are given back, and the log gets
 //! its line. How clients are turned away is in [`super::refuse`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::dataplane::stream::wire::Side;
 use crate::dataplane::stream::{End, Reset};
 use crate::dataplane::wires::Wires;
 use crate::policy::client::Client;
+use crate::policy::log_choice::LogChoice;
 use crate::shared::{
     ArrivedClient, Backend, CloseReason, Detail, EndCode, Listener, Obstacle, SESSION_SECONDS,
     SessionRecord, Snapshot, Symptom,
@@ -86,16 +88,17 @@ fn leave_line<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) {
 /// places are given back.
 pub(crate) fn record_of<K: Kernel>(
     session: &Session<K>,
-    desk: &Desk<K>,
+    desk: &mut Desk<K>,
     code: EndCode,
 ) -> Option<SessionRecord> {
-    if !desk.books.log.is_on() {
-        return None;
-    }
+    let [to_backend, to_client] =
+        session.stream.delivered().map(|(copied, spliced)| copied + spliced);
+    let end = code.logged_end(session.place.number, to_backend + to_client);
+    let choice = desk.books.log.wants(end)?;
+    let [client_local, backend_local] = own_addresses(session, desk, choice);
     let snapshot = desk.snapshot();
     let listener = snapshot.listener(session.place.listener)?;
     let last_tried = || session.tried().last().and_then(|id| snapshot.backend(*id));
-    let [to_backend, to_client] = session.stream.delivered();
     let mut times = session.times;
     if let Stage::Waiting { since, .. } = session.stage {
         times.waited(desk.now.since(since));
@@ -106,15 +109,17 @@ pub(crate) fn record_of<K: Kernel>(
         .map(|at| whole_ms(at.since(times.opened)).saturating_sub(queue_ms.unwrap_or_default()));
     let was_read = matches!(session.stage, Stage::Reading(_));
     let backend = session.backend(snapshot).or_else(last_tried);
-    let portless = backend.filter(|backend| backend.address.is_without_port());
     Some(SessionRecord {
-        to: portless.and_then(|backend| session.address_of(backend)),
+        to: backend.and_then(|backend| session.address_of(backend)),
+        client_local,
+        backend_local,
+        first_words: session.particulars.as_ref().and_then(|its| its.first_words.clone()),
         pool: snapshot.pool(session.place.pool).filter(|_| !was_read).cloned(),
         backend: backend.cloned(),
         pick: session.place.pick,
         skipped: skipped(session, snapshot),
-        bytes_to_backend: to_backend.0 + to_backend.1,
-        bytes_to_client: to_client.0 + to_client.1,
+        bytes_to_backend: to_backend,
+        bytes_to_client: to_client,
         queue_ms,
         connect_ms: until_connected,
         total_ms: whole_ms(desk.now.since(times.opened)),
@@ -140,12 +145,24 @@ pub(crate) fn record_of_newcomer<K: Kernel>(
     client: Client,
     code: EndCode,
 ) -> Option<SessionRecord> {
-    if !desk.books.log.is_on() {
-        return None;
-    }
     let generation = desk.snapshot().generation;
     let number = desk.books.next_number();
+    desk.books.log.wants(code.logged_end(number, 0))?;
     Some(SessionRecord::new(number, ArrivedClient { listener, client, generation }, code))
+}
+
+/// The addresses of this host in both connections, if the log is to say them.
+fn own_addresses<K: Kernel>(
+    session: &Session<K>,
+    desk: &mut Desk<K>,
+    choice: LogChoice,
+) -> [Option<SocketAddr>; 2] {
+    if !choice.local_addresses {
+        return [None; 2];
+    }
+    // A Unix socket has none.
+    let mut own = |socket: &K::Socket| desk.kernel.local_address(socket).ok();
+    [own(&session.client_socket), session.backend_socket.as_ref().and_then(own)]
 }
 
 /// Sends a record to the log, if there is one.

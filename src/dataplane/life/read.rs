@@ -9,18 +9,19 @@
 use std::io::ErrorKind;
 
 use crate::dataplane::choose::routing::{self, Way};
-use crate::dataplane::clock::Tick;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
 use crate::dataplane::session::first_bytes::{Awaited, Reading};
 use crate::dataplane::session::stage::Stage;
 use crate::policy::client::Client;
+use crate::policy::first_bytes::client_hello::Spoken;
 use crate::policy::first_bytes::postgres::{self, AskedFor};
 use crate::policy::first_bytes::proxy_header::{self, Header, V2_BYTES_MAX};
 use crate::shared::{Listener, RefuseReason, Snapshot};
 
 use super::arrive;
+use super::end::whole_ms;
 use super::next::Next;
 
 /// Reads until there is enough, or nothing more for now. It ends: what is read is bounded.
@@ -65,7 +66,7 @@ pub(crate) fn timed_out<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>)
         Stage::Reading(reading) if reading.awaited == Awaited::Words => {
             match late_way(snapshot, listener, session.client, &reading.bytes) {
                 Err(reason) => Next::Refuse(reason),
-                Ok(way) => leave_off(session, snapshot, way, desk.now),
+                Ok(way) => leave_off(session, desk, way),
             }
         }
         _ => Next::Refuse(RefuseReason::ProxyHeader),
@@ -95,7 +96,7 @@ fn answer_postgres<K: Kernel>(session: &mut Session<K>, desk: &mut Desk<K>) -> A
     };
     let answers = listener.routing.as_ref().is_some_and(|routing| routing.peek.is_postgres);
     let is_promised = session.particulars.as_ref().is_some_and(|its| its.is_promised_tls);
-    let is_decided = || routing::find(snapshot, listener, session.client, &[]).is_some();
+    let is_decided = || routing::find(snapshot, listener, session.client, &[], &mut None).is_some();
     if !answers || is_promised || is_decided() {
         return Answer::NotNeeded;
     }
@@ -127,7 +128,8 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
     };
     let client = session.client;
     let most = listener.routing.as_ref().map_or(0, |routing| routing.peek.max_bytes as usize);
-    let way = match routing::find(snapshot, listener, client, &reading.bytes) {
+    let mut spoken = None;
+    let way = match routing::find(snapshot, listener, client, &reading.bytes, &mut spoken) {
         Some(way) => way,
         None if reading.has_ended || reading.bytes.len() >= most => {
             match late_way(snapshot, listener, client, &reading.bytes) {
@@ -137,7 +139,11 @@ fn look_at_words<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) -> Option<
         }
         None => return None,
     };
-    Some(leave_off(session, snapshot, way, desk.now))
+    if let Some(Spoken::Hello(hello)) = spoken {
+        session.particulars_mut().first_words.get_or_insert_default().server_name =
+            hello.server_name;
+    }
+    Some(leave_off(session, desk, way))
 }
 
 /// Takes what a header says for the truth, and judges the client by it. `None`: go on reading.
@@ -205,14 +211,16 @@ fn bytes_max(reading: &Reading, listener: Option<&Listener>) -> usize {
 }
 
 /// Goes on to a backend with what has been read.
-fn leave_off<K: Kernel>(
-    session: &mut Session<K>,
-    snapshot: &Snapshot,
-    way: Way,
-    now: Tick,
-) -> Next {
+fn leave_off<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>, way: Way) -> Next {
+    let (snapshot, now) = (desk.snapshot(), desk.now);
     session.go(way);
     session.place.generation = snapshot.generation;
+    if desk.books.log.is_on() {
+        let elapsed = whole_ms(now.since(session.times.opened));
+        let words = session.particulars_mut().first_words.get_or_insert_default();
+        words.route = way.route;
+        words.read_ms = elapsed;
+    }
     let stage = std::mem::replace(&mut session.stage, Stage::connecting(now));
     if let Stage::Reading(reading) = stage {
         session.preload(&reading.bytes, snapshot, now);

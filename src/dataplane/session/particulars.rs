@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::dataplane::clock::Tick;
 use crate::dataplane::stream::pacing::Pacing;
 use crate::policy::first_bytes::proxy_header::Malformed;
-use crate::shared::{BackendId, ConnectFailure, Skip, SourcePort};
+use crate::shared::{BackendId, ConnectFailure, FirstWords, Skip, SourcePort};
 
 use super::counted::{Counted, Observed};
 
@@ -19,6 +19,8 @@ pub(crate) struct Particulars {
     pub(crate) observed: Option<Observed>,
     /// The hash that stands for the client instead of its address.
     pub(crate) hashed_key: Option<u64>,
+    /// What it said first, where that decided its pool or its backend.
+    pub(crate) first_words: Option<Box<FirstWords>>,
     /// Where the client connected to, by its PROXY header.
     pub(crate) destination: Option<SocketAddr>,
     /// The port to which it connected here, where its backend has none.

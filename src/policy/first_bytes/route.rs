@@ -68,8 +68,8 @@ pub enum Known<'a> {
 /// Where a connection goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice<T> {
-    /// Along this route.
-    Taken(T),
+    /// Along this route, which is the one with this index.
+    Taken(T, usize),
     /// No route matches.
     Default,
     /// That depends on the hello.
@@ -79,18 +79,19 @@ pub enum Choice<T> {
 /// The first route that matches. A client without an address (on a Unix socket) is in no network.
 pub fn choose<T: Copy>(routes: &[Route<T>], client: Option<IpAddr>, known: Known<'_>) -> Choice<T> {
     let is_in = |clients: &NetSet| client.is_some_and(|client| clients.contains(client));
-    for route in routes {
+    for (number, route) in routes.iter().enumerate() {
+        let taken = Choice::Taken(route.target, number);
         if route.clients.as_ref().is_some_and(|clients| !is_in(clients)) {
             continue;
         }
         if route.names.is_none() && route.protocols.is_none() && route.is_tls.is_none() {
-            return Choice::Taken(route.target);
+            return taken;
         }
         match known {
             Known::Nothing => return Choice::NeedsHello,
-            Known::NoHello if route.is_tls == Some(false) => return Choice::Taken(route.target),
+            Known::NoHello if route.is_tls == Some(false) => return taken,
             Known::NoHello => {}
-            Known::Hello(hello) if matches(route, hello) => return Choice::Taken(route.target),
+            Known::Hello(hello) if matches(route, hello) => return taken,
             Known::Hello(_) => {}
         }
     }
@@ -157,10 +158,10 @@ mod tests {
             route(&["*.a.example"], &[], &["10.0.0.0/8"], 4),
         ];
         let taken = |hello: &ClientHello| choose(&routes, client(), Known::Hello(hello));
-        assert_eq!(taken(&hello(Some("a.example"), &["http/1.1", "h2"])), Choice::Taken(1));
-        assert_eq!(taken(&hello(Some("a.example"), &["http/1.1"])), Choice::Taken(2));
-        assert_eq!(taken(&hello(None, &["h2"])), Choice::Taken(3));
-        assert_eq!(taken(&hello(Some("b.a.example"), &[])), Choice::Taken(4));
+        assert_eq!(taken(&hello(Some("a.example"), &["http/1.1", "h2"])), Choice::Taken(1, 0));
+        assert_eq!(taken(&hello(Some("a.example"), &["http/1.1"])), Choice::Taken(2, 1));
+        assert_eq!(taken(&hello(None, &["h2"])), Choice::Taken(3, 2));
+        assert_eq!(taken(&hello(Some("b.a.example"), &[])), Choice::Taken(4, 3));
         assert_eq!(taken(&hello(Some("b.example"), &[])), Choice::Default);
         assert_eq!(choose(&routes, client(), Known::NoHello), Choice::Default);
     }
@@ -172,12 +173,12 @@ mod tests {
         let by_name = route(&["a.example"], &[], &[], 2);
         let elsewhere = route(&["a.example"], &[], &["192.168.0.0/16"], 3);
         let now = |routes: &[Route<u8>]| choose(routes, client(), Known::Nothing);
-        assert_eq!(now(&[by_client.clone(), by_name.clone()]), Choice::Taken(1));
-        assert_eq!(now(&[elsewhere.clone(), by_client.clone()]), Choice::Taken(1));
+        assert_eq!(now(&[by_client.clone(), by_name.clone()]), Choice::Taken(1, 0));
+        assert_eq!(now(&[elsewhere.clone(), by_client.clone()]), Choice::Taken(1, 1));
         assert_eq!(now(&[by_name.clone(), by_client.clone()]), Choice::NeedsHello);
         assert_eq!(now(&[elsewhere]), Choice::Default);
         let both = [by_name, by_client];
-        assert_eq!(choose(&both, client(), Known::NoHello), Choice::Taken(1));
+        assert_eq!(choose(&both, client(), Known::NoHello), Choice::Taken(1, 1));
         assert_eq!(choose(&both, None, Known::NoHello), Choice::Default, "on a Unix socket");
     }
 
@@ -188,10 +189,10 @@ mod tests {
         let routes = [route(&["a.example"], &[], &[], 1), with(true, 2), with(false, 3)];
         let at = |known: Known<'_>| choose(&routes, client(), known);
         assert_eq!(at(Known::Nothing), Choice::NeedsHello);
-        assert_eq!(at(Known::Hello(&hello(Some("a.example"), &[]))), Choice::Taken(1));
-        assert_eq!(at(Known::Hello(&hello(Some("b.example"), &[]))), Choice::Taken(2));
-        assert_eq!(at(Known::Hello(&hello(None, &[]))), Choice::Taken(2));
-        assert_eq!(at(Known::NoHello), Choice::Taken(3));
+        assert_eq!(at(Known::Hello(&hello(Some("a.example"), &[]))), Choice::Taken(1, 0));
+        assert_eq!(at(Known::Hello(&hello(Some("b.example"), &[]))), Choice::Taken(2, 1));
+        assert_eq!(at(Known::Hello(&hello(None, &[]))), Choice::Taken(2, 1));
+        assert_eq!(at(Known::NoHello), Choice::Taken(3, 2));
         assert_eq!(choose(&routes[2..], None, Known::Hello(&hello(None, &[]))), Choice::Default);
     }
 

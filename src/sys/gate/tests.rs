@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::sys::process::{may_load_programs, kernel_time as now};
+use crate::sys::process::{kernel_time as now, may_load_programs};
 use crate::sys::socket;
 
 /// Two sockets of one group; those of IPv6 take IPv4 clients, too.
