@@ -6,8 +6,6 @@
 //! gives its window up and the other resumes its own, so that only one ever moves their bytes. If
 //! it comes to nothing, it is the other way round.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use super::kernel::Kernel;
 use super::linux::Linux;
 use super::passed_session::PassedSession;
@@ -87,6 +85,13 @@ impl<K: Kernel> Window<K> {
         self.sessions.iter().map(|it| SIDES.map(|from| it.stream.buffered(from)))
     }
 
+    /// The sockets of each session: the client's, then the backend's.
+    pub fn sockets(&self) -> impl Iterator<Item = &K::Socket> {
+        self.sessions
+            .iter()
+            .flat_map(|it| std::iter::once(&it.client_socket).chain(&it.backend_socket))
+    }
+
     /// Takes out those with these numbers, which are not to be parked again.
     #[must_use]
     pub fn take_out(&mut self, numbers: &[u64]) -> Self {
@@ -100,15 +105,5 @@ impl<K: Kernel> Window<K> {
 impl<K: Kernel> Default for Window<K> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Window<Linux> {
-    /// The sockets of each session: the client's, then the backend's.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sessions.iter().flat_map(|it| {
-            let backend = it.backend_socket.as_ref();
-            std::iter::once(it.client_socket.as_fd()).chain(backend.map(AsFd::as_fd))
-        })
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::policy::balance::BalanceAlgorithm;
 use crate::policy::client::Client;
 use crate::shared::{
-    Backend, By, Generation, Listener, Obstacle, Pick, RefuseReason, Skip, Snapshot, SourcePort,
-    note_skip,
+    Backend, By, FirstWords, Generation, Listener, Obstacle, Pick, RefuseReason, Skip, Snapshot,
+    SourcePort, note_skip,
 };
 
 use super::clock::Tick;
@@ -80,6 +80,9 @@ pub struct PassedParticulars {
     pub observed: Option<[String; 2]>,
     /// The backends that were passed over: pool, name, and why in a word.
     pub skipped: Vec<[String; 3]>,
+    /// What its client said first, where that decided anything; the route by the file under which
+    /// it was accepted.
+    pub first_words: Option<FirstWords>,
     /// The port to which its client connected, where its backend has none.
     pub reached_port: Option<u16>,
     /// The TLVs of its client's PROXY header.
@@ -161,6 +164,7 @@ impl PassedParticulars {
             pacing: its.pacing.as_ref().map(Pacing::passed),
             observed,
             skipped: skipped.collect(),
+            first_words: its.first_words.as_deref().cloned(),
             reached_port: its.reached_port,
             tlvs: its.tlvs.to_vec(),
             source: its.source_port.as_ref().map(SourcePort::address),
@@ -263,6 +267,7 @@ impl PassedParticulars {
                 note_skip(&mut its.skipped, Skip { backend: found.id, why });
             }
         }
+        its.first_words = self.first_words.map(Box::new);
         its.reached_port = self.reached_port;
         its.tlvs = self.tlvs.into();
         let mut sources = backend.sources().into_iter().flat_map(|sources| sources.list());

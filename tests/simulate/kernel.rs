@@ -72,9 +72,21 @@ impl ListeningHandle {
     }
 }
 
+impl Handle {
+    /// Another descriptor of the same socket, as another process is passed.
+    pub(crate) fn twin(&self) -> Self {
+        self.network.borrow_mut().sockets[self.id].twins += 1;
+        Self { id: self.id, network: Rc::clone(&self.network) }
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.network.borrow_mut().close(self.id);
+        let network = &mut *self.network.borrow_mut();
+        match network.sockets[self.id].twins.checked_sub(1) {
+            Some(left) => network.sockets[self.id].twins = left,
+            None => network.close(self.id),
+        }
     }
 }
 

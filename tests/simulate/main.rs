@@ -31,6 +31,7 @@ mod killing;
 mod network;
 mod peers;
 mod pipe;
+mod replacing;
 mod schedule;
 mod setting;
 mod socket;
@@ -50,7 +51,7 @@ use schedule::Bench;
 const BATCH: u64 = 256;
 
 /// What 20,000 schedules reach, and how often at least.
-const REACHED: [(&str, u64); 55] = [
+const REACHED: [(&str, u64); 59] = [
     ("Done", 2500),
     ("ClientReset", 3000),
     ("BackendReset", 2500),
@@ -106,6 +107,10 @@ const REACHED: [(&str, u64); 55] = [
     ("several leave at a pace", 10),
     ("order Kill with open", 300),
     ("Killed", 150),
+    ("sessions change hands", 3_000),
+    ("parked sessions are taken back", 1_000),
+    ("sessions that were taken in are given up", 1_000),
+    ("sessions belong nowhere", 2),
 ];
 
 /// Runs schedules from `first` on; the first seed that shows a problem, with what it shows.

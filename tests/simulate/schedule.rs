@@ -26,6 +26,7 @@ use super::kernel::{ListeningHandle, Scripted, SharedNetwork};
 use super::killing::Killing;
 use super::network::{Dialing, Network};
 use super::peers;
+use super::replacing::{Chance, Replacing};
 use super::setting::{Change, LEAVE_INTERVAL, Order, Setting};
 use super::socket::Socket;
 use super::visit::{self, Visit};
@@ -66,6 +67,8 @@ struct Plan {
     hurries: bool,
     /// Clients that are kept waiting stay until they are reset.
     stays: bool,
+    /// The process is replaced now and then.
+    replaces: bool,
     /// Steps until a newer snapshot, and until an order.
     change_in: Option<usize>,
     order_in: Option<usize>,
@@ -84,6 +87,7 @@ struct Run {
     /// The order to leave a backend, and when each session was told by it to end.
     leave_order: Option<Arc<LeaveOrder>>,
     killing: Killing,
+    replacing: Replacing,
     left: Vec<Tick>,
     now: Tick,
     /// The number of the first client in line, and since when there has been a place for it.
@@ -122,6 +126,7 @@ impl Plan {
             uneven: random.bool(),
             hurries: random.u8(..4) == 0,
             stays: random.u8(..4) == 0,
+            replaces: setting.may_be_replaced() && random.u8(..4) == 0,
             change_in: setting.change.map(|_| change_in),
             order_in: setting.order.map(|_| order_in),
             calm_since: None,
@@ -166,6 +171,7 @@ impl Run {
             happened: Happened::default(),
             leave_order: None,
             killing: Killing::default(),
+            replacing: Replacing::default(),
             left: Vec::new(),
             now,
             free_since: None,
@@ -290,8 +296,7 @@ impl Run {
         let network = &mut *self.network.borrow_mut();
         let pause = [0, 0, 0, 100, 1_000, 1_000, 5_000, 60_000][network.random.usize(..8)];
         let most = if self.plan.hurries { 100 } else { 60_000 };
-        // It takes microseconds until a worker that has been woken runs.
-        let most = if self.workers.iter().any(Seat::is_rung) { 1 } else { most };
+        let most = if self.is_prompt() { 1 } else { most };
         self.now = self.now.after(Duration::from_micros(pause.min(most)));
         network.now = self.now;
         let index = open[network.random.usize(..open.len())];
@@ -300,7 +305,7 @@ impl Run {
 
     fn calm(&mut self, open: &[usize]) {
         let setting = &self.house.setting;
-        if self.workers.iter().any(Seat::is_rung) {
+        if self.is_prompt() {
             self.now = self.now.after(Duration::from_micros(1));
         } else if self.plan.silent {
             let longest = setting.idle.max(setting.half_closed);
@@ -349,6 +354,34 @@ impl Run {
             && let Some(order) = self.house.setting.order
         {
             self.obey(order);
+        }
+        if self.plan.replaces {
+            self.replace();
+        }
+    }
+
+    /// Whether something takes microseconds: until a worker that has been woken runs, and until
+    /// sessions have changed hands.
+    fn is_prompt(&self) -> bool {
+        self.replacing.is_under_way() || self.workers.iter().any(Seat::is_rung)
+    }
+
+    /// Has sessions change hands, every now and then; what has begun goes on at once.
+    fn replace(&mut self) {
+        let workers = self.workers.len();
+        let chance = {
+            let network = &mut *self.network.borrow_mut();
+            if !self.replacing.is_under_way() && !network.one_in(8) {
+                return;
+            }
+            let random = &mut network.random;
+            let (from, to) = (random.usize(..workers), random.usize(..workers));
+            Chance { from, to, succeeds: random.u8(..4) > 0 }
+        };
+        if let Some(reached) = self.replacing.go_on(&self.workers, chance) {
+            // Those that were parked run once, whether or not they can move.
+            self.visits.iter_mut().for_each(|visit| visit.turns_waited = 0);
+            self.reach(reached.to_owned());
         }
     }
 

@@ -175,6 +175,18 @@ impl Setting {
         Self { scratch: setting.scratch.max(least), ..setting }
     }
 
+    /// Whether sessions may change hands: for moments each is counted twice, and an order does not
+    /// reach the ones that are on their way.
+    pub(crate) fn may_be_replaced(&self) -> bool {
+        let is_bounded = self.process_max < 100
+            || self.listener_max < 100
+            || self.backend_max.is_some()
+            || self.limit.is_some()
+            || self.has_sources
+            || self.descriptors < usize::MAX;
+        self.order.is_none() && !is_bounded
+    }
+
     fn with_more(self, random: &mut fastrand::Rng) -> Self {
         let mut one_in = |many: u8| random.u8(..many) == 0;
         let (queues, limits) = (one_in(3), one_in(3));

@@ -51,6 +51,8 @@ pub(crate) struct Socket {
     /// The worker has accepted it.
     pub(crate) accepted: bool,
     pub(crate) attempt: Attempt,
+    /// Descriptors of it beside the first one.
+    pub(crate) twins: usize,
     /// It belongs to a session that moves bytes.
     pub(crate) is_in_use: bool,
     /// How it is registered.

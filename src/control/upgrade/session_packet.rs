@@ -16,6 +16,7 @@ use crate::dataplane::{
     ArrivedSession, PassedPacing, PassedParticulars, PassedRelay, PassedSession, PassedStream,
     Window,
 };
+use crate::shared::FirstWords;
 use crate::sys::channel::{Channel, ChannelPacket};
 use crate::sys::sealed;
 
@@ -31,7 +32,7 @@ pub(super) fn send(channel: &Channel, window: &Window, until: Instant) -> io::Re
     window.held().flatten().for_each(|held| bytes.extend_from_slice(held));
     let file = sealed::sealed(&bytes)?;
     let descriptors: Vec<BorrowedFd<'_>> =
-        std::iter::once(file.as_fd()).chain(window.descriptors()).collect();
+        std::iter::once(file.as_fd()).chain(window.sockets().map(AsFd::as_fd)).collect();
     packets::send(channel, &Call::Sessions, &descriptors, until)
 }
 
@@ -137,6 +138,8 @@ struct ParticularsForm {
     pacing: Option<PassedPacing>,
     observed: Option<[String; 2]>,
     skipped: Vec<[String; 3]>,
+    #[serde(serialize_with = "write_words", deserialize_with = "read_words")]
+    first_words: Option<FirstWords>,
     reached_port: Option<u16>,
     tlvs: Vec<u8>,
     source: Option<IpAddr>,
@@ -159,6 +162,25 @@ fn write_pacing<S: Serializer>(pacing: &Option<PassedPacing>, out: S) -> Result<
 
 fn read_pacing<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PassedPacing>, D::Error> {
     Ok(Option::<WrittenPacing>::deserialize(from)?.map(|written| written.0))
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "FirstWords")]
+struct WordsForm {
+    route: Option<usize>,
+    server_name: Option<String>,
+    read_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenWords(#[serde(with = "WordsForm")] FirstWords);
+
+fn write_words<S: Serializer>(words: &Option<FirstWords>, out: S) -> Result<S::Ok, S::Error> {
+    words.clone().map(WrittenWords).serialize(out)
+}
+
+fn read_words<'de, D: Deserializer<'de>>(from: D) -> Result<Option<FirstWords>, D::Error> {
+    Ok(Option::<WrittenWords>::deserialize(from)?.map(|written| written.0))
 }
 
 #[cfg(test)]
