@@ -51,7 +51,9 @@ fn listed(proxy: &Proxy) -> BanList {
 #[test]
 fn a_ban_turns_clients_away_until_it_is_taken_back() {
     let backend = Backend::echo();
-    let proxy = Setup::of(&[&backend]).global("workers = 2").start();
+    let setup = Setup::of(&[&backend]).global("workers = 2");
+    // That the kernel does the same is seen in tests/netns.
+    let proxy = setup.listener("kernel_refusal = \"off\"").start();
     let web = proxy.address();
     let mut before = from(7, web).unwrap();
     let words = said(&proxy, &["ban", "127.0.1.4/30", "--reason", "floods"]);

@@ -313,8 +313,9 @@ fn each_action_does_what_it_says_under_either_protocol() {
         ("tcp", "", End::Reset),
         ("tcp", "action = \"reply\"", End::Closed),
     ] {
+        let deny = "deny = [\"127.0.0.9/32\"]\nkernel_refusal = \"off\"";
         let proxy = Setup::of(&[&backend])
-            .listener(&format!("protocol = \"{protocol}\"\ndeny = [\"127.0.0.9/32\"]"))
+            .listener(&format!("protocol = \"{protocol}\"\n{deny}"))
             .limit(&format!("rate = \"1/h\"\n{action}"))
             .start();
         assert_eq!(support::visit(proxy.address()), "hello");

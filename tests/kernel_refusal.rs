@@ -74,23 +74,30 @@ fn without_capability(config: &str) -> (tempfile::TempDir, Command) {
 #[test]
 fn without_the_capability_workers_refuse_and_say_so() {
     let (_backend, setup) = limited("rate = \"2/h\"");
+    let setup = setup.listener("deny = [\"127.0.0.9\"]");
     let (directory, command) = match may_load_programs() {
         true => without_capability(&setup.text()),
         false => Proxy::command(&setup.text()),
     };
     let mut proxy = Proxy::spawn(directory, command);
     proxy.wait_until_serving();
-    let is_served = || {
-        let source = (IpAddr::from(Ipv4Addr::new(127, 0, 0, 2)), 0);
+    let is_served_from = |host| {
+        let source = (IpAddr::from(Ipv4Addr::new(127, 0, 0, host)), 0);
         let client = connect_from(source, proxy.address());
         // A refusal is a reset, which may come as early as the connect.
         client.is_ok_and(|mut client| client.read(&mut [0]).is_ok_and(|read| read == 1))
     };
+    let is_served = || is_served_from(2);
     assert_eq!((0..5).filter(|_| is_served()).count(), 2);
     let refused = proxy.metric("evenkeel_listener_refused_total", &[("reason", "limit")]);
     assert!(is_same(refused, 3.0), "{refused}");
     assert!(is_same(proxy.metric("evenkeel_limit_kernel_refusals_total", &[]), 0.0));
     assert_eq!(refused_by(&proxy), ("workers".into(), "this process has no CAP_BPF".into()));
+    assert!(!is_served_from(9));
+    let refused = proxy.metric("evenkeel_listener_refused_total", &[("reason", "access")]);
+    assert!(is_same(refused, 1.0), "{refused}");
+    let access = proxy.status().listeners["front"].access.clone();
+    assert_eq!((&*access.refused_by, &*access.why), ("workers", "this process has no CAP_BPF"));
     // A reload that requires it is refused, and changes nothing.
     let required = setup.text().replace("rate = ", "kernel_refusal = \"require\"\nrate = ");
     proxy.rewrite(&required);

@@ -414,7 +414,8 @@ fn what_a_table_had_no_room_for_is_counted_on() {
 #[test]
 fn deny_wins_over_allow() {
     let backend = greeter();
-    let access = "allow = [\"127.3.0.0/16\", \"127.4.4.4\"]\ndeny = [\"127.3.7.0/24\"]";
+    let access = "allow = [\"127.3.0.0/16\", \"127.4.4.4\"]\ndeny = [\"127.3.7.0/24\"]\n\
+                  kernel_refusal = \"off\"";
     let proxy = Setup::of(&[&backend]).listener(access).start();
     assert_eq!(met(proxy.address(), [3, 1, 1]), Met::Served);
     assert_eq!(met(proxy.address(), [4, 4, 4]), Met::Served);

@@ -85,7 +85,8 @@ fn lists_of_networks_are_not_about_unix_sockets() {
     let labels = [("reason", "access")];
     proxy.wait_for_metric("evenkeel_listener_refused_total", &labels, 1.0);
     assert_eq!(logged(&proxy, 2, "client").iter().filter(|it| **it == "unix").count(), 1);
-    proxy.reload_with(&place.config(&format!("deny = {every_address}"), "", &one(&backend)));
+    let deny = format!("deny = {every_address}\nkernel_refusal = \"off\"");
+    proxy.reload_with(&place.config(&deny, "", &one(&backend)));
     assert_eq!((visit(proxy.address()), visit_unix(&place.front())), ("".into(), "one".into()));
 }
 

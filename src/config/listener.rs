@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::policy::address_range::AddressRange;
 use crate::policy::session_terms::ListenerTerms;
-use crate::policy::terms::{OnIdle, Peek, Protocol};
+use crate::policy::terms::{KernelRefusal, OnIdle, Peek, Protocol};
 
 use super::accept_proxy::{ACCEPT_PROXY, AcceptProxyConfig, accept_proxy};
 use super::bandwidth::{self, BANDWIDTH, bandwidth};
@@ -79,6 +79,11 @@ pub(super) static LISTENER: KeyTable = KeyTable {
         Key::new("deny", Shape::List("networks"))
             .default("[]")
             .means("Networks that may not connect; wins over `allow`."),
+        Key::new("kernel_refusal", Shape::Word(words::<KernelRefusal>)).default("auto").means(
+            "Whether the kernel refuses clients that `allow`, `deny` or a ban keeps out, see \
+             [below](#refusals-in-the-kernel): where it can, never, or else the configuration is \
+             refused.",
+        ),
         Key::new("accept_proxy", Shape::TableOrFalse(&ACCEPT_PROXY))
             .or_else("no peers")
             .means("Peers that begin with a PROXY header, see below."),
@@ -164,6 +169,8 @@ pub struct ListenerConfig {
     pub allow: Vec<IpNet>,
     /// Networks that may not; wins over `allow`.
     pub deny: Vec<IpNet>,
+    /// Whether the kernel refuses clients that the two or a ban keeps out.
+    pub kernel_refusal: KernelRefusal,
     /// Peers that have to begin with a PROXY header; `None` is none.
     pub accept_proxy: Option<AcceptProxyConfig>,
     /// Accept TCP Fast Open.
@@ -211,6 +218,7 @@ pub(super) fn listener(
         backlog: section.count32_or_default("backlog", report),
         allow: network::list(section, "allow", report).or(Vec::new()),
         deny: network::list(section, "deny", report).or(Vec::new()),
+        kernel_refusal: section.word_or_default("kernel_refusal", report),
         accept_proxy: accept_proxy(section, report),
         fast_open: section.boolean_or_default("fast_open", report),
         defer_accept: section.boolean_or_default("defer_accept", report),
@@ -353,6 +361,7 @@ impl ListenerConfig {
             .plain("backlog", self.backlog)
             .list("allow", &self.allow)
             .list("deny", &self.deny)
+            .word("kernel_refusal", self.kernel_refusal)
             .given(self.accept_proxy.as_ref(), |out, rule| {
                 out.table("accept_proxy", &rule.entries())
             })

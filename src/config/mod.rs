@@ -79,7 +79,7 @@ pub use accept_proxy::AcceptProxyConfig;
 pub(crate) use address::is_in_the_way;
 pub use backend::BackendConfig;
 pub use difference::{Difference, differences};
-pub use gate::gate_obstacle;
+pub use gate::{access_obstacle, gate_obstacle};
 pub use hash::HashKey;
 pub use health::{Health, Probe, ProbeTls};
 pub use key_path::KeyPath;

@@ -2,8 +2,8 @@
 //! accepted.
 //!
 //! The control plane makes it, one worker puts it before the addresses, every worker that refuses a
-//! client for its rate enters that client. A gate belongs to the limits it was made for: when one
-//! changes there is a new one, whose entries are others.
+//! client for its rate enters that client. A gate belongs to the lists and limits it was made for:
+//! when one changes there is a new one, whose entries are others.
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+
+use super::reasons::RefuseReason;
 
 /// What the kernel does for a gate.
 pub trait GateKernel: fmt::Debug + Send + Sync {
@@ -29,7 +31,7 @@ pub trait GateKernel: fmt::Debug + Send + Sync {
     fn forget(&self, mark: u32, client: IpAddr);
 }
 
-/// How many clients a gate has refused for one limit.
+/// How many clients a gate has refused for one limit or list.
 pub trait GateCount: fmt::Debug + Send + Sync {
     /// So far.
     fn value(&self) -> u64;
@@ -66,21 +68,31 @@ impl Gate {
     }
 }
 
-/// Where clients over the rate of a limit are refused.
+/// Where clients are refused: those over the rate of a limit, whose entries have a mark, or those
+/// that are not admitted ([`AccessMarks`]).
 #[derive(Debug, Clone)]
-pub enum Refusing {
-    /// By the kernel, from the first refusal on.
+pub enum Refusing<M = u32> {
+    /// By the kernel; of a limit from the first refusal on.
     InKernel {
         /// The gate of the listener.
         gate: Arc<Gate>,
-        /// What its entries of this limit begin with.
-        mark: u32,
+        /// What the clients that it refuses are marked with.
+        mark: M,
     },
     /// By workers; why, in words.
     InWorkers(Arc<str>),
 }
 
-impl Refusing {
+/// What the clients are marked with that a gate refuses because they are not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessMarks {
+    /// By a ban.
+    pub ban: u32,
+    /// By the lists of the listener.
+    pub lists: u32,
+}
+
+impl<M> Refusing<M> {
     /// Why the kernel does not refuse, if so.
     #[must_use]
     pub fn why_not(&self) -> Option<String> {
@@ -90,6 +102,36 @@ impl Refusing {
                 gate.trouble().map(|error| format!("the kernel takes no gate here: {error}"))
             }
         }
+    }
+}
+
+/// The clients that the gates of a listener have refused, by reason.
+#[derive(Debug, Default)]
+pub struct KernelRefusals {
+    /// Over the rate of a limit.
+    pub limit: GateTotal,
+    /// By its lists.
+    pub access: GateTotal,
+    /// By a ban.
+    pub ban: GateTotal,
+}
+
+impl KernelRefusals {
+    /// Those refused for one reason.
+    #[must_use]
+    pub fn of(&self, reason: RefuseReason) -> u64 {
+        match reason {
+            RefuseReason::Limit => self.limit.value(),
+            RefuseReason::Access => self.access.value(),
+            RefuseReason::Ban => self.ban.value(),
+            _ => 0,
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.limit.value() + self.access.value() + self.ban.value()
     }
 }
 

@@ -31,7 +31,7 @@ pub use crate::policy::terms::{
 pub use backend::{BackendState, Claim, PoolState};
 pub use bans::{BanReader, Bans};
 pub use failure_evidence::FailureEvidence;
-pub use gate::{Gate, GateCount, GateKernel, GateTotal, Refusing};
+pub use gate::{AccessMarks, Gate, GateCount, GateKernel, GateTotal, KernelRefusals, Refusing};
 pub use ids::{BackendId, Generation, ListenerId, PoolId};
 pub use leave::Leave;
 pub use leave_order::{LeaveCause, LeaveOrder};

@@ -80,6 +80,9 @@ impl RefuseReason {
         Self::Peek,
     ];
 
+    /// Those for which the kernel may refuse clients by itself.
+    pub const IN_KERNEL: [Self; 3] = [Self::Limit, Self::Access, Self::Ban];
+
     /// Position in [`Self::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {

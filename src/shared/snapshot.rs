@@ -25,7 +25,7 @@ use crate::policy::terms::{Address, LimitAction, Peek, SpliceMode};
 
 use super::backend::{BackendState, PoolState};
 use super::bans::Bans;
-use super::gate::{Gate, Refusing};
+use super::gate::{AccessMarks, Gate, Refusing};
 use super::ids::{BackendId, Generation, ListenerId, PoolId};
 use super::leave::Leave;
 use super::listener_index::ListenerIndex;
@@ -160,6 +160,8 @@ pub struct Listener {
     pub limits: Box<[Limit]>,
     /// What the kernel refuses by itself; `None`: nothing.
     pub gate: Option<Arc<Gate>>,
+    /// Where clients are refused that `access` or a ban does not admit.
+    pub access_refusing: Refusing<AccessMarks>,
     /// What clients that are turned away are told, beside what is said without it.
     pub refusal: RefusalText,
     /// What stays over reloads.

@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::policy::sync::AtomicU64 as SharedAtomicU64;
 
-use super::gate::GateTotal;
+use super::gate::{GateTotal, KernelRefusals};
 use super::offenders::Offenders;
 use super::reasons::{CloseReason, ConnectFailure, HeldOutcome, RefuseReason};
 
@@ -322,8 +322,8 @@ impl BackendCounters {
 pub struct ListenerState {
     /// Sessions open now.
     pub active: Gauge,
-    /// Clients over a limit that the kernel has refused.
-    pub in_kernel: GateTotal,
+    /// Clients that the kernel has refused.
+    pub in_kernel: KernelRefusals,
     workers: Box<[CachePadded<ListenerCounters>]>,
 }
 
@@ -333,7 +333,7 @@ impl ListenerState {
     pub fn new(workers: usize) -> Self {
         Self {
             active: Gauge::default(),
-            in_kernel: GateTotal::default(),
+            in_kernel: KernelRefusals::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -375,11 +375,7 @@ impl ListenerState {
     /// Connections refused for one reason.
     #[must_use]
     pub fn refused_for(&self, reason: RefuseReason) -> u64 {
-        let by_workers = self.sum(|block| block.refused_for(reason));
-        match reason {
-            RefuseReason::Limit => by_workers + self.in_kernel.value(),
-            _ => by_workers,
-        }
+        self.sum(|block| block.refused_for(reason)) + self.in_kernel.of(reason)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::gate::instructions::Instruction;
+use super::gate::assembly::Instruction;
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -27,6 +27,10 @@ pub(super) enum MapKind {
     LruHash,
     /// A hash table with a value for each CPU.
     PerCpuHash,
+    /// A hash table whose memory grows.
+    Hash,
+    /// A trie of networks that finds the longest. Its keys begin with the length of the prefix.
+    LongestPrefix,
 }
 
 /// What a map holds: keys and values of fixed sizes, in bytes.
@@ -101,6 +105,8 @@ impl Map {
         let (number, flags, copies) = match kind {
             MapKind::LruHash => (9, 0, 1),
             MapKind::PerCpuHash => (5, NO_PREALLOC, possible_cpus()?),
+            MapKind::Hash => (1, NO_PREALLOC, 1),
+            MapKind::LongestPrefix => (11, NO_PREALLOC, 1),
         };
         let size = |bytes: usize| u32::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput);
         let mut attr = CreateAttr {

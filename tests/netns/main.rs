@@ -26,6 +26,7 @@ mod faulty_links;
 mod floods;
 mod full_disk;
 mod integrity;
+mod kernel_access;
 mod kernel_refusal;
 mod late_address;
 mod limits;

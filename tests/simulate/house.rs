@@ -283,6 +283,7 @@ impl House {
             routing: setting.routing.map(|is_default_else| routing(pool, is_default_else)),
             limits: self.limit().into_iter().collect(),
             gate: None,
+            access_refusing: Refusing::InWorkers("a simulated kernel has no lists".into()),
             refusal: setting.refusal(),
             state: Arc::clone(&self.listeners[which]),
         }

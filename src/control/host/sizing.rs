@@ -4,7 +4,7 @@
 //! is two descriptors and counts against the user's pipe memory. The result is printed at start:
 //! a limit that surprises an operator is a bug.
 
-use crate::config::{AddressRange, Config, ListenerConfig, gate_obstacle};
+use crate::config::{AddressRange, Config, ListenerConfig, access_obstacle};
 use crate::dataplane::PipeShare;
 use crate::sys::process;
 use crate::sys::splice::Capacity;
@@ -115,12 +115,14 @@ fn automatic_workers(usable: usize, quota: Option<usize>) -> usize {
     usable.min(quota.unwrap_or(usize::MAX)).max(1)
 }
 
-/// Listeners for which the kernel may refuse clients, each with a descriptor of its program.
+/// Descriptors of the programs by which the kernel refuses clients of listeners, and of the maps of
+/// their lists.
 fn gates(config: &Config) -> u64 {
-    let has_one = |listener: &&ListenerConfig| {
-        listener.limits.iter().any(|limit| gate_obstacle(listener, limit).is_none())
+    let have_one = config.listeners.iter().filter(|listener| access_obstacle(listener).is_none());
+    let lists = |listener: &ListenerConfig| {
+        if listener.allow.is_empty() && listener.deny.is_empty() { 0 } else { 2 }
     };
-    config.listeners.iter().filter(has_one).count() as u64
+    have_one.map(|listener| 1 + lists(listener)).sum()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{
     Address, AddressRange, Config, KernelRefusal, KeyPath, LimitConfig, ListenerConfig, Parsed,
-    gate_obstacle,
+    access_obstacle, gate_obstacle,
 };
 use crate::sys::{process, source};
 
@@ -42,9 +42,18 @@ pub fn check(parsed: &mut Parsed) -> Vec<String> {
     notes
 }
 
-/// Limits that require what this process may not do: the start would fail.
+/// Listeners and limits that require what this process may not do: the start would fail.
 fn warn_of_gates(parsed: &mut Parsed, config: &Config, has_capability: bool) {
     for listener in config.listeners.iter().filter(|_| !has_capability) {
+        if listener.kernel_refusal == KernelRefusal::Require {
+            let key = KeyPath::listener(&listener.name).key("kernel_refusal");
+            let name = &listener.name;
+            let message = format!(
+                "the kernel cannot refuse clients of the listener `{name}`: {NO_CAPABILITY}, so \
+                 the start fails"
+            );
+            parsed.warn(&key, message, REMEDY);
+        }
         for (place, limit) in listener.limits.iter().enumerate() {
             if limit.kernel_refusal == KernelRefusal::Require {
                 let key = limit_key(listener, place).key("kernel_refusal");
@@ -59,8 +68,10 @@ fn warn_of_gates(parsed: &mut Parsed, config: &Config, has_capability: bool) {
     }
 }
 
-/// Of each limit that refuses clients for their rate: who does, the kernel or workers.
+/// Of each listener with lists, and of each limit that refuses clients for their rate: who does,
+/// the kernel or workers.
 fn gate_notes(config: &Config, has_capability: bool) -> Vec<String> {
+    let lacking = (!has_capability).then(|| NO_CAPABILITY.to_owned());
     let limits = config
         .listeners
         .iter()
@@ -69,16 +80,26 @@ fn gate_notes(config: &Config, has_capability: bool) -> Vec<String> {
         limit.rate.is_some() && !limit.observe && limit.kernel_refusal != KernelRefusal::Off
     };
     let asked = limits.filter(|(_, limit)| is_asked(limit));
-    asked
-        .map(|(listener, limit)| {
-            let lacking = (!has_capability).then(|| NO_CAPABILITY.to_owned());
-            let who = match gate_obstacle(listener, limit).or(lacking) {
-                None => "the kernel refuses clients over their rate".to_owned(),
-                Some(why) => format!("workers refuse clients over their rate: {why}"),
-            };
-            format!("limit {} of listener {}: {who}", limit.name, listener.name)
-        })
-        .collect()
+    let of_limits = asked.map(|(listener, limit)| {
+        let who = match gate_obstacle(listener, limit).or(lacking.clone()) {
+            None => "the kernel refuses clients over their rate".to_owned(),
+            Some(why) => format!("workers refuse clients over their rate: {why}"),
+        };
+        format!("limit {} of listener {}: {who}", limit.name, listener.name)
+    });
+    let has_lists = |listener: &&ListenerConfig| {
+        let lists = [&listener.allow, &listener.deny];
+        listener.kernel_refusal != KernelRefusal::Off && lists.iter().any(|list| !list.is_empty())
+    };
+    let listed = config.listeners.iter().filter(has_lists);
+    let of_lists = listed.map(|listener| {
+        let who = match access_obstacle(listener).or(lacking.clone()) {
+            None => "the kernel refuses clients that are not admitted".to_owned(),
+            Some(why) => format!("workers refuse clients that are not admitted: {why}"),
+        };
+        format!("lists of listener {}: {who}", listener.name)
+    });
+    of_lists.chain(of_limits).collect()
 }
 
 /// What TLS probes need that is not in the file itself; `None`, and errors at their places, when it
@@ -474,6 +495,7 @@ mod tests {
     #[test]
     fn check_says_who_refuses() {
         let text = "[listener.a]\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n\
+                    deny = [\"192.0.2.0/24\"]\nkernel_refusal = \"require\"\n\
                     limit = { rate = \"5/s\", kernel_refusal = \"require\" }\n\
                     [listener.b]\nbind = [\"127.0.0.1:2\"]\npool = \"p\"\n\
                     limit = { rate = \"5/s\", action = \"close\" }\n\
@@ -482,18 +504,23 @@ mod tests {
                     [pool.p]\nbackends = [\"127.0.0.1:9\"]\n";
         let parse = || crate::config::parse(text, Path::new("a.toml"));
         let config = parse().config.unwrap();
-        let by_workers = "workers refuse clients over their rate: ";
-        for (has_capability, said, warned) in [
-            (true, "the kernel refuses clients over their rate".to_owned(), 0),
-            (false, format!("{by_workers}this process has no CAP_BPF"), 1),
+        let warned = ["listener.a.kernel_refusal", "listener.a.limit.kernel_refusal"];
+        for (has_capability, who, why, warned) in [
+            (true, "the kernel refuses", "", &[][..]),
+            (false, "workers refuse", ": this process has no CAP_BPF", &warned),
         ] {
             let mut parsed = parse();
             warn_of_gates(&mut parsed, &config, has_capability);
-            assert_eq!(parsed.problems.len(), warned);
-            assert!(parsed.problems.iter().all(|it| it.key == "listener.a.limit.kernel_refusal"));
-            let other =
-                format!("limit default of listener b: {by_workers}its `action` is \"close\"");
-            let expected = [format!("limit default of listener a: {said}"), other];
+            let keys: Vec<&str> = parsed.problems.iter().map(|it| it.key.as_str()).collect();
+            assert_eq!(keys, warned);
+            let over = "clients over their rate";
+            let expected = [
+                format!("lists of listener a: {who} clients that are not admitted{why}"),
+                format!("limit default of listener a: {who} {over}{why}"),
+                format!(
+                    "limit default of listener b: workers refuse {over}: its `action` is \"close\""
+                ),
+            ];
             assert_eq!(gate_notes(&config, has_capability), expected);
         }
     }

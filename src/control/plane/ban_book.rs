@@ -1,6 +1,7 @@
 //! The bans that operators have set, with their reasons and ends.
 //!
-//! The book is the truth; after each change the workers get a set made of it ([`Bans`]). Whoever
+//! The book is the truth; after each change the workers get a set made of it ([`Bans`]), and the
+//! kernel a table. Whoever
 //! keeps it over a restart takes [`BanBook::list`] and gives it back to [`BanBook::put`].
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
+use crate::control::host::gates::Gates;
 use crate::policy::admit::access::canonical;
 use crate::policy::admit::ban_set::BanSet;
 use crate::shared::Bans;
@@ -50,16 +52,18 @@ pub(crate) struct BookIsFull;
 
 /// All bans. What changes them makes a set of all, which takes milliseconds for thousands: not on
 /// the thread `control`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BanBook {
     by_network: Mutex<BTreeMap<IpNet, Ban>>,
     in_force: Arc<Bans>,
+    /// Refuse the clients before workers do.
+    gates: Arc<Gates>,
 }
 
 impl BanBook {
     /// An empty book; its bans come into force there.
-    pub(crate) fn new(in_force: Arc<Bans>) -> Self {
-        Self { by_network: Mutex::default(), in_force }
+    pub(crate) fn new(in_force: Arc<Bans>, gates: Arc<Gates>) -> Self {
+        Self { by_network: Mutex::default(), in_force, gates }
     }
 
     /// Adds bans, or replaces those of the same networks, and forgets those that are over.
@@ -128,8 +132,9 @@ impl BanBook {
     }
 
     fn bring_into_force(&self, book: &BTreeMap<IpNet, Ban>) {
-        let all = book.values().map(|ban| (ban.network, ban.until_us()));
-        self.in_force.replace((!book.is_empty()).then(|| BanSet::new(all)));
+        let all = || book.values().map(|ban| (ban.network, ban.until_us()));
+        self.in_force.replace((!book.is_empty()).then(|| BanSet::new(all())));
+        self.gates.replace_bans(all());
     }
 }
 
@@ -140,6 +145,8 @@ fn whole(network: IpNet) -> IpNet {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn ban(network: &str, until_us: u64) -> Ban {
@@ -151,7 +158,8 @@ mod tests {
     #[test]
     fn the_workers_have_what_the_book_has() {
         let bans = Arc::new(Bans::default());
-        let book = BanBook::new(Arc::clone(&bans));
+        let gates = Arc::new(Gates::new(Instant::now()));
+        let book = BanBook::new(Arc::clone(&bans), gates);
         let is_banned = |now_us| {
             let set = bans.latest();
             set.is_some_and(|set| set.covering("192.0.2.7".parse().unwrap(), now_us).is_some())

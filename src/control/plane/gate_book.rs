@@ -17,6 +17,8 @@ pub(crate) struct ToldOfGates {
     total: u64,
     /// Of each client that has an entry.
     of_clients: HashMap<GateKey, u64>,
+    /// Clients that each limit has forgotten early, by its mark.
+    forgotten: HashMap<u32, u64>,
 }
 
 impl GateBook {
@@ -30,6 +32,17 @@ impl ToldOfGates {
     /// Whether the kernel has refused clients since this was asked last.
     pub(crate) fn has_grown(&mut self, total: u64) -> bool {
         std::mem::replace(&mut self.total, total) != total
+    }
+
+    /// The marks of the limits that have forgotten clients since this was asked last; `now` are
+    /// those of all limits.
+    pub(crate) fn that_forgot(&mut self, now: HashMap<u32, u64>) -> Vec<u32> {
+        let before = std::mem::replace(&mut self.forgotten, now);
+        let grown = self
+            .forgotten
+            .iter()
+            .filter(|(mark, times)| **times > before.get(*mark).copied().unwrap_or(0));
+        grown.map(|(mark, _)| *mark).collect()
     }
 
     /// Takes what the kernel has counted since entries were made; returns what it has counted since
@@ -67,5 +80,19 @@ mod tests {
         assert_eq!(grown(&[(2, 3)]), [(2, 3)]);
         assert_eq!(grown(&[(1, 1), (2, 3)]), [(1, 1)]);
         assert!(book.has_grown(4) && !book.has_grown(4) && book.has_grown(5));
+    }
+
+    // If this fails, clients that a limit has forgotten stay refused, or all entries are looked
+    // through each second.
+    #[test]
+    fn limits_that_forget_are_named_once() {
+        let mut book = ToldOfGates::default();
+        let mut forgot = |now: &[(u32, u64)]| book.that_forgot(now.iter().copied().collect());
+        assert!(forgot(&[(1, 0), (2, 0)]).is_empty());
+        assert_eq!(forgot(&[(1, 0), (2, 3)]), [2]);
+        assert!(forgot(&[(1, 0), (2, 3)]).is_empty());
+        assert_eq!(forgot(&[(1, 1), (2, 3)]), [1]);
+        // A limit that has just come: what it has forgotten may be refused already.
+        assert_eq!(forgot(&[(3, 4)]), [3]);
     }
 }

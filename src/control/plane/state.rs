@@ -141,7 +141,7 @@ impl Plane {
     pub(crate) fn new(setup: PlaneSetup) -> Self {
         let PlaneSetup { file, program, began, started, sizes, .. } = setup;
         let PlaneSetup { workers, publisher, current, gates, .. } = setup;
-        let bans = BanBook::new(Arc::clone(&publisher.latest().bans));
+        let bans = BanBook::new(Arc::clone(&publisher.latest().bans), Arc::clone(&gates));
         Self {
             file,
             program,

@@ -380,12 +380,19 @@ impl Builder<'_> {
             |old| Arc::clone(&old.state),
         );
         for count in gate.iter().flat_map(|gate| gate.counts.iter().flatten()) {
-            state.in_kernel.add(count);
+            state.in_kernel.limit.add(count);
+        }
+        if let Some(counts) = gate.and_then(|gate| gate.access_counts.as_ref()) {
+            state.in_kernel.access.add(&counts.lists);
+            state.in_kernel.ban.add(&counts.ban);
         }
         let gate_before = || known.and_then(|old| old.gate.clone());
+        let refusing_before =
+            || known.map_or_else(limits::not_in_kernel, |old| old.access_refusing.clone());
         Listener {
             id,
             gate: gate.map_or_else(gate_before, |gate| gate.gate.clone()),
+            access_refusing: gate.map_or_else(refusing_before, |gate| gate.access.clone()),
             name: listener.name.clone(),
             addresses: addresses.to_vec(),
             pool,

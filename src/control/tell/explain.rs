@@ -48,6 +48,10 @@ struct AccessDocument {
     admitted: bool,
     /// The rule that decides: `deny 10.9.0.0/16`.
     rule: Option<String>,
+    /// Where clients are refused that are not admitted: `kernel` or `workers`.
+    refused_by: &'static str,
+    /// Why workers refuse.
+    refused_by_reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -124,6 +128,7 @@ pub(crate) fn explained(
     let answer = Explanation::of(snapshot, question);
     let words = ExplainedWords { snapshot, question, answer: &answer, status };
     let Question { listener, client, .. } = *question;
+    let access_why_not = listener.access_refusing.why_not();
     let (outcome, reason) = match answer.outcome {
         Outcome::Served => ("served", None),
         Outcome::Waits => ("waits", None),
@@ -137,6 +142,8 @@ pub(crate) fn explained(
         access: AccessDocument {
             admitted: answer.ban.is_none() && answer.access.is_admitted(),
             rule: rule_of(&answer),
+            refused_by: if access_why_not.is_none() { "kernel" } else { "workers" },
+            refused_by_reason: access_why_not,
         },
         limits: limits_said(listener, &answer).map(|(it, said)| limit_document(it, said)).collect(),
         route: RouteDocument {
@@ -255,12 +262,16 @@ impl ExplainedWords<'_> {
             line("header", said);
         }
         line("access", self.access());
+        if self.answer.ban.is_some() || !self.answer.access.is_admitted() {
+            line("refusal", refused_by_words(listener.access_refusing.why_not(), ""));
+        }
         for (limit, said) in limits_said(listener, self.answer) {
             let name =
                 if listener.limits.len() > 1 { format!("{}: ", limit.name) } else { String::new() };
             line("limit", name.clone() + &limit_words(limit, said));
             if !said.unconcerned && !said.exempt && !limit.observe && limit.rules.rate.is_some() {
-                line("refusal", name + &refusing_words(limit));
+                let when = ", while it is over its rate";
+                line("refusal", name + &refused_by_words(limit.refusing.why_not(), when));
             }
         }
         line("room", self.room());
@@ -439,10 +450,10 @@ fn limit_words(limit: &Limit, said: LimitSaid) -> String {
     parts.join(", ")
 }
 
-/// Who refuses the client once it is over its rate.
-fn refusing_words(limit: &Limit) -> String {
-    match limit.refusing.why_not() {
-        None => "by the kernel, while it is over its rate".to_owned(),
+/// Who refuses a client; `when` the kernel does.
+fn refused_by_words(why_not: Option<String>, when: &str) -> String {
+    match why_not {
+        None => format!("by the kernel{when}"),
         Some(why) => format!("by a worker: {why}"),
     }
 }

@@ -1,19 +1,25 @@
-//! The instructions of the gate, in the machine language of eBPF (RFC 9669).
+//! The program of a gate: what it asks of each client that begins to connect, and in which order.
+//!
+//! Registers: r6 is the context, r7 the entry of a client, r8 the greatest value that a list has
+//! for it.
 
-/// Where a key is built on the stack: the mark, then the masked address.
-const KEY: i16 = -32;
-/// The address as it is in the packet; an IPv4 address is its last word.
-const ADDRESS: i16 = -64;
+use super::assembly::{
+    Assembly, Instruction, KTIME_GET_NS, LOAD_BYTES, Landing, MAP_UPDATE, native, place, to_from,
+};
+
+/// The address as it is in the packet, IPv4 mapped into IPv6, behind a word: as the key of a map
+/// of networks the length of the prefix, as that of a refused client the mark.
+const CLIENT: i16 = -32;
+/// The IPv4 address that a translator has embedded in it, likewise.
+const EMBEDDED: i16 = -64;
+/// Where the key of an entry is built: the mark, then the masked address.
+const ENTRY: i16 = -96;
+/// The value of a client that has not been refused before: 16 bytes.
+const NEWCOMER: i16 = -112;
 /// The number of the limit whose refusals are counted.
 const SLOT: i16 = -40;
 /// The flags of the TCP header.
 const FLAGS: i16 = -8;
-
-/// Functions of the kernel, by their number in linux/bpf.h.
-const MAP_LOOK_UP: i32 = 1;
-const KTIME_GET_NS: i32 = 5;
-const LOAD_BYTES: i32 = 26;
-const LOAD_BYTES_RELATIVE: i32 = 68;
 
 /// Of `struct sk_reuseport_md`: the protocol that follows the Ethernet header, in network order.
 const ETH_PROTOCOL: i16 = 20;
@@ -24,30 +30,22 @@ const IPV4_SOURCE: i32 = 12;
 const IPV6_SOURCE: i32 = 8;
 /// The first three words of an IPv4 address mapped into IPv6.
 const MAPPED: [[u8; 4]; 3] = [[0; 4], [0; 4], [0, 0, 0xff, 0xff]];
-/// BPF_HDR_START_NET: offsets count from the network header.
-const FROM_NETWORK_HEADER: i32 = 1;
+/// The octet that stays zero within a longer address behind a translator (bits 64 to 71).
+const SKIPPED_OCTET: i16 = 8;
 /// Where the flags are in a TCP header; SYN and ACK among them.
 const TCP_FLAGS: i32 = 13;
 const SYN_AND_ACK: i32 = 0x12;
 const SYN: i32 = 0x02;
+
+/// BPF_NOEXIST: another CPU may have stored it meanwhile.
+const UNLESS_THERE: i32 = 1;
 
 /// Answers of a program: the group gets no such packet, which TCP tells the client by a reset; or
 /// the kernel chooses a socket as it does without a program.
 const SK_DROP: i32 = 0;
 const SK_PASS: i32 = 1;
 
-/// One instruction of eBPF.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sys) struct Instruction {
-    code: u8,
-    /// The destination in the low half, the source in the high one.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-/// What the gate asks for each client that connects.
+/// A limit whose entries the gate looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sys) struct WatchedKey {
     /// The beginning of the keys of the entries.
@@ -58,243 +56,245 @@ pub(in crate::sys) struct WatchedKey {
     pub(in crate::sys) masks: [u128; 2],
 }
 
+/// A list of networks that the gate looks at: the maps by their descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sys) struct AskedList {
+    /// Of whole addresses, asked first.
+    pub(in crate::sys) addresses: Option<i32>,
+    /// Of networks, by the longest prefix.
+    pub(in crate::sys) networks: Option<i32>,
+    /// Where refusals are counted, and the mark of those refused.
+    pub(in crate::sys) slot: u32,
+    /// `None`: the value is the time until which clients are refused. Else the value of those that
+    /// are let in.
+    pub(in crate::sys) admitted: Option<i32>,
+}
+
 /// A prefix of translators (RFC 6052), whose clients are looked for at their IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sys) struct Translator {
     pub(in crate::sys) address: u128,
-    pub(in crate::sys) mask: u128,
+    /// Bits of the prefix.
+    pub(in crate::sys) length: u8,
 }
 
 impl Translator {
-    /// Whether the IPv4 address is the last word; those elsewhere are left to workers.
-    fn is_of_96(self) -> bool {
-        self.mask == u128::MAX << 32
+    /// Where the IPv4 address is.
+    fn octets(self) -> impl Iterator<Item = i16> {
+        let behind = i16::from(self.length) / 8..;
+        behind.filter(|octet| *octet != SKIPPED_OCTET).take(4)
+    }
+
+    fn mask(self) -> u128 {
+        u128::MAX.checked_shl(128 - u32::from(self.length.min(128))).unwrap_or(0)
     }
 }
 
-/// The maps, by their descriptor.
+/// The maps that all programs share, by their descriptors.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::sys) struct MapNumbers {
+    /// Needed where there are watched keys.
     pub(in crate::sys) entries: i32,
     pub(in crate::sys) counts: i32,
+    /// Clients that lists have refused.
+    pub(in crate::sys) refused: i32,
 }
 
-/// Where a jump goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Landing {
-    /// The packet is none of ours.
-    Pass,
-    /// The part for IPv4.
-    V4,
-    /// Its questions, once the address is on the stack.
-    V4Asks,
-    /// What follows the watched key that has been begun last.
-    Next,
+/// What a gate asks: the lists first, as workers do.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sys) struct Questions<'a> {
+    pub(in crate::sys) lists: &'a [AskedList],
+    pub(in crate::sys) watched: &'a [WatchedKey],
+    pub(in crate::sys) translators: &'a [Translator],
+    pub(in crate::sys) maps: MapNumbers,
 }
 
-#[derive(Debug, Default)]
-struct Assembly {
-    code: Vec<Instruction>,
-    jumps: Vec<(usize, Landing)>,
+/// The addresses of a client, as places of the stack.
+#[derive(Debug, Clone, Copy)]
+struct Addresses<'a> {
+    /// Those that lists are asked for.
+    listed: &'a [i16],
+    /// The one that watched keys are made of.
+    limited: i16,
+    /// The place of its mask in [`WatchedKey::masks`].
+    family: usize,
 }
 
-/// The program: a SYN of a client for which a watched key has an entry that is in force is dropped
-/// and counted. Everything else passes: an ACK that completes a handshake by a SYN cookie, packets
-/// of connections that are over, and packets that have been cut short.
-pub(in crate::sys) fn program(
-    watched: &[WatchedKey],
-    translators: &[Translator],
-    maps: MapNumbers,
-) -> Vec<Instruction> {
+/// The program: a SYN of a client that a list refuses, or for which a watched key has an entry that
+/// is in force, is dropped and counted. Everything else passes: an ACK that completes a handshake
+/// by a SYN cookie, packets of connections that are over, and packets that have been cut short.
+pub(in crate::sys) fn program(questions: Questions<'_>) -> Vec<Instruction> {
     let mut all = Assembly::default();
     // r6 keeps the context: calls destroy r1 to r5.
     all.copy(6, 1);
-    all.is_syn();
+    is_syn(&mut all);
+    for address in [CLIENT, EMBEDDED] {
+        all.store(address, native(128_u32.to_ne_bytes()));
+    }
     all.add(0x61, to_from(1, 6), ETH_PROTOCOL, 0); // r1 = eth_protocol
     all.jump(0x15, 1, protocol(IPV4), Landing::V4);
     all.jump(0x55, 1, protocol(IPV6), Landing::Pass);
-    all.load_relative(IPV6_SOURCE, ADDRESS, 16);
-    for translator in translators {
-        all.translate(*translator);
+    all.load_relative(IPV6_SOURCE, word(CLIENT, 0), 16);
+    for translator in questions.translators {
+        translate(&mut all, *translator);
     }
-    all.ask(watched, 1, maps);
-    all.jump_always(Landing::Pass);
+    questions.ask(&mut all, Addresses { listed: &[CLIENT], limited: CLIENT, family: 1 });
+    if !questions.translators.is_empty() {
+        all.land(Landing::Translated);
+        map_into_ipv6(&mut all, EMBEDDED);
+        let listed = &[CLIENT, EMBEDDED];
+        questions.ask(&mut all, Addresses { listed, limited: EMBEDDED, family: 0 });
+    }
     all.land(Landing::V4);
-    all.load_relative(IPV4_SOURCE, ADDRESS + place(3), 4);
-    all.land(Landing::V4Asks);
-    all.ask(watched, 0, maps);
+    map_into_ipv6(&mut all, CLIENT);
+    all.load_relative(IPV4_SOURCE, word(CLIENT, 3), 4);
+    questions.ask(&mut all, Addresses { listed: &[CLIENT], limited: CLIENT, family: 0 });
+    if !questions.lists.is_empty() {
+        questions.refuse(&mut all);
+    }
     all.land(Landing::Pass);
-    all.set(0, SK_PASS);
-    all.exit();
+    all.answer(SK_PASS);
     all.code
 }
 
-impl Assembly {
-    fn add(&mut self, code: u8, registers: u8, offset: i16, immediate: i32) {
-        self.code.push(Instruction { code, registers, offset, immediate });
-    }
+/// Loads the flags, and passes unless they are those of a client that begins to connect.
+fn is_syn(all: &mut Assembly) {
+    all.copy(1, 6);
+    all.set(2, TCP_FLAGS);
+    all.pointer(3, FLAGS);
+    all.set(4, 1);
+    all.call(LOAD_BYTES);
+    all.jump(0x55, 0, 0, Landing::Pass);
+    all.add(0x71, to_from(1, 10), FLAGS, 0); // r1 = the byte
+    all.add(0x57, to_from(1, 0), 0, SYN_AND_ACK); // r1 &= ...
+    all.jump(0x55, 1, SYN, Landing::Pass);
+}
 
-    /// Loads the flags, and passes unless they are those of a client that begins to connect.
-    fn is_syn(&mut self) {
-        self.copy(1, 6);
-        self.set(2, TCP_FLAGS);
-        self.pointer(3, FLAGS);
-        self.set(4, 1);
-        self.call(LOAD_BYTES);
-        self.jump(0x55, 0, 0, Landing::Pass);
-        self.add(0x71, to_from(1, 10), FLAGS, 0); // r1 = the byte
-        self.add(0x57, to_from(1, 0), 0, SYN_AND_ACK); // r1 &= ...
-        self.jump(0x55, 1, SYN, Landing::Pass);
-    }
-
-    /// Copies bytes of the network header to the stack, or passes.
-    fn load_relative(&mut self, from: i32, to: i16, bytes: i32) {
-        self.copy(1, 6);
-        self.set(2, from);
-        self.pointer(3, to);
-        self.set(4, bytes);
-        self.set(5, FROM_NETWORK_HEADER);
-        self.call(LOAD_BYTES_RELATIVE);
-        self.jump(0x55, 0, 0, Landing::Pass);
-    }
-
-    /// Leaves for the part of IPv4 if the address is a translator's.
-    fn translate(&mut self, translator: Translator) {
-        let (address, mask) = (translator.address.to_be_bytes(), translator.mask.to_be_bytes());
-        for (word, (part, mask)) in address.chunks(4).zip(mask.chunks(4)).enumerate() {
-            let [part, mask] = [part, mask].map(|one| native([one[0], one[1], one[2], one[3]]));
-            if mask == 0 {
-                continue;
-            }
-            self.add(0x61, to_from(1, 10), ADDRESS + place(word), 0);
-            self.add(0x54, to_from(1, 0), 0, mask); // w1 &= mask
-            self.jump(0x56, 1, part & mask, Landing::Next); // if w1 != ...
-        }
-        self.jump_always(if translator.is_of_96() { Landing::V4Asks } else { Landing::Pass });
-        self.land(Landing::Next);
-    }
-
-    /// Looks for an entry of each watched key; `family` is the place of its mask.
-    fn ask(&mut self, watched: &[WatchedKey], family: usize, maps: MapNumbers) {
-        for key in watched {
-            self.store(KEY, native(key.mark.to_ne_bytes()));
-            let mask = key.masks[family].to_be_bytes();
-            for (word, part) in mask.chunks(4).enumerate() {
-                let is_mapped = family == 0 && word < 3;
-                match is_mapped.then(|| MAPPED[word]) {
-                    Some(part) => self.store(KEY + 4 + place(word), native(part)),
-                    None => self.masked_word(word, [part[0], part[1], part[2], part[3]]),
-                }
-            }
-            self.map(1, maps.entries);
-            self.pointer(2, KEY);
-            self.call(MAP_LOOK_UP);
-            self.jump(0x15, 0, 0, Landing::Next);
-            self.copy(7, 0);
-            self.call(KTIME_GET_NS);
-            self.add(0x79, to_from(1, 7), 0, 0); // r1 = until
-            self.add(0x3d, to_from(0, 1), 0, 0); // over if now >= until
-            self.jumps.push((self.code.len() - 1, Landing::Next));
-            self.store(SLOT, native(key.slot.to_ne_bytes()));
-            self.map(1, maps.counts);
-            self.pointer(2, SLOT);
-            self.call(MAP_LOOK_UP);
-            // The limit is gone.
-            self.jump(0x15, 0, 0, Landing::Next);
-            self.set(1, 1);
-            self.add(0xdb, to_from(0, 1), 0, 0); // of the limit: *(u64 *)r0 += r1, atomically
-            self.add(0xdb, to_from(7, 1), 8, 0); // of the client
-            self.set(0, SK_DROP);
-            self.exit();
-            self.land(Landing::Next);
-        }
-    }
-
-    /// A word of the key is that of the address, without the bits that do not count.
-    fn masked_word(&mut self, word: usize, mask: [u8; 4]) {
-        let to = KEY + 4 + place(word);
-        if mask == [0; 4] {
-            return self.store(to, 0);
-        }
-        self.add(0x61, to_from(1, 10), ADDRESS + place(word), 0);
-        if mask != [0xff; 4] {
-            self.add(0x54, to_from(1, 0), 0, native(mask)); // w1 &= mask
-        }
-        self.add(0x63, to_from(10, 1), to, 0);
-    }
-
-    fn copy(&mut self, to: u8, from: u8) {
-        self.add(0xbf, to_from(to, from), 0, 0);
-    }
-
-    fn set(&mut self, register: u8, value: i32) {
-        self.add(0xb7, to_from(register, 0), 0, value);
-    }
-
-    /// A register points to the stack.
-    fn pointer(&mut self, register: u8, offset: i16) {
-        self.copy(register, 10);
-        self.add(0x07, to_from(register, 0), 0, offset.into());
-    }
-
-    /// A register points to a map, by a constant of two instructions.
-    fn map(&mut self, register: u8, number: i32) {
-        self.add(0x18, to_from(register, 1), 0, number);
-        self.add(0, to_from(0, 0), 0, 0);
-    }
-
-    /// Stores a word on the stack.
-    fn store(&mut self, offset: i16, word: i32) {
-        self.add(0x62, to_from(10, 0), offset, word);
-    }
-
-    fn call(&mut self, function: i32) {
-        self.add(0x85, to_from(0, 0), 0, function);
-    }
-
-    fn exit(&mut self) {
-        self.add(0x95, to_from(0, 0), 0, 0);
-    }
-
-    /// Jumps if a register compares to a value.
-    fn jump(&mut self, code: u8, register: u8, value: i32, to: Landing) {
-        self.jumps.push((self.code.len(), to));
-        self.add(code, to_from(register, 0), 0, value);
-    }
-
-    fn jump_always(&mut self, to: Landing) {
-        self.jumps.push((self.code.len(), to));
-        self.add(0x05, to_from(0, 0), 0, 0);
-    }
-
-    /// Jumps that go there come here.
-    fn land(&mut self, landing: Landing) {
-        let here = self.code.len();
-        let (arrived, others) = self.jumps.iter().partition(|(_, to)| *to == landing);
-        self.jumps = others;
-        let arrived: Vec<(usize, Landing)> = arrived;
-        for (from, _) in arrived {
-            if let Some(jump) = self.code.get_mut(from) {
-                jump.offset = i16::try_from(here - from - 1).unwrap_or(i16::MAX);
-            }
-        }
+/// What stands before an IPv4 address in IPv6.
+fn map_into_ipv6(all: &mut Assembly, address: i16) {
+    for (number, part) in MAPPED.into_iter().enumerate() {
+        all.store(word(address, number), native(part));
     }
 }
 
-/// The registers of an instruction: a destination and a source, 0 where there is none.
-const fn to_from(destination: u8, source: u8) -> u8 {
-    source << 4 | destination
+/// Copies the embedded address and leaves for its part, if the client's is a translator's.
+fn translate(all: &mut Assembly, translator: Translator) {
+    let (address, mask) = (translator.address.to_be_bytes(), translator.mask().to_be_bytes());
+    for (number, (part, mask)) in address.chunks(4).zip(mask.chunks(4)).enumerate() {
+        let [part, mask] = [part, mask].map(|one| native([one[0], one[1], one[2], one[3]]));
+        if mask == 0 {
+            continue;
+        }
+        all.add(0x61, to_from(1, 10), word(CLIENT, number), 0);
+        all.add(0x54, to_from(1, 0), 0, mask); // w1 &= mask
+        all.jump(0x56, 1, part & mask, Landing::Next); // if w1 != ...
+    }
+    for (to, from) in (word(EMBEDDED, 3)..).zip(translator.octets()) {
+        all.add(0x71, to_from(1, 10), word(CLIENT, 0) + from, 0);
+        all.add(0x73, to_from(10, 1), to, 0);
+    }
+    all.jump_always(Landing::Translated);
+    all.land(Landing::Next);
 }
 
-/// The offset of a word.
-#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "one of four")]
-fn place(word: usize) -> i16 {
-    word as i16 * 4
+impl Questions<'_> {
+    /// Asks the lists and the watched keys. A client that is not refused passes.
+    fn ask(&self, all: &mut Assembly, addresses: Addresses<'_>) {
+        for list in self.lists {
+            ask_list(all, *list, addresses.listed);
+        }
+        for key in self.watched {
+            self.ask_entry(all, *key, addresses);
+        }
+        all.jump_always(Landing::Pass);
+    }
+
+    /// Refuses a client whose key has an entry that is in force.
+    fn ask_entry(&self, all: &mut Assembly, key: WatchedKey, addresses: Addresses<'_>) {
+        all.store(ENTRY, native(key.mark.to_ne_bytes()));
+        let mask = key.masks[addresses.family].to_be_bytes();
+        for (number, part) in mask.chunks(4).enumerate() {
+            let mask = [part[0], part[1], part[2], part[3]];
+            all.masked_word(word(addresses.limited, number), word(ENTRY, number), mask);
+        }
+        all.look_up(self.maps.entries, ENTRY);
+        all.jump(0x15, 0, 0, Landing::Next);
+        all.copy(7, 0);
+        all.call(KTIME_GET_NS);
+        all.add(0x79, to_from(1, 7), 0, 0); // r1 = until
+        all.jump_if_at_least(0, 1, Landing::Next);
+        all.store(SLOT, native(key.slot.to_ne_bytes()));
+        all.look_up(self.maps.counts, SLOT);
+        // The limit is gone.
+        all.jump(0x15, 0, 0, Landing::Next);
+        all.set(1, 1);
+        all.count(0, 0); // of the limit
+        all.count(7, 8); // of the client
+        all.answer(SK_DROP);
+        all.land(Landing::Next);
+    }
+
+    /// Counts a client that a list refuses; the mark of the list stands before its address.
+    fn refuse(&self, all: &mut Assembly) {
+        let MapNumbers { counts, refused, .. } = self.maps;
+        all.land(Landing::Refuse);
+        all.look_up(counts, CLIENT);
+        // The list is gone.
+        all.jump(0x15, 0, 0, Landing::Pass);
+        all.set(1, 1);
+        all.count(0, 0);
+        all.look_up(refused, CLIENT);
+        all.jump(0x55, 0, 0, Landing::Known);
+        (0..4).for_each(|number| all.store(NEWCOMER + place(number), 0));
+        all.map(refused);
+        all.pointer(2, CLIENT);
+        all.pointer(3, NEWCOMER);
+        all.set(4, UNLESS_THERE);
+        all.call(MAP_UPDATE);
+        all.look_up(refused, CLIENT);
+        // There is no room: it is in the sum only.
+        all.jump(0x15, 0, 0, Landing::Drop);
+        all.land(Landing::Known);
+        all.set(1, 1);
+        all.count(0, 8);
+        all.land(Landing::Drop);
+        all.answer(SK_DROP);
+    }
 }
 
-/// Bytes of memory as the word that they are to this machine.
-fn native(bytes: [u8; 4]) -> i32 {
-    i32::from_ne_bytes(bytes)
+/// Refuses a client by the greatest value that a list has for its addresses.
+fn ask_list(all: &mut Assembly, list: AskedList, addresses: &[i16]) {
+    all.set(8, 0);
+    for address in addresses {
+        let whole = list.addresses.map(|map| (map, word(*address, 0)));
+        let network = list.networks.map(|map| (map, *address));
+        for (map, key) in [whole, network].into_iter().flatten() {
+            all.look_up(map, key);
+            all.jump(0x55, 0, 0, Landing::Found);
+        }
+        all.jump_always(Landing::Missing);
+        all.land(Landing::Found);
+        all.add(0x79, to_from(1, 0), 0, 0); // r1 = the value
+        all.jump_if_at_least(8, 1, Landing::Missing);
+        all.copy(8, 1);
+        all.land(Landing::Missing);
+    }
+    match list.admitted {
+        Some(admitted) => all.jump(0x15, 8, admitted, Landing::Next),
+        None => {
+            all.jump(0x15, 8, 0, Landing::Next);
+            all.call(KTIME_GET_NS);
+            all.jump_if_at_least(0, 8, Landing::Next);
+        }
+    }
+    all.store(CLIENT, native(list.slot.to_ne_bytes()));
+    all.jump_always(Landing::Refuse);
+    all.land(Landing::Next);
+}
+
+/// A word of an address on the stack.
+fn word(address: i16, number: usize) -> i16 {
+    address + 4 + place(number)
 }
 
 fn protocol(number: [u8; 2]) -> i32 {

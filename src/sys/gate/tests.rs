@@ -50,26 +50,34 @@ fn is_let_in(from: IpAddr, to: SocketAddr) -> bool {
     }
 }
 
+const SIZES: GateSizes = GateSizes { entries: 1_024, counts: 16, refused: 1_024 };
+
+/// The maps; `None` where programs cannot be loaded, which has to be the reason.
+fn maps() -> Option<GateMaps> {
+    match GateMaps::new(SIZES) {
+        Ok(maps) => Some(maps),
+        Err(error) => {
+            assert!(!may_load_programs(), "{error}");
+            None
+        }
+    }
+}
+
 /// Maps and, at an address with two sockets, a gate that looks at mark 7 by /24 and /64, and at
-/// mark 9 by the whole address. `None` where programs cannot be loaded, which has to be the reason.
+/// mark 9 by the whole address. `None` where programs cannot be loaded.
 fn gate(
     address: SocketAddr,
     translators: &[(Ipv6Addr, u8)],
 ) -> Option<(GateMaps, Vec<OwnedFd>, SocketAddr)> {
-    let maps = match GateMaps::new(1_024, 16) {
-        Ok(maps) => maps,
-        Err(error) => {
-            assert!(!may_load_programs(), "{error}");
-            return None;
-        }
-    };
+    let maps = maps()?;
     maps.count(1).unwrap();
     maps.count(2).unwrap();
     let watches = vec![
         GateWatch { mark: 7, slot: 1, v4: 24, v6: 64 },
         GateWatch { mark: 9, slot: 2, v4: 32, v6: 128 },
     ];
-    let code = maps.code(&GatePlan { watches, translators: translators.to_vec() }).unwrap();
+    let plan = GatePlan { watches, translators: translators.to_vec(), ..GatePlan::default() };
+    let code = maps.code(&plan).unwrap();
     let sockets = sockets_on(address);
     code.put_before(sockets[0].as_fd()).unwrap();
     let address = socket::local_address(sockets[0].as_fd()).unwrap();
@@ -145,10 +153,12 @@ fn clients_of_a_translator_have_the_key_of_their_ipv4_address() {
     assert!(is_let_in(own, to_own), "not by the address that it came from");
     maps.enter(key(9, Ipv4Addr::new(0, 0, 0, 1).into()), later).unwrap();
     assert!(!is_let_in(own, to_own));
-    // Where the address is in the middle workers refuse.
+    // Behind ::/64 its address is in the middle: 0.0.0.0.
     let (maps, _sockets, to_own) = gate(to, &[elsewhere, (Ipv6Addr::UNSPECIFIED, 64)]).unwrap();
     maps.enter(key(9, own), later).unwrap();
     assert!(is_let_in(own, to_own));
+    maps.enter(key(9, Ipv4Addr::UNSPECIFIED.into()), later).unwrap();
+    assert!(!is_let_in(own, to_own));
     let (maps, _sockets, to_own) = gate(to, &[elsewhere]).unwrap();
     maps.enter(key(9, own), later).unwrap();
     assert!(!is_let_in(own, to_own));
@@ -170,10 +180,100 @@ fn what_is_no_first_packet_passes() {
 // If this fails, a socket that cannot have a gate is taken to have one.
 #[test]
 fn sockets_without_a_group_are_named() {
-    let Ok(maps) = GateMaps::new(1_024, 16) else { return assert!(!may_load_programs()) };
+    let Some(maps) = maps() else { return };
     let watches = vec![GateWatch { mark: 1, slot: 1, v4: 32, v6: 64 }];
-    let code = maps.code(&GatePlan { watches, translators: Vec::new() }).unwrap();
+    let code = maps.code(&GatePlan { watches, ..GatePlan::default() }).unwrap();
     let alone = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let refused = code.put_before(alone.as_fd()).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EINVAL));
+}
+
+/// A network of IPv4, mapped into IPv6.
+fn network(first: [u8; 2], length: u8) -> (u128, u8) {
+    (key(0, loopback(first)).address, 96 + length)
+}
+
+// If this fails, a list refuses other clients than it names, a ban lasts for ever or not at all, or
+// what is refused is not counted, or not by client.
+#[test]
+fn lists_refuse_by_the_longest_network_and_are_asked_before_limits() {
+    let Some(maps) = maps() else { return };
+    let (bans, access) = (NetworkTable::new(4, 4).unwrap(), NetworkTable::new(4, 4).unwrap());
+    let store = |table: &NetworkTable, (address, length): (u128, u8), value| {
+        table.store(address, length, value).unwrap();
+    };
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap();
+    store(&bans, network([5, 0], 24), nanos(now() + Duration::from_secs(60)));
+    store(&bans, network([5, 7], 32), u64::MAX);
+    store(&bans, network([6, 0], 24), nanos(now()));
+    store(&access, network([0, 0], 8), 1);
+    store(&access, network([7, 0], 24), 2);
+    store(&access, network([7, 7], 32), 1);
+    for slot in 1..=3 {
+        maps.count(slot).unwrap();
+    }
+    let lists = vec![
+        GateList { networks: &bans, slot: 1, meaning: ListMeaning::RefusedUntil },
+        GateList { networks: &access, slot: 2, meaning: ListMeaning::Admitted(1) },
+    ];
+    let watches = vec![GateWatch { mark: 9, slot: 3, v4: 32, v6: 128 }];
+    let code = maps.code(&GatePlan { lists, watches, translators: Vec::new() }).unwrap();
+    let sockets = sockets_on((Ipv4Addr::LOCALHOST, 0).into());
+    code.put_before(sockets[0].as_fd()).unwrap();
+    let to = socket::local_address(sockets[0].as_fd()).unwrap();
+    let is_in = |last| is_let_in(loopback(last), to);
+
+    for last in [[5, 1], [5, 7], [7, 1], [7, 7], [6, 1]] {
+        maps.enter(key(9, loopback(last)), now() + Duration::from_secs(60)).unwrap();
+    }
+    assert!(!is_in([5, 1]) && !is_in([5, 1]) && !is_in([5, 7]), "banned");
+    assert_eq!([1, 2, 3].map(|slot| maps.refused(slot).unwrap()), [3, 0, 0]);
+    assert!(!is_in([7, 1]), "denied");
+    assert!(!is_in([7, 7]) && !is_in([6, 1]), "only over their limit");
+    assert_eq!([1, 2, 3].map(|slot| maps.refused(slot).unwrap()), [3, 1, 2]);
+    assert!(is_in([8, 8]));
+    let mut seen = Vec::new();
+    maps.for_each_refused(|key, times| seen.push((key.mark, key.address, times))).unwrap();
+    seen.retain(|(mark, ..)| *mark != 9);
+    seen.sort_unstable();
+    let address = |last| key(0, loopback(last)).address;
+    let expected = [(1, address([5, 1]), 2), (1, address([5, 7]), 1), (2, address([7, 1]), 1)];
+    assert_eq!(seen, expected);
+    // What is taken out, and a list that is gone, refuse no client any more.
+    maps.forget(key(9, loopback([5, 7]))).unwrap();
+    bans.remove(network([5, 7], 32).0, 128).unwrap();
+    assert!(!is_in([5, 7]));
+    bans.remove(network([5, 0], 24).0, 120).unwrap();
+    assert!(is_in([5, 7]));
+    maps.forget(key(9, loopback([7, 1]))).unwrap();
+    maps.stop_counting(2).unwrap();
+    assert!(is_in([7, 1]));
+}
+
+// If this fails, a client behind a translator gets past a list by which of its addresses it names.
+#[test]
+fn a_translated_client_is_looked_for_by_both_addresses() {
+    let Some(maps) = maps() else { return };
+    let own = Ipv6Addr::LOCALHOST;
+    let embedded = key(0, Ipv4Addr::new(0, 0, 0, 1).into()).address;
+    let translators = vec![(Ipv6Addr::UNSPECIFIED, 96)];
+    maps.count(1).unwrap();
+    for (address, value, admitted, is_in) in [
+        (own.to_bits(), 2, 0, false),
+        (embedded, 2, 0, false),
+        (own.to_bits(), 1, 1, true),
+        (embedded, 1, 1, true),
+        (embedded + 1, 1, 1, false),
+    ] {
+        let networks = NetworkTable::new(1, 0).unwrap();
+        networks.store(address, 128, value).unwrap();
+        let meaning = ListMeaning::Admitted(admitted);
+        let lists = vec![GateList { networks: &networks, slot: 1, meaning }];
+        let plan = GatePlan { lists, translators: translators.clone(), ..GatePlan::default() };
+        let code = maps.code(&plan).unwrap();
+        let sockets = sockets_on((own, 0).into());
+        code.put_before(sockets[0].as_fd()).unwrap();
+        let to = socket::local_address(sockets[0].as_fd()).unwrap();
+        assert_eq!(is_let_in(own.into(), to), is_in, "{address:x} {value} {admitted}");
+    }
 }

@@ -64,7 +64,7 @@ fn limit(inputs: &Inputs<'_>, limit: &config::LimitConfig, known: Option<&Limit>
 }
 
 /// Where clients are refused unless something else is decided.
-fn not_in_kernel() -> Refusing {
+pub(super) fn not_in_kernel<M>() -> Refusing<M> {
     Refusing::InWorkers("it was not asked for".into())
 }
 

@@ -33,6 +33,14 @@ pub(crate) fn encode_listeners(
             count(&mut family, &labels, listener.state.refused_for(reason))?;
         }
     }
+    let help = "Of the refused ones, those that the kernel refused before they were accepted";
+    let mut family = counter(encoder, "evenkeel_listener_kernel_refusals", help)?;
+    for listener in listeners {
+        for reason in RefuseReason::IN_KERNEL {
+            let labels = [("listener", &*listener.name), ("reason", reason.label())];
+            count(&mut family, &labels, listener.state.in_kernel.of(reason))?;
+        }
+    }
     let help = "Attempts to accept a connection that failed for a reason of the socket's own";
     let mut family = counter(encoder, "evenkeel_accept_errors", help)?;
     for listener in listeners {

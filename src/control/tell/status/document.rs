@@ -105,10 +105,28 @@ pub struct ListenerStatus {
     pub bytes_to_backend: u64,
     /// Bytes moved to clients.
     pub bytes_to_client: u64,
+    /// Of clients that lists or bans do not admit.
+    pub access: AccessStatus,
     /// By name.
     pub limits: BTreeMap<String, LimitStatus>,
     /// Clients that each limit which only observes would refuse most often, the worst first.
     pub offenders: Vec<OffenderStatus>,
+}
+
+/// Clients that the lists of a listener or bans do not admit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AccessStatus {
+    /// Whether the listener has lists.
+    pub has_lists: bool,
+    /// Where they are refused: `kernel` or `workers`.
+    pub refused_by: String,
+    /// Why workers refuse, in words; empty when the kernel does.
+    pub why: String,
+    /// Those that were refused, by either: by the lists, and by bans.
+    pub refused: u64,
+    /// Of those the ones that the kernel has refused.
+    pub refused_in_kernel: u64,
 }
 
 /// One limit.

@@ -15,8 +15,8 @@ use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::plane::workers::busy_seconds;
 use crate::control::tell::retired;
 use crate::control::tell::status::document::{
-    AdminAddresses, BackendStatus, ConfigStatus, KernelOffenderStatus, LimitStatus, ListenerStatus,
-    OffenderStatus, OverrideStatus, PoolStatus, SourceStatus, Status, WorkerStatus,
+    AccessStatus, AdminAddresses, BackendStatus, ConfigStatus, KernelOffenderStatus, LimitStatus,
+    ListenerStatus, OffenderStatus, OverrideStatus, PoolStatus, SourceStatus, Status, WorkerStatus,
 };
 use crate::control::watch::certificate::{expiry, is_near, shown_time};
 use crate::control::watch::leave::reset_words;
@@ -26,7 +26,7 @@ use crate::policy::client::Client;
 use crate::policy::terms::Word;
 use crate::shared::{
     AdminState, Backend, Direction, Limit, LimitDecision, Listener, ListenerState, Offender, Pool,
-    Snapshot, most_frequent,
+    RefuseReason, Snapshot, most_frequent,
 };
 
 /// Offenders of one listener that are shown.
@@ -123,7 +123,7 @@ fn workers(plane: &Plane, uptime_seconds: f64) -> Vec<WorkerStatus> {
 
 fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
     let state = &listener.state;
-    let refused_by = crate::shared::RefuseReason::ALL
+    let refused_by = RefuseReason::ALL
         .iter()
         .map(|reason| (reason.label().to_owned(), state.refused_for(*reason)))
         .filter(|(_, times)| *times > 0)
@@ -139,12 +139,26 @@ fn listener_status(listener: &Listener, snapshot: &Snapshot) -> ListenerStatus {
         sessions_max: (listener.sessions_max != u64::MAX).then_some(listener.sessions_max),
         bytes_to_backend: moved(state, Direction::ToBackend),
         bytes_to_client: moved(state, Direction::ToClient),
+        access: access_status(listener),
         limits: listener
             .limits
             .iter()
             .map(|limit| (limit.name.to_string(), limit_status(limit)))
             .collect(),
         offenders: offenders(listener),
+    }
+}
+
+fn access_status(listener: &Listener) -> AccessStatus {
+    let state = &listener.state;
+    let why_not = listener.access_refusing.why_not();
+    let reasons = [RefuseReason::Access, RefuseReason::Ban];
+    AccessStatus {
+        has_lists: !listener.access.is_open(),
+        refused_by: if why_not.is_none() { "kernel" } else { "workers" }.to_owned(),
+        why: why_not.unwrap_or_default(),
+        refused: reasons.iter().map(|reason| state.refused_for(*reason)).sum(),
+        refused_in_kernel: reasons.iter().map(|reason| state.in_kernel.of(*reason)).sum(),
     }
 }
 

@@ -38,7 +38,8 @@ pub fn render(status: &Status, earlier: Option<&Status>, colour: bool) -> String
         out.push('\n');
         out.push_str(&table.show(colour));
     }
-    for table in [page.limits(), page.offenders(), page.offenders_in_kernel()] {
+    let tables = [page.access(), page.limits(), page.offenders(), page.offenders_in_kernel()];
+    for table in tables {
         if !table.is_empty() {
             out.push('\n');
             out.push_str(&table.show(colour));
@@ -199,6 +200,32 @@ impl Page<'_> {
                     Cell::plain(&backend.reason),
                 ]);
             }
+        }
+        table
+    }
+
+    /// How often lists and bans refuse, and who does it.
+    fn access(&self) -> StatusTable {
+        let mut table = StatusTable::new(&[
+            "NOT ADMITTED TO",
+            ">REFUSED",
+            ">REFUSED/S",
+            "REFUSED BY",
+            ">BY THE KERNEL",
+            "WHY",
+        ]);
+        let listeners = self.status.listeners.iter();
+        let shown = listeners.filter(|(_, it)| it.access.has_lists || it.access.refused > 0);
+        for (name, ListenerStatus { access, .. }) in shown {
+            let before = |old: &Status| Some(old.listeners.get(name)?.access.refused);
+            table.add(vec![
+                Cell::plain(name),
+                Cell::styled(access.refused, trouble_colour(access.refused)),
+                Cell::plain(show_rate(self.rate(access.refused, before))),
+                Cell::plain(&access.refused_by),
+                Cell::plain(access.refused_in_kernel),
+                Cell::plain(&access.why),
+            ]);
         }
         table
     }
