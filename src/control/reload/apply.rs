@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Problem, Severity};
 use crate::control::host::listeners::{BoundAddress, OpenedSockets, Plan};
+use crate::control::off_thread::off_thread;
 use crate::control::plane::state::{Current, Plane, ProcessPhase};
 use crate::control::reload::outcome::{ProblemList, RefusalCause, RefusedReload, Reloaded};
 use crate::control::reload::prepare::PreparedReload;
@@ -50,11 +51,19 @@ pub(crate) async fn apply(
     let (outcome, Plan { opened, retuned, .. }) = told(plane, prepared);
     hand_over(plane, opened);
     retune(plane, &retuned);
+    take_effect(plane).await;
     if let Some(succession) = &succession {
         follow(plane, succession).await;
     }
     drop_when_unused(plane, (old, succession));
     Ok(outcome)
+}
+
+/// Waits until the workers use the latest snapshot, and the kernel their gates: what a reload
+/// answers is so for the next client. A worker that is stuck is not waited for.
+async fn take_effect(plane: &Arc<Plane>) {
+    let (plane, latest) = (Arc::clone(plane), plane.publisher.latest().generation);
+    off_thread(move || plane.workers.await_up_to(latest)).await;
 }
 
 /// What a prepared reload does, or would do, and the sockets that it needs.
