@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds="${1:-60}"
-targets="${2:-admin config identity limiter relay}"
+targets="${2:-admin config identity import limiter relay}"
 
 cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --debug cargo-fuzz --version 0.13.2
 
@@ -18,6 +18,7 @@ for target in $targets; do
   seeds="fuzz/corpus/$target"
   # Files that people wrote reach further than random bytes.
   [ "$target" != config ] || seeds="$seeds configs tests/config/valid tests/config/invalid"
+  [ "$target" != import ] || seeds="tests/import/haproxy tests/import/nginx"
   # shellcheck disable=SC2086 # words, not one name
   cargo fuzz run -s none "$target" "$found" $seeds -- \
     -max_total_time="$seconds" -timeout=10 -print_final_stats=1

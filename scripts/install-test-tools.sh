@@ -13,6 +13,8 @@ crates="cargo-nextest:0.9.143 cargo-deny:0.20.2"
 
 # Debian keeps the server's programs out of PATH.
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages :postgresql"
+# A module, which is no program.
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages="$packages :libnginx-mod-stream"
 # shellcheck disable=SC2086 # words, not one name
 scripts/install-packages.sh $packages
 

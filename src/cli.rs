@@ -3,6 +3,7 @@
 pub(crate) mod backends;
 pub(crate) mod bans;
 pub(crate) mod exit;
+pub(crate) mod import;
 pub(crate) mod offline;
 pub(crate) mod remote;
 pub(crate) mod sessions;
@@ -20,8 +21,8 @@ pub(crate) const DEFAULT_FILE: &str = "/etc/evenkeel/evenkeel.toml";
 /// Shown below the help and in the man page.
 const AFTER: &str = "\
 Exit status: 0 done; 1 failed, or not ready, or an address cannot be listened on; 2 wrong usage; \
-3 warnings with `check --strict`; 4 `--timeout` of `--wait` is over; 78 the configuration is \
-refused.
+3 warnings with `check --strict`, or something that `import` has not carried over; 4 `--timeout` \
+of `--wait` is over; 78 the configuration is refused.
 
 Signals of `run`: TERM, INT, QUIT stop gracefully, a second one at once; HUP reloads; USR2 \
 upgrades.";
@@ -58,6 +59,11 @@ pub(crate) enum Verb {
     ///
     /// Example: `evenkeel schema > evenkeel.schema.json`
     Schema,
+    /// Print a configuration made of HAProxy's or nginx's; notes tell what is not in it.
+    ///
+    /// Examples: `evenkeel import haproxy haproxy.cfg > evenkeel.toml`,
+    /// `evenkeel import nginx /etc/nginx/nginx.conf > evenkeel.toml`
+    Import(ImportOptions),
     /// Make the running process read its file again; prints what changed, or why it was refused.
     ///
     /// Example: `evenkeel reload --dry-run candidate.toml`
@@ -200,6 +206,26 @@ pub(crate) enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportOptions {
+    /// The program that the file belongs to.
+    #[arg(value_enum, value_name = "PROGRAM")]
+    pub(crate) peer: ImportPeer,
+    /// Its configuration file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Whose file is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportPeer {
+    /// HAProxy.
+    Haproxy,
+    /// nginx: its `stream` block, with the files that it includes.
+    Nginx,
 }
 
 /// Which process is meant.

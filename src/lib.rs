@@ -4,6 +4,7 @@
 //! atomics. `tests/tidy.rs` holds the import direction; ARCHITECTURE.md tells the reasons.
 
 pub mod config;
+pub mod import;
 pub mod policy;
 pub mod shared;
 pub mod sys;

@@ -11,7 +11,7 @@ use evenkeel::control::{RunError, RunOptions, Served, run};
 use cli::backends::{BackendRequest, WaitEnd};
 use cli::remote::Manner;
 use cli::terminal::{complain, fail, say};
-use cli::{Cli, Demo, Verb, backends, bans, exit, offline, remote, sessions, terminal};
+use cli::{Cli, Demo, Verb, backends, bans, exit, import, offline, remote, sessions, terminal};
 
 fn main() -> ExitCode {
     abort_on_panic();
@@ -33,6 +33,7 @@ fn perform(verb: Verb) -> ExitCode {
         Verb::Check(options) => offline::check(&options),
         Verb::Config(config) => offline::effective(&config),
         Verb::Schema => offline::schema(),
+        Verb::Import(options) => import::import(&options),
         Verb::Reload(options) => remote::reload(&options),
         Verb::Upgrade(options) => remote::upgrade(&options),
         Verb::Status { target, json, quiet } => {

@@ -37,7 +37,8 @@ const COLUMNS_MAX: usize = 100;
 /// What each part of the crate may import of the others.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli", "config", "control"]),
-    ("cli", &["config", "control"]),
+    ("cli", &["config", "control", "import"]),
+    ("import", &["config", "policy"]),
     ("control", &["config", "dataplane", "policy", "shared", "sys"]),
     ("dataplane", &["policy", "shared", "sys"]),
     ("shared", &["policy"]),

@@ -2,7 +2,7 @@
 
 /// Wrong usage, as clap has it.
 pub(crate) const USAGE: u8 = 2;
-/// `check --strict` found warnings.
+/// `check --strict` found warnings, or `import` left something out.
 pub(crate) const WARNINGS: u8 = 3;
 /// What `--wait` waits for has not come within `--timeout`.
 pub(crate) const TIMED_OUT: u8 = 4;

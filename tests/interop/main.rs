@@ -17,6 +17,7 @@ mod support;
 mod cuts;
 mod http;
 mod identity;
+mod import;
 mod iperf;
 mod plainest;
 mod postgres;

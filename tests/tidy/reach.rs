@@ -20,13 +20,14 @@ fn without_comments(source: &Source) -> String {
     out
 }
 
-/// Files in which such a name means something else: words of other balancers, labels of refusals.
-const OTHER_WORDS: [&str; 2] = ["src/config/suggest.rs", "src/shared/reasons.rs"];
+/// Files and folders in which such a name means something else: words of other balancers, labels of
+/// refusals, text that is written for the parser to read.
+const OTHER_WORDS: [&str; 3] = ["src/config/suggest.rs", "src/shared/reasons.rs", "src/import/"];
 
 /// The files of `src/` that may name a key or a term, with what they say without comments.
 pub(crate) fn naming_files(sources: &[Source]) -> Vec<(&Source, String)> {
     let is_test = |source: &Source| source.name().ends_with("tests.rs");
-    let is_other = |source: &Source| OTHER_WORDS.contains(&source.path.as_str());
+    let is_other = |source: &Source| OTHER_WORDS.iter().any(|start| source.path.starts_with(start));
     let files = sources.iter().filter(|source| source.path.starts_with("src/"));
     let files = files.filter(|source| !is_test(source) && !is_other(source));
     files.map(|source| (source, without_comments(source))).collect()
