@@ -68,6 +68,7 @@ const KEYS: &[(&[&str], &[&str])] = &[
     (&["fastinter"], &["fast_interval"]),
     (&["downinter"], &["down_backoff"]),
     (&["uri"], &["path"]),
+    (&["type", "kind", "check_type"], &["probe"]),
     (&["max_fails", "error_limit"], &["consecutive_failures", "outlier"]),
     (&["fail_timeout"], &["eject", "outlier"]),
     (
@@ -96,6 +97,10 @@ const KEYS: &[(&[&str], &[&str])] = &[
     (&["on_marked_down"], &["on_down"]),
     (&["on_marked_up"], &["on_up"]),
     (&["log_level", "loglevel"], &["level", "log"]),
+    (&["access_log", "error_log", "output", "file", "syslog"], &["to", "log"]),
+    (&["dontlognull"], &["silent", "log"]),
+    (&["dontlog_normal"], &["sessions", "log"]),
+    (&["log_separate_errors", "sampling"], &["sample", "log"]),
 ];
 
 /// A word as [`KEYS`] and [`VALUES`] have it.
