@@ -82,6 +82,16 @@ impl HealthBook {
         Arc::ptr_eq(&entry.state, &backend.state).then_some(entry)
     }
 
+    /// What is known of a backend by its probes holds of another one, which is the same by another
+    /// name.
+    pub(crate) fn know_as(&mut self, old: &Backend, new: &Backend) {
+        let Some(known) = self.get(old) else { return };
+        let (verdict, certificate) = (known.verdict.clone(), known.certificate);
+        let entry = self.of(new);
+        entry.verdict = verdict;
+        entry.certificate = certificate;
+    }
+
     /// Drops the results of a backend's probes.
     pub(crate) fn forget_probes(&mut self, backend: &Backend) {
         match self.get(backend).map(|entry| entry.ejection.is_some()) {

@@ -60,9 +60,14 @@ pub(crate) async fn publish(plane: &Arc<Plane>, succession: Succession) {
 
 /// Publishes a snapshot, and sets what the file and operators want of its backends.
 pub(crate) fn put_in_force(plane: &Plane, succession: &Succession) {
-    let Succession { snapshot, previous, admin, joined, left, .. } = succession;
+    let Succession { snapshot, previous, admin, joined, left, renamed, .. } = succession;
     for (backend, admin) in admin {
         with_tally(snapshot, backend, |tally| backend.state.set_admin(*admin, tally));
+    }
+    for (backend, old) in renamed {
+        if let Some(is_up) = old.state.belief().verdict() {
+            with_tally(snapshot, backend, |tally| backend.state.set_up(is_up, tally));
+        }
     }
     plane.publisher.publish(Arc::clone(snapshot));
     for backend in left {
@@ -84,7 +89,12 @@ fn with_tally(snapshot: &Snapshot, backend: &Backend, change: impl FnOnce(&Tally
 
 /// Draws the consequences of a snapshot that has been put in force. Others act in between.
 pub(crate) async fn follow(plane: &Plane, succession: &Succession) {
-    let Succession { snapshot, probeless, gone, gone_pools, judging, sources, .. } = succession;
+    let Succession { snapshot, renamed, probeless, gone, .. } = succession;
+    let Succession { gone_pools, judging, sources, .. } = succession;
+    for (backend, old) in renamed {
+        plane.health.lock().know_as(old, backend);
+        consume_budget().await;
+    }
     // A pool without probes has no verdicts: its backends are up.
     for backend in probeless {
         if !backend.state.is_up() {

@@ -9,7 +9,7 @@ use crate::control::plane::configured::configured_backends;
 use crate::control::plane::overrides::{Overrides, admin_by_file};
 use crate::control::watch::outlier::JudgingChanges;
 use crate::control::watch::source_ports::SourceChanges;
-use crate::shared::{AdminState, Backend, BackendId, Pool, PoolId, Snapshot};
+use crate::shared::{Address, AdminState, Backend, BackendId, Pool, PoolId, Snapshot};
 
 /// A snapshot with what its publication changes beside it.
 #[derive(Debug)]
@@ -25,6 +25,9 @@ pub(crate) struct Succession {
     pub(crate) left: Vec<Arc<Backend>>,
     /// Backends whose pool has no probes, and had, or had when it was there before.
     pub(crate) probeless: Vec<Arc<Backend>>,
+    /// Backends that are new by name, each with one that has left whose address is the same and was
+    /// probed in the same way: what was found out of that holds of it.
+    pub(crate) renamed: Vec<(Arc<Backend>, Arc<Backend>)>,
     /// Backends that no worker can use any more.
     pub(crate) gone: Vec<Arc<Backend>>,
     pub(crate) gone_pools: Vec<PoolId>,
@@ -48,6 +51,7 @@ impl Succession {
             admin: admin(config, &snapshot, overrides),
             joined: joined(&snapshot),
             probeless: probeless(before, config, &snapshot),
+            renamed: renamed(before, &left, config, &previous, &snapshot),
             gone: gone(&previous, &snapshot),
             gone_pools: gone_pools(&previous, &snapshot),
             judging: JudgingChanges::new(&snapshot, &left),
@@ -96,6 +100,34 @@ fn probeless(before: &Config, config: &Config, snapshot: &Snapshot) -> Vec<Arc<B
             pool.health.is_none() && is_in_doubt
         })
         .map(|(.., built)| Arc::clone(built))
+        .collect()
+}
+
+fn renamed(
+    before: &Config,
+    left: &[Arc<Backend>],
+    config: &Config,
+    previous: &Snapshot,
+    snapshot: &Snapshot,
+) -> Vec<(Arc<Backend>, Arc<Backend>)> {
+    let probed: HashMap<&str, _> = before
+        .pools
+        .iter()
+        .filter_map(|pool| Some((pool.name.as_str(), pool.health.as_ref()?)))
+        .collect();
+    let mut candidates: HashMap<&Address, Vec<_>> = HashMap::new();
+    for old in left {
+        if let Some(health) = probed.get(old.pool_name.as_str()) {
+            candidates.entry(&old.address).or_default().push((*health, old));
+        }
+    }
+    configured_backends(config, snapshot)
+        .filter(|(.., built)| !is_in(previous, built))
+        .filter_map(|(pool, _, built)| {
+            let health = pool.health.as_ref()?;
+            let found = candidates.get(&built.address)?.iter().find(|(its, _)| *its == health);
+            found.map(|(_, old)| (Arc::clone(built), Arc::clone(old)))
+        })
         .collect()
 }
 

@@ -26,6 +26,18 @@ pub enum Belief {
     Unjudged,
 }
 
+impl Belief {
+    /// What has been said of it: whether it serves; `None` when nothing has.
+    #[must_use]
+    pub const fn verdict(self) -> Option<bool> {
+        match self {
+            Self::Up => Some(true),
+            Self::Down => Some(false),
+            Self::Unjudged => None,
+        }
+    }
+}
+
 /// The belief about one backend, and how close it is to changing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {

@@ -108,7 +108,6 @@ impl Prober {
         }
         let count = changes.started.len();
         for (position, (backend, orders)) in changes.started.into_iter().enumerate() {
-            self.plane.health.lock().forget_probes(&backend);
             let first = spread(orders.health.interval.min(START_SPREAD_MAX), position, count);
             let (id, task) = (backend.id, self.start(backend, orders, first));
             self.tasks.lock().insert(id, task);

@@ -174,6 +174,27 @@ async fn a_reload_keeps_what_stays_and_ends_what_is_gone() {
     assert!(control.plane.health.lock().get(&gone).is_none());
 }
 
+// If this fails, a pool that is renamed serves nobody until its first verdicts, or everybody whom its
+// probes had found down.
+#[tokio::test]
+async fn another_name_keeps_the_verdict() {
+    let (dead, live) = (Port::closed().await, Port::open().await);
+    let health = format!("{HEALTH}\ninitial = \"down\"");
+    let text = config(&[("dead", dead.address), ("live", live.address)], &health);
+    let control = Control::new(&text).await;
+    eventually("judged", || control.is_up("live") && control.reason("dead").is_some()).await;
+    // No probe comes between.
+    let slow = text.replace("interval = \"20ms\"", "interval = \"1h\"");
+    control.reload(&slow).await;
+    control.reload(&slow.replace("\"live\"", "\"l2\"").replace("\"dead\"", "\"d2\"")).await;
+    assert!(control.is_up("l2"));
+    assert!(!control.is_up("d2"));
+    assert_eq!(control.reason("l2").unwrap(), "2 of 2 probes passed");
+    // What is asked in another way has not been answered.
+    control.reload(&slow.replace("\"live\"", "\"l3\"").replace("\"200ms\"", "\"100ms\"")).await;
+    assert!(!control.is_up("l3"));
+}
+
 // If this fails, new settings of probes need a restart.
 #[tokio::test]
 async fn a_reload_brings_new_settings_at_once() {
