@@ -7,7 +7,7 @@ packages="curl:curl ethtool:ethtool haproxy:haproxy iperf3:iperf3 ip:iproute2 me
 mosquitto:mosquitto mosquitto_pub:mosquitto-clients nft:nftables nginx:nginx nsenter:util-linux openssl:openssl prlimit:util-linux
 psql:postgresql-client slapd:slapd sshd:openssh-server ssh-keygen:openssh-client
 redis-server:redis-server redis-cli:redis-tools redis-benchmark:redis-tools setpriv:util-linux valgrind:valgrind
-vsftpd:vsftpd ss:iproute2 strace:strace sysctl:procps systemd-analyze:systemd tc:iproute2 wrk:wrk"
+promtool:prometheus vsftpd:vsftpd ss:iproute2 strace:strace sysctl:procps systemd-analyze:systemd tc:iproute2 wrk:wrk"
 # crate:version; fixed, so that a new release does not change what is tested.
 crates="cargo-nextest:0.9.143 cargo-deny:0.20.2"
 

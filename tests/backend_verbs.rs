@@ -13,6 +13,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use support::admin::is_same;
 use support::switched::{PROBES, clients, switchable, wait_until};
 use support::verbs::{code, command, evenkeel, text};
 use support::{Backend, Proxy, Setup};
@@ -54,6 +55,50 @@ fn a_verb_takes_several_backends_and_patterns() {
     assert_eq!(code(&output), 1);
     assert!(text(&output.stderr).contains("has no backend \"b9\""), "{}", text(&output.stderr));
     assert_eq!(states(&proxy), ["up", "maint", "up"]);
+}
+
+// If this fails, a board or an alert does not see a drain, a weight, or how often a server went
+// down.
+#[test]
+fn the_metrics_show_what_operators_and_probes_say() {
+    let is_well = Arc::new(AtomicBool::new(true));
+    let backends = [(); 3].map(|()| switchable(&is_well));
+    let setup = Setup::of(&backends.iter().collect::<Vec<_>>());
+    let proxy = setup.backend(1, "max_sessions = 9").also(PROBES).start();
+    let of = |name: &str, labels: &[(&str, &str)]| proxy.metric(name, labels);
+    let admin = |backend, state| {
+        of("evenkeel_backend_admin_state", &[("backend", backend), ("state", state)])
+    };
+    assert_eq!(code(&run(&proxy, &["drain", "back/b2"])), 0);
+    assert_eq!(code(&run(&proxy, &["maint", "back/b3"])), 0);
+    assert_eq!(code(&run(&proxy, &["weight", "back/b1", "7"])), 0);
+    for (backend, wanted) in [("b1", "ready"), ("b2", "drain"), ("b3", "maint")] {
+        for state in ["ready", "drain", "maint"] {
+            let is_it = f64::from(u8::from(state == wanted));
+            assert!(is_same(admin(backend, state), is_it), "{backend} {state}");
+        }
+    }
+    assert!(is_same(of("evenkeel_backend_weight", &[("backend", "b1")]), 7.0));
+    assert!(is_same(of("evenkeel_backend_weight", &[("backend", "b2")]), 1.0));
+    assert!(is_same(of("evenkeel_backend_sessions_max", &[]), 9.0), "of b1 alone");
+    assert!(is_same(of("evenkeel_pool_backends_wanted", &[]), 1.0));
+    for (round, state) in (0..).zip(["down", "up", "down"]) {
+        is_well.store(state == "up", Ordering::SeqCst);
+        wait_until(&proxy, "b1", state);
+        let healthy = f64::from(u8::from(state == "up"));
+        assert!(is_same(of("evenkeel_pool_backends_healthy", &[]), healthy));
+        // None else is left: at the default threshold the verdict is ignored.
+        assert!(is_same(of("evenkeel_pool_panicking", &[]), 1.0 - healthy));
+        let turned =
+            |to| of("evenkeel_backend_state_changes_total", &[("backend", "b1"), ("state", to)]);
+        let wanted = [[1.0, 0.0], [1.0, 1.0], [2.0, 1.0]][round];
+        assert!(is_same(turned("down"), wanted[0]) && is_same(turned("up"), wanted[1]));
+    }
+    let metrics = proxy.metrics();
+    let of_b1 = |name| metrics.sum(name, &[("backend", "b1")]);
+    let probes = of_b1("evenkeel_backend_probes_total");
+    assert!(probes > 3.5 && is_same(of_b1("evenkeel_backend_probe_seconds_count"), probes));
+    assert!(of_b1("evenkeel_backend_probe_seconds_sum") > 0.0);
 }
 
 // If this fails, a deployment stops a server that still has sessions, or waits for ever.

@@ -31,6 +31,11 @@ const SERIES: &[(&str, usize)] = &[
     ("evenkeel_backend_connect_seconds_count", 2),
     ("evenkeel_backend_connect_seconds_sum", 2),
     ("evenkeel_backend_probes_total", 4),
+    ("evenkeel_backend_probe_seconds_count", 2),
+    ("evenkeel_backend_state_changes_total", 4),
+    ("evenkeel_backend_bytes_total", 4),
+    ("evenkeel_pool_queue_seconds_count", 1),
+    ("evenkeel_pool_panicking", 1),
     ("evenkeel_bytes_total", 4),
     ("evenkeel_session_seconds_count", 1),
     ("evenkeel_limit_decisions_total", 3),
@@ -179,13 +184,18 @@ fn the_counters_agree_with_clients_and_backends() {
         4,
     );
     for (direction, counted) in [("to_backend", tally.sent), ("to_client", tally.received)] {
-        let moved = metrics.sum("evenkeel_bytes_total", &[("direction", direction)]);
-        same(direction, moved, usize::try_from(counted).unwrap() + knocked);
+        for name in ["evenkeel_bytes_total", "evenkeel_backend_bytes_total"] {
+            let moved = metrics.sum(name, &[("direction", direction)]);
+            same(direction, moved, usize::try_from(counted).unwrap() + knocked);
+        }
     }
     for (backend, saw) in [("b1", &backends[0]), ("b2", &backends[1])] {
         let of = |name| metrics.sum(name, &[("pool", "back"), ("backend", backend)]);
         same(backend, of("evenkeel_backend_sessions_total"), saw.accepted());
         same(backend, of("evenkeel_backend_connect_seconds_count"), saw.accepted());
+        let labels = [("backend", backend), ("direction", "to_backend")];
+        let bytes = metrics.sum("evenkeel_backend_bytes_total", &labels);
+        same(backend, bytes, saw.received());
     }
     let received = backends.iter().map(Backend::received).sum::<usize>();
     assert_eq!(received, usize::try_from(tally.sent).unwrap() + knocked);

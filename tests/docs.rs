@@ -139,15 +139,39 @@ fn every_metric_is_documented() {
         .map(str::to_owned)
         .collect();
     assert_eq!(named, served);
-    // Words that look like one of ours elsewhere: alerts, the README.
-    for path in ["docs/metrics.md", "docs/configuration.md", "README.md"] {
+    // Words that look like one of ours elsewhere: alerts, the board, the README.
+    let paths = [
+        "docs/metrics.md",
+        "docs/operating.md",
+        "docs/configuration.md",
+        "README.md",
+        "configs/prometheus/evenkeel.rules.yml",
+        "configs/grafana/evenkeel.json",
+    ];
+    for path in paths {
         for word in text(path).split(|letter: char| !letter.is_alphanumeric() && letter != '_') {
             if word.starts_with("evenkeel_") {
-                let family = word.trim_end_matches("_bucket").trim_end_matches("_count");
+                let family = ["_bucket", "_count", "_sum"]
+                    .iter()
+                    .fold(word, |word, suffix| word.trim_end_matches(suffix));
                 assert!(served.contains(family), "{path} speaks of {word}");
             }
         }
     }
+}
+
+/// If it fails, an operator is called by an alert that no document explains, or waits for one that
+/// does not exist.
+#[test]
+fn every_alert_is_documented() {
+    let rules = text("configs/prometheus/evenkeel.rules.yml");
+    let lines = rules.lines().map(str::trim_start);
+    let alerts: BTreeSet<&str> = lines.filter_map(|line| line.strip_prefix("- alert: ")).collect();
+    let document = text("docs/metrics.md");
+    let cells = document.lines().filter_map(|line| line.strip_prefix("| Evenkeel"));
+    let cells = cells.filter_map(|cell| cell.split_once(" |"));
+    let explained: BTreeSet<String> = cells.map(|(name, _)| format!("Evenkeel{name}")).collect();
+    assert_eq!(explained.iter().map(String::as_str).collect::<BTreeSet<_>>(), alerts);
 }
 
 /// If it fails, an example that an operator copies is refused.

@@ -115,6 +115,11 @@ fn who_has_waited_too_long_is_turned_away() {
     assert_eq!(lines[0]["reason"], "no place at a backend in time");
     assert!(lines[0]["queue_ms"].as_i64().unwrap() >= 200, "{}", lines[0]);
     proxy.wait_for_metric(WAITING, &[], 0.0);
+    let metrics = proxy.metrics();
+    assert!(is_same(metrics.sum("evenkeel_pool_waiting_max", &[]), 10.0));
+    assert!(is_same(metrics.sum("evenkeel_pool_queue_seconds_count", &[]), 1.0));
+    let waited = metrics.sum("evenkeel_pool_queue_seconds_sum", &[]);
+    assert!((0.2..10.0).contains(&waited), "{waited}");
     drop(holder);
     proxy.wait_for_sessions(0);
     drop(served(&proxy));

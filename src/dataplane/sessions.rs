@@ -325,7 +325,7 @@ impl<K: Kernel> Sessions<K> {
                 Some(false) => return,
                 // The session is gone.
                 None => {
-                    pool.state.line.leave(first.number);
+                    pool.state.line.leave(first.number, self.desk.now.micros());
                 }
             }
         }

@@ -35,6 +35,8 @@ pub struct BackendState {
     /// Failures that its sessions met.
     pub failure_evidence: FailureEvidence,
     ejections: AtomicU64,
+    /// Changes of the verdict: to down, to up.
+    verdicts: [AtomicU64; 2],
     active: Gauge,
     latency: CachePadded<AtomicU64>,
     /// When it came up, or was added, in microseconds of the workers' clock; 0 from the start.
@@ -52,6 +54,7 @@ impl BackendState {
             mark,
             failure_evidence: FailureEvidence::default(),
             ejections: AtomicU64::new(0),
+            verdicts: Default::default(),
             active: Gauge::default(),
             latency: CachePadded::default(),
             since_us: AtomicU64::new(0),
@@ -73,7 +76,15 @@ impl BackendState {
 
     /// Records the verdict of its probes. `tally` is its pool's, here and below.
     pub fn set_up(&self, up: bool, tally: &Tally) {
-        self.standing.set_up(up, tally);
+        if self.standing.set_up(up, tally) != up {
+            self.verdicts[usize::from(up)].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Times the verdict of its probes became this one.
+    #[must_use]
+    pub fn turned(&self, up: bool) -> u64 {
+        self.verdicts[usize::from(up)].load(Ordering::Relaxed)
     }
 
     /// By which `sticky` knows it.

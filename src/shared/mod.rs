@@ -49,9 +49,9 @@ pub use snapshot::{
 };
 pub use source::{Source, SourcePort, SourceRule, Sources, Spill};
 pub use stats::{
-    BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, LimitCounters,
-    LimitDecision, LimitState, ListenerCounters, ListenerState, PathKind, SESSION_SECONDS,
-    WorkerState,
+    BackendCounters, CONNECT_SECONDS, Counter, Direction, Gauge, Histogram, HistogramSums,
+    LimitCounters, LimitDecision, LimitState, ListenerCounters, ListenerState, PathKind,
+    QUEUE_SECONDS, SESSION_SECONDS, WorkerState,
 };
 pub use tally::{AdminState, Tally};
 pub use waiting::{Callable, Waiting, WaitingLine};

@@ -85,6 +85,12 @@ pub const SESSION_SECONDS: [u64; 11] = [
     86_400_000_000,
 ];
 
+/// Upper bounds of the buckets of `evenkeel_pool_queue_seconds`, in microseconds.
+pub const QUEUE_SECONDS: [u64; 11] = [
+    1_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+    30_000_000,
+];
+
 /// Durations by fixed buckets; not cumulative, the last bucket has no bound.
 #[derive(Debug, Default)]
 pub struct Histogram {
@@ -95,21 +101,49 @@ pub struct Histogram {
 impl Histogram {
     /// Records one duration; only the owning thread may call this.
     pub fn record(&self, elapsed: Duration, bounds_us: &[u64; 11]) {
-        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let bucket = bounds_us.iter().position(|bound| us <= *bound).unwrap_or(bounds_us.len());
-        if let Some(counter) = self.buckets.get(bucket) {
+        let us = micros(elapsed);
+        if let Some(counter) = self.buckets.get(bucket_of(us, bounds_us)) {
             counter.add(1);
         }
         self.sum_us.add(us);
     }
 
-    /// Adds this histogram's buckets and sum (in microseconds) to the given totals.
-    pub fn add_to(&self, buckets: &mut [u64; 12], sum_us: &mut u64) {
-        for (total, counter) in buckets.iter_mut().zip(&self.buckets) {
+    /// Adds this histogram's buckets and sum to the given totals.
+    pub fn add_to(&self, sums: &mut HistogramSums) {
+        for (total, counter) in sums.buckets.iter_mut().zip(&self.buckets) {
             *total += counter.value();
         }
-        *sum_us += self.sum_us.value();
+        sums.sum_us += self.sum_us.value();
     }
+}
+
+/// The sums of histograms, or a histogram that one thread has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HistogramSums {
+    /// How many values each bucket has; the last one has no bound.
+    pub buckets: [u64; 12],
+    /// The sum of all values, in microseconds.
+    pub sum_us: u64,
+}
+
+impl HistogramSums {
+    /// Records one duration.
+    pub fn record(&mut self, elapsed: Duration, bounds_us: &[u64; 11]) {
+        let us = micros(elapsed);
+        if let Some(count) = self.buckets.get_mut(bucket_of(us, bounds_us)) {
+            *count += 1;
+        }
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+}
+
+/// The bucket of a number of microseconds.
+fn bucket_of(us: u64, bounds_us: &[u64; 11]) -> usize {
+    bounds_us.iter().position(|bound| us <= *bound).unwrap_or(bounds_us.len())
+}
+
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The way bytes go.
@@ -307,9 +341,17 @@ pub struct BackendCounters {
     pub connect_failures: [Counter; ConnectFailure::ALL.len()],
     /// Time until the handshake was done.
     pub connect_seconds: Histogram,
+    /// Bytes of its sessions, by [`Direction`].
+    pub bytes: [Counter; 2],
 }
 
 impl BackendCounters {
+    /// Bytes that went one way.
+    #[must_use]
+    pub fn bytes_moved(&self, direction: Direction) -> &Counter {
+        &self.bytes[direction as usize]
+    }
+
     /// Connection attempts that failed for one reason.
     #[must_use]
     pub fn failed_for(&self, failure: ConnectFailure) -> &Counter {

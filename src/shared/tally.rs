@@ -111,9 +111,9 @@ impl BackendStanding {
         self.word() & MEMBERSHIP == membership(has_weight, is_backup)
     }
 
-    /// Records the verdict of its probes.
-    pub(super) fn set_up(&self, up: bool, tally: &Tally) {
-        self.change(DOWN | UNJUDGED, if up { 0 } else { DOWN }, tally);
+    /// Records the verdict of its probes. Returns whether it was up.
+    pub(super) fn set_up(&self, up: bool, tally: &Tally) -> bool {
+        self.change(DOWN | UNJUDGED, if up { 0 } else { DOWN }, tally) & DOWN == 0
     }
 
     /// Records whether it is ejected. Returns whether it was.
@@ -238,7 +238,7 @@ mod tests {
 
     fn change(standing: &BackendStanding, what: u8, tally: &Tally) {
         match what % 12 {
-            0 | 1 => standing.set_up(what == 1, tally),
+            0 | 1 => _ = standing.set_up(what == 1, tally),
             2 | 3 => _ = standing.set_ejected(what == 3, tally),
             4 => standing.set_admin(AdminState::Ready, tally),
             5 => standing.set_admin(AdminState::Drain, tally),

@@ -14,8 +14,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::policy::sync::{AtomicU64, Mutex, Ordering, fence};
+
+use super::stats::{Histogram, QUEUE_SECONDS};
 
 /// A worker, as far as another that has a place for its client needs it.
 pub trait Callable: fmt::Debug + Send + Sync {
@@ -41,11 +44,17 @@ pub struct Waiting {
 pub struct WaitingLine {
     waiting: AtomicU64,
     line: Mutex<VecDeque<Waiting>>,
+    /// How long those that have left it have waited; written under the mutex.
+    waits: Histogram,
 }
 
 impl Default for WaitingLine {
     fn default() -> Self {
-        Self { waiting: AtomicU64::new(0), line: Mutex::new(VecDeque::new()) }
+        Self {
+            waiting: AtomicU64::new(0),
+            line: Mutex::new(VecDeque::new()),
+            waits: Histogram::default(),
+        }
     }
 }
 
@@ -68,13 +77,24 @@ impl WaitingLine {
         true
     }
 
-    /// Leaves, wherever it stands; whether it was there.
-    pub fn leave(&self, number: u64) -> bool {
+    /// Leaves, wherever it stands, at `now_us` of the workers' clock; whether it was there.
+    pub fn leave(&self, number: u64, now_us: u64) -> bool {
         let mut line = self.line.lock();
         let place = line.iter().position(|waiting| waiting.number == number);
         let left = place.and_then(|place| line.remove(place));
+        if let Some(waiting) = &left {
+            let waited = Duration::from_micros(now_us.saturating_sub(waiting.since_us));
+            self.waits.record(waited, &QUEUE_SECONDS);
+        }
         self.waiting.store(line.len() as u64, Ordering::Relaxed);
         left.is_some()
+    }
+
+    /// How long each client that has left the line waited, in the buckets of [`QUEUE_SECONDS`]. One
+    /// that comes back to its place, after its backend has failed, is in it each time it leaves.
+    #[must_use]
+    pub fn waits(&self) -> &Histogram {
+        &self.waits
     }
 
     /// The client that has waited longest.
@@ -117,6 +137,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::shared::HistogramSums;
     use proptest::prelude::*;
 
     #[derive(Debug, Default)]
@@ -146,10 +167,13 @@ mod tests {
         line.place_is_free();
         let rung = || [0, 1].map(|bell: usize| bells[bell].0.load(Ordering::Relaxed));
         assert_eq!(rung(), [2, 0]);
-        assert!(line.leave(1) && !line.leave(1));
+        assert!(line.leave(1, 5_001) && !line.leave(1, 5_001));
         line.place_is_free();
         assert_eq!(rung(), [2, 1]);
-        assert!(line.leave(2) && line.is_empty());
+        assert!(line.leave(2, 2) && line.is_empty());
+        let mut waits = HistogramSums::default();
+        line.waits().add_to(&mut waits);
+        assert_eq!((waits.buckets[..2].to_vec(), waits.sum_us), (vec![1, 1], 5_000));
         line.place_is_free();
         assert_eq!(rung(), [2, 1]);
     }
@@ -172,7 +196,7 @@ mod tests {
                 } else {
                     let was_there = model.contains(&number);
                     model.retain(|other| *other != number);
-                    prop_assert_eq!(line.leave(number), was_there);
+                    prop_assert_eq!(line.leave(number, number), was_there);
                 }
                 prop_assert_eq!(line.first().map(|first| first.number), model.first().copied());
                 prop_assert_eq!(line.len(), model.len() as u64);

@@ -11,9 +11,13 @@
     reason = "a helper that fails a test is part of the test"
 )]
 
+#[path = "../support/exposition.rs"]
+mod exposition;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alerts;
+mod board;
 mod cuts;
 mod http;
 mod identity;
@@ -23,6 +27,7 @@ mod plainest;
 mod postgres;
 mod probes;
 mod program;
+mod promtool;
 mod redis;
 mod restart;
 mod tls;

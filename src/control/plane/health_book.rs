@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::shared::{Backend, BackendId, BackendState};
+use crate::shared::{Backend, BackendId, BackendState, CONNECT_SECONDS, HistogramSums};
 
 /// The reason for the state of a backend, for people.
 #[derive(Debug, Clone)]
@@ -28,11 +28,14 @@ impl BackendVerdict {
 pub(crate) struct ProbeCounts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    /// How long they took, in the buckets of [`CONNECT_SECONDS`].
+    pub(crate) seconds: HistogramSums,
 }
 
 impl ProbeCounts {
-    /// Counts the result of one probe.
-    pub(crate) fn count(&mut self, passed: bool) {
+    /// Counts the result of one probe that took this long.
+    pub(crate) fn count(&mut self, passed: bool, took: Duration) {
+        self.seconds.record(took, &CONNECT_SECONDS);
         if passed {
             self.passed += 1;
         } else {
@@ -146,7 +149,7 @@ mod tests {
         entry.ejection = Some(BackendVerdict::from_now("for 30s: reset"));
         entry.verdict = Some(BackendVerdict::from_now("probe passed"));
         entry.certificate = Some(1);
-        entry.probes.count(false);
+        entry.probes.count(false, Duration::from_secs(1));
         assert!(book.get(&old).is_some() && book.get(&new).is_none());
         book.forget(&new);
         assert!(book.get(&old).is_some(), "not its own");

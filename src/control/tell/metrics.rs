@@ -8,6 +8,7 @@ mod backends;
 mod family;
 pub(crate) mod format;
 mod listeners;
+mod pools;
 mod process;
 
 use std::fmt;

@@ -39,13 +39,19 @@ use crate::control::watch::verdict::set_verdict;
 /// Probes once, when a permit is free: many backends that hang at once must not use up the
 /// descriptors of sessions. A probe may be over without a wait, as where the kernel refuses at
 /// once: it keeps its permit while others act, so that thousands that are due together do not take
-/// the thread from clients that ask it something.
-async fn probe_with_permit(at_once: &Semaphore, question: ProbeQuestion<'_>) -> ProbeResult {
+/// the thread from clients that ask it something. With the result comes how long the probe took,
+/// without the wait for the permit.
+async fn probe_with_permit(
+    at_once: &Semaphore,
+    question: ProbeQuestion<'_>,
+) -> (ProbeResult, Duration) {
     // The semaphore is never closed.
     let _permit = at_once.acquire().await.ok();
+    let started = Instant::now();
     let found = probe(question).await;
+    let took = started.elapsed();
     yield_now().await;
-    found
+    (found, took)
 }
 
 /// One backend, as its task sees it.
@@ -101,7 +107,7 @@ impl ProbedBackend {
             let started = Instant::now();
             let address = self.backend.address.clone();
             let question = ProbeQuestion { address, health: &health, tls: tls.as_deref() };
-            let found = tokio::select! {
+            let (found, took) = tokio::select! {
                 biased;
                 _ = orders.changed() => {
                     // The answer would be to an outdated question: ask the new one.
@@ -115,7 +121,7 @@ impl ProbedBackend {
                 self.note_certificate(not_after);
             }
             // From start to start: a death is noticed within `fall` intervals and one timeout.
-            due = (started + self.judge(verdict)).max(Instant::now() + WAIT_MIN);
+            due = (started + self.judge(verdict, took)).max(Instant::now() + WAIT_MIN);
         }
     }
 
@@ -141,7 +147,7 @@ impl ProbedBackend {
     }
 
     /// Judges the result of one probe. Returns the time from its start to the next.
-    fn judge(&mut self, outcome: Result<(), ProbeFailure>) -> Duration {
+    fn judge(&mut self, outcome: Result<(), ProbeFailure>, took: Duration) -> Duration {
         if self.is_in_maintenance() {
             return WAIT_MIN;
         }
@@ -162,7 +168,7 @@ impl ProbedBackend {
             tracing::debug!("probe of backend {} failed: {reason}", name());
         }
         self.has_told = false;
-        self.plane.health.lock().of(&self.backend).probes.count(failure.is_none());
+        self.plane.health.lock().of(&self.backend).probes.count(failure.is_none(), took);
         let change = self.pace.record(failure.is_none());
         let row = self.pace.row();
         match (change, failure) {

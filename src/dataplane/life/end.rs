@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dataplane::clock::Tick;
 use crate::dataplane::desk::Desk;
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::session::Session;
@@ -66,18 +67,18 @@ pub(crate) fn release<K: Kernel>(session: &mut Session<K>, desk: &Desk<K>) {
     if let Some(backend) = session.backend(snapshot) {
         backend.release_place();
     }
-    leave_line(snapshot, session);
+    leave_line(snapshot, session, desk.now);
     if let Some(listener) = snapshot.listener(session.place.listener) {
         listener.state.active.release();
     }
 }
 
-fn leave_line<K: Kernel>(snapshot: &Snapshot, session: &Session<K>) {
+fn leave_line<K: Kernel>(snapshot: &Snapshot, session: &Session<K>, now: Tick) {
     if !matches!(session.stage, Stage::Waiting { .. }) {
         return;
     }
     if let Some(pool) = snapshot.pool(session.place.pool)
-        && pool.state.line.leave(session.place.number)
+        && pool.state.line.leave(session.place.number, now.micros())
     {
         // It may have been called to a place that it leaves to the next.
         pool.state.line.place_is_free();

@@ -57,7 +57,7 @@ pub(crate) fn leave<K: Kernel>(
     since: Tick,
 ) {
     if let Some(pool) = pool {
-        pool.state.line.leave(session.place.number);
+        pool.state.line.leave(session.place.number, desk.now.micros());
     }
     if matches!(session.stage, Stage::Waiting { .. }) {
         session.stage = Stage::connecting(desk.now);

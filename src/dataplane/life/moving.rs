@@ -209,5 +209,11 @@ fn count_bytes<K: Kernel>(
             counters.bytes_moved(direction, PathKind::Splice).add(spliced);
         }
     }
+    if let Some(backend) = session.backend(snapshot) {
+        let counters = backend.state.counters(worker);
+        for (direction, [copied, spliced]) in Direction::ALL.into_iter().zip([up, down]) {
+            counters.bytes_moved(direction).add(copied + spliced);
+        }
+    }
     [up[0] + down[0], up[1] + down[1]]
 }

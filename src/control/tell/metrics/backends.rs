@@ -6,10 +6,13 @@ use std::sync::Arc;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use crate::shared::{Backend, CONNECT_SECONDS, ConnectFailure, Snapshot, Spill};
+use crate::shared::{
+    AdminState, Backend, CONNECT_SECONDS, ConnectFailure, Direction, HistogramSums, Snapshot, Spill,
+};
 
 use crate::control::plane::health_book::HealthBook;
-use crate::control::tell::metrics::family::{HistogramSums, count, counter, gauge, histogram};
+use crate::control::tell::metrics::family::{count, counter, gauge, histogram};
+use crate::control::tell::metrics::pools::encode_pools;
 use crate::control::tell::retired;
 use crate::control::watch::source_ports;
 
@@ -20,22 +23,9 @@ pub(crate) fn encode_backends(
     now_us: u64,
     health: &HealthBook,
 ) -> fmt::Result {
-    let help = "Clients that wait for a place";
-    let mut family = gauge(encoder, "evenkeel_pool_waiting", help)?;
-    for pool in snapshot.pools.iter().flatten() {
-        family.encode_family(&[("pool", &*pool.name)])?.encode_gauge(&pool.state.line.len())?;
-    }
-    let help = "Clients whose remembered backend was forgotten early because the table was full";
-    let mut family = counter(encoder, "evenkeel_sticky_evictions", help)?;
-    for pool in snapshot.pools.iter().flatten() {
-        let evictions = pool.sticky.as_ref().map_or(0, |sticky| sticky.memory.live_evictions());
-        count(&mut family, &[("pool", &*pool.name)], evictions)?;
-    }
-    let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
-    for backend in backends(snapshot) {
-        let up = u64::from(backend.state.is_up());
-        family.encode_family(&names(backend))?.encode_gauge(&up)?;
-    }
+    encode_pools(encoder, snapshot)?;
+    encode_verdicts(encoder, snapshot)?;
+    encode_orders(encoder, snapshot)?;
     let help = "1 while it is left out because sessions failed there in a row";
     let mut family = gauge(encoder, "evenkeel_backend_ejected", help)?;
     for backend in backends(snapshot) {
@@ -47,6 +37,15 @@ pub(crate) fn encode_backends(
     for backend in backends(snapshot) {
         count(&mut family, &names(backend), backend.state.ejections())?;
     }
+    encode_sessions(encoder, snapshot)?;
+    encode_connects(encoder, snapshot)?;
+    encode_latencies(encoder, snapshot, now_us)?;
+    encode_sources(encoder, snapshot)?;
+    encode_probes(encoder, snapshot, health)?;
+    encode_certificates(encoder, snapshot, health)
+}
+
+fn encode_sessions(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let help = "Sessions open now, those being connected too";
     let mut family = gauge(encoder, "evenkeel_backend_sessions_active", help)?;
     for backend in backends(snapshot) {
@@ -59,9 +58,66 @@ pub(crate) fn encode_backends(
     for backend in backends(snapshot) {
         count(&mut family, &names(backend), backend.state.sum(|block| &block.sessions))?;
     }
-    encode_connects(encoder, snapshot)?;
-    encode_latencies(encoder, snapshot, now_us)?;
-    encode_sources(encoder, snapshot)?;
+    let mut family = gauge(encoder, "evenkeel_backend_sessions_max", "Sessions it may hold")?;
+    for backend in backends(snapshot) {
+        if let Some(max) = backend.sessions_max {
+            family.encode_family(&names(backend))?.encode_gauge(&max)?;
+        }
+    }
+    let mut family = counter(encoder, "evenkeel_backend_bytes", "Bytes of its sessions")?;
+    for backend in backends(snapshot) {
+        for direction in Direction::ALL {
+            let [pool, name] = names(backend);
+            let bytes = backend.state.sum(|block| block.bytes_moved(direction));
+            count(&mut family, &[pool, name, ("direction", direction.label())], bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// What its probes say of each backend, and how often they changed their mind.
+fn encode_verdicts(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut family = gauge(encoder, "evenkeel_backend_up", "1 while its probes pass")?;
+    for backend in backends(snapshot) {
+        let up = u64::from(backend.state.is_up());
+        family.encode_family(&names(backend))?.encode_gauge(&up)?;
+    }
+    let help = "Times the verdict of its probes became this one";
+    let mut family = counter(encoder, "evenkeel_backend_state_changes", help)?;
+    for backend in backends(snapshot) {
+        for (state, up) in [("up", true), ("down", false)] {
+            let [pool, name] = names(backend);
+            count(&mut family, &[pool, name, ("state", state)], backend.state.turned(up))?;
+        }
+    }
+    Ok(())
+}
+
+/// What operators want of each backend.
+fn encode_orders(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "1 for the state in which operators, or the file, have it";
+    let mut family = gauge(encoder, "evenkeel_backend_admin_state", help)?;
+    for backend in backends(snapshot) {
+        for state in [AdminState::Ready, AdminState::Drain, AdminState::Maint] {
+            let [pool, name] = names(backend);
+            let labels = [pool, name, ("state", state.word())];
+            let is_it = u64::from(backend.state.admin() == state);
+            family.encode_family(&labels)?.encode_gauge(&is_it)?;
+        }
+    }
+    let help = "Its share of new sessions, as configured or set at run time";
+    let mut family = gauge(encoder, "evenkeel_backend_weight", help)?;
+    for backend in backends(snapshot) {
+        family.encode_family(&names(backend))?.encode_gauge(&backend.weight)?;
+    }
+    Ok(())
+}
+
+fn encode_probes(
+    encoder: &mut DescriptorEncoder<'_>,
+    snapshot: &Snapshot,
+    health: &HealthBook,
+) -> fmt::Result {
     let mut family = counter(encoder, "evenkeel_backend_probes", "Probes by their result")?;
     for backend in backends(snapshot) {
         let counts = health.get(backend).map(|known| known.probes).unwrap_or_default();
@@ -70,7 +126,14 @@ pub(crate) fn encode_backends(
             count(&mut family, &[pool, name, ("result", result)], times)?;
         }
     }
-    encode_certificates(encoder, snapshot, health)
+    let name = "evenkeel_backend_probe_seconds";
+    let kind = MetricType::Histogram;
+    let mut family = encoder.encode_descriptor(name, "Length of its probes", None, kind)?;
+    for backend in backends(snapshot) {
+        let counts = health.get(backend).map(|known| known.probes).unwrap_or_default();
+        histogram(&mut family, &names(backend), &CONNECT_SECONDS, &counts.seconds)?;
+    }
+    Ok(())
 }
 
 /// Only of those that have shown one: there is no number that would mean "none".
@@ -111,7 +174,7 @@ fn encode_connects(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
     for backend in backends(snapshot) {
         let mut sums = HistogramSums::default();
         for block in backend.state.blocks() {
-            block.connect_seconds.add_to(&mut sums.buckets, &mut sums.sum_us);
+            block.connect_seconds.add_to(&mut sums);
         }
         histogram(&mut family, &names(backend), &CONNECT_SECONDS, &sums)?;
     }

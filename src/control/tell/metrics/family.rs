@@ -5,6 +5,8 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 
+use crate::shared::HistogramSums;
+
 /// Opens a family of counters; the encoder appends `_total` to its name.
 pub(crate) fn counter<'a>(
     encoder: &'a mut DescriptorEncoder<'_>,
@@ -35,15 +37,6 @@ pub(crate) fn count(
     value: u64,
 ) -> fmt::Result {
     family.encode_family(labels)?.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
-}
-
-/// A histogram, summed over the workers.
-#[derive(Debug, Default)]
-pub(crate) struct HistogramSums {
-    /// How many values each bucket has; the last one has no bound.
-    pub(crate) buckets: [u64; 12],
-    /// The sum of all values, in microseconds.
-    pub(crate) sum_us: u64,
 }
 
 /// One histogram of a family.

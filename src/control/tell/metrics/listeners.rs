@@ -7,11 +7,11 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use crate::shared::{
-    CloseReason, Direction, HeldOutcome, Limit, LimitDecision, Listener, ListenerState, PathKind,
-    RefuseReason, SESSION_SECONDS, Snapshot,
+    CloseReason, Direction, HeldOutcome, HistogramSums, Limit, LimitDecision, Listener,
+    ListenerState, PathKind, RefuseReason, SESSION_SECONDS, Snapshot,
 };
 
-use crate::control::tell::metrics::family::{HistogramSums, count, counter, gauge, histogram};
+use crate::control::tell::metrics::family::{count, counter, gauge, histogram};
 use crate::control::tell::retired;
 
 /// Every metric with the label `listener`.
@@ -61,6 +61,12 @@ pub(crate) fn encode_listeners(
         let active = listener.state.active.value();
         family.encode_family(&[("listener", &*listener.name)])?.encode_gauge(&active)?;
     }
+    let help = "Sessions it may hold";
+    let mut family = gauge(encoder, "evenkeel_listener_sessions_max", help)?;
+    for listener in listeners.iter().filter(|listener| listener.sessions_max != u64::MAX) {
+        let labels = [("listener", &*listener.name)];
+        family.encode_family(&labels)?.encode_gauge(&listener.sessions_max)?;
+    }
     encode_endings(encoder, listeners)?;
     encode_bytes(encoder, listeners)?;
     encode_limits(encoder, listeners)
@@ -91,7 +97,7 @@ fn encode_endings(
 fn session_lengths(state: &ListenerState) -> HistogramSums {
     let mut sums = HistogramSums::default();
     for block in state.blocks() {
-        block.session_seconds.add_to(&mut sums.buckets, &mut sums.sum_us);
+        block.session_seconds.add_to(&mut sums);
     }
     sums
 }
