@@ -180,8 +180,8 @@ async fn a_reload_keeps_what_stays_and_ends_what_is_gone() {
     assert!(control.plane.health.lock().get(&gone).is_none());
 }
 
-// If this fails, a pool that is renamed serves nobody until its first verdicts, or everybody whom its
-// probes had found down.
+// If this fails, a pool that is renamed serves nobody until its first verdicts, or sends clients to
+// what its probes had found down.
 #[tokio::test]
 async fn another_name_keeps_the_verdict() {
     let (dead, live) = (Port::closed().await, Port::open().await);
