@@ -10,13 +10,15 @@
 mod support;
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use rustix::process::Signal;
 use support::admin::is_same;
 use support::upgrade::reaper;
 use support::{
-    Backend, PATIENCE, Proxy, Setup, eventually, reset_when_dropped, try_connect, visit,
+    Backend, PATIENCE, Proxy, Setup, connect_from, eventually, read_line, reset_when_dropped,
+    try_connect, visit,
 };
 
 // If this fails, an upgrade puts back into service what an operator has taken out, or forgets that
@@ -88,6 +90,124 @@ fn an_ejection_goes_on() {
     assert_eq!(proxy.backend("back", "b2").state, "up");
     proxy.tell("back/b1", "ready");
     assert_eq!(proxy.backend("back", "b1").state, "up");
+}
+
+// If this fails, a client that is over its limit gets a fresh burst by an upgrade, or by one that
+// changes the limit.
+#[test]
+fn no_client_gets_a_fresh_burst() {
+    reaper();
+    let backend = Backend::named("one");
+    let config = |limit: &str| Setup::of(&[&backend]).limit(limit).text();
+    for (before, after) in [
+        ("rate = \"1/h\"\nburst = 3", "rate = \"1/h\"\nburst = 3"),
+        ("rate = \"1/h\"\nburst = 3", "rate = \"2/h\"\nburst = 3\ntable_size = 4096"),
+        ("listener_rate = \"3/h\"", "listener_rate = \"3/h\""),
+    ] {
+        let proxy = Proxy::start(&config(before));
+        (0..3).for_each(|_| assert_eq!(visit(proxy.address()), "one"));
+        assert_eq!(visit(proxy.address()), "");
+        proxy.rewrite(&config(after));
+        let (_heir, _) = proxy.upgraded();
+        assert_eq!(visit(proxy.address()), "", "{after}");
+        assert!(!proxy.said().contains("begin anew"), "{}", proxy.said());
+    }
+}
+
+// If this fails, an upgrade moves clients from the backends that know them.
+#[test]
+fn clients_stay_with_their_backends() {
+    reaper();
+    let backends = ["one", "two", "three"].map(Backend::named);
+    let [one, two, three] = &backends;
+    let of = |members: &[&Backend], sticky: &str| {
+        let keys = format!("balance = \"round-robin\"\nsticky = {{ {sticky} }}");
+        Setup::of(members).pool(&keys).text()
+    };
+    let proxy = Proxy::start(&of(&[one, two], "size = 1024"));
+    let served = |host: u8| {
+        let client = (IpAddr::from([127, 14, 0, host]), 0);
+        read_line(&mut connect_from(client, proxy.address()).unwrap()).unwrap()
+    };
+    let homes: Vec<String> = (1..=8).map(served).collect();
+    assert_eq!(homes[..4], ["one", "two", "one", "two"]);
+    // The file names another backend first: what the tables say of backends means others now.
+    let first = format!("backends = [{{ address = \"{}\", name = \"b3\" }}, ", three.address());
+    let rewritten = of(&[one, two], "size = 1024").replace("backends = [", &first);
+    assert!(rewritten.contains("b3"), "{rewritten}");
+    proxy.rewrite(&rewritten);
+    let (_heir, _) = proxy.upgraded();
+    for _ in 0..2 {
+        assert_eq!((1..=8).map(served).collect::<Vec<_>>(), homes);
+    }
+    assert!(!proxy.said().contains("begin anew"), "{}", proxy.said());
+}
+
+/// The networks that are banned, with the reasons.
+fn bans(proxy: &Proxy) -> Vec<(String, String)> {
+    let list = proxy.ask("GET", "/v1/bans", "");
+    let list: serde_json::Value = serde_json::from_str(&list.body).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let rows = list["bans"].as_array().unwrap();
+    rows.iter().map(|row| (text(&row["network"]), text(&row["reason"]))).collect()
+}
+
+const BANNED: [(&str, &str); 2] = [("127.15.0.1", "floods"), ("192.0.2.0/24", "")];
+
+fn ban(proxy: &Proxy) {
+    let body = "{\"bans\": [{\"network\": \"127.15.0.1\", \"for\": \"1h\", \"reason\": \
+                \"floods\"}, {\"network\": \"192.0.2.0/24\"}]}";
+    assert_eq!(proxy.ask("POST", "/v1/bans", body).code, 200);
+}
+
+fn is_banned(proxy: &Proxy) {
+    let known: Vec<_> =
+        BANNED.iter().map(|(network, why)| ((*network).into(), (*why).into())).collect();
+    assert_eq!(bans(proxy), known);
+    let served = |host: u8| {
+        let client = (IpAddr::from([127, 15, 0, host]), 0);
+        connect_from(client, proxy.address()).and_then(|mut stream| read_line(&mut stream))
+    };
+    assert_eq!(served(2).unwrap(), "one");
+    assert!(served(1).map_or(true, |line| line.is_empty()));
+}
+
+// If this fails, an upgrade lets in again whom an operator has banned.
+#[test]
+fn bans_change_hands() {
+    reaper();
+    let backend = Backend::named("one");
+    let proxy = Setup::of(&[&backend]).start();
+    ban(&proxy);
+    let (_first, _) = proxy.upgraded();
+    is_banned(&proxy);
+    let (_second, _) = proxy.upgraded();
+    is_banned(&proxy);
+    assert_eq!(proxy.ask("DELETE", "/v1/bans", "").code, 200);
+    let (_third, _) = proxy.upgraded();
+    assert_eq!(bans(&proxy), []);
+}
+
+// If this fails, a crash lets in again whom an operator has banned, or one that is no longer banned
+// stays out.
+#[test]
+fn bans_outlive_a_crash() {
+    let state = tempfile::tempdir().unwrap();
+    let backend = Backend::named("one");
+    let config = Setup::of(&[&backend]).text();
+    let crash = |mut proxy: Proxy| {
+        proxy.signal(Signal::KILL);
+        proxy.wait_for_end();
+    };
+    let proxy = service(&config, state.path());
+    ban(&proxy);
+    crash(proxy);
+    let proxy = service(&config, state.path());
+    is_banned(&proxy);
+    assert_eq!(proxy.ask("DELETE", "/v1/bans/127.15.0.1", "").code, 200);
+    crash(proxy);
+    let proxy = service(&config, state.path());
+    assert_eq!(bans(&proxy), [("192.0.2.0/24".to_owned(), String::new())]);
 }
 
 /// Runs this configuration with a state directory, as a service has it.

@@ -179,6 +179,29 @@ impl Table {
         left
     }
 
+    /// Every word as it is, for [`Self::load`]; one that is being inserted is none yet.
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        let words = self.sets.iter().flat_map(|set| &set.0);
+        words
+            .map(|way| Some(way.load(Ordering::Acquire)).filter(|word| word & PENDING == 0))
+            .map(Option::unwrap_or_default)
+    }
+
+    /// Fills a table that is not used yet with the words of one of the same capacity, of which
+    /// `carry` makes each state; `None` is nothing. Returns whether they were as many.
+    #[must_use]
+    pub fn load(
+        &self,
+        mut words: impl Iterator<Item = u64>,
+        carry: impl Fn(u64) -> Option<u64>,
+    ) -> bool {
+        for way in self.sets.iter().flat_map(|set| &set.0) {
+            let Some(word) = words.next() else { return false };
+            way.store(carried_word(word, &carry).unwrap_or(0), Ordering::Release);
+        }
+        words.next().is_none()
+    }
+
     /// States in use that gave way to others.
     #[must_use]
     pub fn live_evictions(&self) -> u64 {

@@ -21,6 +21,8 @@ use crate::control::off_thread::off_thread;
 use crate::control::plane::ban_book::{BANS_MAX, Ban, BanEnd};
 use crate::control::plane::clock::seconds_now;
 use crate::control::plane::state::Plane;
+use crate::control::reload::saved::save;
+use crate::control::reload::services::Services;
 use crate::control::sessions::kill::kill;
 use crate::control::sessions::names::{NamingError, network};
 use crate::control::watch::certificate::shown_time;
@@ -129,9 +131,29 @@ pub(crate) async fn ban(State(admin): State<AdminContext>, body: Bytes) -> Respo
         let text = format!(r#"the body has to be like {{"bans": [{one}], "kill": false}}"#);
         return failure(StatusCode::BAD_REQUEST, text);
     };
-    let plane = Arc::clone(&admin.services.plane);
     let _alone = admin.services.plane.looking.lock().await;
-    off_thread(move || set(&plane, bans, kills)).await
+    changed(&admin.services, move |plane| set(plane, bans, kills)).await
+}
+
+/// Makes a change of bans, after an upgrade that is under way, and writes it to the state file. A
+/// process that has handed over has nothing to change.
+async fn changed(
+    services: &Services,
+    change: impl FnOnce(&Plane) -> Response + Send + 'static,
+) -> Response {
+    services
+        .change(move |services| async move {
+            let plane = services.plane;
+            if plane.upgrades.has_handed_over() {
+                let text = "another process has taken over: ask again, it answers now";
+                return failure(StatusCode::CONFLICT, text.to_owned());
+            }
+            let its = Arc::clone(&plane);
+            let answer = off_thread(move || change(&its)).await;
+            save(&plane).await;
+            answer
+        })
+        .await
 }
 
 fn set(plane: &Plane, wanted: Vec<BanWanted>, kills: bool) -> Response {
@@ -192,8 +214,7 @@ pub(crate) async fn unban(
         Ok(network) => network,
         Err(text) => return failure(StatusCode::BAD_REQUEST, text),
     };
-    let plane = Arc::clone(&admin.services.plane);
-    off_thread(move || {
+    changed(&admin.services, move |plane| {
         let was_there = plane.bans.remove(network, plane.now_us());
         let wider = plane.bans.covering(network, plane.now_us());
         let wider = wider.map(|ban| format!("banned still, by {}", shown(ban.network)));
@@ -212,8 +233,7 @@ pub(crate) async fn unban(
 
 /// `DELETE /v1/bans`.
 pub(crate) async fn unban_all(State(admin): State<AdminContext>) -> Response {
-    let plane = Arc::clone(&admin.services.plane);
-    off_thread(move || {
+    changed(&admin.services, move |plane| {
         let ended = plane.bans.clear(plane.now_us());
         let text = format!("{} ended", count(ended, "ban"));
         tracing::warn!("{text}");

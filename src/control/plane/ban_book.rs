@@ -1,8 +1,8 @@
 //! The bans that operators have set, with their reasons and ends.
 //!
 //! The book is the truth; after each change the workers get a set made of it ([`Bans`]), and the
-//! kernel a table. Whoever
-//! keeps it over a restart takes [`BanBook::list`] and gives it back to [`BanBook::put`].
+//! kernel a table. Whoever keeps it for another process takes [`BanBook::list`] and gives it back
+//! to [`BanBook::put`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ use crate::control::plane::doors::Doors;
 use crate::control::plane::drain_book::DrainBook;
 use crate::control::plane::gate_book::GateBook;
 use crate::control::plane::health_book::HealthBook;
+use crate::control::plane::inherited::Inherited;
 use crate::control::plane::kill_book::KillBook;
 use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
@@ -131,6 +132,8 @@ pub(crate) struct Plane {
     pub(crate) reloads: ReloadCounts,
     pub(crate) doors: Doors,
     pub(crate) upgrades: Arc<UpgradeBook>,
+    /// Of the process before, until the first snapshot carries it on.
+    pub(crate) inherited: Mutex<Inherited>,
     /// What operators have set, on disk.
     pub(crate) state_file: Arc<StateFile>,
     phase: AtomicU8,
@@ -166,6 +169,7 @@ impl Plane {
             reloads: ReloadCounts::default(),
             doors: Doors::default(),
             upgrades: Arc::default(),
+            inherited: Mutex::default(),
             state_file: Arc::new(StateFile::of_this_service()),
             phase: AtomicU8::new(ProcessPhase::Starting as u8),
         }

@@ -4,9 +4,9 @@
 //! (sessions, counters, verdicts, limiter table), so nothing that lives is lost by a reload. What
 //! is gone keeps its place until no worker can use it any more.
 
-mod choosing;
+pub(crate) mod choosing;
 pub(crate) mod inputs;
-mod limits;
+pub(crate) mod limits;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::policy::admit::access::{AccessList, NetSet};
 use crate::policy::first_bytes::route::{Names, Route};
 use crate::policy::nat64::Nat64;
 use crate::shared::{
-    AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Generation, HashPlan,
+    AcceptProxy, Address, AddressRange, Backend, BackendId, BackendState, Generation, Limit,
     Listener, ListenerId, ListenerIndex, ListenerState, Pool, PoolId, PoolState, RefusalText,
     Routing, Snapshot, Source, SourceRule, Sources,
 };
@@ -103,6 +103,11 @@ fn kept_sources(inputs: &Inputs<'_>) -> Vec<Arc<Source>> {
 /// Whether no worker uses a snapshot older than the previous one.
 fn all_past(inputs: &Inputs<'_>) -> bool {
     inputs.acknowledged >= inputs.previous.generation
+}
+
+/// The limits that a listener had in the process before.
+fn known_before<'a>(inputs: &Inputs<'a>, listener: &str) -> &'a [Limit] {
+    inputs.inherited.limits.get(listener).map_or(&[], |limits| limits)
 }
 
 /// What clients that are turned away are told.
@@ -201,19 +206,21 @@ impl Builder<'_> {
         let (backup, primary): (Vec<_>, Vec<_>) =
             members.into_iter().partition(|backend| backend.backup);
         let seed = self.config.global.hash_seed;
-        let hash = HashPlan {
-            said: choosing::hashed_words(pool),
-            prefix: pool.hash_prefix,
-            with_port: pool.hash_key == config::HashKey::ClientIpPort,
-            is_one: pool.hash_key == config::HashKey::None,
-            seed,
+        let hash = choosing::hash_plan(pool, seed);
+        let remembered = match previous {
+            Some(pool) => pool.sticky.as_ref().map(|sticky| (&pool.hash, sticky)),
+            // Before an upgrade, if there was one.
+            None => {
+                let before = self.inputs.inherited.choices.get(&pool.name);
+                before.map(|choices| (&choices.hash, &choices.sticky))
+            }
         };
         Ok(Pool {
             id,
             name: pool.name.clone(),
             sticky: pool
                 .sticky
-                .map(|wanted| choosing::sticky(wanted, &hash, previous, self.inputs.seeds[0])),
+                .map(|wanted| choosing::sticky(wanted, &hash, remembered, self.inputs.seeds[0])),
             hash,
             primary: choosing::group(pool, primary, seed, previous.map(|pool| &pool.primary))?,
             backup: choosing::group(pool, backup, seed, previous.map(|pool| &pool.backup))?,
@@ -410,7 +417,11 @@ impl Builder<'_> {
                 self.inputs,
                 &listener.limits,
                 gate,
-                known.map_or(&[][..], |old| &old.limits),
+                match known {
+                    Some(old) => &old.limits,
+                    // Before an upgrade, if there was one.
+                    None => known_before(self.inputs, &listener.name),
+                },
             ),
             refusal: refusal(&listener.refusal),
             state,

@@ -33,12 +33,15 @@ pub(crate) fn compiled(
     gates: &[ListenerGate],
 ) -> Result<Succession, String> {
     let previous = plane.publisher.latest();
+    // Once: what comes later follows a snapshot.
+    let inherited = std::mem::take(&mut *plane.inherited.lock());
     let inputs = Inputs {
         previous: &previous,
         acknowledged: plane.workers.acknowledged(),
         addresses,
         overrides,
         gates,
+        inherited: &inherited,
         workers: plane.workers.states.len(),
         now_us: plane.now_us(),
         sessions_max: plane.sizes.sessions(config),

@@ -12,6 +12,6 @@ pub(crate) async fn save(plane: &Arc<Plane>) {
         return;
     }
     let overrides = plane.current.lock().overrides.clone();
-    let file = Arc::clone(&plane.state_file);
-    off_thread(move || file.write(&overrides)).await;
+    let its = Arc::clone(plane);
+    off_thread(move || its.state_file.write(&overrides, &its.bans, its.now_us())).await;
 }

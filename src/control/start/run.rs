@@ -19,9 +19,13 @@ use crate::control::host::trust::TlsProbes;
 use crate::control::host::warnings;
 use crate::control::log::{Logging, sink};
 use crate::control::off_thread::off_thread;
+use crate::control::plane::ban_book::BANS_MAX;
+use crate::control::plane::clock::seconds_now;
 use crate::control::plane::overrides::Overrides;
-use crate::control::plane::set_backends;
+use crate::control::plane::set_backends::{self, SetBackend};
+use crate::control::plane::set_bans::{self, ReadAt, SetBan};
 use crate::control::plane::state::{Current, Plane, PlaneSetup, ProcessPhase};
+use crate::control::plane::state_file::SavedState;
 use crate::control::reload::apply::{hand_over, retune};
 use crate::control::reload::kept::kept;
 use crate::control::reload::publish::{compiled, publish};
@@ -34,12 +38,13 @@ use crate::control::start::stop::{drain_beside, stop};
 use crate::control::start::workers::{CountFrom, start_workers, wait_until_served};
 use crate::control::tell::notify;
 use crate::control::tell::status::document::AdminAddresses;
+use crate::control::upgrade::latest::LatestState;
 use crate::control::upgrade::manifest::PassedState;
 use crate::control::upgrade::move_in;
 use crate::control::upgrade::packets::HeirAnswer;
 use crate::control::upgrade::program;
 use crate::control::upgrade::successor::{PassedDoors, Successor};
-use crate::control::upgrade::verdicts;
+use crate::control::upgrade::{tables, verdicts};
 use crate::control::watch::prober::roster::Prober;
 use crate::control::watch::{outlier, refused_in_kernel, source_ports};
 use crate::control::words::count;
@@ -233,7 +238,13 @@ async fn serve(
         admin: prepared.sockets.addresses().clone(),
     };
     let state = successor.as_mut().map(|successor| std::mem::take(&mut successor.state));
-    publish_first(&plane, &prepared, state).await?;
+    let latest = match &successor {
+        Some(successor) => {
+            off_thread(successor.ready()).await.map_err(failed("cannot take over"))?
+        }
+        None => LatestState::default(),
+    };
+    publish_first(&plane, &prepared, Before { state, latest }).await?;
     let prober = Arc::new(Prober::new(Arc::clone(&plane)));
     let snapshot = plane.publisher.latest();
     prober.take_up(prober.changes(&prepared.config, &snapshot, &prepared.tls)).await;
@@ -256,18 +267,37 @@ async fn serve(
     Ok(())
 }
 
+/// What the process before has said.
+struct Before {
+    /// `None`: there was none.
+    state: Option<PassedState>,
+    latest: LatestState,
+}
+
 /// Puts the file in force, with what operators have set and what was known of backends: before an
 /// upgrade, or, of the former, before a crash or restart.
 async fn publish_first(
     plane: &Arc<Plane>,
     prepared: &Prepared,
-    state: Option<PassedState>,
+    before: Before,
 ) -> Result<(), RunError> {
+    let Before { state, latest: LatestState { tables, words, bans } } = before;
+    let rebuilt = tables::rebuilt(plane, tables, &words);
+    let (inherited, choices) = rebuilt.unwrap_or_else(|error| {
+        tracing::warn!("limits and remembered choices begin anew: {error}");
+        Default::default()
+    });
+    *plane.inherited.lock() = inherited;
+    let now = ReadAt { us: plane.now_us(), at: seconds_now() };
     let (set, verdicts) = match state {
-        Some(PassedState { set, verdicts }) => (set_backends::read(set), verdicts),
-        None => (Ok(plane.state_file.read()), Vec::new()),
+        Some(PassedState { set, verdicts }) => (passed_on(set, bans, now), verdicts),
+        None => (Ok(plane.state_file.read(now)), Vec::new()),
     };
-    let set = set.map_err(failed("cannot take over what operators have set"))?;
+    let SavedState { overrides: set, bans } =
+        set.map_err(failed("cannot take over what operators have set"))?;
+    if plane.bans.put(bans, now.us).is_err() {
+        tracing::warn!("there were more than {BANS_MAX} bans: all are forgotten");
+    }
     let kept = kept(&set, &prepared.config);
     for note in kept.notes {
         tracing::info!("{note}");
@@ -275,13 +305,20 @@ async fn publish_first(
     let Prepared { config, plan, listener_gates, .. } = prepared;
     let first = compiled(plane, config, &plan.addresses, &kept.overrides, listener_gates);
     plane.current.lock().overrides = kept.overrides;
-    publish(plane, first.map_err(RunError::Config)?).await;
+    let first = first.map_err(RunError::Config)?;
+    choices.fill(&first.snapshot);
+    publish(plane, first).await;
     verdicts::take_up(plane, &verdicts);
     Ok(())
 }
 
-/// Accepts, from clients and from operators; when the process before says so, and until that has
-/// let go, where there is one.
+/// What operators had set in the process before.
+fn passed_on(set: Vec<SetBackend>, bans: Vec<SetBan>, now: ReadAt) -> io::Result<SavedState> {
+    Ok(SavedState { overrides: set_backends::read(set)?, bans: set_bans::read(bans, now)? })
+}
+
+/// Accepts, from clients and from operators; waits until the process before has let go, where there
+/// is one.
 async fn accept(
     services: &Services,
     prepared: Prepared,
@@ -289,9 +326,6 @@ async fn accept(
 ) -> Result<(), RunError> {
     let plane = &services.plane;
     let Plan { opened, retuned, .. } = prepared.plan;
-    if let Some(successor) = successor {
-        off_thread(successor.ready()).await.map_err(failed("cannot take over"))?;
-    }
     let wanted = opened.iter().map(|opened| opened.sockets.len() as u64).sum();
     let made = opened.iter().map(OpenedSockets::made).sum();
     hand_over(plane, opened);

@@ -6,6 +6,7 @@
 //! the new one. See docs/adr/0050-one-process-hands-over-to-the-next.md. Live sessions follow:
 //! `move_out` and `move_in`, docs/adr/0054-live-sessions-change-hands.md.
 
+pub(crate) mod latest;
 pub(crate) mod manifest;
 pub(crate) mod move_in;
 pub(crate) mod move_out;
@@ -15,4 +16,5 @@ pub(crate) mod program;
 pub(crate) mod report;
 mod session_packet;
 pub(crate) mod successor;
+pub(crate) mod tables;
 pub(crate) mod verdicts;

@@ -7,8 +7,8 @@
 //!                            ◄──  Taken, with their cookies        until all are passed
 //!                                 reads its file, opens, starts workers
 //!                            ◄──  Ready
-//! Begin                      ──►
-//!                                 accepts
+//! Begin, latest state        ──►
+//!    (two memfds)                 publishes its first snapshot, accepts
 //!                            ◄──  Left, where it has not taken all
 //!                            ◄──  Accepting
 //! lets go, tells systemd
@@ -58,7 +58,7 @@ pub(crate) struct Opening {
 pub(crate) enum Call {
     /// Sockets come with it.
     Sockets,
-    /// Accept.
+    /// Accept. What describes the latest state comes with it in a memfd, then its words in another.
     Begin,
     /// The predecessor has let go.
     Lead,

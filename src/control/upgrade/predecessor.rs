@@ -15,6 +15,7 @@ use crate::control::plane::state::{Plane, ProcessPhase};
 use crate::control::plane::upgrade_book::UnderWay;
 use crate::control::reload::services::Services;
 use crate::control::tell::notify;
+use crate::control::upgrade::latest::LatestState;
 use crate::control::upgrade::manifest::Offer;
 use crate::control::upgrade::move_out::{self, SessionMoves};
 use crate::control::upgrade::packets::{self, Call, HeirAnswer, Opening, PROTOCOL, SESSIONS_FORM};
@@ -244,7 +245,11 @@ impl Talk<'_> {
             return Err(out_of_turn());
         };
         let takes_sessions = sessions == SESSIONS_FORM;
-        self.say(&Call::Begin)?;
+        // Now, so that the other begins from as late as can be.
+        let latest = LatestState::of(self.plane).sealed();
+        let latest = latest.map_err(|error| format!("cannot copy the tables: {error}"))?;
+        let sent = packets::send(&self.channel, &Call::Begin, &latest.files(), self.until);
+        self.sent(sent)?;
         let mut left = HashSet::new();
         loop {
             match self.answer()? {
@@ -284,11 +289,6 @@ impl Talk<'_> {
             }
         }
         Ok(())
-    }
-
-    fn say(&mut self, what: &Call) -> Result<(), String> {
-        let sent = packets::send(&self.channel, what, &[], self.until);
-        self.sent(sent)
     }
 
     fn sent(&mut self, sent: io::Result<()>) -> Result<(), String> {

@@ -10,6 +10,7 @@ use rustix::process::getppid;
 
 use crate::control::host::passed::PassedSockets;
 use crate::control::run_error::{RunError, failed};
+use crate::control::upgrade::latest::LatestState;
 use crate::control::upgrade::manifest::{
     Manifest, PassedControl, PassedCount, PassedPage, PassedState,
 };
@@ -72,15 +73,17 @@ impl Successor {
         refuse(&self.channel, error.to_string().trim_end());
     }
 
-    /// Says that everything is open, and waits until this process is to accept.
-    pub(crate) fn ready(&self) -> impl FnOnce() -> io::Result<()> + Send + use<> {
+    /// Says that everything is open, and waits until this process is to begin. Gives what comes
+    /// with that.
+    pub(crate) fn ready(&self) -> impl FnOnce() -> io::Result<LatestState> + Send + use<> {
         let channel = Arc::clone(&self.channel);
         let sessions = if self.count.is_some() { SESSIONS_FORM } else { 0 };
         move || {
             let version = env!("CARGO_PKG_VERSION").to_owned();
             packets::send(&channel, &HeirAnswer::Ready { version, sessions }, &[], patience())?;
-            match packets::said(&heard(&channel)?)? {
-                Call::Begin => Ok(()),
+            let packet = heard(&channel)?;
+            match packets::said(&packet)? {
+                Call::Begin => LatestState::read(packet.descriptors),
                 _ => Err(io::Error::new(ErrorKind::InvalidData, "it spoke out of turn")),
             }
         }

@@ -60,6 +60,8 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Limiter {
     hasher: RandomState,
+    /// Of the hasher.
+    seeds: [u64; 4],
     rates: Arc<Table>,
     sessions: Option<Arc<OpenSessions>>,
 }
@@ -118,6 +120,7 @@ impl Limiter {
         let [seed, seed2, seed3, seed4] = random_seeds;
         Self {
             hasher: RandomState::with_seeds(seed, seed2, seed3, seed4),
+            seeds: random_seeds,
             rates: Arc::new(Table::new(table_size)),
             sessions: concurrent_size.map(|size| Arc::new(OpenSessions::new(size, 0))),
         }
@@ -155,8 +158,30 @@ impl Limiter {
 
     /// Another handle of the clients, rates and sessions.
     fn share(&self) -> Self {
-        let Self { hasher, rates, sessions } = self;
-        Self { hasher: hasher.clone(), rates: Arc::clone(rates), sessions: sessions.clone() }
+        let Self { hasher, seeds, rates, sessions } = self;
+        Self {
+            hasher: hasher.clone(),
+            seeds: *seeds,
+            rates: Arc::clone(rates),
+            sessions: sessions.clone(),
+        }
+    }
+
+    /// The seeds it was made with, which another process needs to know its clients.
+    #[must_use]
+    pub fn seeds(&self) -> [u64; 4] {
+        self.seeds
+    }
+
+    /// What clients have used, as [`Table::words`].
+    pub fn rate_words(&self) -> impl Iterator<Item = u64> {
+        self.rates.words()
+    }
+
+    /// Fills the table of a limiter with the same seeds that is not used yet, as [`Table::load`].
+    #[must_use]
+    pub fn load_rates(&self, words: impl Iterator<Item = u64>) -> bool {
+        self.rates.load(words, Some)
     }
 
     /// With what had no room in `earlier`, whose place it takes, counted on.

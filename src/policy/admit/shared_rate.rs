@@ -11,9 +11,11 @@ use super::limiter::Decision;
 use super::measure::Measure;
 use super::meter::Meter;
 use crate::policy::sync::{AtomicU64, Ordering};
+use crate::policy::table::PAYLOAD_BITS;
 
 /// No state yet; states have 43 bits.
 const NEW: u64 = u64::MAX;
+const STATE_MASK: u64 = (1 << PAYLOAD_BITS) - 1;
 
 /// The state.
 #[derive(Debug)]
@@ -33,6 +35,17 @@ impl SharedRate {
         let word = self.0.load(Ordering::Relaxed);
         let carried = (word != NEW).then(|| meter.carry(earlier, word, now_us)).flatten();
         Self(CachePadded::new(AtomicU64::new(carried.unwrap_or(NEW))))
+    }
+
+    /// The state for [`Self::load`]; `None` when nothing was used.
+    #[must_use]
+    pub fn word(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|word| *word != NEW)
+    }
+
+    /// Goes on from the state of another one with the same meter and clock.
+    pub fn load(&self, word: u64) {
+        self.0.store(word & STATE_MASK, Ordering::Relaxed);
     }
 
     /// Forgets what was used once all of it is back. To be called within every

@@ -72,6 +72,31 @@ impl Memory {
         value_key(&said.to_be_bytes(), self.seed)
     }
 
+    /// The seed it was made with, which another process needs to know its clients.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What is remembered, as [`Table::words`].
+    pub fn words(&self) -> impl Iterator<Item = u64> {
+        self.table.words()
+    }
+
+    /// Fills a memory of the same size and seed that is not used yet, as [`Table::load`]. `mark`
+    /// gives the mark that a backend has here; what names another one is left out.
+    #[must_use]
+    pub fn load(
+        &self,
+        words: impl Iterator<Item = u64>,
+        mark: impl Fn(u16) -> Option<u16>,
+    ) -> bool {
+        self.table.load(words, |state| {
+            let mark = mark(u16::try_from(state >> SECOND_BITS).ok()?)?;
+            Some(u64::from(mark) << SECOND_BITS | state & SECOND_MASK)
+        })
+    }
+
     /// What is remembered of a client at `now_us`, where choices last for `seconds`.
     #[must_use]
     pub fn recall(&self, key: u64, now_us: u64, seconds: u32) -> Option<Remembered> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::policy::balance::sticky::{Memory, SECONDS_MAX};
 use crate::policy::balance::{Balance, BalanceAlgorithm};
-use crate::shared::{Backend, Group, HashPlan, HashedWords, Pool, Sticky};
+use crate::shared::{Backend, Group, HashPlan, HashedWords, Sticky};
 
 /// What a pool hashes of what clients say; nothing where nothing is hashed.
 pub(super) fn hashed_words(pool: &config::PoolConfig) -> Option<HashedWords> {
@@ -19,15 +19,25 @@ pub(super) fn hashed_words(pool: &config::PoolConfig) -> Option<HashedWords> {
     }
 }
 
+/// What is one client for a pool.
+pub(crate) fn hash_plan(pool: &config::PoolConfig, seed: u64) -> HashPlan {
+    HashPlan {
+        said: hashed_words(pool),
+        prefix: pool.hash_prefix,
+        with_port: pool.hash_key == config::HashKey::ClientIpPort,
+        is_one: pool.hash_key == config::HashKey::None,
+        seed,
+    }
+}
+
 /// What is remembered stays as long as it means the same: the same size, the same idea of one
 /// client.
-pub(super) fn sticky(
+pub(crate) fn sticky(
     wanted: config::StickyConfig,
     hash: &HashPlan,
-    previous: Option<&Arc<Pool>>,
+    known: Option<(&HashPlan, &Sticky)>,
     random_seed: u64,
 ) -> Sticky {
-    let known = previous.and_then(|pool| Some((&pool.hash, pool.sticky.as_ref()?)));
     let client = |plan: &HashPlan| (plan.said.clone(), plan.prefix, plan.with_port, plan.is_one);
     let memory = match known {
         Some((plan, old)) if old.size == wanted.size && client(plan) == client(hash) => {

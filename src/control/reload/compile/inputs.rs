@@ -1,6 +1,7 @@
 //! What a snapshot is made of beside the configuration.
 
 use crate::control::host::gates::ListenerGate;
+use crate::control::plane::inherited::Inherited;
 use crate::control::plane::overrides::Overrides;
 use crate::shared::{AddressRange, Generation, Snapshot};
 
@@ -15,6 +16,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) overrides: &'a Overrides,
     /// Of each listener of the configuration; those of the previous snapshot where there is none.
     pub(crate) gates: &'a [ListenerGate],
+    /// For listeners and pools that `previous` does not have.
+    pub(crate) inherited: &'a Inherited,
     pub(crate) workers: usize,
     /// The time, in microseconds of the workers' clock.
     pub(crate) now_us: u64,

@@ -16,7 +16,7 @@ use crate::control::reload::compile::inputs::Inputs;
 
 /// Makes the limits of a listener. `known` are those that it had before: one that has the same name
 /// is the same one.
-pub(super) fn limits(
+pub(crate) fn limits(
     inputs: &Inputs<'_>,
     limits: &[config::LimitConfig],
     gate: Option<&ListenerGate>,

@@ -360,3 +360,19 @@ proptest! {
         }
     }
 }
+
+// If this fails, a client that is over its rate gets a fresh burst by an upgrade.
+#[test]
+fn what_was_used_stays_used_in_another_process() {
+    let meter = Meter::token_bucket(1, Duration::from_secs(3600), 3).unwrap();
+    let before = Limiter::new(64, None, SEEDS);
+    let prefix = Prefix { v4: 32, v6: 64 };
+    let client = |limiter: &Limiter| limiter.key("192.0.2.7".parse().unwrap(), prefix);
+    for _ in 0..3 {
+        assert_eq!(before.admit(client(&before), 1_000, &meter), Decision::Allowed);
+    }
+    let after = Limiter::new(64, None, before.seeds());
+    assert!(after.load_rates(before.rate_words()));
+    assert_ne!(after.admit(client(&after), 2_000, &meter), Decision::Allowed);
+    assert!(!Limiter::new(32, None, SEEDS).load_rates(before.rate_words()), "another size");
+}
