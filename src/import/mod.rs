@@ -1,9 +1,9 @@
 //! Configurations of HAProxy and nginx, as evenkeel's: what `evenkeel import` prints.
 //!
 //! Each peer has a parser of its own, which knows its grammar and nothing else, and translators
-//! that fill one [`draft`]. Every statement is carried over, or it is in a note with its place and
+//! that fill one draft. Every statement is carried over, or it is in a note with its place and
 //! the reason: nothing is dropped in silence. What the peer does by default and evenkeel does
-//! otherwise is written out in the result. No file is opened but through [`files`].
+//! otherwise is written out in the result. No file is opened but through `files`.
 //!
 //! ADR 0057 has the reasons.
 
