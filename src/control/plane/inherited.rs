@@ -7,7 +7,7 @@ use crate::shared::{HashPlan, Limit, Sticky};
 
 /// What the first snapshot goes on from; empty without an upgrade, and after that snapshot.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited {
+pub(crate) struct InheritedTables {
     /// Limits, by the names of their listeners.
     pub(crate) limits: HashMap<String, Box<[Limit]>>,
     /// Choices that pools remember, by the names of these.

@@ -21,7 +21,7 @@ use crate::control::plane::doors::Doors;
 use crate::control::plane::drain_book::DrainBook;
 use crate::control::plane::gate_book::GateBook;
 use crate::control::plane::health_book::HealthBook;
-use crate::control::plane::inherited::Inherited;
+use crate::control::plane::inherited::InheritedTables;
 use crate::control::plane::kill_book::KillBook;
 use crate::control::plane::loss_bells::LossBells;
 use crate::control::plane::outlier_book::OutlierBook;
@@ -133,7 +133,7 @@ pub(crate) struct Plane {
     pub(crate) doors: Doors,
     pub(crate) upgrades: Arc<UpgradeBook>,
     /// Of the process before, until the first snapshot carries it on.
-    pub(crate) inherited: Mutex<Inherited>,
+    pub(crate) inherited: Mutex<InheritedTables>,
     /// What operators have set, on disk.
     pub(crate) state_file: Arc<StateFile>,
     phase: AtomicU8,

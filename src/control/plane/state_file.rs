@@ -28,19 +28,19 @@ pub(crate) struct StateFile {
     /// `None` when the service has no such directory.
     path: Option<PathBuf>,
     /// Held while it is written; the latest that was.
-    written: Mutex<Option<Written>>,
+    written: Mutex<Option<WrittenState>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct StateDocument {
     version: u32,
     #[serde(flatten)]
-    written: Written,
+    written: WrittenState,
 }
 
 /// What the file says of operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Written {
+struct WrittenState {
     /// What is set for backends.
     set: Vec<SetBackend>,
     /// Left out where there are none, as files of versions before.
@@ -93,7 +93,7 @@ impl StateFile {
         let mut written = self.written.lock();
         // Asked for while it is held: of two that write, the later one has the later list.
         let bans = set_bans::written(bans.list(now_us));
-        let set = Written { set: set_backends::written(overrides), bans };
+        let set = WrittenState { set: set_backends::written(overrides), bans };
         if written.as_ref() == Some(&set) {
             return;
         }
@@ -116,11 +116,11 @@ fn read(path: &Path, now: ReadAt) -> io::Result<SavedState> {
         let what = format!("it has version {version}, and this program knows {VERSION}");
         return Err(io::Error::new(ErrorKind::InvalidData, what));
     }
-    let Written { set, bans } = written;
+    let WrittenState { set, bans } = written;
     Ok(SavedState { overrides: set_backends::read(set)?, bans: set_bans::read(bans, now)? })
 }
 
-fn replace(path: &Path, written: &Written) -> io::Result<()> {
+fn replace(path: &Path, written: &WrittenState) -> io::Result<()> {
     let document = StateDocument { version: VERSION, written: written.clone() };
     let text = serde_json::to_vec_pretty(&document)?;
     let next = path.with_extension("new");

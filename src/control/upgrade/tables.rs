@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config};
-use crate::control::plane::inherited::{Inherited, InheritedChoices};
+use crate::control::plane::inherited::{InheritedChoices, InheritedTables};
 use crate::control::plane::overrides::Overrides;
 use crate::control::plane::state::Plane;
 use crate::control::reload::compile::inputs::Inputs;
@@ -118,8 +118,8 @@ pub(crate) fn rebuilt(
     plane: &Plane,
     passed: PassedTables,
     bytes: &[u8],
-) -> io::Result<(Inherited, WaitingChoices)> {
-    let (mut inherited, mut waiting) = (Inherited::default(), WaitingChoices::default());
+) -> io::Result<(InheritedTables, WaitingChoices)> {
+    let (mut inherited, mut waiting) = (InheritedTables::default(), WaitingChoices::default());
     let PassedTables { config, limits, choices } = passed;
     if limits.is_empty() && choices.is_empty() {
         return Ok((inherited, waiting));
@@ -176,7 +176,7 @@ fn rebuilt_limit(
         addresses: &[],
         overrides: &Overrides::new(),
         gates: &[],
-        inherited: &Inherited::default(),
+        inherited: &InheritedTables::default(),
         workers: plane.workers.states.len(),
         now_us: plane.now_us(),
         // Sessions are counted in a table that the new file sizes.
