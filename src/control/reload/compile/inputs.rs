@@ -1,7 +1,7 @@
 //! What a snapshot is made of beside the configuration.
 
 use crate::control::host::gates::ListenerGate;
-use crate::control::plane::inherited::Inherited;
+use crate::control::plane::inherited::InheritedTables;
 use crate::control::plane::overrides::Overrides;
 use crate::shared::{AddressRange, Generation, Snapshot};
 
@@ -17,7 +17,7 @@ pub(crate) struct Inputs<'a> {
     /// Of each listener of the configuration; those of the previous snapshot where there is none.
     pub(crate) gates: &'a [ListenerGate],
     /// For listeners and pools that `previous` does not have.
-    pub(crate) inherited: &'a Inherited,
+    pub(crate) inherited: &'a InheritedTables,
     pub(crate) workers: usize,
     /// The time, in microseconds of the workers' clock.
     pub(crate) now_us: u64,
