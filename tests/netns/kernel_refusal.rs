@@ -213,10 +213,11 @@ fn an_upgrade_brings_a_gate_of_its_own() {
     assert_eq!(met(3), expected);
     let (heir, told) = proxy.upgraded();
     assert!(told.contains("1 of 1 changed hands"), "{told}");
-    // The limits of the new process begin with the whole budget.
-    eventually("the new process serves", PATIENCE, || {
-        (visit(to, [0, 2]) == Met::Served).then_some(())
+    // What the client has used goes along; the gate is a new one, which has not heard of it.
+    eventually("the new process refuses", PATIENCE, || {
+        (visit(to, [0, 2]) == Met::RefusedByWorker).then_some(())
     });
-    assert_eq!(met(2), expected[1..]);
+    assert_eq!(met(1), expected[2..]);
+    assert_eq!(visit(to, [0, 3]), Met::Served);
     drop(heir);
 }
