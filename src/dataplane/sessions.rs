@@ -132,6 +132,8 @@ impl<K: Kernel> Sessions<K> {
                 if !is_watched(session, &mut self.desk) {
                     return self.break_off(key);
                 }
+                // It runs in any case: what it has waited for long enough is no deadline any more.
+                session.resume(self.desk.now);
                 self.desk.queue(session);
                 self.act(key, Next::Rearm);
             }
