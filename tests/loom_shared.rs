@@ -53,6 +53,7 @@ fn snapshot(generation: u64) -> Arc<Snapshot> {
         sources: Vec::new(),
         sessions_max: generation,
         sessions: Arc::new(Gauge::default()),
+        bans: Arc::default(),
         nat64: Nat64::default(),
         splice: SpliceMode::Auto,
         has_bandwidth: false,
